@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use pseidon_delivery::WithCauses;
 use pseidon_dsl::{Diagnostic, Document, diagnostic, document, interpolate};
 use pseidon_logs::{Log, MysqlLogs, Settings};
 use pseidon_plan::{Plan, PlanContext, SchemaInference, plan};
@@ -115,8 +116,12 @@ impl PipelineText {
         Ok(document)
     }
 
-    /// Plans the document; `:schema :infer` reads the first records. Errors are printed.
+    /// Plans the document, a template as for a run; `:schema :infer` reads the first records. Errors
+    /// are printed.
     pub(crate) fn plan(&self, document: &Document) -> Result<Plan, Exit> {
+        if is_template(document) {
+            return self.template(document).map(|(plan, _)| plan);
+        }
         self.plan_with(document, &|_, source, format| {
             infer(source, format, &self.base)
         })
@@ -257,7 +262,7 @@ pub(crate) fn infer(
     };
     let samples = source
         .sample(&setup, SAMPLES)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| WithCauses(&error).to_string())?;
     format.infer(&samples)
 }
 

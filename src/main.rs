@@ -8,6 +8,7 @@
 
 mod cli;
 mod commands;
+mod counted;
 #[cfg(test)]
 mod documentation;
 mod fatal;

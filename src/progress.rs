@@ -11,6 +11,7 @@ use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_service::runs::RunRegistry;
 
+use crate::counted::counted;
 use crate::systemd::Progress;
 
 /// A progress line, if it is `wanted` and standard error is a terminal.
@@ -122,12 +123,12 @@ impl Drop for ProgressDisplay {
 
 fn message(totals: &Totals, rate: f64) -> String {
     let mut text = format!(
-        "{} records  {}  {}/s  lag {}  {} open files",
-        HumanCount(totals.records_in),
+        "{}  {}  {}/s  lag {}  {}",
+        counted(totals.records_in, "record"),
         HumanBytes(totals.bytes_in),
         HumanCount(rate as u64),
         HumanCount(totals.lag.max(0) as u64),
-        totals.open_files,
+        counted(totals.open_files.max(0) as u64, "open file"),
     );
     if totals.quarantined + totals.dropped > 0 {
         text.push_str(&format!(
@@ -189,15 +190,15 @@ pub(crate) fn summary(runs: &RunRegistry, how: &str) {
     }
     eprintln!("{how} in {seconds:.1} s");
     eprintln!(
-        "  read     {} records, {}",
-        HumanCount(totals.records_in),
+        "  read     {}, {}",
+        counted(totals.records_in, "record"),
         HumanBytes(totals.bytes_in)
     );
     eprintln!(
-        "  written  {} records, {}, {} files",
-        HumanCount(totals.records_out),
+        "  written  {}, {}, {}",
+        counted(totals.records_out, "record"),
         HumanBytes(totals.bytes_out),
-        totals.files
+        counted(totals.files, "file")
     );
     if totals.quarantined + totals.dropped > 0 {
         eprintln!(

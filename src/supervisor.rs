@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, never, select, tick, unbounded};
-use pseidon_delivery::StateStore;
+use pseidon_delivery::{StateStore, WithCauses};
 use pseidon_exec::Control;
 use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_logs::Settings;
@@ -199,6 +199,7 @@ impl Supervisor {
                     Some(rows) => format!("{} logs continue unchanged", rows.len()),
                     None => "no log is known yet".to_owned(),
                 };
+                let error = WithCauses(&error);
                 let trouble = format!("the table of logs cannot be read: {error}; {consequence}");
                 if self.runs.set_trouble("table", Some(trouble.clone())) {
                     tracing::warn!("{trouble}");
@@ -215,6 +216,7 @@ impl Supervisor {
         let texts: Vec<String> = rows.iter().map(LogRow::to_text).collect();
         let text = serde_json::Value::from(texts).to_string();
         if let Err(error) = self.template.store.set_note(ROWS_NOTE, &text) {
+            let error = WithCauses(&error);
             tracing::debug!(%error, "cannot save the rows of the table of logs");
         }
     }
@@ -247,7 +249,7 @@ impl Supervisor {
             }
             Err(error) => {
                 tracing::warn!(
-                    log, %error,
+                    log, error = %WithCauses(&error),
                     "cannot switch off the log in the table; it stays stopped"
                 )
             }

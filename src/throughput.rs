@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::HumanCount;
 
+use crate::counted::counted;
+
 /// How many records and bytes were processed in some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Throughput {
@@ -34,8 +36,8 @@ impl Throughput {
     /// A summary such as `1,200 records (3.4 MB) in 2.0 s: 600 records/s, 1.7 MB/s`.
     pub(crate) fn summary(&self) -> String {
         format!(
-            "{} records ({:.1} MB) in {:.1} s: {self}",
-            HumanCount(self.records),
+            "{} ({:.1} MB) in {:.1} s: {self}",
+            counted(self.records, "record"),
             self.bytes as f64 / 1e6,
             self.time.as_secs_f64()
         )

@@ -35,6 +35,7 @@ use std::time::Instant;
 
 use pseidon_plan::Settings;
 use pseidon_plan::settings::Port;
+use pseidon_plugin::Secret;
 use pseidon_plugin::rows::Rows;
 use pseidon_plugin::sink::RecordShape;
 use tokio::net::TcpListener;
@@ -56,7 +57,7 @@ pub struct ServiceConfig {
     /// The port of the REPL; `None` disables it, 0 picks a free port.
     pub repl_port: Option<u16>,
     /// The token that is required for control requests and for the REPL; `None` allows everyone.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
 }
 
 impl ServiceConfig {
@@ -105,8 +106,8 @@ fn start(
     }
     let token = config
         .token
-        .as_deref()
-        .map(Token::new)
+        .as_ref()
+        .map(|token| Token::new(token.expose()))
         .transpose()
         .map_err(|reason| format!("invalid `:token`: {reason}"))?;
     if token.is_none() && !config.host.is_loopback() {

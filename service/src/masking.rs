@@ -9,8 +9,7 @@ use std::iter::once;
 
 use pseidon_dsl::node::Text;
 use pseidon_dsl::{Name, Node, NodeKind, edn, toml};
-
-const MASK: &str = "…";
+use pseidon_plugin::secret::{MASK, is_placeholder, without_users};
 
 /// The words that mark a name as that of a secret.
 const SECRET_WORDS: [&str; 12] = [
@@ -137,39 +136,6 @@ fn is_secret(name: &str) -> bool {
         .map(|c| c.to_ascii_lowercase())
         .collect();
     is_name && SECRET_WORDS.iter().any(|word| plain.contains(word))
-}
-
-/// Whether a string is exactly one `${…}`.
-fn is_placeholder(text: &str) -> bool {
-    text.strip_prefix("${")
-        .and_then(|rest| rest.strip_suffix('}'))
-        .is_some_and(|inner| !inner.contains(['{', '}']))
-}
-
-/// Masks the part before the `@` of each `scheme://user:password@host` in a string.
-fn without_users(text: &str) -> Cow<'_, str> {
-    let mut shown = String::new();
-    let mut rest = text;
-    while let Some(start) = rest.find("://").map(|at| at + 3) {
-        let (before, after) = rest.split_at(start);
-        shown.push_str(before);
-        let end = after
-            .find(|c: char| {
-                c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>')
-            })
-            .unwrap_or(after.len());
-        let (authority, after) = after.split_at(end);
-        match authority.rsplit_once('@') {
-            Some((user, host)) if !is_placeholder(user) => shown.extend([MASK, "@", host]),
-            _ => shown.push_str(authority),
-        }
-        rest = after;
-    }
-    if shown.is_empty() {
-        text.into()
-    } else {
-        (shown + rest).into()
-    }
 }
 
 /// Masks the values of `password=…` in a string; `None` if there are none.

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use self::commands::{Command, Handler};
 use crate::status_pages::StatusPages;
 
 /// The most simultaneous connections.
@@ -178,15 +179,21 @@ impl ReplSession {
                 "error: this port speaks the REPL protocol, not HTTP".to_owned(),
             ]);
         }
-        if let Some(token) = line.strip_prefix("auth ") {
-            return self.authenticate(token.trim());
+        let (name, arguments) = commands::split_word(&line);
+        let handler = Command::named(name).map(|command| &command.handler);
+        if let Some(Handler::Authenticate) = handler
+            && !arguments.is_empty()
+        {
+            return self.authenticate(arguments);
         }
         if !self.is_authenticated {
             return Reply::last(vec![
                 "error: not authenticated; send: auth TOKEN".to_owned(),
             ]);
         }
-        if line == "quit" {
+        if let Some(Handler::Quit) = handler
+            && arguments.is_empty()
+        {
             return Reply {
                 lines: Vec::new(),
                 is_error: false,

@@ -122,12 +122,19 @@ fn describe(plan: &Plan, step: &ChainStep) -> String {
                     .join(", ")
             )
         }
-        Operator::All(chains) => format!("all, {} branches", chains.len()),
-        Operator::Match { branches, .. } => format!("match, {} branches", branches.len()),
+        Operator::All(chains) => format!("all, {}", branches(chains.len())),
+        Operator::Match { branches: all, .. } => format!("match, {}", branches(all.len())),
         Operator::Sink(number) => format!(
             "sink {}",
             plan.sinks.get(*number).map_or("", |sink| sink.plugin)
         ),
+    }
+}
+
+fn branches(count: usize) -> String {
+    match count {
+        1 => "1 branch".to_owned(),
+        count => format!("{count} branches"),
     }
 }
 

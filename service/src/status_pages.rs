@@ -206,9 +206,9 @@ impl StatusPages {
     }
 
     fn state_store(&self) -> String {
-        self.runs.plan.settings.state.as_deref().map_or_else(
+        self.runs.plan.settings.state.as_ref().map_or_else(
             || "embedded".to_owned(),
-            |url| masking::text(url).into_owned(),
+            |url| masking::text(url.expose()).into_owned(),
         )
     }
 

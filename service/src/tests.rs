@@ -15,6 +15,7 @@ use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_dsl::document;
 use pseidon_exec::{Control, Pools, Run};
 use pseidon_plan::{Plan, PlanContext, plan};
+use pseidon_plugin::Secret;
 use pseidon_plugin::registry::Registry;
 use pseidon_synthetic::{DropPlugin, GeneratePlugin};
 use serde_json::Value;
@@ -85,7 +86,7 @@ fn serve(entries: &[&str], is_template: bool, token: Option<&str>) -> TestServic
         host: Ipv4Addr::LOCALHOST.into(),
         monitor_port: Some(0),
         repl_port: Some(0),
-        token: token.map(str::to_owned),
+        token: token.map(Secret::new),
     };
     let served = start(&config, runs.clone(), pseidon_formats::json_lines).unwrap();
     TestService {

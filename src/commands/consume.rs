@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::{Reason, WithCauses};
 use pseidon_dsl::{Name, Node, NodeKind, Span, node, print};
 use pseidon_exec::process::{ProcessOutcome, Processor, RowReceiver};
 use pseidon_expr::Scope;
@@ -20,6 +21,7 @@ use pseidon_kafka::tools::{ReaderSettings, TopicReader};
 use pseidon_plan::Plan;
 use pseidon_plan::chain::{ChainStep, Operator, PlannedSource};
 use pseidon_plugin::batch::{Batch, WantedMetadata};
+use pseidon_plugin::options::kinds::Properties;
 use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
@@ -91,14 +93,14 @@ impl ConsumeArgs {
         text.plan(&text.document()?)
     }
 
-    fn reader(&self, wanted: WantedMetadata) -> Result<TopicReader, String> {
+    fn reader(&self, wanted: WantedMetadata) -> Result<TopicReader, Reason> {
         TopicReader::open(ReaderSettings {
             brokers: self.brokers.clone(),
             topic: self.topic.clone(),
             partition: self.partition,
             begin: self.from,
             group: self.group.clone(),
-            properties: self.properties.clone(),
+            properties: Properties(self.properties.clone()),
             wanted,
         })
     }
@@ -136,6 +138,12 @@ enum ConsumeError {
 impl From<String> for ConsumeError {
     fn from(reason: String) -> Self {
         ConsumeError::Failed(reason)
+    }
+}
+
+impl From<Reason> for ConsumeError {
+    fn from(reason: Reason) -> Self {
+        ConsumeError::Failed(WithCauses(&reason).to_string())
     }
 }
 

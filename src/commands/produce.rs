@@ -15,14 +15,16 @@ use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
-use indicatif::{HumanCount, ProgressBar};
+use indicatif::ProgressBar;
 use parking_lot::Mutex;
+use pseidon_delivery::WithCauses;
 use pseidon_dsl::expr;
 use pseidon_dsl::node;
 use pseidon_kafka::tools::{Deliveries, TopicWriter};
 use pseidon_synthetic::{NumberExpr, Pace};
 
 use crate::cli::{Exit, ProduceArgs};
+use crate::counted::counted;
 use crate::interrupts;
 use crate::load::{PipelineText, TextKind};
 use crate::throughput::Meter;
@@ -67,6 +69,7 @@ fn try_produce(
             &args.properties,
             deliveries.clone(),
         )
+        .map_err(|error| WithCauses(&error).to_string())
     };
     let writers = (0..args.threads).map(open).collect::<Result<Vec<_>, _>>()?;
     let stop = interrupts::flag().map_err(|error| error.to_string())?;
@@ -133,7 +136,7 @@ fn show(
         if meter.since() >= Duration::from_millis(500) {
             let records = deliveries.records();
             let now = meter.sample(records, deliveries.bytes());
-            bar.set_message(format!("{} records  {now}", HumanCount(records)));
+            bar.set_message(format!("{}  {now}", counted(records, "record")));
         }
     }
 }
@@ -299,7 +302,7 @@ impl RecordGenerator {
                 .as_ref()
                 .filter(|keys| keys.is_valid(row))
                 .map(|keys| keys.value(row));
-            if !writer.send(key, value)? {
+            if !writer.send(key, value).map_err(|error| error.to_string())? {
                 return Ok(false);
             }
         }

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use crossbeam_channel::bounded;
 use indicatif::ProgressBar;
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{GroupCommit, StateStore, StoreError};
+use pseidon_delivery::{GroupCommit, StateStore, StoreError, WithCauses};
 use pseidon_dsl::Document;
 use pseidon_exec::{Finished, Pools, Run, RunError};
 use pseidon_formats::json_lines;
@@ -114,7 +114,8 @@ fn run_pipeline(
     state_folder: &Path,
 ) -> Result<Exit, Exit> {
     let first_plan = text.plan(document)?;
-    let store = open_store(&first_plan, state_folder).map_err(|error| failed(&error))?;
+    let store =
+        open_store(&first_plan, state_folder).map_err(|error| failed(&WithCauses(&error)))?;
     let text = if args.previous {
         previous(text, store.as_ref())?
     } else {
@@ -182,8 +183,8 @@ fn report(
             exit
         }
         Err(error) => {
-            append_fatal(plan, &error);
-            let exit = failed(&error);
+            append_fatal(plan, &WithCauses(&error));
+            let exit = failed(&WithCauses(&error));
             if let RunError::PlanChanged(_) = error {
                 eprintln!(
                     "  help: finish that run with its own version: pseidon run --previous {file}"
@@ -214,8 +215,11 @@ fn run_template(
     }
     let (plan, settings) = text.template(document)?;
     let plan = Arc::new(plan);
-    let store = open_store(&plan, state_folder).map_err(|error| failed(&error))?;
-    for weakness in store.weaknesses().map_err(|error| failed(&error))? {
+    let store = open_store(&plan, state_folder).map_err(|error| failed(&WithCauses(&error)))?;
+    for weakness in store
+        .weaknesses()
+        .map_err(|error| failed(&WithCauses(&error)))?
+    {
         tracing::warn!(
             "the configuration of the state store does not guarantee exactly-once: {weakness}"
         );
@@ -263,7 +267,10 @@ fn failed(error: &dyn std::fmt::Display) -> Exit {
 /// Opens the state store: Redis if `:state` is set, otherwise a file in `folder`.
 fn open_store(plan: &Plan, folder: &Path) -> Result<Arc<dyn StateStore>, StoreError> {
     match &plan.settings.state {
-        Some(url) => Ok(Arc::new(GroupCommit::new(Arc::new(connect(url, plan)?)))),
+        Some(url) => Ok(Arc::new(GroupCommit::new(Arc::new(connect(
+            url.expose(),
+            plan,
+        )?)))),
         None => Ok(Arc::new(GroupCommit::new(Arc::new(EmbeddedStore::open(
             folder, &plan.name,
         )?)))),
@@ -281,6 +288,7 @@ fn connect(url: &str, plan: &Plan) -> Result<RedisStore, StoreError> {
             return opened;
         };
         if !is_logged {
+            let reason = WithCauses(&reason).to_string();
             tracing::warn!(reason, "state store does not answer; waiting");
             is_logged = true;
         }
@@ -298,7 +306,10 @@ fn infer_once(
     store: &dyn StateStore,
 ) -> Result<SchemaRef, String> {
     let key = format!("schema:{stage}");
-    if let Some(known) = store.note(&key).map_err(|error| error.to_string())? {
+    if let Some(known) = store
+        .note(&key)
+        .map_err(|error| WithCauses(&error).to_string())?
+    {
         return read_schema(&known);
     }
     let schema = load::infer(source, format, base)?;
@@ -310,13 +321,13 @@ fn infer_once(
     );
     store
         .set_note(&key, &printed)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| WithCauses(&error).to_string())?;
     Ok(schema)
 }
 
 /// The version of the pipeline whose run left unfinished work, as it is kept in the state.
 fn previous(text: PipelineText, store: &dyn StateStore) -> Result<PipelineText, Exit> {
-    match unfinished_plan(store).map_err(|error| failed(&error))? {
+    match unfinished_plan(store).map_err(|error| failed(&WithCauses(&error)))? {
         Some(stored) => Ok(PipelineText {
             name: format!("{} (previous version)", text.name),
             text: stored,

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pseidon_delivery::SplitId;
+use pseidon_delivery::{SplitId, WithCauses};
 use pseidon_dsl::document::Test;
 use pseidon_dsl::{Diagnostic, Document, Node, NodeKind};
 use pseidon_exec::process::{ProcessOutcome, Processor, RowReceiver};
@@ -82,7 +82,9 @@ fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>>
         seen: None,
     };
     let mut processor = Processor::new(source, usize::MAX).map_err(at_span)?;
-    processor.prepare(&batch, 0..batch.len()).map_err(at_span)?;
+    processor
+        .prepare(&batch, 0..batch.len())
+        .map_err(|reason| at_span(WithCauses(&reason).to_string()))?;
     let passed = processor
         .process(source, &batch, 0..batch.len(), &mut probe)
         .map_err(|thrown| at_span(thrown.to_string()))?;

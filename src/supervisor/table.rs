@@ -1,6 +1,7 @@
 //! The thread that queries the table of logs, so that the supervisor never waits for MySQL.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use pseidon_delivery::WithCauses;
 use pseidon_logs::Settings;
 use pseidon_mysql::{LogRow, LogTable, TableError};
 
@@ -24,7 +25,7 @@ pub(super) enum TableEvent {
 pub(super) fn start(
     settings: &Settings,
 ) -> Result<(Sender<TableRequest>, Receiver<TableEvent>), String> {
-    let table = LogTable::new(&settings.table).map_err(|error| error.to_string())?;
+    let table = LogTable::new(&settings.table).map_err(|error| WithCauses(&error).to_string())?;
     let refresh = settings.refresh;
     let (requester, requests) = unbounded();
     let (sender, events) = unbounded();

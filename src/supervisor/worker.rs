@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
-use pseidon_delivery::{ScopedStore, StateStore, failpoint};
+use pseidon_delivery::{ScopedStore, StateStore, WithCauses, failpoint};
 use pseidon_exec::{Control, Finished, PlanChanged, Run, RunError};
 use pseidon_expr::panics;
 use pseidon_kafka::source::shared::SharedConsumer;
@@ -136,8 +136,8 @@ impl LogRun {
                     Err(outcome) => outcome,
                 }
             }
-            Err(RunError::State(reason)) => LogOutcome::StateLost(reason),
-            Err(error) => LogOutcome::Failed(error.to_string()),
+            Err(RunError::State(reason)) => LogOutcome::StateLost(WithCauses(&reason).to_string()),
+            Err(error) => LogOutcome::Failed(WithCauses(&error).to_string()),
         };
         drop(plan);
         self.finish(outcome);
@@ -196,7 +196,7 @@ impl LogRun {
         let stored = plan
             .map(|plan| store.plan(plan))
             .transpose()
-            .map_err(|error| failed(error.to_string()))?
+            .map_err(|error| failed(WithCauses(&error).to_string()))?
             .flatten();
         let (text, row) = stored
             .and_then(|stored| self.read_plan(&stored))
@@ -241,8 +241,8 @@ impl LogRun {
                 .run();
             drop(end);
             finished.map_err(|error| match error {
-                RunError::State(reason) => LogOutcome::StateLost(reason),
-                other => failed(other.to_string()),
+                RunError::State(reason) => LogOutcome::StateLost(WithCauses(&reason).to_string()),
+                other => failed(WithCauses(&other).to_string()),
             })
         })
     }
@@ -286,7 +286,7 @@ impl LogRun {
         )
         .map_err(|error| match error {
             LogError::InvalidRow(reason) => LogOutcome::InvalidRow(reason),
-            LogError::Unreachable(reason) => LogOutcome::Failed(reason),
+            LogError::Unreachable(reason) => LogOutcome::Failed(WithCauses(&reason).to_string()),
         })?;
         let mut plan = text
             .plan_for_log(Arc::new(log))

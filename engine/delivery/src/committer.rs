@@ -17,8 +17,8 @@ pub use self::acknowledged::AcknowledgedVersions;
 pub use self::ownership::SplitToBegin;
 use crate::copies::PositionCopies;
 use crate::{
-    Claimant, Commit, CommitError, LaneCommit, Ledger, SinkId, SplitCommit, SplitId, StagedEntry,
-    StateStore,
+    Claimant, Commit, CommitError, LaneCommit, Ledger, Reason, SinkId, SplitCommit, SplitId,
+    StagedEntry, StateStore,
 };
 
 /// Makes a sink's lanes durable in the store. Shared by the sink's writer threads, which may commit
@@ -60,11 +60,11 @@ pub enum Positions {
 #[derive(Debug, Error)]
 pub enum CommitterError {
     /// Another instance has the splits: discard the lanes and restart from the store.
-    #[error("{0}")]
+    #[error(transparent)]
     Fenced(CommitError),
     /// The store shows an impossible state; continuing would lose or duplicate records.
-    #[error("{0}")]
-    Fatal(String),
+    #[error(transparent)]
+    Fatal(Reason),
     /// Another plan has left lanes ahead in a split. Only that plan can continue them.
     #[error("{split} was left by another version of the pipeline with {lanes} lanes ahead")]
     OtherPlan {

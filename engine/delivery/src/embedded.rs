@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
-use self::file::{damaged, file_name, open_file, open_or_create, prepare_dir, sync_dir};
+use self::file::{
+    damaged, file_name, open_file, open_or_create, prepare_dir, sync_dir, unavailable,
+};
 use self::steps::{apply, is_fenced, take_split};
 use self::tables::{
     AHEAD, FENCED, IDENTITY_KEY, META, NOTES, PLANS, RECORDS, STAGED, existing, forget_staged,
@@ -23,7 +25,7 @@ use self::tables::{
 };
 use crate::store::new_identity;
 use crate::{
-    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry, StateStore,
+    Claimant, Commit, CommitError, CommitRecord, Reason, SinkId, SplitId, StagedEntry, StateStore,
     StoreError, StoredPlan,
 };
 
@@ -40,15 +42,14 @@ impl EmbeddedStore {
     /// process.
     pub fn open(dir: &Path, pipeline: &str) -> Result<EmbeddedStore, StoreError> {
         let path = dir.join(file_name(pipeline));
-        prepare_dir(dir).map_err(|error| {
-            StoreError::Failed(format!("cannot store state in {}: {error}", dir.display()))
-        })?;
-        let database =
-            open_or_create(&path).map_err(|error| StoreError::Failed(error.to_string()))?;
+        let failed = |error| {
+            let what = format!("cannot store state in {}", dir.display());
+            StoreError::Failed(Reason::caused_by(what, error))
+        };
+        prepare_dir(dir).map_err(failed)?;
+        let database = open_or_create(&path).map_err(permanent)?;
         // The file's name must survive a crash as its content does.
-        sync_dir(dir).map_err(|error| {
-            StoreError::Failed(format!("cannot store state in {}: {error}", dir.display()))
-        })?;
+        sync_dir(dir).map_err(failed)?;
         Ok(EmbeddedStore {
             path,
             database: Mutex::new(Some(database)),
@@ -96,11 +97,22 @@ impl EmbeddedStore {
 
     fn describe(&self, error: redb::Error) -> StoreError {
         match error {
-            redb::Error::Io(_) | redb::Error::PreviousIo => {
-                StoreError::Unavailable(format!("{}: {error}", self.path.display()))
+            redb::Error::Io(error) => {
+                unavailable(&self.path, Reason::caused_by("I/O error", error))
             }
-            other => damaged(&self.path, &other),
+            redb::Error::PreviousIo => unavailable(&self.path, error),
+            other => damaged(&self.path, other),
         }
+    }
+}
+
+/// The error for a store that cannot be opened, for which no retry follows.
+fn permanent(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(reason) => {
+            StoreError::Failed(Reason::caused_by("state store unavailable", reason))
+        }
+        failed => failed,
     }
 }
 

@@ -31,6 +31,7 @@ pub mod group_commit;
 pub mod id;
 pub mod ledger;
 pub mod random;
+pub mod reason;
 pub mod record;
 pub mod scoped;
 pub mod store;
@@ -41,6 +42,7 @@ pub use copies::position_in_target;
 pub use group_commit::GroupCommit;
 pub use id::{LaneId, Position, SinkId, SplitId};
 pub use ledger::Ledger;
+pub use reason::{Reason, WithCauses};
 pub use record::{
     Claimant, Commit, CommitRecord, LaneCommit, ResumePoint, ResumeToken, SplitCommit, StagedEntry,
 };

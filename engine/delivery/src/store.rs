@@ -9,7 +9,8 @@ use thiserror::Error;
 
 use crate::random;
 use crate::{
-    ClaimRound, Claimant, Claims, Commit, CommitRecord, SinkId, SplitCommit, SplitId, StagedEntry,
+    ClaimRound, Claimant, Claims, Commit, CommitRecord, Reason, SinkId, SplitCommit, SplitId,
+    StagedEntry,
 };
 
 /// The store of one pipeline. Every call blocks until the store has answered. What the store has
@@ -195,11 +196,11 @@ pub struct StoredPlan {
 #[derive(Clone, Debug, Error)]
 pub enum StoreError {
     /// A retry may succeed; the request may or may not have been applied.
-    #[error("state store unavailable: {0}")]
-    Unavailable(String),
+    #[error("state store unavailable")]
+    Unavailable(#[source] Reason),
     /// A retry will fail until the user changes something.
-    #[error("{0}")]
-    Failed(String),
+    #[error(transparent)]
+    Failed(Reason),
 }
 
 /// Why a step was not applied.
@@ -292,5 +293,5 @@ pub fn refusal(
 /// Creates a new [identity](StateStore::identity): 128 random bits from the operating system, in
 /// hexadecimal.
 pub fn new_identity() -> Result<String, StoreError> {
-    random::hexadecimal(16).map_err(|error| StoreError::Failed(error.to_string()))
+    random::hexadecimal(16).map_err(StoreError::Failed)
 }

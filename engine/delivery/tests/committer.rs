@@ -8,7 +8,7 @@ use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
     Claimant, Commit, CommitError, Committer, LaneCommit, SinkId, SplitCommit, SplitId,
-    StagedEntry, StateStore, StoreError, forward_to_store,
+    StagedEntry, StateStore, StoreError, WithCauses, forward_to_store,
 };
 
 fn sink() -> SinkId {
@@ -80,7 +80,7 @@ fn staged(id: &str) -> Vec<StagedEntry> {
 
 fn fatal<T: std::fmt::Debug>(outcome: Result<T, CommitterError>) -> String {
     match outcome {
-        Err(CommitterError::Fatal(reason)) => reason,
+        Err(CommitterError::Fatal(reason)) => WithCauses(&reason).to_string(),
         other => panic!("{other:?}"),
     }
 }

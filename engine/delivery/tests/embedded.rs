@@ -1,6 +1,8 @@
 //! The redb store: the conformance suite, and faults that only a file can have.
 
+use std::error::Error;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -8,14 +10,14 @@ use std::sync::Arc;
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
     Claimant, Commit, CommitRecord, ScopedStore, SinkId, SplitCommit, StagedEntry, StateStore,
-    StoreError, conformance,
+    StoreError, WithCauses, conformance,
 };
 use redb::{Database, TableDefinition};
 
 fn failure(outcome: Result<EmbeddedStore, StoreError>) -> String {
     match outcome {
-        Err(StoreError::Failed(reason)) => reason,
-        Err(other) => panic!("not StoreError::Failed: {other}"),
+        Err(StoreError::Failed(reason)) => WithCauses(&reason).to_string(),
+        Err(other) => panic!("not StoreError::Failed: {}", WithCauses(&other)),
         Ok(_) => panic!("the file opened"),
     }
 }
@@ -214,7 +216,8 @@ fn damage_is_detected() {
         fs::write(&file, &damaged).unwrap();
         match EmbeddedStore::open(dir.path(), "p") {
             Err(error) => {
-                assert!(error.to_string().contains("p.redb"), "{error}");
+                let error = WithCauses(&error).to_string();
+                assert!(error.contains("p.redb"), "{error}");
                 refused += 1;
             }
             Ok(store) => assert_eq!(
@@ -270,10 +273,24 @@ fn in_a_child_process() {
     commit_once(&store, 0).unwrap();
     limit_file_size(Some(4096));
     for _ in 0..3 {
-        match commit_once(&store, 1) {
-            Err(pseidon_delivery::CommitError::Store(StoreError::Unavailable(_))) => {}
+        let error = match commit_once(&store, 1) {
+            Err(pseidon_delivery::CommitError::Store(error @ StoreError::Unavailable(_))) => error,
             other => panic!("{other:?}"),
-        }
+        };
+        let io_error = std::iter::successors(Some(&error as &dyn Error), |&error| error.source())
+            .find_map(|error| error.downcast_ref::<io::Error>());
+        assert_eq!(
+            io_error.map(io::Error::kind),
+            Some(io::ErrorKind::FileTooLarge)
+        );
+        let path = Path::new(&dir).join("p.redb");
+        assert_eq!(
+            WithCauses(&error).to_string(),
+            format!(
+                "state store unavailable: {}: I/O error: File too large (os error 27)",
+                path.display()
+            )
+        );
     }
     limit_file_size(None);
     commit_once(&store, 1).unwrap();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pseidon_delivery::{LaneId, SplitId};
+use pseidon_delivery::{LaneId, Reason, SplitId};
 use pseidon_plan::chain::{ChainStep, PlannedSource, Policy};
 use pseidon_plan::quarantine;
 use pseidon_plugin::batch::Batch;
@@ -41,7 +41,7 @@ impl Processors {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let processor = Processor::new(&attempt.plan.sources[source], largest)
-                    .map_err(Failure::Fatal)?;
+                    .map_err(|reason| Failure::Fatal(reason.into()))?;
                 new.insert((Arc::downgrade(attempt), processor))
             }
         };
@@ -114,7 +114,7 @@ fn handle(
     };
     let passed = processor
         .process(source, batch, records, &mut exits)
-        .map_err(|error| Failure::Fatal(error.to_string()))?;
+        .map_err(|error| Failure::Fatal(error.to_string().into()))?;
     let ProcessOutcome::All(bad) = passed else {
         queue.put_back(attempt.id, unit);
         return Ok(());
@@ -228,16 +228,17 @@ fn quarantine_bad(
     let mut chunks = Vec::new();
     for (number, records) in by_sink {
         let broken = |error: arrow::error::ArrowError| {
-            Failure::Fatal(format!("cannot quarantine invalid records: {error}"))
+            Failure::Fatal(Reason::caused_by(
+                "cannot quarantine invalid records",
+                error,
+            ))
         };
         let routed = attempt.sinks[number]
             .sink
             .route(quarantined(batch, &records).map_err(broken)?);
         if let Some(row) = routed.bad.first() {
-            return Err(Failure::Fatal(format!(
-                "cannot quarantine an invalid record: {}",
-                row.reason
-            )));
+            let what = format!("cannot quarantine an invalid record: {}", row.reason);
+            return Err(Failure::Fatal(what.into()));
         }
         chunks.extend(routed.chunks.into_iter().map(|chunk| (number, chunk)));
     }

@@ -1,6 +1,7 @@
 //! Why an attempt at running a plan ends early.
 
 use crossbeam_channel::Sender;
+use pseidon_delivery::Reason;
 use pseidon_delivery::committer::CommitterError;
 use pseidon_expr::panics;
 use pseidon_plugin::sink::SinkError;
@@ -33,21 +34,21 @@ pub(crate) enum Failure {
         /// The stage of the sink.
         stage: String,
         /// What was refused.
-        reason: String,
+        reason: Reason,
     },
     /// A retry may succeed.
     Transient {
         /// The stage that failed.
         stage: String,
         /// The reason.
-        reason: String,
+        reason: Reason,
     },
     /// A retry will fail.
-    Fatal(String),
+    Fatal(Reason),
     /// Another version of the pipeline has left work that only it can finish.
     OtherPlan(PlanChanged),
     /// The state store shows an impossible state: it has lost data.
-    State(String),
+    State(Reason),
     /// A stop of the run was requested. Never the cause of an attempt's end: the part that
     /// requested it determines how the attempt ends.
     Stopped,
@@ -102,7 +103,9 @@ impl Failure {
                 stage: stage.to_owned(),
                 reason,
             },
-            SinkError::Fatal(reason) => Failure::Fatal(format!("sink `{stage}`: {reason}")),
+            SinkError::Fatal(reason) => {
+                Failure::Fatal(Reason::caused_by(format!("sink `{stage}`"), reason))
+            }
         }
     }
 
@@ -112,7 +115,9 @@ impl Failure {
                 stage: stage.to_owned(),
                 reason,
             },
-            SourceError::Fatal(reason) => Failure::Fatal(format!("source `{stage}`: {reason}")),
+            SourceError::Fatal(reason) => {
+                Failure::Fatal(Reason::caused_by(format!("source `{stage}`"), reason))
+            }
         }
     }
 }
@@ -125,8 +130,53 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T,
             thread.name().unwrap_or("?"),
             panics::describe(panic.as_ref()),
         );
-        Err(Failure::Fatal(format!(
+        let what = format!(
             "internal error in thread `{name}`: {panic}; uncommitted records will be re-read"
-        )))
+        );
+        Err(Failure::Fatal(what.into()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::io;
+
+    use pseidon_delivery::WithCauses;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_of_a_sink_has_the_io_error_as_a_cause() {
+        let reason = || {
+            let full = io::Error::from_raw_os_error(28);
+            Reason::caused_by("cannot write in /data", full)
+        };
+        let text = "cannot write in /data: No space left on device (os error 28)";
+        for (error, expected) in [
+            (SinkError::Fatal(reason()), format!("sink `out`: {text}")),
+            (SinkError::Transient(reason()), text.to_owned()),
+            (SinkError::Refused(reason()), text.to_owned()),
+            (
+                SinkError::Committer(CommitterError::Fatal(reason())),
+                text.to_owned(),
+            ),
+        ] {
+            let reason = match Failure::of_sink("out", error) {
+                Failure::Fatal(reason)
+                | Failure::State(reason)
+                | Failure::Transient { reason, .. }
+                | Failure::Refused { reason, .. } => reason,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(WithCauses(&reason).to_string(), expected);
+            let io_error =
+                std::iter::successors(Some(&reason as &dyn Error), |&error| error.source())
+                    .find_map(|error| error.downcast_ref::<io::Error>());
+            assert_eq!(
+                io_error.map(io::Error::kind),
+                Some(io::ErrorKind::StorageFull)
+            );
+        }
+    }
 }

@@ -3,12 +3,12 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pseidon_delivery::random;
+use pseidon_delivery::{Reason, random};
 
 /// Returns a unique name for this attempt: machine and process number for people, random bits for
 /// the process, and the attempt after a `.`. Machines may share a name, containers a process
 /// number, and clocks a time.
-pub(crate) fn instance_name() -> std::io::Result<String> {
+pub(crate) fn instance_name() -> Result<String, Reason> {
     static PROCESS: OnceLock<String> = OnceLock::new();
     static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
     if PROCESS.get().is_none() {

@@ -187,10 +187,11 @@ impl Intake {
             }
             SourceEvent::Emit(batch) => {
                 let Some(split) = splits.open.get(&batch.split.id) else {
-                    return Err(Failure::Fatal(format!(
+                    let what = format!(
                         "internal error: records of {} arrived before it was taken",
                         batch.split.id
-                    )));
+                    );
+                    return Err(Failure::Fatal(what.into()));
                 };
                 self.attempt
                     .metrics
@@ -284,10 +285,8 @@ impl Intake {
         } in &starts
         {
             let Some(records) = splits.taken.remove(&split.id) else {
-                return Err(Failure::Fatal(format!(
-                    "internal error: {} was begun before it was taken",
-                    split.id
-                )));
+                let what = format!("internal error: {} was begun before it was taken", split.id);
+                return Err(Failure::Fatal(what.into()));
             };
             for (begun, record) in by_sink.iter_mut().zip(records) {
                 begun.push(SplitToBegin {

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Select, TryRecvError};
-use pseidon_delivery::StoreError;
 use pseidon_delivery::committer::AcknowledgedVersions;
+use pseidon_delivery::{StoreError, WithCauses};
 use pseidon_plugin::stop::Pause;
 
-use self::ending::{EndCallback, OnEnd, RunEnd, internal_error};
+use self::ending::{EndCallback, OnEnd, RunEnd, internal, internal_error};
 use self::opening::OpeningPhase;
 use self::reporter::{BlockingResult, Reporter};
 use crate::control::Control;
@@ -105,10 +105,9 @@ impl RunLifecycle {
     /// Called when one of its steps has panicked: the attempt is closed, or the run ends. `panic` is
     /// the panic's message and place.
     pub(crate) fn abort(&mut self, panic: &str) -> RunEnd {
-        let error = internal_error(panic);
         match self.phase {
-            RunPhase::Running(_) => self.close(Err(Failure::Fatal(error.to_string()))),
-            _ => Some(Err(error)),
+            RunPhase::Running(_) => self.close(Err(Failure::Fatal(internal(panic)))),
+            _ => Some(Err(internal_error(panic))),
         }
     }
 
@@ -212,7 +211,7 @@ impl RunLifecycle {
             Err(RunError::Store(StoreError::Unavailable(reason))) => {
                 let wait = self.restarts.store_unreachable();
                 tracing::warn!(
-                    reason,
+                    reason = WithCauses(&reason).to_string(),
                     "the state store does not answer; retrying in {wait:?}"
                 );
                 self.run.metrics.store_unreachable.set(1);

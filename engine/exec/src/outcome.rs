@@ -1,6 +1,6 @@
 //! How a run ends.
 
-use pseidon_delivery::StoreError;
+use pseidon_delivery::{Reason, StoreError};
 use thiserror::Error;
 
 use crate::failure::PlanChanged;
@@ -23,12 +23,12 @@ pub enum RunError {
     #[error(transparent)]
     PlanChanged(PlanChanged),
     /// It cannot continue until the user changes something.
-    #[error("{0}")]
-    Failed(String),
+    #[error(transparent)]
+    Failed(Reason),
     /// The state store shows an impossible state, or has fenced this instance. To continue, or to
     /// restart with what it holds now, would lose or duplicate records.
-    #[error("{0}")]
-    State(String),
+    #[error(transparent)]
+    State(Reason),
     /// The state store refused before anything was read.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, Reason};
 use pseidon_expr::panics::catch_panic;
 use pseidon_plan::chain::{ChainStep, PlannedSource, Policy};
 use pseidon_plugin::batch::Batch;
@@ -95,7 +95,7 @@ impl Processor {
 
     /// Fetches what decoding these records needs from elsewhere, such as schemas. An error says why
     /// that is not available now.
-    pub fn prepare(&mut self, batch: &Batch, records: Range<usize>) -> Result<(), String> {
+    pub fn prepare(&mut self, batch: &Batch, records: Range<usize>) -> Result<(), Reason> {
         match &mut self.decoder {
             Some(decoder) if !records.is_empty() => decoder.prepare(&of_records(batch, records)),
             _ => Ok(()),

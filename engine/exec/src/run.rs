@@ -38,7 +38,7 @@ impl Run {
         self.start(move |end| _ = tell.send(end));
         ended.recv().unwrap_or_else(|_| {
             Err(RunError::Failed(
-                "internal error: the outcome of a run was not reported".to_owned(),
+                "internal error: the outcome of a run was not reported".into(),
             ))
         })
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, Reason, SplitId};
 use pseidon_plan::chain::PlannedSource;
 use pseidon_plugin::source::{SourceEndCallback, SourceHandle, SourceRun, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
@@ -167,7 +167,7 @@ impl RunningAttempt {
         std::thread::Builder::new()
             .name(format!("source-{}", planned.stage))
             .spawn(work)
-            .map_err(|error| Failure::Fatal(format!("cannot start a thread: {error}")))?;
+            .map_err(|error| Failure::Fatal(Reason::caused_by("cannot start a thread", error)))?;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use pseidon_delivery::StateStore;
+use pseidon_delivery::{Reason, StateStore, WithCauses};
 use pseidon_plan::Plan;
 use pseidon_plan::chain::PlannedSource;
 use pseidon_plugin::metrics::Metrics;
@@ -42,7 +42,7 @@ impl RunSetup {
     pub(crate) fn pause_after(
         &self,
         stage: &str,
-        reason: &str,
+        reason: Reason,
         failures: u64,
         wait: Duration,
     ) -> Result<Duration, RunError> {
@@ -54,8 +54,9 @@ impl RunSetup {
             .and_then(|sink| sink.retry);
         let pause = match retry {
             Some((times, _)) if failures > times => {
-                return Err(RunError::Failed(format!(
-                    "stage `{stage}` failed {failures} times in a row: {reason}"
+                return Err(RunError::Failed(Reason::caused_by(
+                    format!("stage `{stage}` failed {failures} times in a row"),
+                    reason,
                 )));
             }
             Some((_, interval)) => interval,
@@ -63,7 +64,7 @@ impl RunSetup {
         };
         tracing::warn!(
             stage,
-            reason,
+            reason = WithCauses(&reason).to_string(),
             "restarting from the committed positions in {pause:?}"
         );
         Ok(pause)

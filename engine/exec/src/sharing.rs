@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pseidon_delivery::{ClaimRound, Claims, SplitId, StateStore, StoreError};
+use pseidon_delivery::{ClaimRound, Claims, Reason, SplitId, StateStore, StoreError, WithCauses};
 use pseidon_plugin::source::SplitShare;
 use thiserror::Error;
 
@@ -20,8 +20,8 @@ pub enum SharingError {
     #[error("another instance has claimed {0}: this one was silent for longer than :lease")]
     Lost(SplitId),
     /// The store refuses the request.
-    #[error("{0}")]
-    Store(String),
+    #[error(transparent)]
+    Store(Reason),
 }
 
 /// The claims of one source. Dropping it releases them.
@@ -128,7 +128,7 @@ impl Sharing {
         {
             tracing::debug!(
                 source = self.source,
-                %error,
+                error = %WithCauses(&error),
                 "claims were not released; they will expire"
             );
         }

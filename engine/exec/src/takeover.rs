@@ -69,10 +69,11 @@ fn lost_positions(
         || format!("no position of {split}"),
         |held| format!("position {held} of {split}"),
     );
-    SinkError::Fatal(format!(
+    let what = format!(
         "{held_in} has lost data: it holds {held}, but everything below {copy} was committed. \
          Continuing would write these records again: restore it to its last state. To accept \
          that, rename the stage `{sink}`, so that it starts without positions, and set where the \
          source starts"
-    ))
+    );
+    SinkError::Fatal(what.into())
 }

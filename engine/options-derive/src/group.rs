@@ -128,7 +128,7 @@ fn parts_of(field: &Field, identifier: &Ident, attribute: &OptionAttribute) -> P
             ..Parts::default()
         };
     }
-    let constant = format_ident!("__{}", identifier.to_string().to_uppercase());
+    let constant = format_ident!("__OPTION_{}", identifier.to_string().to_uppercase());
     let name = name(identifier, attribute);
     let doc = documentation(&field.attrs);
     let default = match &attribute.default {

@@ -1,6 +1,7 @@
 //! The delivery guarantee of every path from a source to a sink, with reasons.
 
 use pseidon_plugin::sink::{KeyConditions, Protocol};
+use pseidon_plugin::source::Reread;
 
 /// A delivery guarantee, in increasing strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,15 +60,15 @@ fn keyed_guarantee(sink: &str, keyed: KeyConditions, reasons: &mut Vec<String>) 
     guarantee
 }
 
-/// Computes the guarantee of a path. `source` is the stage and the reason why it cannot be re-read,
-/// if any; `nondeterminism` lists the expressions that are not deterministic; `sink` is the stage
-/// and its protocol.
+/// Computes the guarantee of a path. `source` is the stage and what a re-read returns;
+/// `nondeterminism` lists the expressions that are not deterministic; `sink` is the stage and its
+/// protocol.
 pub fn path_guarantee(
-    source: (&str, Option<&str>),
+    source: (&str, Reread),
     nondeterminism: &[String],
     sink: (&str, Protocol),
 ) -> PathGuarantee {
-    let (source, not_rereadable) = source;
+    let (source, reread) = source;
     let (sink, protocol) = sink;
     let mut guarantee = Guarantee::ExactlyOnce;
     let mut reasons = Vec::new();
@@ -94,13 +95,13 @@ pub fn path_guarantee(
             can then be written to another place"
         ));
     }
-    match not_rereadable {
-        None => reasons.push(format!(
+    match reread {
+        Reread::Exact => reasons.push(format!(
             "`{source}` is re-read from the committed position after a crash"
         )),
-        Some(why) => {
+        Reread::Inexact { reason } => {
             guarantee = Guarantee::AtMostOnce;
-            reasons.push(format!("`{source}`: {why}"));
+            reasons.push(format!("`{source}`: {reason}"));
         }
     }
     PathGuarantee {

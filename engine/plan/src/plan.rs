@@ -149,7 +149,7 @@ fn guarantees(sources: &[PlannedSource], sinks: &[PlannedSink]) -> Vec<PathGuara
 
 fn guarantee_of(source: &PlannedSource, sink: &PlannedSink) -> PathGuarantee {
     let mut path = guarantee::path_guarantee(
-        (&source.stage, source.facts.not_rereadable),
+        (&source.stage, source.facts.reread),
         &sink.nondeterminism,
         (sink.id.as_str(), sink.protocol),
     );

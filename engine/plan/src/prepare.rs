@@ -22,7 +22,7 @@ pub(crate) struct PreparedSource<'r> {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) facts: SourceFacts,
     pub(crate) format: Arc<dyn Format>,
-    /// The settings of the format, see [`split_format`].
+    /// The settings of the format.
     pub(crate) format_settings: String,
     /// The fields of the records, if they are known.
     pub(crate) schema: Option<SchemaRef>,
@@ -40,7 +40,7 @@ pub(crate) fn prepare<'r>(
 ) -> Option<PreparedSource<'r>> {
     let source = errors.value(resolved.source.prepare())?;
     let facts = source.facts();
-    let (format_name, format_settings) = split_format(&facts.format);
+    let (format_name, format_settings) = (facts.format.name(), facts.format.settings());
     let format_span = facts.format_span.unwrap_or(resolved.source.options.span);
     let format = errors.value(find_format(format_name, registry, format_span))?;
     let inferred = errors.value(infer_schema(
@@ -71,12 +71,6 @@ pub(crate) fn prepare<'r>(
         schema,
         columns,
     })
-}
-
-/// Splits a `:format` into the name and the settings after the colon, which are empty without a
-/// colon.
-fn split_format(text: &str) -> (&str, &str) {
-    text.split_once(':').unwrap_or((text, ""))
 }
 
 fn find_format(name: &str, registry: &Registry, span: Span) -> Result<Arc<dyn Format>, Diagnostic> {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pseidon_dsl::{Diagnostic, Document, Node, NodeKind, Span};
-use pseidon_plugin::options::kinds::ByteSize;
+use pseidon_plugin::Secret;
+use pseidon_plugin::options::kinds::{ByteSize, IntegerIn};
 use pseidon_plugin::options::{Argument, Choice, OptionValue, Options, ParseResult, SpannedValue};
 use pseidon_plugin::spec::{OptionGroup, OptionKind};
 
@@ -36,7 +37,7 @@ pub struct Settings {
     /// The store for commit records: a Redis URL (`redis://`, `rediss://`, `redis+sentinel://`,
     /// `redis-cluster://`). With `?wait-replicas=N`, each step waits until N replicas have it.
     /// Default: a file in `.pseidon/` next to the pipeline file.
-    pub state: Option<String>,
+    pub state: Option<Secret>,
     /// The prefix of every key in Redis, so that several pipelines and other programs can share a
     /// server.
     #[option(default = "pseidon")]
@@ -72,7 +73,7 @@ pub struct Settings {
     pub monitor_host: IpAddr,
     /// Required for control requests (`POST` requests, the REPL). Default: any client that can
     /// reach the ports can control the pipeline.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// A file to which a line is appended for every error that stops the process. Default: none.
     pub fatal_errors: Option<PathBuf>,
 }
@@ -114,9 +115,12 @@ pub enum RequiredGuarantee {
     Any,
 }
 
-/// A number of threads: 1 to 1024. The default is the number of cores.
+/// A number of threads. The default is the number of cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Threads(usize);
+
+/// The valid numbers of threads.
+type ThreadCount = IntegerIn<1, 1024>;
 
 impl Threads {
     /// The number.
@@ -126,17 +130,11 @@ impl Threads {
 }
 
 impl OptionValue for Threads {
-    const KIND: OptionKind = OptionKind::Integer;
+    const KIND: OptionKind = ThreadCount::KIND;
     const OPTIONAL: bool = true;
 
     fn parse(argument: &Argument<'_>) -> ParseResult<Threads> {
-        match u64::parse(argument)? {
-            count @ 1..=1024 => Ok(Threads(count as usize)),
-            _ => Err(argument.error(
-                format!("`:{}` is out of range", argument.name()),
-                "expected an integer from 1 to 1024",
-            )),
-        }
+        ThreadCount::parse(argument).map(|count| Threads(count.get() as usize))
     }
 
     fn missing() -> Option<Threads> {
@@ -194,9 +192,12 @@ impl OptionValue for Lease {
     }
 }
 
-/// A port: 1 to 65535.
+/// A port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port(u16);
+
+/// The valid ports.
+type PortNumber = IntegerIn<1, { u16::MAX as u64 }>;
 
 impl Port {
     /// The number.
@@ -206,12 +207,9 @@ impl Port {
 }
 
 impl OptionValue for Port {
-    const KIND: OptionKind = OptionKind::Integer;
+    const KIND: OptionKind = PortNumber::KIND;
 
     fn parse(argument: &Argument<'_>) -> ParseResult<Port> {
-        match u16::try_from(u64::parse(argument)?) {
-            Ok(port @ 1..) => Ok(Port(port)),
-            _ => Err(argument.error("invalid port", "expected an integer from 1 to 65535")),
-        }
+        PortNumber::parse(argument).map(|port| Port(port.get() as u16))
     }
 }

@@ -1,12 +1,18 @@
 //! Formats: decoding a record's bytes into the fields that the plan needs.
 
+use std::fmt;
+
 use arrow::array::ArrayRef;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use bytes::Bytes;
+use pseidon_delivery::Reason;
 use pseidon_dsl::expr::Path;
 
 use crate::batch::Payloads;
+use crate::options::{Argument, OptionValue, ParseResult};
 use crate::rows::BadRow;
+use crate::secret::without_users;
+use crate::spec::OptionKind;
 
 /// The layout of a record's bytes. A source's `:format` is the format's name, or `name:k=v;k=v`
 /// with its settings.
@@ -31,6 +37,57 @@ pub trait Format: Send + Sync {
     -> Result<Box<dyn Decoder>, String>;
 }
 
+/// The format of a source's records, as its `:format` has it: `json`, or `name:settings`. It is
+/// printed without the user and the password of a URL in the settings.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SourceFormat(String);
+
+impl SourceFormat {
+    /// The name of the [`Format`].
+    pub fn name(&self) -> &str {
+        self.split().0
+    }
+
+    /// The part after the colon, which may contain a password. Empty without a colon.
+    pub fn settings(&self) -> &str {
+        self.split().1
+    }
+
+    fn split(&self) -> (&str, &str) {
+        self.0.split_once(':').unwrap_or((&self.0, ""))
+    }
+}
+
+impl<T: Into<String>> From<T> for SourceFormat {
+    fn from(text: T) -> SourceFormat {
+        SourceFormat(text.into())
+    }
+}
+
+impl fmt::Display for SourceFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&without_users(&self.0))
+    }
+}
+
+impl fmt::Debug for SourceFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", without_users(&self.0))
+    }
+}
+
+impl OptionValue for SourceFormat {
+    const KIND: OptionKind = OptionKind::String;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<SourceFormat> {
+        argument.scalar().map(SourceFormat)
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(self.0.clone())
+    }
+}
+
 /// A field that the plan needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WantedColumn {
@@ -46,7 +103,7 @@ pub trait Decoder: Send {
     /// Fetches what decoding these records needs from elsewhere, such as their schemas. Called
     /// before [`Decoder::decode`]. Does not wait for what is not available now: an error says why,
     /// and the batch is re-read later.
-    fn prepare(&mut self, _payloads: &Payloads) -> Result<(), String> {
+    fn prepare(&mut self, _payloads: &Payloads) -> Result<(), Reason> {
         Ok(())
     }
 
@@ -66,3 +123,19 @@ pub struct DecodedColumns {
 }
 
 pub use pseidon_expr::types::{is_json, json_field};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_is_printed_without_the_login_of_its_registry() {
+        let format = SourceFormat::from("avro-txt:ts=0;registry=http://u:hidden@r:8081");
+        assert_eq!(format.name(), "avro-txt");
+        assert_eq!(format.settings(), "ts=0;registry=http://u:hidden@r:8081");
+        let shown = "avro-txt:ts=0;registry=http://…@r:8081";
+        assert_eq!(format.to_string(), shown);
+        assert_eq!(format!("{format:?}"), format!("{shown:?}"));
+        assert_eq!(SourceFormat::from("json").settings(), "");
+    }
+}

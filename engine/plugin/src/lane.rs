@@ -49,6 +49,10 @@ pub enum Room {
 }
 
 /// An open lane. Dropping it discards its content.
+///
+/// Its methods are called on a writer thread, which works for many runs. One that must wait all the
+/// same, such as for a server's answer, calls [`about_to_wait`](crate::waiting::about_to_wait)
+/// first. If it does not, its thread is replaced after a second.
 pub trait Lane: Send {
     /// Accepts all of these rows, or none. Rows of one split come in order of their positions.
     ///
@@ -92,7 +96,7 @@ pub enum SealOutcome {
 }
 
 /// The steps of a sealed lane from its last row to a durable unit. Dropping it before it is durable
-/// discards the unit.
+/// discards the unit. Waits are announced as for a [`Lane`].
 pub trait Completion: Send {
     /// Takes the next steps. Once it has returned [`Progress::Durable`] the state store decides the
     /// fate of the unit, even if this value is dropped.
@@ -116,6 +120,9 @@ pub enum Progress {
 
 /// An open transaction of a target that holds the positions itself. Dropping it before it is
 /// committed aborts it.
+///
+/// Both methods are called on a writer thread and may wait for the target, after a call of
+/// [`about_to_wait`](crate::waiting::about_to_wait).
 pub trait Transaction: Send {
     /// Writes the positions to the target and commits.
     ///

@@ -73,7 +73,8 @@
 //! have is a struct that they `flatten`. All attributes are listed at the derive macro.
 //!
 //! A type of values implements [`OptionValue`] ([`kinds`] has those of the standard types), so a
-//! restriction is a type too: a port is not any integer.
+//! restriction is a type too: a port is not any integer, and a password is a
+//! [`Secret`](crate::Secret).
 
 use pseidon_dsl::{Node, Span};
 

@@ -185,6 +185,10 @@ pub struct SinkSetup {
 }
 
 /// An open sink, shared by ETL threads and writer threads.
+///
+/// [`Sink::lane`], [`Sink::publish`] and [`Sink::tick`] are called on writer threads, which work for
+/// many runs. If one of them must wait, it calls [`about_to_wait`](crate::waiting::about_to_wait)
+/// first.
 pub trait Sink: Send + Sync {
     /// How the engine handles its lanes.
     fn rules(&self) -> LaneRules;

@@ -16,12 +16,13 @@ use crossbeam_channel::{
     Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded,
 };
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, ResumeToken, SplitId};
+use pseidon_delivery::{Position, Reason, ResumeToken, SplitId};
 use pseidon_dsl::{Diagnostic, Span};
 use thiserror::Error;
 
 use crate::batch::{Batch, Split, WantedMetadata};
 use crate::budget::{Budget, Share};
+use crate::format::SourceFormat;
 use crate::metrics::Metrics;
 use crate::options::{OnError, Options};
 use crate::sink::Target;
@@ -83,21 +84,33 @@ pub type SourceEndCallback = Box<dyn FnOnce(Result<(), SourceError>) + Send>;
 /// The facts that the planner needs about a source.
 #[derive(Clone, Debug)]
 pub struct SourceFacts {
-    /// The format of its records: `json`, or `name:settings`.
-    pub format: String,
+    /// The format of its records.
+    pub format: SourceFormat,
     /// The position of the option that sets the format.
     pub format_span: Option<Span>,
     /// The fields of its records, if its options or the source itself determine them.
     pub schema: Option<SchemaRef>,
     /// The position of `:schema :infer`, if the fields are to be inferred from records.
     pub infer: Option<Span>,
-    /// Why records cannot be re-read after a crash; `None` if they can.
-    pub not_rereadable: Option<&'static str>,
+    /// What a re-read of a split returns.
+    pub reread: Reread,
     /// Whether it ends by itself, as a file does.
     pub finite: bool,
     /// Whether a split's `@topic` may differ when the split is re-read, as it does for a file that
     /// was renamed meanwhile.
     pub topic_may_change: bool,
+}
+
+/// What a source returns when a split is re-read from a position after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reread {
+    /// The same records at the same positions.
+    Exact,
+    /// Other records, or none: uncommitted records are lost.
+    Inexact {
+        /// Why, as `check` prints it after the name of the stage.
+        reason: &'static str,
+    },
 }
 
 /// The context of one run of a source.
@@ -420,14 +433,14 @@ impl SourceHandle {
 }
 
 /// Why a source cannot continue.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum SourceError {
     /// A retry may succeed; the run restarts after a backoff.
-    #[error("{0}")]
-    Transient(String),
+    #[error(transparent)]
+    Transient(Reason),
     /// A retry will fail until the user changes something.
-    #[error("{0}")]
-    Fatal(String),
+    #[error(transparent)]
+    Fatal(Reason),
 }
 
 #[cfg(test)]

@@ -91,6 +91,13 @@ pub enum OptionKind {
     Bool,
     /// An integer that is not negative.
     Integer,
+    /// An integer in a range.
+    IntegerIn {
+        /// The least value.
+        min: u64,
+        /// The greatest value; `u64::MAX` for no limit.
+        max: u64,
+    },
     /// A number, possibly with a fraction.
     Number,
     /// A size in bytes: `"128MB"`, `1000000`.
@@ -131,6 +138,10 @@ impl OptionKind {
                 .join(" or "),
             OptionKind::Bool => "true or false".into(),
             OptionKind::Integer => "an integer".into(),
+            OptionKind::IntegerIn { min, max: u64::MAX } => {
+                format!("an integer of at least {min}")
+            }
+            OptionKind::IntegerIn { min, max } => format!("an integer from {min} to {max}"),
             OptionKind::Number => "a number".into(),
             OptionKind::Bytes => "a size, such as \"128MB\"".into(),
             OptionKind::Duration => "a duration, such as \"60s\"".into(),

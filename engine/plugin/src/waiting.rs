@@ -4,6 +4,9 @@
 //! that must wait all the same, for the state store or for a broker's answer, calls
 //! [`about_to_wait`] first, and another thread takes the place of this one. A thread that blocks
 //! without this call is replaced too, but only after a second.
+//!
+//! The call finds its thread's pool through a thread-local, as tokio's `block_in_place` does, so
+//! that no layer between the pool and the wait has a parameter for it (`docs/decisions.md`).
 
 use std::cell::RefCell;
 use std::rc::Rc;

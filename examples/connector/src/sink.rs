@@ -11,7 +11,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use arrow::datatypes::DataType;
-use pseidon_delivery::{LaneId, StagedEntry};
+use pseidon_delivery::{LaneId, Reason, StagedEntry};
 use pseidon_dsl::Diagnostic;
 use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_plugin::Rows;
@@ -179,7 +179,7 @@ impl Sink for SpoolSink {
         staged: &[StagedEntry],
     ) -> Result<TakeoverResult, SinkError> {
         self.hidden.publish(staged).map_err(|error| {
-            SinkError::Transient(format!("cannot publish committed files: {error}"))
+            SinkError::Transient(Reason::caused_by("cannot publish committed files", error))
         })?;
         Ok(TakeoverResult {
             published: staged.iter().map(|entry| entry.id.clone()).collect(),

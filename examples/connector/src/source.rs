@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use pseidon_delivery::Reason;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Split;
+use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -45,7 +47,7 @@ pub struct SpoolSourceOptions {
     folder: PathBuf,
     /// The format of a line: the name of a format, optionally with settings after a colon.
     #[option(default = "json")]
-    format: SpannedValue<String>,
+    format: SpannedValue<SourceFormat>,
     /// The records' fields and their types, or `:infer` to infer them from the first records.
     schema: Option<SpannedValue<SchemaOption>>,
     /// What happens to a line that does not match the format.
@@ -87,7 +89,7 @@ impl Source for SpoolSource {
             format_span: Some(self.options.format.span),
             schema: schema.as_ref().and_then(SpannedValue::fields),
             infer: schema.as_ref().and_then(SpannedValue::infer),
-            not_rereadable: None,
+            reread: Reread::Exact,
             finite: true,
             topic_may_change: false,
         }
@@ -107,7 +109,9 @@ impl Source for SpoolSource {
         }
         if records.is_empty() {
             let folder = self.options.folder.display();
-            return Err(SourceError::Fatal(format!("no records yet in {folder}")));
+            return Err(SourceError::Fatal(
+                format!("no records yet in {folder}").into(),
+            ));
         }
         Ok(records)
     }
@@ -131,10 +135,8 @@ impl SpoolSource {
     fn find_files(&self, setup: &SourceSetup) -> Result<Vec<Arc<Split>>, SourceError> {
         let folder = setup.base.join(&self.options.folder);
         let failed = |error: io::Error| {
-            SourceError::Fatal(format!(
-                "cannot read the folder {}: {error}",
-                folder.display()
-            ))
+            let what = format!("cannot read the folder {}", folder.display());
+            SourceError::Fatal(Reason::caused_by(what, error))
         };
         let mut names = Vec::new();
         for entry in folder.read_dir().map_err(failed)? {
@@ -142,9 +144,8 @@ impl SpoolSource {
             // A split's name is stored, and the state store holds strings.
             let name = entry.file_name().into_string().map_err(|name| {
                 let name = name.display();
-                SourceError::Fatal(format!(
-                    "the file name {name} is not UTF-8; rename the file"
-                ))
+                let what = format!("the file name {name} is not UTF-8; rename the file");
+                SourceError::Fatal(what.into())
             })?;
             if !name.starts_with('.') && entry.file_type().map_err(failed)?.is_file() {
                 names.push(name);

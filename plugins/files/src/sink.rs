@@ -48,7 +48,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use prometheus::{IntCounter, IntGauge};
-use pseidon_delivery::{LaneId, StagedEntry, failpoint};
+use pseidon_delivery::{LaneId, Reason, StagedEntry, failpoint};
 use pseidon_dsl::Diagnostic;
 use pseidon_formats::CodecName;
 use pseidon_plugin::Rows;
@@ -168,17 +168,16 @@ impl PreparedSink for PreparedFiles {
 /// Resolves a folder to an absolute path. Its name must be UTF-8.
 fn absolute(base: &Path, dir: &Path) -> Result<PathBuf, SinkError> {
     let dir = std::path::absolute(base.join(dir)).map_err(|error| {
-        SinkError::Fatal(format!(
-            "cannot resolve the folder {}: {error}",
-            dir.display()
+        SinkError::Fatal(Reason::caused_by(
+            format!("cannot resolve the folder {}", dir.display()),
+            error,
         ))
     })?;
     match dir.to_str() {
         // The path is kept in the state store, which holds strings.
-        None => Err(SinkError::Fatal(format!(
-            "the folder {} has a name that is not UTF-8",
-            dir.display()
-        ))),
+        None => Err(SinkError::Fatal(
+            format!("the folder {} has a name that is not UTF-8", dir.display()).into(),
+        )),
         Some(_) => Ok(dir),
     }
 }
@@ -230,7 +229,7 @@ impl RunContext {
             .settings
             .router
             .destination(rows)
-            .map_err(|error| SinkError::Fatal(error.to_string()))?;
+            .map_err(|error| SinkError::Fatal(Reason::of(error)))?;
         let quarantine = move_to.check.then(|| match &move_to.quarantine {
             Some(folder) => folder.clone(),
             None => hidden.base().join("quarantine"),

@@ -26,12 +26,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use pseidon_delivery::Reason;
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_plugin::Split;
+use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::kinds::ByteSize;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -85,7 +87,7 @@ pub struct FilesSourceOptions {
     path: SpannedValue<Vec<String>>,
     /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
     /// `.jsonl`, also with `.gz` or `.zst`; otherwise `txt`.
-    format: Option<SpannedValue<String>>,
+    format: Option<SpannedValue<SourceFormat>>,
     /// The records' fields and their types, or `:infer` to infer them from the first records.
     schema: Option<SpannedValue<SchemaOption>>,
     /// How the files are compressed; `:auto` detects it from the first bytes of each file.
@@ -147,7 +149,7 @@ impl SourcePlugin for FilesSource {
         Ok(Arc::new(PreparedFiles {
             format: match &options.format {
                 Some(format) => format.value.clone(),
-                None => format_by_name(paths),
+                None => format_by_name(paths).into(),
             },
             format_span: options.format.as_ref().map(|format| format.span),
             schema: options.schema.clone(),
@@ -199,7 +201,7 @@ impl FilesSourceOptions {
 }
 
 /// The default format for these paths: `json` if the extension of each is one of JSON, else `txt`.
-fn format_by_name(paths: &[String]) -> String {
+fn format_by_name(paths: &[String]) -> &'static str {
     let is_json = |path: &String| {
         let plain = path
             .strip_suffix(".gz")
@@ -210,14 +212,14 @@ fn format_by_name(paths: &[String]) -> String {
             .any(|extension| plain.ends_with(extension))
     };
     if paths.iter().all(is_json) {
-        "json".to_owned()
+        "json"
     } else {
-        "txt".to_owned()
+        "txt"
     }
 }
 
 struct PreparedFiles {
-    format: String,
+    format: SourceFormat,
     format_span: Option<Span>,
     schema: Option<SpannedValue<SchemaOption>>,
     config: Config,
@@ -241,7 +243,7 @@ impl Source for PreparedFiles {
             format_span: self.format_span,
             schema: self.schema.as_ref().and_then(SpannedValue::fields),
             infer: self.schema.as_ref().and_then(SpannedValue::infer),
-            not_rereadable: None,
+            reread: Reread::Exact,
             finite: self.follow.is_none(),
             topic_may_change: self.follow.is_some(),
         }
@@ -255,8 +257,12 @@ impl Source for PreparedFiles {
             partition: 0,
         });
         for (path, shown) in self.config.find(setup)? {
-            let failed =
-                |error: ReadError| SourceError::Fatal(format!("cannot read {shown}: {error}"));
+            let failed = |error: ReadError| {
+                SourceError::Fatal(Reason::caused_by(
+                    format!("cannot read {shown}"),
+                    error.into_cause(),
+                ))
+            };
             let file = File::open(&path).map_err(|error| failed(error.into()))?;
             let mut reader = self
                 .config
@@ -278,10 +284,9 @@ impl Source for PreparedFiles {
             }
         }
         if records.is_empty() {
-            return Err(SourceError::Fatal(format!(
-                "no records yet in {}",
-                self.config.paths.join(", ")
-            )));
+            return Err(SourceError::Fatal(
+                format!("no records yet in {}", self.config.paths.join(", ")).into(),
+            ));
         }
         Ok(records)
     }
@@ -297,8 +302,9 @@ impl Source for PreparedFiles {
 impl Config {
     fn globs(&self, setup: &SourceSetup) -> Result<Vec<Glob>, SourceError> {
         let glob = |text: &String| {
-            Glob::new(text, &setup.base)
-                .map_err(|error| SourceError::Fatal(format!("`{text}` is not a glob: {error}")))
+            Glob::new(text, &setup.base).map_err(|error| {
+                SourceError::Fatal(Reason::caused_by(format!("`{text}` is not a glob"), error))
+            })
         };
         self.paths.iter().map(glob).collect()
     }
@@ -309,12 +315,11 @@ impl Config {
         for glob in self.globs(setup)? {
             let paths = glob
                 .find()
-                .map_err(|error| SourceError::Fatal(error.to_string()))?;
+                .map_err(|error| SourceError::Fatal(Reason::of(error)))?;
             if paths.is_empty() && glob.is_one_file() && self.paths.len() == 1 {
-                return Err(SourceError::Fatal(format!(
-                    "file not found: {}",
-                    self.paths.join(", ")
-                )));
+                return Err(SourceError::Fatal(
+                    format!("file not found: {}", self.paths.join(", ")).into(),
+                ));
             }
             found.extend(
                 paths

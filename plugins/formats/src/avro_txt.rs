@@ -17,6 +17,7 @@ use arrow::compute;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
+use pseidon_delivery::Reason;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
@@ -69,7 +70,7 @@ impl Format for AvroTxt {
             .map(|column| ColumnBuilder::new(&layout.event, column))
             .collect::<Result<_, _>>()?;
         Ok(Box::new(AvroDecoder {
-            registry: self.registries.at(address),
+            registry: self.registries.at(address.expose()),
             wanted,
             schemas: HashMap::new(),
             unknown: HashMap::new(),
@@ -95,7 +96,7 @@ struct AvroDecoder {
 }
 
 impl Decoder for AvroDecoder {
-    fn prepare(&mut self, payloads: &Payloads) -> Result<(), String> {
+    fn prepare(&mut self, payloads: &Payloads) -> Result<(), Reason> {
         self.unknown.clear();
         if self.wanted.is_empty() {
             return Ok(());

@@ -22,6 +22,7 @@ mod write;
 use std::ops::Range;
 
 use pseidon_dsl::expr::Path;
+use pseidon_plugin::Secret;
 
 pub use read::parse;
 
@@ -54,7 +55,7 @@ pub struct TxtLayout {
 pub struct AvroLayout {
     /// The address of the schema registry, without a trailing slash; `None` if the settings have
     /// none.
-    pub registry: Option<String>,
+    pub registry: Option<Secret>,
     /// Where the event time and the message are.
     pub event: EventLayout,
 }

@@ -41,21 +41,21 @@ fn schema(table: &TableName, columns: Vec<Column>) -> Result<SchemaRef, HiveErro
             continue;
         }
         if fields.iter().any(|field| *field.name() == name) {
-            return Err(HiveError::Refused(format!(
-                "duplicate column {name} in hive table {table}"
-            )));
+            return Err(HiveError::Refused(
+                format!("duplicate column {name} in hive table {table}").into(),
+            ));
         }
         let data_type = types::arrow_type(&hive_type).map_err(|reason| {
-            HiveError::Refused(format!(
-                "hive table {table}: column {name} of type {hive_type}: {reason}"
-            ))
+            let what = format!("hive table {table}: column {name} of type {hive_type}: {reason}");
+            HiveError::Refused(what.into())
         })?;
         fields.push(Field::new(name, data_type, true));
     }
     if fields.is_empty() {
-        return Err(HiveError::Refused(format!(
-            "hive table {table} has no columns besides partition columns, dt and hr"
-        )));
+        return Err(HiveError::Refused(
+            format!("hive table {table} has no columns besides partition columns, dt and hr")
+                .into(),
+        ));
     }
     Ok(Arc::new(Schema::new(fields)))
 }

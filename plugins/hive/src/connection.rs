@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Read};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::Reason;
 use thrift::{ApplicationErrorKind, Error, TransportErrorKind};
 
 use crate::HiveError;
@@ -76,17 +77,24 @@ pub(crate) fn classify(server: &str, unsupported: &str, error: Error) -> HiveErr
                 TransportErrorKind::EndOfFile | TransportErrorKind::NotOpen
             ) =>
         {
-            HiveError::Unreachable(format!("{server} closed the connection; {unsupported}"))
+            HiveError::Unreachable(format!("{server} closed the connection; {unsupported}").into())
         }
-        Error::Transport(error) => HiveError::Unreachable(format!("{server}: {}", error.message)),
+        Error::Transport(error) => {
+            HiveError::Unreachable(format!("{server}: {}", error.message).into())
+        }
         Error::Application(error) if error.kind == ApplicationErrorKind::InternalError => {
-            HiveError::Unreachable(format!("{server}: {}", error.message))
+            HiveError::Unreachable(format!("{server}: {}", error.message).into())
         }
-        Error::Application(error) => HiveError::Refused(format!("{server}: {}", error.message)),
-        Error::Protocol(error) => HiveError::Refused(format!(
-            "unexpected response from {server} ({}); {unsupported}",
-            error.message
-        )),
-        Error::User(error) => HiveError::Refused(format!("{server}: {error}")),
+        Error::Application(error) => {
+            HiveError::Refused(format!("{server}: {}", error.message).into())
+        }
+        Error::Protocol(error) => HiveError::Refused(
+            format!(
+                "unexpected response from {server} ({}); {unsupported}",
+                error.message
+            )
+            .into(),
+        ),
+        Error::User(error) => HiveError::Refused(Reason::caused_by(server.to_owned(), error)),
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use pseidon_mysql::TableError;
 use pseidon_mysql::database::Database;
 
 use crate::server::Server;
@@ -44,33 +45,40 @@ impl FromStr for HiveEndpoint {
         if let Some(rest) = url.strip_prefix("jdbc:hive2:") {
             return match Server::read(rest) {
                 Ok(server) => Ok(HiveEndpoint::Server(server)),
-                Err(reason) => Err(HiveError::Refused(format!(
-                    "invalid HiveServer2 url: {reason}; {FORMS}"
-                ))),
+                Err(reason) => Err(HiveError::Refused(
+                    format!("invalid HiveServer2 url: {reason}; {FORMS}").into(),
+                )),
             };
         }
         if url.starts_with("thrift:") {
             return match metastore::addresses(url) {
                 Some(_) => Ok(HiveEndpoint::Metastore(url.to_owned())),
-                None => Err(HiveError::Refused(format!(
-                    "invalid metastore url; {FORMS}"
-                ))),
+                None => Err(HiveError::Refused(
+                    format!("invalid metastore url; {FORMS}").into(),
+                )),
             };
         }
         if ["mysql:", "mariadb:", "jdbc:", "//"]
             .iter()
             .any(|start| url.starts_with(start))
         {
-            let database = Database::new(url, None, None)
-                .map_err(|error| HiveError::Refused(error.to_string()))?;
+            let database = Database::new(url, None, None).map_err(|error| {
+                let (TableError::Refused(reason) | TableError::Unreachable(reason)) = error;
+                HiveError::Refused(reason)
+            })?;
             return match database.name() {
                 Some(_) => Ok(HiveEndpoint::Database(url.to_owned())),
-                None => Err(HiveError::Refused(format!(
-                    "missing database name in the url of the metastore's database; {FORMS}"
-                ))),
+                None => Err(HiveError::Refused(
+                    format!(
+                        "missing database name in the url of the metastore's database; {FORMS}"
+                    )
+                    .into(),
+                )),
             };
         }
-        Err(HiveError::Refused(format!("invalid hive url; {FORMS}")))
+        Err(HiveError::Refused(
+            format!("invalid hive url; {FORMS}").into(),
+        ))
     }
 }
 
@@ -87,6 +95,8 @@ impl fmt::Debug for HiveEndpoint {
 
 #[cfg(test)]
 mod tests {
+    use pseidon_delivery::WithCauses;
+
     use super::*;
 
     #[test]
@@ -96,14 +106,32 @@ mod tests {
             "thrift://a:9083,thrift://b:9083",
             "thrift://[::1]:9083",
         ] {
-            assert_eq!(url.parse(), Ok(HiveEndpoint::Metastore(url.to_owned())));
+            assert_eq!(
+                url.parse::<HiveEndpoint>().unwrap(),
+                HiveEndpoint::Metastore(url.to_owned())
+            );
         }
         for url in [
             "mysql://hive:secret@host:3306/metastore",
             "jdbc:mysql://host/metastore?createDatabaseIfNotExist=true",
             "//host/metastore",
         ] {
-            assert_eq!(url.parse(), Ok(HiveEndpoint::Database(url.to_owned())));
+            assert_eq!(
+                url.parse::<HiveEndpoint>().unwrap(),
+                HiveEndpoint::Database(url.to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn debug_output_hides_the_password() {
+        for (url, expected) in [
+            ("thrift://secret:9083", "Metastore(…)"),
+            ("mysql://u:secret@host/db", "Database(…)"),
+            ("jdbc:hive2://h/db;user=u;password=secret", "Server(…)"),
+        ] {
+            let endpoint: HiveEndpoint = url.parse().unwrap();
+            assert_eq!(format!("{endpoint:?}"), expected);
         }
     }
 
@@ -126,7 +154,7 @@ mod tests {
             ("", "invalid hive url"),
         ] {
             let refusal = match url.parse::<HiveEndpoint>() {
-                Err(HiveError::Refused(reason)) => reason,
+                Err(HiveError::Refused(reason)) => WithCauses(&reason).to_string(),
                 other => panic!("{url}: {other:?}"),
             };
             assert!(

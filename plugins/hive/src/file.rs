@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use arrow::datatypes::SchemaRef;
+use pseidon_delivery::Reason;
 use pseidon_plugin::options::read_schema;
 
 use crate::{HiveError, table};
@@ -20,12 +21,12 @@ pub fn read_file(folder: &Path, table: &str) -> Result<Option<SchemaRef>, HiveEr
     let table = table.trim();
     table::check(table)?;
     let path = folder.join(format!("{table}.edn"));
-    let invalid =
-        |reason: String| HiveError::Refused(format!("schema file {}: {reason}", path.display()));
+    let what = format!("schema file {}", path.display());
+    let invalid = |reason: String| HiveError::Refused(format!("{what}: {reason}").into());
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(invalid(error.to_string())),
+        Err(error) => return Err(HiveError::Refused(Reason::caused_by(what, error))),
     };
     let schema = read_schema(&text).map_err(invalid)?;
     if schema.fields().is_empty() {
@@ -58,10 +59,10 @@ mod tests {
             ["user", "at", "price"]
         );
         assert_eq!(schema.field(2).data_type(), &DataType::Decimal128(10, 2));
-        assert_eq!(read_file(folder.path(), "clicks"), Ok(None));
+        assert_eq!(read_file(folder.path(), "clicks").unwrap(), None);
         assert_eq!(
-            read_file(&folder.path().join("missing"), "clicks"),
-            Ok(None)
+            read_file(&folder.path().join("missing"), "clicks").unwrap(),
+            None
         );
     }
 

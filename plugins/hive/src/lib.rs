@@ -27,19 +27,21 @@ mod server;
 mod table;
 mod types;
 
+use pseidon_delivery::Reason;
+
 pub use columns::columns;
 pub use endpoint::HiveEndpoint;
 pub use file::read_file;
 pub use server::Server;
 
 /// Why the columns of a table are not available.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum HiveError {
     /// The server is unreachable or cannot respond now. The error is transient, or an operator must
     /// fix the server.
-    #[error("{0}")]
-    Unreachable(String),
+    #[error(transparent)]
+    Unreachable(Reason),
     /// The error persists until a setting or the table is changed.
-    #[error("{0}")]
-    Refused(String),
+    #[error(transparent)]
+    Refused(Reason),
 }

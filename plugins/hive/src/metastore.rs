@@ -6,6 +6,7 @@ use std::io::{BufReader, BufWriter};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use pseidon_delivery::{Reason, WithCauses};
 use thrift::protocol::{TBinaryInputProtocol, TBinaryOutputProtocol};
 use thrift::{ApplicationError, ApplicationErrorKind, Error};
 use url::Url;
@@ -64,21 +65,33 @@ pub(crate) fn columns(url: &str, table: &TableName) -> Result<Vec<Column>, HiveE
             result => return result,
         }
     }
-    Err(HiveError::Unreachable(unreachable.join("; ")))
+    Err(HiveError::Unreachable(all_of(unreachable)))
+}
+
+/// One reason for all of them, since each metastore may be unreachable for its own.
+fn all_of(mut reasons: Vec<Reason>) -> Reason {
+    if reasons.len() == 1 {
+        return reasons.remove(0);
+    }
+    let texts: Vec<String> = reasons
+        .iter()
+        .map(|reason| WithCauses(reason).to_string())
+        .collect();
+    texts.join("; ").into()
 }
 
 fn query(address: &str, table: &TableName) -> Result<Vec<Column>, HiveError> {
     let server = format!("hive metastore {address}");
     let stream = connection::connect(address)
-        .map_err(|error| HiveError::Unreachable(format!("{server}: {error}")))?;
+        .map_err(|error| HiveError::Unreachable(Reason::caused_by(server.clone(), error)))?;
     match call(stream, table).map_err(|error| connection::classify(&server, UNSUPPORTED, error))? {
         LookupResult::Columns(columns) => Ok(columns),
-        LookupResult::Unknown => Err(HiveError::Refused(format!(
-            "hive table {table} not found ({server})"
-        ))),
-        LookupResult::Failed(message) => Err(HiveError::Unreachable(format!(
-            "{server} cannot return the columns of {table}: {message}"
-        ))),
+        LookupResult::Unknown => Err(HiveError::Refused(
+            format!("hive table {table} not found ({server})").into(),
+        )),
+        LookupResult::Failed(message) => Err(HiveError::Unreachable(
+            format!("{server} cannot return the columns of {table}: {message}").into(),
+        )),
     }
 }
 

@@ -29,9 +29,9 @@ pub(crate) fn check(name: &str) -> Result<(), HiveError> {
                 .all(|c| c.is_alphanumeric() || matches!(c, '_' | '$' | '-'))
     };
     if name.split('.').count() > 2 || !name.split('.').all(is_plain) {
-        return Err(HiveError::Refused(format!(
-            "invalid hive table name `{name}`; expected TABLE or DATABASE.TABLE"
-        )));
+        return Err(HiveError::Refused(
+            format!("invalid hive table name `{name}`; expected TABLE or DATABASE.TABLE").into(),
+        ));
     }
     Ok(())
 }
@@ -76,7 +76,7 @@ mod tests {
         ] {
             let error = TableName::read(wrong, DEFAULT_DATABASE).unwrap_err();
             assert!(
-                matches!(&error, HiveError::Refused(reason) if reason.contains("DATABASE.TABLE")),
+                matches!(&error, HiveError::Refused(reason) if reason.to_string().contains("DATABASE.TABLE")),
                 "{wrong}: {error:?}"
             );
         }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use pseidon_delivery::WithCauses;
 use pseidon_hive::{HiveEndpoint, HiveError, columns};
 use pseidon_mysql::database::Database;
 
@@ -87,7 +88,7 @@ impl Metastore {
 
     fn refused(&self, table: &str) -> String {
         match columns(&self.endpoint, table) {
-            Err(HiveError::Refused(reason)) => reason,
+            Err(HiveError::Refused(reason)) => WithCauses(&reason).to_string(),
             other => panic!("{other:?}"),
         }
     }

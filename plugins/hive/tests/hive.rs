@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
+use pseidon_delivery::WithCauses;
 use pseidon_hive::{HiveEndpoint, HiveError, columns};
 use thrift::protocol::{
     TBinaryInputProtocol, TBinaryOutputProtocol, TFieldIdentifier, TInputProtocol, TListIdentifier,
@@ -182,14 +183,14 @@ fn fields(output: &mut dyn TOutputProtocol, id: i16, fields: &[(&str, &str)]) {
 
 fn refused(endpoint: &HiveEndpoint, table: &str) -> String {
     match columns(endpoint, table) {
-        Err(HiveError::Refused(reason)) => reason,
+        Err(HiveError::Refused(reason)) => WithCauses(&reason).to_string(),
         other => panic!("{other:?}"),
     }
 }
 
 fn unreachable(url: &str) -> String {
     match columns(&url.parse().unwrap(), "web.clicks") {
-        Err(HiveError::Unreachable(reason)) => reason,
+        Err(HiveError::Unreachable(reason)) => WithCauses(&reason).to_string(),
         other => panic!("{other:?}"),
     }
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use pseidon_dsl::{Diagnostic, Span};
+use pseidon_plugin::Secret;
 use pseidon_plugin::options::kinds::Properties;
 use pseidon_plugin::options::{Argument, Choice, OptionValue, Options, ParseResult, SpannedValue};
 use pseidon_plugin::spec::OptionKind;
@@ -41,9 +42,9 @@ struct TlsOptions {
     /// The certificate to present to the broker: a PEM file, or the PEM text itself.
     cert: Option<String>,
     /// Its private key: a PEM file, or the PEM text itself.
-    key: Option<String>,
+    key: Option<Secret>,
     /// The password of the private key.
-    key_password: Option<String>,
+    key_password: Option<Secret>,
     /// Whether to check that the broker's certificate is valid and names the broker. `false` is for
     /// tests.
     #[option(default = "true")]
@@ -58,7 +59,7 @@ struct SaslOptions {
     /// The user's name.
     username: Option<String>,
     /// The user's password, preferably as `${env:NAME}` or `${file:PATH}`, which are never printed.
-    password: Option<String>,
+    password: Option<Secret>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
@@ -129,7 +130,7 @@ pub(crate) struct Connection {
     pub(crate) brokers: String,
     tls: Option<TlsOptions>,
     sasl: Option<SaslOptions>,
-    properties: Vec<(String, String)>,
+    properties: Properties,
 }
 
 impl Connection {
@@ -148,7 +149,7 @@ impl Connection {
             brokers: brokers.brokers.0.clone(),
             tls: access.tls.as_ref().map(|tls| tls.value.clone()),
             sasl: access.sasl.as_ref().map(|sasl| sasl.value.clone()),
-            properties: access.properties().to_vec(),
+            properties: Properties(access.properties().to_vec()),
         };
         let config = connection.config(Path::new("."), &[]);
         match config.create_native_config() {
@@ -167,8 +168,8 @@ impl Connection {
 
     /// The user's value of this property.
     pub(crate) fn property(&self, name: &str) -> Option<&str> {
-        self.properties
-            .iter()
+        let properties = self.properties.0.iter();
+        properties
             .rev()
             .find(|(property, _)| property == name)
             .map(|(_, value)| value.as_str())
@@ -208,10 +209,10 @@ impl Connection {
         }
         if let Some(sasl) = &self.sasl {
             config.set("sasl.mechanism", sasl.mechanism.name());
-            set_if_given(&mut config, "sasl.username", &sasl.username);
-            set_if_given(&mut config, "sasl.password", &sasl.password);
+            set_if_given(&mut config, "sasl.username", sasl.username.as_deref());
+            set_if_given(&mut config, "sasl.password", exposed(&sasl.password));
         }
-        for (name, value) in &self.properties {
+        for (name, value) in &self.properties.0 {
             config.set(name, value);
         }
         config
@@ -282,13 +283,13 @@ impl AccessOptions {
 impl TlsOptions {
     fn set(&self, config: &mut ClientConfig, base: &Path) {
         let parts = [
-            (&self.ca, "ssl.ca.location", "ssl.ca.pem"),
+            (self.ca.as_deref(), "ssl.ca.location", "ssl.ca.pem"),
             (
-                &self.cert,
+                self.cert.as_deref(),
                 "ssl.certificate.location",
                 "ssl.certificate.pem",
             ),
-            (&self.key, "ssl.key.location", "ssl.key.pem"),
+            (exposed(&self.key), "ssl.key.location", "ssl.key.pem"),
         ];
         for (value, location, pem) in parts {
             match value {
@@ -297,7 +298,7 @@ impl TlsOptions {
                 None => config,
             };
         }
-        set_if_given(config, "ssl.key.password", &self.key_password);
+        set_if_given(config, "ssl.key.password", exposed(&self.key_password));
         if !self.verify {
             config
                 .set("enable.ssl.certificate.verification", "false")
@@ -306,7 +307,11 @@ impl TlsOptions {
     }
 }
 
-fn set_if_given(config: &mut ClientConfig, name: &str, value: &Option<String>) {
+fn exposed(secret: &Option<Secret>) -> Option<&str> {
+    secret.as_ref().map(Secret::expose)
+}
+
+fn set_if_given(config: &mut ClientConfig, name: &str, value: Option<&str>) {
     if let Some(value) = value {
         config.set(name, value);
     }
@@ -326,11 +331,15 @@ mod tests {
         access: AccessOptions,
     }
 
-    fn connection(text: &str) -> Result<Connection, Vec<Diagnostic>> {
+    fn options(text: &str) -> Result<TestOptions, Vec<Diagnostic>> {
         let NodeKind::Map(entries) = edn::read(text).unwrap().kind else {
             panic!("{text} is not a map")
         };
-        let options = TestOptions::parse_map("test", &entries, Span::default())?;
+        TestOptions::parse_map("test", &entries, Span::default())
+    }
+
+    fn connection(text: &str) -> Result<Connection, Vec<Diagnostic>> {
+        let options = options(text)?;
         let reserved = [("group.id", "use :group")];
         Connection::new(&options.brokers, &options.access, &reserved)
     }
@@ -396,6 +405,23 @@ mod tests {
             for (name, value) in expected {
                 assert_eq!(config.get(name), Some(*value), "{text}: {name}");
             }
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let text = r#"{:brokers "b"
+            :tls {:cert "c" :key "-----BEGIN hidden" :key-password "hidden"}
+            :sasl {:username "u" :password "hidden"}
+            :properties {"ssl.keystore.password" "hidden"}}"#;
+        let (options, connection) = (options(text).unwrap(), connection(text).unwrap());
+        for shown in [
+            format!("{:?}", options.access),
+            format!("{connection:?}"),
+            format!("{connection:#?}"),
+        ] {
+            assert!(shown.contains("ssl.keystore.password"), "{shown}");
+            assert!(!shown.contains("hidden"), "{shown}");
         }
     }
 

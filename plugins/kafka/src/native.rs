@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use pseidon_delivery::Reason;
 use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rd;
@@ -125,10 +126,8 @@ impl Deref for Consumer {
 impl Consumer {
     /// Creates a consumer with these properties, which include a `group.id`. Contacts no broker
     /// before it returns.
-    pub(crate) fn new(config: &ClientConfig, logs: ClientLogs) -> Result<Consumer, String> {
-        let native = config
-            .create_native_config()
-            .map_err(|error| error.to_string())?;
+    pub(crate) fn new(config: &ClientConfig, logs: ClientLogs) -> Result<Consumer, Reason> {
+        let native = config.create_native_config().map_err(Reason::of)?;
         let shared = Box::new(CallbackState {
             events: Mutex::new(Vec::new()),
             logs,
@@ -170,7 +169,7 @@ impl Consumer {
             rd::rd_kafka_poll_set_consumer(client.ptr());
             rd::rd_kafka_queue_get_consumer(client.ptr())
         };
-        let queue = NonNull::new(queue).ok_or_else(|| "a consumer needs a group".to_owned())?;
+        let queue = NonNull::new(queue).ok_or("a consumer needs a group")?;
         Ok(Consumer { client, queue })
     }
 

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pseidon_dsl::{Diagnostic, Span};
+use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::kinds::NamesOrRegex;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::sink::Target;
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use rdkafka::ClientConfig;
@@ -74,7 +75,7 @@ pub struct KafkaSourceOptions {
     /// The format of a record's value: its name, with its settings after a colon, such as
     /// `"txt:sep=pipe;ts=0"`.
     #[option(default = "json")]
-    format: SpannedValue<String>,
+    format: SpannedValue<SourceFormat>,
     /// The types of the records' fields, or `:infer` to derive them from a sample of records.
     /// Without it, the types follow from how the fields are used.
     schema: Option<SpannedValue<SchemaOption>>,
@@ -213,7 +214,7 @@ struct KafkaSource {
     topics: Topics,
     group: Option<String>,
     instance_id: Option<String>,
-    format: String,
+    format: SourceFormat,
     format_span: Option<Span>,
     schema: Option<SpannedValue<SchemaOption>>,
     start: StartOption,
@@ -230,7 +231,7 @@ impl Source for KafkaSource {
             format_span: self.format_span,
             schema: self.schema.as_ref().and_then(SpannedValue::fields),
             infer: self.schema.as_ref().and_then(SpannedValue::infer),
-            not_rereadable: None,
+            reread: Reread::Exact,
             finite: self.until_latest,
             topic_may_change: false,
         }
@@ -260,7 +261,7 @@ impl KafkaSource {
             topics,
             group: consumer.group.clone(),
             instance_id: None,
-            format: "json".to_owned(),
+            format: "json".into(),
             format_span: None,
             schema: None,
             start: consumer.start,

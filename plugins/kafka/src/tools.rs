@@ -12,8 +12,10 @@ pub use reader::{ReaderSettings, TopicReader};
 pub use start::StartPosition;
 pub use writer::{Deliveries, TopicWriter};
 
+use std::error::Error;
 use std::time::Duration;
 
+use pseidon_delivery::Reason;
 use rdkafka::ClientConfig;
 
 /// The timeout of a request to the brokers.
@@ -39,7 +41,7 @@ fn config(
     config
 }
 
-/// The error message of a request that the brokers did not answer.
-fn unreachable(brokers: &str, error: impl std::fmt::Display) -> String {
-    format!("the brokers at {brokers} do not answer: {error}")
+/// The error of a request that the brokers did not answer.
+fn unreachable(brokers: &str, error: impl Error + Send + Sync + 'static) -> Reason {
+    Reason::caused_by(format!("the brokers at {brokers} do not answer"), error)
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::OnError;
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceRun, SourceSetup,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceRun, SourceSetup,
 };
 use pseidon_plugin::spec::PluginSpec;
 
@@ -70,11 +70,11 @@ struct LogSource(Arc<Log>);
 impl Source for LogSource {
     fn facts(&self) -> SourceFacts {
         SourceFacts {
-            format: self.0.format().to_owned(),
+            format: self.0.format().clone(),
             format_span: None,
             schema: self.0.schema().cloned(),
             infer: None,
-            not_rereadable: None,
+            reread: Reread::Exact,
             finite: false,
             topic_may_change: false,
         }
@@ -82,13 +82,13 @@ impl Source for LogSource {
 
     fn sample(&self, _setup: &SourceSetup, _count: usize) -> Result<Vec<Bytes>, SourceError> {
         Err(SourceError::Fatal(
-            "the fields of logs come from their rows and tables; remove :schema".to_owned(),
+            "the fields of logs come from their rows and tables; remove :schema".into(),
         ))
     }
 
     fn run(&self, _setup: &SourceSetup, _handle: SourceHandle) -> Result<(), SourceError> {
         Err(SourceError::Fatal(
-            "only `pseidon run` can read mysql-logs".to_owned(),
+            "only `pseidon run` can read mysql-logs".into(),
         ))
     }
 

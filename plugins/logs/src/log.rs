@@ -5,11 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use pseidon_delivery::{Reason, WithCauses};
 use pseidon_dsl::expr::PathStep;
 use pseidon_formats::record_format::{AvroLayout, JsonLayout, JsonTime, RecordLayout, TxtLayout};
 use pseidon_hive::{HiveEndpoint, HiveError};
 use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_mysql::{LogPlan, LogRow};
+use pseidon_plugin::Secret;
+use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::source::{SourceRun, SourceSetup};
 use thiserror::Error;
 
@@ -18,7 +21,7 @@ use crate::Settings;
 /// A log whose pipeline can be planned.
 pub struct Log {
     topic: String,
-    format: String,
+    format: SourceFormat,
     schema: Option<SchemaRef>,
     variables: BTreeMap<String, String>,
     /// The consumer that reads its topic; `None` for a log that is planned and not run.
@@ -32,8 +35,8 @@ pub enum LogError {
     #[error("{0}")]
     InvalidRow(String),
     /// A server is unreachable; a retry may succeed.
-    #[error("{0}")]
-    Unreachable(String),
+    #[error(transparent)]
+    Unreachable(Reason),
 }
 
 /// A typical row, for checking a pipeline without a table.
@@ -79,7 +82,7 @@ impl Log {
         } else {
             None
         };
-        let mut log = Log::of(plan, settings.registry.as_deref(), columns.as_ref());
+        let mut log = Log::of(plan, settings.registry.as_ref(), columns.as_ref());
         log.consumer = Some(consumer);
         Ok(log)
     }
@@ -92,7 +95,7 @@ impl Log {
         Ok(Log::of(plan, None, None))
     }
 
-    fn of(plan: LogPlan, registry: Option<&str>, columns: Option<&SchemaRef>) -> Log {
+    fn of(plan: LogPlan, registry: Option<&Secret>, columns: Option<&SchemaRef>) -> Log {
         let LogPlan {
             topic,
             mut layout,
@@ -100,7 +103,7 @@ impl Log {
             ..
         } = plan;
         if let RecordLayout::AvroTxt(avro) = &mut layout {
-            avro.registry = avro.registry.take().or(registry.map(str::to_owned));
+            avro.registry = avro.registry.take().or_else(|| registry.cloned());
         }
         let schema = match columns {
             Some(columns) => Some(typed(&mut layout, columns, &mut variables)),
@@ -114,7 +117,7 @@ impl Log {
         };
         Log {
             topic,
-            format: layout.to_string(),
+            format: layout.to_string().into(),
             schema,
             variables,
             consumer: None,
@@ -127,7 +130,7 @@ impl Log {
     }
 
     /// The format of its records, as in a pipeline file.
-    pub(crate) fn format(&self) -> &str {
+    pub(crate) fn format(&self) -> &SourceFormat {
         &self.format
     }
 
@@ -252,12 +255,17 @@ fn columns(row: &LogRow, settings: &Settings, base: &Path) -> Result<SchemaRef, 
     };
     if let Some(folder) = &settings.schemas {
         let found = pseidon_hive::read_file(&base.join(folder), table)
-            .map_err(|error| LogError::InvalidRow(error.to_string()))?;
+            .map_err(|error| LogError::InvalidRow(WithCauses(&error).to_string()))?;
         if let Some(schema) = found {
             return Ok(schema);
         }
     }
-    let Some(place) = settings.metastore.as_deref().or_else(|| named("hive_url")) else {
+    let Some(place) = settings
+        .metastore
+        .as_ref()
+        .map(Secret::expose)
+        .or_else(|| named("hive_url"))
+    else {
         return Err(LogError::InvalidRow(format!(
             "log `{}`: no source for the columns of `{table}`: \
              set hive_url in the row, or :metastore or :schemas in the stage",
@@ -265,18 +273,20 @@ fn columns(row: &LogRow, settings: &Settings, base: &Path) -> Result<SchemaRef, 
         )));
     };
     // The URL may contain a password, so it is not shown.
-    let place: HiveEndpoint = place
-        .parse()
-        .map_err(|error| LogError::InvalidRow(format!("log `{}`: hive_url: {error}", row.log())))?;
+    let place: HiveEndpoint = place.parse().map_err(|error| {
+        let reason = WithCauses(&error);
+        LogError::InvalidRow(format!("log `{}`: hive_url: {reason}", row.log()))
+    })?;
     let place = place.with_login(named("hive_user"), named("hive_password"));
     pseidon_hive::columns(&place, table).map_err(|error| match error {
-        HiveError::Unreachable(reason) => LogError::Unreachable(format!(
-            "log `{}`: cannot read the columns of `{table}`: {reason}",
-            row.log()
-        )),
+        HiveError::Unreachable(reason) => {
+            let what = format!("log `{}`: cannot read the columns of `{table}`", row.log());
+            LogError::Unreachable(Reason::caused_by(what, reason))
+        }
         other => LogError::InvalidRow(format!(
-            "log `{}`: hive_table_name `{table}`: {other}",
-            row.log()
+            "log `{}`: hive_table_name `{table}`: {}",
+            row.log(),
+            WithCauses(&other)
         )),
     })
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pseidon_delivery::StoreError;
+use pseidon_delivery::{Reason, StoreError, WithCauses};
 use pseidon_dsl::Diagnostic;
 use pseidon_hive::HiveEndpoint;
 use pseidon_kafka::source::shared::{ExternalOffsets, SharedOptions, SharedSettings};
 use pseidon_mysql::{LogTable, TableError, TableSettings};
+use pseidon_plugin::Secret;
 use pseidon_plugin::options::{
     Argument, Choice, OnError, OptionValue, Options, ParseResult, SpannedValue,
 };
@@ -51,14 +52,12 @@ The table's columns and their valid values are described in [Logs in MySQL](logs
 pub struct LogsOptions {
     /// The database: `mysql://HOST:PORT/DATABASE`, optionally with `USER:PASSWORD@`, or
     /// `//HOST:PORT/DATABASE?…` as in a JDBC URL.
-    #[option(free)]
-    url: SpannedValue<String>,
+    url: SpannedValue<Secret>,
     /// The user of the database. The default is the user in the URL.
     #[option(free)]
     user: Option<String>,
     /// The user's password. The default is the password in the URL.
-    #[option(free)]
-    password: Option<String>,
+    password: Option<Secret>,
     /// The table: `TABLE` or `DATABASE.TABLE`.
     #[option(free, default = "pseidon_logs")]
     table: String,
@@ -76,11 +75,9 @@ pub struct LogsOptions {
     #[option(default = "gzip")]
     output_format: OutputFormat,
     /// The URL of a Confluent schema registry, for logs with the format `avro-txt`.
-    #[option(free)]
-    registry: Option<String>,
+    registry: Option<Secret>,
     /// Where the columns of Hive tables are read, instead of the rows' `hive_url`:
     /// `thrift://HOST:9083` for a Hive metastore, or `mysql://…/DATABASE` for its database.
-    #[option(free)]
     metastore: Option<Metastore>,
     /// A folder with files `TABLE.edn`, each a schema as printed by `pseidon infer`. It has
     /// precedence over `:metastore` and `hive_url`.
@@ -101,7 +98,7 @@ pub struct LogsOptions {
 #[derive(Clone, Debug, Options)]
 struct OffsetsOptions {
     /// The Redis of pseidon-etl: `redis://HOST:PORT`.
-    redis: String,
+    redis: Secret,
     /// The group of pseidon-etl, such as `etl`: the first part of its Redis keys.
     group: String,
 }
@@ -120,7 +117,7 @@ enum OutputFormat {
 
 /// The URL of a [`HiveEndpoint`].
 #[derive(Clone, Debug)]
-struct Metastore(String);
+struct Metastore(Secret);
 
 impl OptionValue for Metastore {
     const KIND: OptionKind = OptionKind::String;
@@ -128,7 +125,8 @@ impl OptionValue for Metastore {
     fn parse(argument: &Argument<'_>) -> ParseResult<Metastore> {
         argument.checked(|url| {
             url.parse::<HiveEndpoint>()
-                .map(|_| Metastore(url.to_owned()))
+                .map(|_| Metastore(Secret::new(url)))
+                .map_err(|error| WithCauses(&error).to_string())
         })
     }
 }
@@ -144,17 +142,20 @@ pub struct Settings {
     /// The options of the consumer.
     pub kafka: SharedSettings,
     pub(crate) output_format: String,
-    pub(crate) registry: Option<String>,
-    pub(crate) metastore: Option<String>,
+    pub(crate) registry: Option<Secret>,
+    pub(crate) metastore: Option<Secret>,
     pub(crate) schemas: Option<PathBuf>,
 }
 
 impl Settings {
     pub(crate) fn new(options: &LogsOptions) -> Result<Settings, Vec<Diagnostic>> {
         let table = TableSettings {
-            url: options.url.value.clone(),
+            url: options.url.value.expose().to_owned(),
             user: options.user.clone(),
-            password: options.password.clone(),
+            password: options
+                .password
+                .as_ref()
+                .map(|password| password.expose().to_owned()),
             table: options.table.clone(),
             group: options.group.clone(),
         };
@@ -163,7 +164,7 @@ impl Settings {
             LogTable::new(&table)
         {
             let message = "the table of logs cannot be read with these options";
-            errors.push(options.url.error(message, reason));
+            errors.push(options.url.error(message, WithCauses(&reason).to_string()));
         }
         let mut kafka = match SharedSettings::new(&options.kafka) {
             Ok(kafka) if errors.is_empty() => kafka,
@@ -193,17 +194,18 @@ impl Settings {
 const EMPTY_TTL: Duration = Duration::from_secs(10);
 
 /// Returns the offsets that a pseidon-etl stored in its Redis. It connects only when it is called.
-fn offsets_of(redis: String, group: String) -> Arc<ExternalOffsets> {
+fn offsets_of(redis: Secret, group: String) -> Arc<ExternalOffsets> {
     let transient = |error: StoreError| match error {
-        StoreError::Unavailable(reason) => SourceError::Transient(format!(
-            "the redis of pseidon-etl does not answer: {reason}"
+        StoreError::Unavailable(reason) => SourceError::Transient(Reason::caused_by(
+            "the redis of pseidon-etl does not answer",
+            reason,
         )),
         StoreError::Failed(reason) => SourceError::Fatal(reason),
     };
     // A check of the queues loads the server, and hundreds of logs may start at once.
     let found_empty: Mutex<Option<Instant>> = Mutex::new(None);
     Arc::new(move |partitions| {
-        let queue = WorkQueue::connect(&redis, &group).map_err(transient)?;
+        let queue = WorkQueue::connect(redis.expose(), &group).map_err(transient)?;
         let offsets = partitions
             .iter()
             .map(|(topic, partition)| queue.offset(topic, *partition))
@@ -216,14 +218,35 @@ fn offsets_of(redis: String, group: String) -> Arc<ExternalOffsets> {
         }
         let left = queue.left().map_err(transient)?;
         if left > 0 {
-            return Err(SourceError::Fatal(format!(
+            let what = format!(
                 "pseidon-etl has {left} unfinished work items in the queues of its group \
                  `{group}`, so its offsets are ahead of what it has written: let it finish them \
                  (disable its logs, wait until the queues are empty, then stop it), or remove \
                  :offsets-of"
-            )));
+            );
+            return Err(SourceError::Fatal(what.into()));
         }
         *found_empty = Some(Instant::now());
         Ok(offsets)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use pseidon_dsl::{Span, edn};
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let text = r#"{:url "mysql://u:hidden@h/db" :user "u" :password "hidden"
+            :registry "http://u:hidden@r:8081" :metastore "mysql://u:hidden@h/hive"
+            :offsets-of {:redis "redis://:hidden@r" :group "etl"}
+            :kafka {:brokers "b" :sasl {:username "u" :password "hidden"}}}"#;
+        let options =
+            LogsOptions::parse_stage(&SPEC, &[edn::read(text).unwrap()], Span::default()).unwrap();
+        let shown = format!("{options:?}");
+        assert!(shown.contains("pseidon_logs"), "{shown}");
+        assert!(!shown.contains("hidden"), "{shown}");
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Error, Opts, ServerError, Value};
 use parking_lot::Mutex;
+use pseidon_delivery::Reason;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::address;
@@ -17,15 +18,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a statement failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum TableError {
     /// The server cannot be reached or cannot answer now. A retry may succeed, possibly only after
     /// maintenance of the server.
-    #[error("{0}")]
-    Unreachable(String),
+    #[error(transparent)]
+    Unreachable(Reason),
     /// The statement fails until a setting, a privilege or the table is changed.
-    #[error("{0}")]
-    Refused(String),
+    #[error(transparent)]
+    Refused(Reason),
 }
 
 /// One row of a result: the columns by their names in lower case, as strings. NULL is `None`.
@@ -58,7 +59,8 @@ impl Database {
         user: Option<&str>,
         password: Option<&str>,
     ) -> Result<Database, TableError> {
-        let address = address::parse(url, user, password).map_err(TableError::Refused)?;
+        let address = address::parse(url, user, password)
+            .map_err(|reason| TableError::Refused(reason.into()))?;
         for parameter in &address.ignored {
             tracing::warn!(
                 database = address.place,
@@ -69,10 +71,11 @@ impl Database {
             .enable_all()
             .build()
             .map_err(|error| {
-                TableError::Refused(format!(
-                    "mysql {}: cannot start a runtime for the connection: {error}",
+                let what = format!(
+                    "mysql {}: cannot start a runtime for the connection",
                     address.place
-                ))
+                );
+                TableError::Refused(Reason::caused_by(what, error))
             })?;
         Ok(Database {
             opts: address.opts,
@@ -222,25 +225,26 @@ impl StatementError {
     fn classified(self, place: &str) -> TableError {
         let error = match self {
             StatementError::TooLong(what, limit) => {
-                return TableError::Unreachable(format!(
-                    "mysql {place}: {what} took more than {} s",
-                    limit.as_secs()
-                ));
+                let seconds = limit.as_secs();
+                let what = format!("mysql {place}: {what} took more than {seconds} s");
+                return TableError::Unreachable(what.into());
             }
             StatementError::Client(error) => error,
         };
-        let text = match &error {
+        let may_pass = is_transient(&error);
+        let what = format!("mysql {place}");
+        let reason = match error {
             Error::Server(server) => {
-                format!("mysql {place}: {} (error {})", server.message, server.code)
+                format!("{what}: {} (error {})", server.message, server.code).into()
             }
-            Error::Io(io) => format!("mysql {place}: {io}"),
-            Error::Driver(driver) => format!("mysql {place}: {driver}"),
-            other => format!("mysql {place}: {other}"),
+            Error::Io(io) => Reason::caused_by(what, io),
+            Error::Driver(driver) => Reason::caused_by(what, driver),
+            other => Reason::caused_by(what, other),
         };
-        if is_transient(&error) {
-            TableError::Unreachable(text)
+        if may_pass {
+            TableError::Unreachable(reason)
         } else {
-            TableError::Refused(text)
+            TableError::Refused(reason)
         }
     }
 }

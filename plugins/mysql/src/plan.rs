@@ -28,8 +28,8 @@ const DEFAULT_OUTPUT: Output = Output::lines("gzip");
 /// Kafka's limit for the length of a topic's name.
 const MAX_TOPIC_LENGTH: usize = 249;
 
-/// How a log runs.
-#[derive(Clone, Debug, PartialEq)]
+/// How a log runs. `{:?}` prints only the names of the variables: one is `hive_password`.
+#[derive(Clone, PartialEq)]
 pub struct LogPlan {
     /// The Kafka topic: the log's name.
     pub topic: String,
@@ -41,6 +41,18 @@ pub struct LogPlan {
     /// The values of `${log:NAME}`: every column of the row, where NULL is the empty string,
     /// overridden by the derived values `time`, `write`, `codec`, `compression` and `date`.
     pub variables: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for LogPlan {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("LogPlan")
+            .field("topic", &self.topic)
+            .field("layout", &self.layout)
+            .field("typed", &self.typed)
+            .field("variables", &self.variables.keys())
+            .finish()
+    }
 }
 
 /// An invalid value in the table.

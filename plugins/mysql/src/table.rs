@@ -36,7 +36,7 @@ impl LogTable {
     ///
     /// [`TableError::Refused`] with the invalid setting.
     pub fn new(settings: &TableSettings) -> Result<LogTable, TableError> {
-        let table = quoted(&settings.table).map_err(TableError::Refused)?;
+        let table = quoted(&settings.table).map_err(|reason| TableError::Refused(reason.into()))?;
         let database = Database::new(
             &settings.url,
             settings.user.as_deref(),
@@ -45,7 +45,7 @@ impl LogTable {
         if database.name().is_none() && !settings.table.contains('.') {
             return Err(TableError::Refused(
                 "the url of the logs' table names no database: expected mysql://HOST:PORT/DATABASE"
-                    .to_owned(),
+                    .into(),
             ));
         }
         Ok(LogTable {
@@ -155,7 +155,7 @@ mod tests {
             })
         };
         let refused = |url: &str, table: &str| match new(url, table) {
-            Err(TableError::Refused(reason)) => reason,
+            Err(TableError::Refused(reason)) => reason.to_string(),
             Err(other) => panic!("{other:?}"),
             Ok(_) => panic!("{url} and {table} are accepted"),
         };

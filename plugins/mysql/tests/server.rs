@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use pseidon_delivery::WithCauses;
 use pseidon_mysql::database::Database;
 use pseidon_mysql::{LogRow, LogTable, TableError, TableSettings};
 
@@ -90,7 +91,7 @@ impl TestDatabase {
 
     fn refused(&self, settings: TableSettings) -> String {
         match LogTable::new(&settings).unwrap().rows() {
-            Err(TableError::Refused(reason)) => reason,
+            Err(TableError::Refused(reason)) => WithCauses(&reason).to_string(),
             other => panic!("{other:?}"),
         }
     }
@@ -334,7 +335,7 @@ fn a_user_who_may_only_read_cannot_switch_off() {
     assert_eq!(names(&logs.rows().unwrap()), ["a"]);
     let denied = logs.switch_off("a").unwrap_err();
     assert!(
-        matches!(&denied, TableError::Refused(reason) if reason.contains("UPDATE command denied")),
+        matches!(&denied, TableError::Refused(reason) if reason.to_string().contains("UPDATE command denied")),
         "{denied:?}"
     );
     assert_eq!(
@@ -368,7 +369,7 @@ fn a_statement_that_hangs_times_out() {
     let fresh = TestDatabase::with_logs(&server_url());
     let hung = fresh.database.execute("select sleep(60)", &[]).unwrap_err();
     assert!(
-        matches!(&hung, TableError::Unreachable(reason) if reason.contains("more than 5 s")),
+        matches!(&hung, TableError::Unreachable(reason) if reason.to_string().contains("more than 5 s")),
         "{hung:?}"
     );
     assert!(fresh.logs().rows().unwrap().is_empty());
@@ -383,7 +384,7 @@ fn a_server_that_never_answers_times_out() {
     let database = Database::new(&format!("mysql://root@127.0.0.1:{port}/db"), None, None).unwrap();
     let error = database.execute("select 1", &[]).unwrap_err();
     assert!(
-        matches!(&error, TableError::Unreachable(reason) if reason.contains("connecting took more than")),
+        matches!(&error, TableError::Unreachable(reason) if reason.to_string().contains("connecting took more than")),
         "{error:?}"
     );
 }

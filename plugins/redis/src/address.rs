@@ -319,6 +319,18 @@ mod tests {
     }
 
     #[test]
+    fn debug_output_hides_the_password() {
+        for url in [
+            "redis://u:secret@host",
+            "redis+sentinel://u:secret@a,b/main/2",
+            "redis-cluster://u:secret@a:1,b:2",
+        ] {
+            let shown = format!("{:?}", parse(url).unwrap());
+            assert!(!shown.contains("secret"), "{shown}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_cause_and_no_password() {
         for (url, expected) in [
             ("localhost:6379", "invalid Redis URL"),

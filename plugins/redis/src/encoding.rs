@@ -89,9 +89,7 @@ pub(crate) fn read_answer(answer: &[String], commit: &Commit) -> Result<(), Comm
 }
 
 pub(crate) fn unexpected_answer(answer: &dyn std::fmt::Debug) -> StoreError {
-    StoreError::Failed(format!(
-        "unexpected answer of a script in redis: {answer:?}"
-    ))
+    StoreError::Failed(format!("unexpected answer of a script in redis: {answer:?}").into())
 }
 
 /// The owners in the field of a record.
@@ -108,9 +106,10 @@ pub(crate) fn parse_record(fields: HashMap<String, String>) -> Result<CommitReco
     for (field, value) in fields {
         let number = || -> Result<Position, StoreError> {
             value.parse().map_err(|_| {
-                StoreError::Failed(format!(
-                    "redis holds a commit record whose {field} is {value:?}, not a number"
-                ))
+                StoreError::Failed(
+                    format!("redis holds a commit record whose {field} is {value:?}, not a number")
+                        .into(),
+                )
             })
         };
         match field.as_str() {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pseidon_delivery::StoreError;
+use pseidon_delivery::{Reason, StoreError};
 use redis::cluster::{ClusterClient, ClusterConnection};
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
 use redis::{
@@ -105,7 +105,7 @@ pub(crate) fn parse_info(text: &str) -> impl Iterator<Item = (String, String)> {
 impl Link {
     /// Connects to the server.
     pub(crate) fn open(address: ServerAddress) -> Result<Link, StoreError> {
-        let connection = connect(&address).map_err(|error| classify(&error))?;
+        let connection = connect(&address).map_err(classify)?;
         Ok(Link {
             address,
             connection: Mutex::new(Some(connection)),
@@ -126,9 +126,9 @@ impl Link {
         let mut slot = self.connection.lock();
         let mut connection = match slot.take() {
             Some(connection) => connection,
-            None => connect(&self.address).map_err(|error| classify(&error))?,
+            None => connect(&self.address).map_err(classify)?,
         };
-        let answer = request(&mut connection).map_err(|error| classify(&error));
+        let answer = request(&mut connection).map_err(classify);
         if !matches!(answer, Err(StoreError::Unavailable(_))) {
             *slot = Some(connection);
         }
@@ -239,14 +239,14 @@ const TRANSIENT_PREFIXES: [&str; 9] = [
 ];
 
 /// Classifies an error by whether waiting can help.
-fn classify(error: &RedisError) -> StoreError {
+fn classify(error: RedisError) -> StoreError {
     let text = error.to_string();
     let is_transient = match error.kind() {
         ErrorKind::Io | ErrorKind::Parse | ErrorKind::ClusterConnectionNotFound => {
             !is_configuration_error(&text)
         }
         ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoScript)
-        | ErrorKind::Extension => is_transient(error, &text),
+        | ErrorKind::Extension => is_transient(&error, &text),
         ErrorKind::Server(kind) => !matches!(
             kind,
             ServerErrorKind::NoPerm | ServerErrorKind::CrossSlot | ServerErrorKind::ExecAbort
@@ -254,9 +254,9 @@ fn classify(error: &RedisError) -> StoreError {
         _ => false,
     };
     if is_transient {
-        StoreError::Unavailable(text)
+        StoreError::Unavailable(Reason::of(error))
     } else {
-        StoreError::Failed(format!("redis: {text}"))
+        StoreError::Failed(Reason::caused_by("redis", error))
     }
 }
 

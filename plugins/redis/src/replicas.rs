@@ -14,6 +14,7 @@
 
 use std::num::NonZeroU32;
 
+use pseidon_delivery::Reason;
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Value, cmd};
 
 use crate::link::{Acknowledgement, OpenConnection, unless_forbidden};
@@ -41,12 +42,12 @@ impl Replicas {
     }
 
     /// Sends a step, and returns its answer if enough replicas have acknowledged it. Otherwise the
-    /// step may or may not be applied, and the string says what is missing.
+    /// step may or may not be applied, and the reason says what is missing.
     pub(crate) fn query<T: FromRedisValue>(
         &self,
         connection: &mut OpenConnection,
         step: &Cmd,
-    ) -> RedisResult<Result<T, String>> {
+    ) -> RedisResult<Result<T, Reason>> {
         let acknowledgement = self.acknowledgement(connection)?;
         let mut commands = step.get_packed_command();
         commands.extend(cmd("SET").arg(&self.marker).arg("").get_packed_command());
@@ -67,7 +68,8 @@ impl Replicas {
             }
             Err(error) => return Err(error),
         };
-        Ok(Err(format!("the step may be applied, but {missing}")))
+        let reason = format!("the step may be applied, but {missing}");
+        Ok(Err(reason.into()))
     }
 
     /// What is missing after all timeouts; `None` if the marker was acknowledged.

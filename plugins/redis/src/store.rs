@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use pseidon_delivery::store::new_identity;
 use pseidon_delivery::{
-    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry,
-    StateStore, StoreError, StoredPlan,
+    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, Reason, SinkId, SplitId,
+    StagedEntry, StateStore, StoreError, StoredPlan, WithCauses,
 };
 use redis::cmd;
 use serde_json::Value;
@@ -37,7 +37,7 @@ impl RedisStore {
     /// Connects to the server of the URL. Pipelines with different names, or in different
     /// namespaces, do not affect each other.
     pub fn connect(url: &str, namespace: &str, pipeline: &str) -> Result<RedisStore, StoreError> {
-        let url = address::parse(url).map_err(StoreError::Failed)?;
+        let url = address::parse(url).map_err(|reason| StoreError::Failed(reason.into()))?;
         let keyspace = Keyspace::connect(url, namespace, pipeline)?;
         match keyspace.hash_field("meta", "format")?.as_deref() {
             None | Some(FORMAT) => {}
@@ -77,10 +77,10 @@ impl RedisStore {
         }
         let taken: Result<Vec<HashMap<String, String>>, _> = self.keyspace.call_confirmed(&call);
         let taken = taken.map_err(|error| match error {
-            StoreError::Failed(reason) if reason.contains("PSEIDONFORMAT") => {
+            StoreError::Failed(reason) if is_from_script(&reason, "PSEIDONFORMAT") => {
                 other_format("another number").into()
             }
-            StoreError::Failed(reason) if reason.contains("PSEIDONFENCED") => {
+            StoreError::Failed(reason) if is_from_script(&reason, "PSEIDONFENCED") => {
                 CommitError::OwnerFenced(owner.clone())
             }
             other => other.into(),
@@ -349,9 +349,14 @@ impl StateStore for RedisStore {
     }
 }
 
+/// Whether it is the error with this code, which a script returns.
+fn is_from_script(reason: &Reason, code: &str) -> bool {
+    WithCauses(reason).to_string().contains(code)
+}
+
 fn other_format(found: &str) -> StoreError {
     StoreError::Failed(format!(
         "the state in redis has format {found}, but this version reads {FORMAT}: use the version \
          that wrote it, or another namespace"
-    ))
+    ).into())
 }

@@ -25,7 +25,7 @@ impl WorkQueue {
     /// Connects to the server or cluster that pseidon-etl uses.
     pub fn connect(url: &str, group: &str) -> Result<WorkQueue, StoreError> {
         // Nothing is written here, so the URL's number of replicas does not matter.
-        let url = address::parse(url).map_err(StoreError::Failed)?;
+        let url = address::parse(url).map_err(|reason| StoreError::Failed(reason.into()))?;
         Ok(WorkQueue {
             link: Link::open(url.address)?,
             group: group.to_owned(),
@@ -42,7 +42,7 @@ impl WorkQueue {
             StoreError::Failed(format!(
                 "the offset that pseidon-etl left at {key} is invalid: `{text}` is not a number, \
                  as a single redis stores it"
-            ))
+            ).into())
         };
         text.map(|text| text.trim().parse().map_err(|_| unreadable(&text)))
             .transpose()

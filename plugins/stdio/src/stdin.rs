@@ -12,12 +12,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, Reason};
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::Split;
+use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -56,7 +57,7 @@ pub struct StdinOptions {
     /// The format of a line: the name of a format, optionally with settings after a colon, such as
     /// `"txt:sep=pipe;ts=0"`.
     #[option(default = "json")]
-    format: SpannedValue<String>,
+    format: SpannedValue<SourceFormat>,
     /// The types of the records' fields. Without it, the types are derived from how the fields are
     /// used. `:infer` is not supported, because standard input cannot be re-read.
     schema: Option<SpannedValue<SchemaOption>>,
@@ -100,7 +101,7 @@ impl SourcePlugin for StdinPlugin {
 }
 
 struct Stdin {
-    format: SpannedValue<String>,
+    format: SpannedValue<SourceFormat>,
     schema: Option<SchemaRef>,
     /// Kept between runs, for the rest of a line that a run was stopped in.
     reader: Mutex<LineReader>,
@@ -113,7 +114,9 @@ impl Source for Stdin {
             format_span: Some(self.format.span),
             schema: self.schema.clone(),
             infer: None,
-            not_rereadable: Some("standard input cannot be re-read"),
+            reread: Reread::Inexact {
+                reason: "standard input cannot be re-read",
+            },
             finite: true,
             topic_may_change: false,
         }
@@ -135,8 +138,8 @@ impl Source for Stdin {
 }
 
 impl Stdin {
-    fn new(format: SpannedValue<String>, schema: Option<SchemaRef>) -> Stdin {
-        let skip_empty = format.value.split(':').next() == Some("json");
+    fn new(format: SpannedValue<SourceFormat>, schema: Option<SchemaRef>) -> Stdin {
+        let skip_empty = format.value.name() == "json";
         Stdin {
             format,
             schema,
@@ -176,7 +179,7 @@ impl From<SourceError> for EarlyEnd {
 }
 
 fn failed(error: io::Error) -> SourceError {
-    SourceError::Fatal(format!("cannot read standard input: {error}"))
+    SourceError::Fatal(Reason::caused_by("cannot read standard input", error))
 }
 
 fn read_lines(

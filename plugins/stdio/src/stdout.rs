@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use pseidon_delivery::committer::CommitterError;
-use pseidon_delivery::{LaneId, StagedEntry};
+use pseidon_delivery::{LaneId, Reason, StagedEntry};
 use pseidon_dsl::Diagnostic;
 use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome};
@@ -271,7 +271,7 @@ impl Lane for PrintedLane {
 }
 
 fn failed(error: io::Error) -> SinkError {
-    SinkError::Fatal(format!("cannot write to standard output: {error}"))
+    SinkError::Fatal(Reason::caused_by("cannot write to standard output", error))
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
-use pseidon_plugin::options::kinds::NamedExprs;
+use pseidon_plugin::options::kinds::{IntegerIn, NamedExprs};
 use pseidon_plugin::options::{OnError, Options, SpannedValue};
 use pseidon_plugin::source::{
-    Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
+    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Batch, Split};
@@ -82,7 +82,7 @@ pub struct GenerateOptions {
     /// `@partition`. Records of one split keep their order. Change it only together with the
     /// pipeline's name, because each split resumes from its own number.
     #[option(default = "1")]
-    splits: SpannedValue<u64>,
+    splits: IntegerIn<1, MAX_SPLITS>,
     /// What to do with a record whose expressions fail, for example because of a division by zero:
     /// `:throw` stops the run, `:noop` skips the record and counts it.
     #[option(default = "throw")]
@@ -113,11 +113,6 @@ impl SourcePlugin for GeneratePlugin {
             }
             pace
         });
-        let splits = options.splits;
-        if !(1..=MAX_SPLITS).contains(&splits.value) {
-            let expected = format!("expected 1 to {MAX_SPLITS}");
-            errors.push(splits.error("invalid number of splits", expected));
-        }
         let policy = &options.on_error;
         if matches!(
             policy.value,
@@ -134,7 +129,7 @@ impl SourcePlugin for GeneratePlugin {
                 generator,
                 count: options.count,
                 pace,
-                splits: splits.value as usize,
+                splits: options.splits.get() as usize,
                 skip_failures: policy.value == OnError::Noop,
             })),
             Ok(_) => Err(errors),
@@ -157,15 +152,20 @@ struct Generate {
 
 impl Source for Generate {
     fn facts(&self) -> SourceFacts {
-        let not_rereadable = (!self.generator.is_deterministic()).then_some(
-            "its expressions are not deterministic: they use now(), random() or the like",
-        );
+        let reread = if self.generator.is_deterministic() {
+            Reread::Exact
+        } else {
+            Reread::Inexact {
+                reason: "its expressions are not deterministic: they use now(), random() or the \
+                         like",
+            }
+        };
         SourceFacts {
             format: "json".into(),
             format_span: None,
             schema: Some(self.generator.schema().clone()),
             infer: None,
-            not_rereadable,
+            reread,
             finite: self.count.is_some(),
             topic_may_change: false,
         }
@@ -435,10 +435,11 @@ impl Generate {
         };
         match generated.failed.first() {
             Some(FailedRecord { number, reason }) if !self.skip_failures => {
-                Err(SourceError::Fatal(format!(
+                let what = format!(
                     "cannot generate record {number}: {reason}; set :on-error :noop to skip such \
                      records"
-                )))
+                );
+                Err(SourceError::Fatal(what.into()))
             }
             _ => {
                 if !generated.failed.is_empty() {

@@ -21,75 +21,155 @@ const DEFAULT_ROWS: usize = 10;
 /// The most rows that a command shows.
 const MAX_ROWS: usize = 1000;
 
-/// The reply to `help`.
-const HELP: [&str; 14] = [
-    "logs                          status of each log",
-    "stages [LOG]                  stages and their columns",
-    "positions [LOG]               durable position of each split, by sink",
-    "files [LOG]                   open and published files by stage, and each open file",
-    "errors [LOG]                  invalid records by stage, problems, last invalid records",
-    "last [LOG] STAGE [N]          next records through a stage, as JSON",
-    "eval [LOG] STAGE EXPRESSION   SQL expression on the next records of a stage",
-    "pause [LOG]                   stop reading",
-    "resume [LOG]                  continue reading",
-    "roll [LOG]                    commit and publish open files",
-    "reload                        read the table of logs now",
-    "reset [LOG]                   reset the error count to zero",
-    "auth TOKEN                    authenticate, if a token is set",
-    "quit                          close the connection",
+/// A command: its name, its line in the reply to `help`, and what executes it.
+pub(super) struct Command {
+    name: &'static str,
+    arguments: &'static str,
+    /// Empty for `help` itself, which is not listed.
+    help: &'static str,
+    pub(super) handler: Handler,
+}
+
+/// What executes a command.
+pub(super) enum Handler {
+    /// A function of what follows the name.
+    Reply(fn(&StatusPages, &str) -> CommandResult),
+    /// An action on the log that follows the name, or on all logs.
+    Act(Action),
+    /// Checks the token. Executed by the session, also before authentication.
+    Authenticate,
+    /// Closes the connection. Executed by the session.
+    Quit,
+}
+
+use Handler::{Act, Authenticate, Quit, Reply};
+
+/// All commands, in the order of `help`.
+static COMMANDS: [Command; 15] = [
+    Command::new("help", "", "", Reply(|_, _| Ok(help()))),
+    Command::new(
+        "logs",
+        "",
+        "status of each log",
+        Reply(|pages, _| Ok(logs(pages))),
+    ),
+    Command::new(
+        "stages",
+        "[LOG]",
+        "stages and their columns",
+        Reply(|pages, name| show_stages(&pages.runs, name)),
+    ),
+    Command::new(
+        "positions",
+        "[LOG]",
+        "durable position of each split, by sink",
+        Reply(|pages, name| each(&pages.runs, name, positions)),
+    ),
+    Command::new(
+        "files",
+        "[LOG]",
+        "open and published files by stage, and each open file",
+        Reply(|pages, name| each(&pages.runs, name, files)),
+    ),
+    Command::new(
+        "errors",
+        "[LOG]",
+        "invalid records by stage, problems, last invalid records",
+        Reply(|pages, name| each(&pages.runs, name, errors)),
+    ),
+    Command::new(
+        "last",
+        "[LOG] STAGE [N]",
+        "next records through a stage, as JSON",
+        Reply(last),
+    ),
+    Command::new(
+        "eval",
+        "[LOG] STAGE EXPRESSION",
+        "SQL expression on the next records of a stage",
+        Reply(eval),
+    ),
+    Command::new("pause", "[LOG]", "stop reading", Act(Action::Pause)),
+    Command::new("resume", "[LOG]", "continue reading", Act(Action::Resume)),
+    Command::new(
+        "roll",
+        "[LOG]",
+        "commit and publish open files",
+        Act(Action::Roll),
+    ),
+    Command::new(
+        "reload",
+        "",
+        "read the table of logs now",
+        Act(Action::Reload),
+    ),
+    Command::new(
+        "reset",
+        "[LOG]",
+        "reset the error count to zero",
+        Act(Action::ResetErrors),
+    ),
+    Command::new(
+        "auth",
+        "TOKEN",
+        "authenticate, if a token is set",
+        Authenticate,
+    ),
+    Command::new("quit", "", "close the connection", Quit),
 ];
 
-/// The names of the commands in [`HELP`], for suggestions.
-const COMMANDS: [&str; 15] = [
-    "help",
-    "logs",
-    "stages",
-    "positions",
-    "files",
-    "errors",
-    "last",
-    "eval",
-    "pause",
-    "resume",
-    "roll",
-    "reload",
-    "reset",
-    "auth",
-    "quit",
-];
+impl Command {
+    const fn new(
+        name: &'static str,
+        arguments: &'static str,
+        help: &'static str,
+        handler: Handler,
+    ) -> Command {
+        Command {
+            name,
+            arguments,
+            help,
+            handler,
+        }
+    }
 
-/// Executes a line.
-pub(super) fn execute(pages: &StatusPages, line: &str) -> CommandResult {
-    let (command, rest) = split_word(line);
-    let runs = &pages.runs;
-    match command {
-        "" => Ok(Vec::new()),
-        "help" => Ok(HELP.map(str::to_owned).to_vec()),
-        "logs" => Ok(runs
-            .entries()
-            .iter()
-            .map(|entry| log(pages, entry))
-            .collect()),
-        "stages" => show_stages(runs, rest),
-        "positions" => each(runs, rest, positions),
-        "files" => each(runs, rest, files),
-        "errors" => each(runs, rest, errors),
-        "last" => last(pages, rest),
-        "eval" => eval(pages, rest),
-        "pause" => act(runs, Action::Pause, rest),
-        "resume" => act(runs, Action::Resume, rest),
-        "roll" => act(runs, Action::Roll, rest),
-        "reload" => act(runs, Action::Reload, rest),
-        "reset" => act(runs, Action::ResetErrors, rest),
-        unknown => Err(vec![match nearest(unknown, COMMANDS) {
-            Some(near) => format!("unknown command `{unknown}`; did you mean `{near}`?"),
-            None => format!("unknown command `{unknown}`; try help"),
-        }]),
+    pub(super) fn named(name: &str) -> Option<&'static Command> {
+        COMMANDS.iter().find(|command| command.name == name)
     }
 }
 
+/// Executes a line.
+pub(super) fn execute(pages: &StatusPages, line: &str) -> CommandResult {
+    let (name, rest) = split_word(line);
+    if name.is_empty() {
+        return Ok(Vec::new());
+    }
+    match Command::named(name).map(|command| &command.handler) {
+        Some(Reply(reply)) => reply(pages, rest),
+        Some(Act(action)) => act(&pages.runs, *action, rest),
+        Some(Authenticate | Quit) | None => Err(vec![unknown(name)]),
+    }
+}
+
+fn unknown(name: &str) -> String {
+    match nearest(name, COMMANDS.iter().map(|command| command.name)) {
+        Some(near) => format!("unknown command `{name}`; did you mean `{near}`?"),
+        None => format!("unknown command `{name}`; try help"),
+    }
+}
+
+fn help() -> Vec<String> {
+    let listed = COMMANDS.iter().filter(|command| !command.help.is_empty());
+    listed
+        .map(|command| {
+            let usage = format!("{} {}", command.name, command.arguments);
+            format!("{usage:<30}{}", command.help)
+        })
+        .collect()
+}
+
 /// Splits off the first word.
-fn split_word(text: &str) -> (&str, &str) {
+pub(super) fn split_word(text: &str) -> (&str, &str) {
     let text = text.trim_start();
     text.split_once(char::is_whitespace)
         .map_or((text, ""), |(word, rest)| (word, rest.trim()))
@@ -141,6 +221,11 @@ fn each(runs: &RunRegistry, name: &str, lines: impl Fn(&RunEntry) -> Vec<String>
             .collect::<Vec<_>>()
     };
     Ok(entries(runs, name)?.iter().flat_map(with_name).collect())
+}
+
+fn logs(pages: &StatusPages) -> Vec<String> {
+    let entries = pages.runs.entries();
+    entries.iter().map(|entry| log(pages, entry)).collect()
 }
 
 fn log(pages: &StatusPages, entry: &RunEntry) -> String {

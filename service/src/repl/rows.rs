@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{Field, FieldRef, Schema};
+use pseidon_delivery::WithCauses;
 use pseidon_dsl::Diagnostic;
 use pseidon_dsl::expr::{self, Expr, Path, PathStep};
 use pseidon_dsl::node::Text;
@@ -173,7 +174,9 @@ fn decode(
         (Vec::new(), Vec::new())
     } else {
         let mut decoder = source.format.decoder(&source.format_settings, wanted)?;
-        decoder.prepare(payloads)?;
+        decoder
+            .prepare(payloads)
+            .map_err(|error| WithCauses(&error).to_string())?;
         let decoded = decoder.decode(payloads);
         (decoded.columns, decoded.bad)
     };

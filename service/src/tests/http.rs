@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use pseidon_formats::json_lines;
+use pseidon_plugin::Secret;
 use serde_json::json;
 
 use super::{serve, until};
@@ -378,7 +379,7 @@ fn a_port_in_use_is_named() {
         host: Ipv4Addr::LOCALHOST.into(),
         monitor_port,
         repl_port,
-        token: token.map(str::to_owned),
+        token: token.map(Secret::new),
     };
     let error = |config: ServiceConfig| serve_with(&config, runs.clone(), json_lines).unwrap_err();
     assert!(

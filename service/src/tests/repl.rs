@@ -43,11 +43,34 @@ impl ReplClient {
 }
 
 #[test]
+fn help_lists_the_commands() {
+    let served = serve(&[], false, None);
+    assert_eq!(
+        ReplClient::connect(&served).send("help"),
+        [
+            "logs                          status of each log",
+            "stages [LOG]                  stages and their columns",
+            "positions [LOG]               durable position of each split, by sink",
+            "files [LOG]                   open and published files by stage, and each open file",
+            "errors [LOG]                  invalid records by stage, problems, last invalid records",
+            "last [LOG] STAGE [N]          next records through a stage, as JSON",
+            "eval [LOG] STAGE EXPRESSION   SQL expression on the next records of a stage",
+            "pause [LOG]                   stop reading",
+            "resume [LOG]                  continue reading",
+            "roll [LOG]                    commit and publish open files",
+            "reload                        read the table of logs now",
+            "reset [LOG]                   reset the error count to zero",
+            "auth TOKEN                    authenticate, if a token is set",
+            "quit                          close the connection",
+        ]
+    );
+}
+
+#[test]
 fn a_running_pipeline_is_inspected() {
     let mut served = serve(&[], false, None);
     served.run("test");
     let mut client = ReplClient::connect(&served);
-    assert!(client.send("help").len() > 10);
     assert!(client.send("").is_empty());
     let logs = client.send("logs");
     assert!(logs[0].starts_with("test running lag="), "{logs:?}");
@@ -56,7 +79,7 @@ fn a_running_pipeline_is_inspected() {
         [
             "in: source, format json, decodes n int64",
             "  even: where n % 2 = 0",
-            "  all: all, 1 branches",
+            "  all: all, 1 branch",
             "    drop: sink drop",
             "  select: select ten int64",
             "  drop#2: sink drop",

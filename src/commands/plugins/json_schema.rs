@@ -68,6 +68,12 @@ fn value(kind: OptionKind) -> Value {
         OptionKind::Choice(names) => json!({"enum": names}),
         OptionKind::Bool => json!({"type": ["boolean", "string"]}),
         OptionKind::Integer => json!({"type": ["integer", "string"], "minimum": 0}),
+        OptionKind::IntegerIn { min, max: u64::MAX } => {
+            json!({"type": ["integer", "string"], "minimum": min})
+        }
+        OptionKind::IntegerIn { min, max } => {
+            json!({"type": ["integer", "string"], "minimum": min, "maximum": max})
+        }
         OptionKind::Number => json!({"type": ["number", "string"]}),
         OptionKind::Bytes | OptionKind::Duration => {
             json!({"type": ["integer", "string"], "minimum": 0})
@@ -108,6 +114,8 @@ mod tests {
             properties["codec"]["enum"],
             json!(["json", "txt", "raw", "parquet", "avro"])
         );
+        assert_eq!(properties["max-open-files"]["minimum"], json!(1));
+        assert_eq!(properties["max-open-files"].get("maximum"), None);
         assert_eq!(properties["move-to"]["required"], json!(["path"]));
         assert_eq!(
             properties["rollover"]["properties"]["age"]["default"],
@@ -128,6 +136,12 @@ mod tests {
         let schema = schema(&[], true);
         let settings = &schema["$defs"][":settings"];
         assert_eq!(settings["required"], json!([]));
-        assert_eq!(settings["properties"]["memory"]["default"], json!("512MB"));
+        let properties = &settings["properties"];
+        assert_eq!(properties["memory"]["default"], json!("512MB"));
+        let threads = &properties["etl-threads"];
+        assert_eq!(
+            (&threads["minimum"], &threads["maximum"]),
+            (&json!(1), &json!(1024))
+        );
     }
 }

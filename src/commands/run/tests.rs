@@ -1,9 +1,11 @@
 //! Runs that share threads: a run that hangs or panics does not affect the others.
 
+use std::error::Error;
+use std::io;
 use std::path::Path;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use pseidon_delivery::{Commit, CommitError, SinkId};
+use pseidon_delivery::{Commit, CommitError, Reason, SinkId, WithCauses};
 use pseidon_dsl::document;
 use pseidon_plan::{PlanContext, plan};
 use pseidon_plugin::metrics::Metrics;
@@ -16,15 +18,15 @@ const PIPELINE: &str = r#"{:name "test" :settings {:etl-threads 1 :writer-thread
     in (generate {:record {:n "n"} :count 1000})
     pipeline (-> in (drop))}"#;
 
-fn plan_in(base: &Path) -> Arc<Plan> {
-    let document = document::from_edn(PIPELINE).unwrap();
+fn plan_in(base: &Path, pipeline: &str) -> Arc<Plan> {
+    let document = document::from_edn(pipeline).unwrap();
     let infer = |_: &str, _: &dyn Source, _: &dyn Format| Err("there are no records".to_owned());
     let registry = registry();
     let context = PlanContext {
         registry: &registry,
         default_name: "test".into(),
         base: base.into(),
-        text: PIPELINE.into(),
+        text: pipeline.into(),
         infer: &infer,
     };
     Arc::new(plan(&document, context).unwrap_or_else(|errors| panic!("{errors:?}")))
@@ -35,35 +37,44 @@ enum Fault {
     /// Sends a message, and hangs until the other channel is disconnected.
     Hang(Sender<()>, Receiver<()>),
     Panic,
+    /// Fails because the disk is full.
+    Full,
 }
 
-/// A store whose commits hang or panic.
+/// A store whose commits hang, panic or fail.
 struct FaultyStore {
     store: Arc<dyn StateStore>,
     fault: Fault,
 }
 
 impl FaultyStore {
-    fn fail(&self) {
+    fn fail(&self) -> Result<(), CommitError> {
         match &self.fault {
             Fault::Hang(hanging, release) => {
                 let _ = hanging.send(());
                 let _ = release.recv();
+                Ok(())
             }
             Fault::Panic => panic!("as the test demands"),
+            Fault::Full => {
+                let full = io::Error::from_raw_os_error(28);
+                Err(StoreError::Failed(Reason::caused_by("cannot write the state", full)).into())
+            }
         }
     }
 }
 
 impl StateStore for FaultyStore {
     fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        self.fail();
+        self.fail()?;
         self.store.commit(sink, commit)
     }
 
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
-        self.fail();
-        self.store.commit_many(steps)
+        match self.fail() {
+            Ok(()) => self.store.commit_many(steps),
+            Err(error) => steps.iter().map(|_| Err(error.clone())).collect(),
+        }
     }
 
     pseidon_delivery::forward_to_store!(store);
@@ -78,8 +89,12 @@ struct Runs {
 
 impl Runs {
     fn new() -> Runs {
+        Runs::of(PIPELINE)
+    }
+
+    fn of(pipeline: &str) -> Runs {
         let base = tempfile::tempdir().unwrap();
-        let plan = plan_in(base.path());
+        let plan = plan_in(base.path(), pipeline);
         Runs {
             pools: Arc::new(Pools::start(&plan.settings).unwrap()),
             plan,
@@ -152,7 +167,7 @@ fn a_panic_fails_only_its_own_run() {
     let control = runs.start(Arc::new(store), &end);
     let failure = ended.recv().unwrap().unwrap_err();
     assert!(
-        matches!(&failure, RunError::Failed(reason) if reason.contains("internal error in thread") && reason.contains("as the test demands")),
+        matches!(&failure, RunError::Failed(reason) if reason.to_string().contains("internal error in thread") && reason.to_string().contains("as the test demands")),
         "{failure}"
     );
     let control_of_other = runs.start(runs.state("other"), &end);
@@ -170,4 +185,50 @@ fn a_run_has_released_its_resources_when_it_reports_its_end() {
         assert_eq!(ended.recv().unwrap().unwrap(), Finished::Complete);
         drop(control);
     }
+}
+
+/// The I/O error that caused an error.
+fn io_error(error: &RunError) -> Option<&io::Error> {
+    std::iter::successors(Some(error as &dyn Error), |&error| error.source())
+        .find_map(|error| error.downcast_ref())
+}
+
+#[test]
+fn the_io_error_of_a_sink_is_a_cause_of_the_failed_run() {
+    let runs = Runs::of(&PIPELINE.replace("(drop)", r#"(files "taken/out")"#));
+    std::fs::write(runs.base.path().join("taken"), "").unwrap();
+    let (end, ended) = unbounded();
+    let control = runs.start(runs.state("test"), &end);
+    let failure = ended.recv().unwrap().unwrap_err();
+    let text = WithCauses(&failure).to_string();
+    let below = format!("cannot write in {}/taken/", runs.base.path().display());
+    assert!(
+        text.starts_with("sink `")
+            && text.contains(&below)
+            && text.ends_with(": Not a directory (os error 20)"),
+        "{text}"
+    );
+    let kind = io_error(&failure).map(io::Error::kind);
+    assert_eq!(kind, Some(io::ErrorKind::NotADirectory));
+    drop(control);
+}
+
+#[test]
+fn the_io_error_of_a_store_is_a_cause_of_the_failed_run() {
+    let runs = Runs::new();
+    let (end, ended) = unbounded();
+    let store = FaultyStore {
+        store: runs.state("full"),
+        fault: Fault::Full,
+    };
+    let control = runs.start(Arc::new(store), &end);
+    let failure = ended.recv().unwrap().unwrap_err();
+    assert!(matches!(&failure, RunError::State(_)), "{failure:?}");
+    assert_eq!(
+        WithCauses(&failure).to_string(),
+        "cannot write the state: No space left on device (os error 28)"
+    );
+    let kind = io_error(&failure).map(io::Error::kind);
+    assert_eq!(kind, Some(io::ErrorKind::StorageFull));
+    drop(control);
 }

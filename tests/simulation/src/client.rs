@@ -51,9 +51,7 @@ fn unavailable() -> StoreError {
 }
 
 fn unexpected(answer: &StoreAnswer) -> StoreError {
-    StoreError::Failed(format!(
-        "the simulated store answered another request: {answer:?}"
-    ))
+    StoreError::Failed(format!("the simulated store answered another request: {answer:?}").into())
 }
 
 impl StateStore for Client {

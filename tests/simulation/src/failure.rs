@@ -3,6 +3,7 @@
 use std::fmt;
 
 use pseidon_delivery::committer::CommitterError;
+use pseidon_delivery::{Reason, WithCauses};
 use pseidon_exec::sharing::SharingError;
 use pseidon_plugin::sink::SinkError;
 
@@ -35,7 +36,7 @@ impl From<CommitterError> for Failure {
         match abandon {
             CommitterError::Fenced(error) => Failure::Fenced(error.to_string()),
             other @ CommitterError::OtherPlan { .. } => Failure::OtherPlan(other.to_string()),
-            CommitterError::Fatal(reason) => Failure::Evidence(reason),
+            CommitterError::Fatal(reason) => Failure::Evidence(with_causes(&reason)),
             CommitterError::Stopped => Failure::Stopped,
         }
     }
@@ -45,8 +46,10 @@ impl From<SinkError> for Failure {
     fn from(error: SinkError) -> Self {
         match error {
             SinkError::Committer(abandon) => abandon.into(),
-            SinkError::Transient(reason) | SinkError::Refused(reason) => Failure::Transient(reason),
-            SinkError::Fatal(reason) => Failure::Evidence(reason),
+            SinkError::Transient(reason) | SinkError::Refused(reason) => {
+                Failure::Transient(with_causes(&reason))
+            }
+            SinkError::Fatal(reason) => Failure::Evidence(with_causes(&reason)),
         }
     }
 }
@@ -55,7 +58,11 @@ impl From<SharingError> for Failure {
     fn from(error: SharingError) -> Self {
         match error {
             SharingError::Lost(_) => Failure::Fenced(error.to_string()),
-            SharingError::Store(reason) => Failure::Evidence(reason),
+            SharingError::Store(reason) => Failure::Evidence(with_causes(&reason)),
         }
     }
+}
+
+fn with_causes(reason: &Reason) -> String {
+    WithCauses(reason).to_string()
 }

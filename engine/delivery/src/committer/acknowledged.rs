@@ -1,11 +1,12 @@
 //! What the store has acknowledged to this process, and the check that it has not lost it.
 
 use std::collections::HashMap;
+use std::error::Error;
 
 use parking_lot::Mutex;
 
 use super::CommitterError;
-use crate::{CommitRecord, SplitId};
+use crate::{CommitRecord, Reason, SplitId};
 
 /// The last epoch and sequence of each split that the store acknowledged to this process. It
 /// outlives a committer, so that a restarted run notices a store that has lost data in between.
@@ -34,18 +35,21 @@ impl AcknowledgedVersions {
                     "it shows epoch {found_epoch} and commit {found} of {split}, after epoch \
                      {epoch} and commit {sequence}"
                 );
-                Err(CommitterError::Fatal(lost_data(&what)))
+                Err(CommitterError::Fatal(lost_data(Reason::new(what))))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// The error for a store that has lost data; `what` says how that shows.
-pub(super) fn lost_data(what: &str) -> String {
-    format!(
-        "the state store has lost data or was restored from an older copy: {what}. Continuing \
-         would lose or duplicate records. Restore the store to its last state; or, to start over \
-         in an empty target, rename the stages whose state was lost"
+/// The error for a store that has lost data; `evidence` says how that shows.
+pub(super) fn lost_data(evidence: impl Error + Send + Sync + 'static) -> Reason {
+    Reason::caused_by(
+        "the state store has lost data or was restored from an older copy",
+        evidence,
+    )
+    .followed_by(
+        ". Continuing would lose or duplicate records. Restore the store to its last state; or, \
+         to start over in an empty target, rename the stages whose state was lost",
     )
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::acknowledged::lost_data;
 use super::{Committer, CommitterError};
-use crate::{Commit, CommitError, StoreError};
+use crate::{Commit, CommitError, StoreError, WithCauses};
 
 /// The wait before the first retry of a commit that the store did not answer; it doubles up to
 /// [`LONGEST_WAIT`].
@@ -46,7 +46,7 @@ impl Committer {
             Err(fenced @ (CommitError::Fenced(_) | CommitError::OwnerFenced(_))) => {
                 Err(CommitterError::Fenced(fenced))
             }
-            Err(other) => Err(CommitterError::Fatal(lost_data(&other.to_string()))),
+            Err(other) => Err(CommitterError::Fatal(lost_data(other))),
         }
     }
 
@@ -69,7 +69,7 @@ impl Committer {
                     if !self.unreachable.swap(true, Ordering::Relaxed) {
                         tracing::warn!(
                             sink = %self.sink,
-                            reason,
+                            reason = WithCauses(&reason).to_string(),
                             "state store does not answer; nothing is committed until it does"
                         );
                     }

@@ -1,5 +1,6 @@
 //! The state file and its folder.
 
+use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,9 +8,9 @@ use std::path::Path;
 use redb::{Database, DatabaseError, StorageError};
 
 use super::format;
-use crate::StoreError;
 use crate::failpoint::reach;
 use crate::store::new_identity;
+use crate::{Reason, StoreError};
 
 /// The state is small; redb's default would let the cache grow to a gigabyte.
 const CACHE_BYTES: usize = 4 << 20;
@@ -119,13 +120,14 @@ pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
     let database = builder()
         .open(path)
         .map_err(|error| unopened(path, error))?;
-    format::bring_up_to_date(&database).map_err(|error| damaged(path, &error))?.map_err(|found| {
-        StoreError::Failed(format!(
+    format::bring_up_to_date(&database).map_err(|error| damaged(path, error))?.map_err(|found| {
+        let what = format!(
             "{} has format {found}, and this version reads up to {}: use the version that wrote \
              it, or a newer one",
             path.display(),
             format::FORMAT
-        ))
+        );
+        StoreError::Failed(what.into())
     })?;
     Ok(database)
 }
@@ -133,28 +135,36 @@ pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
 /// The error for a file that cannot be opened or created.
 fn unopened(path: &Path, error: DatabaseError) -> StoreError {
     match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::Failed(format!(
-            "{} is in use by another process that runs the same pipeline: wait for it or stop it, \
-             or set :state to a redis URL so that several processes can share the work",
-            path.display()
-        )),
+        DatabaseError::DatabaseAlreadyOpen => {
+            let what = format!(
+                "{} is in use by another process that runs the same pipeline: wait for it or stop \
+                 it, or set :state to a redis URL so that several processes can share the work",
+                path.display()
+            );
+            StoreError::Failed(what.into())
+        }
         DatabaseError::Storage(StorageError::Io(error))
             if !matches!(
                 error.kind(),
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
             ) =>
         {
-            StoreError::Unavailable(format!("{}: {error}", path.display()))
+            unavailable(path, error)
         }
-        other => damaged(path, &other),
+        other => damaged(path, other),
     }
 }
 
+/// The error for a file that may be usable again.
+pub(super) fn unavailable(path: &Path, error: impl Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Unavailable(Reason::caused_by(path.display().to_string(), error))
+}
+
 /// The error for a file that cannot be read.
-pub(super) fn damaged(path: &Path, error: &dyn std::error::Error) -> StoreError {
-    StoreError::Failed(format!(
-        "cannot read the state in {}: {error}. Restore the file from a copy. Moving it away starts \
-         the pipeline from the beginning, and what it has already written is written again",
-        path.display()
+pub(super) fn damaged(path: &Path, error: impl Error + Send + Sync + 'static) -> StoreError {
+    let what = format!("cannot read the state in {}", path.display());
+    StoreError::Failed(Reason::caused_by(what, error).followed_by(
+        ". Restore the file from a copy. Moving it away starts the pipeline from the beginning, \
+         and what it has already written is written again",
     ))
 }

@@ -72,9 +72,11 @@ impl Lanes {
                 .cloned()
         };
         match self.open.iter().find_map(cut) {
-            Some(split) => Err(SinkError::Fatal(format!(
-                "internal error: {split} was released in the middle of a position"
-            ))),
+            Some(split) => {
+                let what =
+                    format!("internal error: {split} was released in the middle of a position");
+                Err(SinkError::Fatal(what.into()))
+            }
             None => Ok(()),
         }
     }

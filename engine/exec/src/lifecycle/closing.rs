@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::WithCauses;
+
 use super::ending::{RunEnd, WRONG_PHASE, internal_error};
 use super::reporter::BlockingResult;
 use super::{NextPhase, RunLifecycle, RunPhase};
@@ -90,19 +92,20 @@ impl RunLifecycle {
             Failure::Refused { stage, reason } => {
                 tracing::warn!(
                     stage,
-                    reason,
+                    reason = WithCauses(&reason).to_string(),
                     "records were refused; restarting from the committed positions without them"
                 );
                 Duration::ZERO
             }
             Failure::Transient { stage, reason } => {
                 let (failures, wait) = self.restarts.failed();
-                let pause = match self.run.pause_after(&stage, &reason, failures, wait) {
+                let shown = WithCauses(&reason).to_string();
+                let pause = match self.run.pause_after(&stage, reason, failures, wait) {
                     Ok(pause) => pause,
                     Err(error) => return Some(Err(error)),
                 };
                 metrics.set_run_trouble(Some(format!(
-                    "restarting because `{stage}` failed: {reason}"
+                    "restarting because `{stage}` failed: {shown}"
                 )));
                 pause
             }

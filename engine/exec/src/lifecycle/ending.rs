@@ -1,5 +1,7 @@
 //! How the end of a run is reported.
 
+use pseidon_delivery::Reason;
+
 use crate::outcome::{Finished, RunError};
 
 /// A bug: the phase of the run does not match what has happened.
@@ -31,7 +33,10 @@ impl Drop for OnEnd {
 
 /// The error for a bug: a panic, or a state that cannot occur.
 pub(super) fn internal_error(reason: &str) -> RunError {
-    RunError::Failed(format!(
-        "internal error: {reason}; uncommitted records will be re-read"
-    ))
+    RunError::Failed(internal(reason))
+}
+
+/// The reason of [`internal_error`].
+pub(super) fn internal(reason: &str) -> Reason {
+    format!("internal error: {reason}; uncommitted records will be re-read").into()
 }

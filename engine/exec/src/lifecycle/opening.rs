@@ -37,7 +37,7 @@ impl RunLifecycle {
         }
         let instance = match instance_name() {
             Ok(instance) => instance,
-            Err(error) => return Some(Err(RunError::Failed(error.to_string()))),
+            Err(error) => return Some(Err(RunError::Failed(error))),
         };
         let run = &self.run;
         let opener = SinkOpener {

@@ -175,7 +175,7 @@ fn a_failure_is_reported_before_its_consequences() {
                 assert!(!is_early, "dropped before the failure is reported");
                 if *event == fails {
                     Err(pseidon_plugin::sink::SinkError::Transient(
-                        "injected".to_owned(),
+                        "injected".into(),
                     ))
                 } else {
                     Ok(())

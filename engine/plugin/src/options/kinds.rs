@@ -1,6 +1,7 @@
 //! The kinds of option values: the types of this crate, of the language of pipeline files, and of
 //! the standard library that a field of options can have.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use pseidon_dsl::template::{self, Template, TemplatePart};
 use pseidon_dsl::{NodeKind, units};
 
 use super::value::{Argument, OptionValue, ParseResult, SpannedValue, scalar, text};
+use crate::secret::MASK;
 use crate::spec::OptionKind;
 
 impl<T: OptionValue> OptionValue for Option<T> {
@@ -106,6 +108,33 @@ impl OptionValue for u64 {
     }
 }
 
+/// An integer from `MIN` to `MAX`; `u64::MAX` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IntegerIn<const MIN: u64, const MAX: u64>(u64);
+
+/// An integer of at least 1.
+pub type PositiveInteger = IntegerIn<1, { u64::MAX }>;
+
+impl<const MIN: u64, const MAX: u64> IntegerIn<MIN, MAX> {
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> OptionValue for IntegerIn<MIN, MAX> {
+    const KIND: OptionKind = OptionKind::IntegerIn { min: MIN, max: MAX };
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<IntegerIn<MIN, MAX>> {
+        let number = u64::parse(argument)?;
+        if !(MIN..=MAX).contains(&number) {
+            let message = format!("`:{}` is out of range", argument.name());
+            return Err(argument.error(message, format!("expected {}", Self::KIND.describe())));
+        }
+        Ok(IntegerIn(number))
+    }
+}
+
 /// A number, possibly with a fraction.
 impl OptionValue for f64 {
     const KIND: OptionKind = OptionKind::Number;
@@ -183,9 +212,17 @@ impl OptionValue for NamesOrRegex {
     }
 }
 
-/// A map from strings to strings, numbers or booleans, in the order of the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A map from strings to strings, numbers or booleans, in the order of the file. Any value may be a
+/// secret, so `{:?}` prints only the names.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Properties(pub Vec<(String, String)>);
+
+impl fmt::Debug for Properties {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let masked = self.0.iter().map(|(name, _)| (name, MASK));
+        f.debug_map().entries(masked).finish()
+    }
+}
 
 impl OptionValue for Properties {
     const KIND: OptionKind = OptionKind::Properties;

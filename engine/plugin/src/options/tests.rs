@@ -6,7 +6,7 @@ use pseidon_dsl::expr::SelectItem;
 use pseidon_dsl::template::Template;
 use pseidon_dsl::{Diagnostic, Span, edn};
 
-use super::kinds::{ByteSize, NamedExprs, NamesOrRegex, Properties};
+use super::kinds::{ByteSize, IntegerIn, NamedExprs, NamesOrRegex, PositiveInteger, Properties};
 use super::{Choice, Expr, OnError, Options, ParseResult, SchemaOption, SpannedValue};
 use crate::spec::{OptionDefault, PluginSpec, Role};
 
@@ -34,6 +34,7 @@ struct TestOptions {
     count: u64,
     #[option(default = "a")]
     mode: Mode,
+    parts: Option<IntegerIn<1, 3>>,
     size: Option<ByteSize>,
     age: Option<Duration>,
     rate: Option<f64>,
@@ -187,7 +188,7 @@ fn all_errors_are_reported_in_the_order_of_the_file() {
             "this is not an option name: expected a keyword at 5",
             "`:size` cannot be a vector: expected a size, such as \"128MB\" at []",
             "`test` has no option `:xyzzy`: unknown option (available options: :path :user :n \
-             :mode :size :age :rate :verify :names :topics :properties :key :headers :columns \
+             :mode :parts :size :age :rate :verify :names :topics :properties :key :headers :columns \
              :folder :schema :limits :on-error) at :xyzzy",
             "missing required option `:path` of `test`: expected `:path` with a string at \
              {:verify 1 :colums \"a\" 5 6 :size [] :xyzzy 1}",
@@ -215,6 +216,21 @@ fn other_arguments_are_an_error() {
         );
         assert_eq!(errors(text), [expected], "{text}");
     }
+}
+
+#[test]
+fn an_integer_in_a_range_is_checked() {
+    for parts in ["1", "\"3\""] {
+        let options = parse(&format!("a {{:parts {parts}}}")).unwrap();
+        assert!(matches!(options.parts.map(IntegerIn::get), Some(1 | 3)));
+    }
+    for parts in ["0", "4", "\"4\""] {
+        let expected =
+            format!("`:parts` is out of range: expected an integer from 1 to 3 at {parts}");
+        assert_eq!(errors(&format!("a {{:parts {parts}}}")), [expected]);
+    }
+    let kind = <PositiveInteger as super::OptionValue>::KIND;
+    assert_eq!(kind.describe(), "an integer of at least 1");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The errors of a sink and its lanes.
 
+use pseidon_delivery::Reason;
 use pseidon_delivery::committer::CommitterError;
 use thiserror::Error;
 
@@ -13,12 +14,12 @@ pub enum SinkError {
     /// [`Sink::route`](crate::sink::Sink::route) passes these to the error policy. The records that
     /// were written together with them are re-read from the committed positions, at once. This does
     /// not count as a failure of the sink.
-    #[error("{0}")]
-    Refused(String),
+    #[error(transparent)]
+    Refused(Reason),
     /// A retry may succeed; the run restarts after a backoff.
-    #[error("{0}")]
-    Transient(String),
+    #[error(transparent)]
+    Transient(Reason),
     /// A retry will fail until the user changes something.
-    #[error("{0}")]
-    Fatal(String),
+    #[error(transparent)]
+    Fatal(Reason),
 }

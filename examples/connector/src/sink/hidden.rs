@@ -16,7 +16,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pseidon_delivery::StagedEntry;
+use pseidon_delivery::{Reason, StagedEntry};
 use pseidon_plugin::sink::{SinkError, SinkSetup};
 
 const OPEN: &str = ".open";
@@ -46,19 +46,22 @@ impl HiddenFolder {
         ];
         let dir = spool.join(OPEN).join(parts.map(as_file_name).join("."));
         let failed = |error: io::Error| {
-            SinkError::Transient(format!("cannot open {}: {error}", dir.display()))
+            let what = format!("cannot open {}", dir.display());
+            SinkError::Transient(Reason::caused_by(what, error))
         };
         if !dir.exists() && !setup.committer.staged()?.is_empty() {
-            return Err(SinkError::Fatal(format!(
+            let what = format!(
                 "{} is missing, and committed files are in it; is the disk mounted?",
                 dir.display()
-            )));
+            );
+            return Err(SinkError::Fatal(what.into()));
         }
         fs::create_dir_all(&dir).map_err(failed)?;
         let lock = File::create(dir.join(LOCK)).map_err(failed)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => {
-                SinkError::Transient(format!("another instance writes to {}", spool.display()))
+                let what = format!("another instance writes to {}", spool.display());
+                SinkError::Transient(what.into())
             }
             TryLockError::Error(error) => failed(error),
         })?;
@@ -137,7 +140,8 @@ impl Drop for HiddenFile {
 /// last commit may still be on its way to the state store, so the run is fenced first.
 fn delete_uncommitted(dir: &Path, setup: &SinkSetup) -> Result<(), SinkError> {
     let failed = |error: io::Error| {
-        SinkError::Transient(format!("cannot clean up {}: {error}", dir.display()))
+        let what = format!("cannot clean up {}", dir.display());
+        SinkError::Transient(Reason::caused_by(what, error))
     };
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {

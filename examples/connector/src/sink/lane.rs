@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::mem;
 use std::sync::Arc;
 
-use pseidon_delivery::{LaneId, StagedEntry};
+use pseidon_delivery::{LaneId, Reason, StagedEntry};
 use pseidon_plugin::Rows;
 use pseidon_plugin::lane::{Completion, Lane, Progress, Room, SealOutcome};
 use pseidon_plugin::sink::SinkError;
@@ -60,7 +60,7 @@ impl Lane for SpoolLane {
         let encoder = &self.router.encoder;
         encoder
             .write_lines(rows, &mut self.content.buffer)
-            .map_err(|error| SinkError::Fatal(format!("cannot encode records: {error}")))?;
+            .map_err(|error| SinkError::Fatal(Reason::caused_by("cannot encode records", error)))?;
         Ok(Room::Ready)
     }
 
@@ -128,7 +128,9 @@ impl Completion for SealedFile {
         // After a failed sync the kernel may have discarded the data, so the file is lost.
         file.sync_all()
             .and_then(|()| self.content.folder.sync())
-            .map_err(|error| SinkError::Transient(format!("cannot sync a file: {error}")))?;
+            .map_err(|error| {
+                SinkError::Transient(Reason::caused_by("cannot sync a file", error))
+            })?;
         Ok(Progress::Durable(vec![StagedEntry {
             id: hidden.hand_over(),
             detail: self.content.queue.to_string(),

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, Reason};
 use pseidon_plugin::batch::{RecordMeta, WantedMetadata};
 use pseidon_plugin::source::SourceError;
 use pseidon_plugin::{Batch, BatchBuilder, Split};
@@ -63,16 +63,17 @@ impl LineReader {
                 .by_ref()
                 .take(MAX_LINE as u64 + 1)
                 .read_until(b'\n', &mut line)
-                .map_err(|error| self.failed(&error))?;
+                .map_err(|error| self.failed(error))?;
             if read == 0 {
                 break;
             }
             if read > MAX_LINE {
-                return Err(SourceError::Fatal(format!(
+                let what = format!(
                     "{}: the line at byte {} is longer than {MAX_LINE} bytes",
                     self.path.display(),
                     self.position
-                )));
+                );
+                return Err(SourceError::Fatal(what.into()));
             }
             let record = line.strip_suffix(b"\n").unwrap_or(&line);
             batch.push(self.position, Some(record), RecordMeta::default());
@@ -87,21 +88,23 @@ impl LineReader {
             file.seek(SeekFrom::Start(self.position))?;
             Ok((file.metadata()?.len(), file))
         });
-        let (size, file) = opened.map_err(|error| self.failed(&error))?;
+        let (size, file) = opened.map_err(|error| self.failed(error))?;
         if size < self.position {
-            return Err(SourceError::Fatal(format!(
+            let what = format!(
                 "{} has {size} bytes, but {} were read of it before; the files of a spool must not \
                  change",
                 self.path.display(),
                 self.position
-            )));
+            );
+            return Err(SourceError::Fatal(what.into()));
         }
         Ok(BufReader::new(file))
     }
 
-    fn failed(&self, error: &io::Error) -> SourceError {
-        let reason = format!("cannot read {}: {error}", self.path.display());
-        match error.kind() {
+    fn failed(&self, error: io::Error) -> SourceError {
+        let kind = error.kind();
+        let reason = Reason::caused_by(format!("cannot read {}", self.path.display()), error);
+        match kind {
             // Only the user can grant the permission.
             ErrorKind::PermissionDenied => SourceError::Fatal(reason),
             // The file may have been deleted since it was found; the next attempt looks again.

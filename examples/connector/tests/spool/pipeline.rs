@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossbeam_channel::never;
-use pseidon_delivery::StateStore;
 use pseidon_delivery::embedded::EmbeddedStore;
+use pseidon_delivery::{StateStore, WithCauses};
 use pseidon_dsl::{Diagnostic, document};
 use pseidon_example_connector::{SpoolSinkPlugin, SpoolSourcePlugin};
 use pseidon_exec::{Finished, Pools, Run, View};
@@ -134,7 +134,7 @@ impl Folder {
             control: never(),
             view: self.view.clone(),
         };
-        run.run().map_err(|error| error.to_string())
+        run.run().map_err(|error| WithCauses(&error).to_string())
     }
 
     fn plan(&self, name: &str, flow: &str) -> Result<Plan, Vec<Diagnostic>> {

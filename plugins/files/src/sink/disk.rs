@@ -16,7 +16,6 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use pseidon_delivery::StoreError;
 use pseidon_delivery::store::new_identity;
 
 use super::file_system::{make_dirs, rename_to_new, sync_dir};
@@ -68,11 +67,7 @@ impl DiskId {
                 sync_dir(&root)?;
                 return Ok(id);
             }
-            let id = new_identity().map_err(|error| match error {
-                StoreError::Failed(reason) | StoreError::Unavailable(reason) => {
-                    io::Error::other(reason)
-                }
-            })?;
+            let id = new_identity().map_err(io::Error::other)?;
             let new = root.join(format!("{DISK}.{id}"));
             let named = create_file(&new, &id).and_then(|()| rename_to_new(&new, &root.join(DISK)));
             if named.is_err() {

@@ -128,10 +128,14 @@ impl Move {
 pub(super) fn read_moves(staged: Vec<StagedEntry>) -> Result<Vec<(String, Move)>, SinkError> {
     let read = |entry: StagedEntry| match Move::from_detail(&entry.detail) {
         Some(moving) => Ok((entry.id, moving)),
-        None => Err(SinkError::Fatal(format!(
-            "the state store holds a staged file `{}` in a format that this version cannot read",
-            entry.id
-        ))),
+        None => {
+            let what = format!(
+                "the state store holds a staged file `{}` in a format that this version cannot \
+                 read",
+                entry.id
+            );
+            Err(SinkError::Fatal(what.into()))
+        }
     };
     staged.into_iter().map(read).collect()
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::Reason;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process_group};
 use ureq::Agent;
@@ -45,7 +46,7 @@ impl Hook {
         path: &str,
         json: &str,
         is_over: &dyn Fn() -> bool,
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         match &self.target {
             HookTarget::Post(url) => self.post(url, json),
             HookTarget::Command(program, args) => {
@@ -63,7 +64,7 @@ impl Hook {
                     .env("PSEIDON_PATH", path)
                     .process_group(0);
                 self.run(command, json, is_over)
-                    .map_err(|error| format!("{}: {error}", program.display()))?
+                    .map_err(|error| Reason::caused_by(program.display().to_string(), error))?
             }
         }
     }
@@ -73,7 +74,7 @@ impl Hook {
         mut command: Command,
         json: &str,
         is_over: &dyn Fn() -> bool,
-    ) -> io::Result<Result<(), String>> {
+    ) -> io::Result<Result<(), Reason>> {
         // Files instead of pipes, which would have to be filled and drained meanwhile.
         let mut input = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
         input.write_all(json.as_bytes())?;
@@ -85,7 +86,7 @@ impl Hook {
             .stderr(stderr_file.try_clone()?)
             .spawn()?;
         let Some(status) = self.wait(child, is_over)? else {
-            return Ok(Err(format!("it took longer than {:?}", self.timeout)));
+            return Ok(Err(format!("it took longer than {:?}", self.timeout).into()));
         };
         if status.success() {
             return Ok(Ok(()));
@@ -95,9 +96,8 @@ impl Hook {
         let mut stderr = Vec::new();
         stderr_file.read_to_end(&mut stderr)?;
         let stderr = String::from_utf8_lossy(&stderr);
-        Ok(Err(format!("{status}: {}", stderr.trim())
-            .trim_end_matches([':', ' '])
-            .to_owned()))
+        let reason = format!("{status}: {}", stderr.trim());
+        Ok(Err(reason.trim_end_matches([':', ' ']).to_owned().into()))
     }
 
     /// The program's exit status; `None` if it had to be killed.
@@ -118,7 +118,7 @@ impl Hook {
         }
     }
 
-    fn post(&self, url: &str, json: &str) -> Result<(), String> {
+    fn post(&self, url: &str, json: &str) -> Result<(), Reason> {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::NativeTls)
             .root_certs(RootCerts::PlatformVerifier)
@@ -133,10 +133,10 @@ impl Hook {
             .post(url)
             .content_type("application/json")
             .send(json)
-            .map_err(|error| format!("{url}: {error}"))?;
+            .map_err(|error| Reason::caused_by(url.to_owned(), error))?;
         match response.status() {
             status if status.is_success() => Ok(()),
-            status => Err(format!("{url} answered {status}")),
+            status => Err(format!("{url} answered {status}").into()),
         }
     }
 }

@@ -15,7 +15,7 @@
 use std::io;
 use std::sync::Arc;
 
-use pseidon_delivery::{LaneId, failpoint};
+use pseidon_delivery::{LaneId, Reason, failpoint};
 use pseidon_formats::EncodeError;
 use pseidon_plugin::Rows;
 use pseidon_plugin::lane::{Completion, Lane, Progress, Room, SealOutcome};
@@ -95,7 +95,7 @@ impl Lane for FileLane {
             .settings
             .router
             .without_carried_columns(rows.clone())
-            .map_err(|error| SinkError::Fatal(error.to_string()))?;
+            .map_err(|error| SinkError::Fatal(Reason::of(error)))?;
         file.write(&rows).map_err(cannot_encode)?;
         failpoint::reach("written");
         Ok(Room::Ready)
@@ -183,17 +183,23 @@ fn make_durable(file: &ClosedFile) -> Result<(), SinkError> {
     // After a failed sync the kernel may have discarded the data, so retrying with this file is
     // useless.
     file.sync()
-        .map_err(|error| SinkError::Transient(format!("cannot sync a file: {error}")))?;
-    file.hidden()
-        .sync_name()
-        .map_err(|error| SinkError::Transient(format!("cannot sync {}: {error}", dir.display())))?;
+        .map_err(|error| SinkError::Transient(Reason::caused_by("cannot sync a file", error)))?;
+    file.hidden().sync_name().map_err(|error| {
+        SinkError::Transient(Reason::caused_by(
+            format!("cannot sync {}", dir.display()),
+            error,
+        ))
+    })?;
     if file.hidden().is_there() {
         Ok(())
     } else {
-        Err(SinkError::Transient(format!(
-            "an open file in {} was deleted by another program",
-            dir.display()
-        )))
+        Err(SinkError::Transient(
+            format!(
+                "an open file in {} was deleted by another program",
+                dir.display()
+            )
+            .into(),
+        ))
     }
 }
 
@@ -205,5 +211,5 @@ fn is_open_file_limit(error: &io::Error) -> bool {
 }
 
 fn cannot_encode(error: EncodeError) -> SinkError {
-    SinkError::Fatal(error.to_string())
+    SinkError::Fatal(Reason::of(error))
 }

@@ -6,7 +6,7 @@ use pseidon_dsl::Span;
 use pseidon_dsl::expr::SelectItem;
 use pseidon_dsl::template::Template;
 use pseidon_formats::{CodecName, Compression};
-use pseidon_plugin::options::kinds::ByteSize;
+use pseidon_plugin::options::kinds::{ByteSize, IntegerIn, PositiveInteger};
 use pseidon_plugin::options::{Argument, OnError, OptionValue, Options, ParseResult, SpannedValue};
 use pseidon_plugin::rollover::Cron;
 use pseidon_plugin::spec::{OptionKind, PluginSpec, Role};
@@ -88,7 +88,7 @@ pub struct FilesSinkOptions {
     /// How many files are open at once. Before another file is opened, the least recently used ones
     /// are closed.
     #[option(default = "256")]
-    pub(super) max_open_files: SpannedValue<u64>,
+    pub(super) max_open_files: PositiveInteger,
     /// The name in the path for a null value.
     #[option(default = "__HIVE_DEFAULT_PARTITION__")]
     pub(super) null_name: String,
@@ -121,7 +121,7 @@ pub(super) struct RolloverOptions {
     #[option(default = "128MB")]
     pub(super) size: ByteSize,
     /// The number of records.
-    pub(super) records: Option<SpannedValue<u64>>,
+    pub(super) records: Option<PositiveInteger>,
     /// How long nothing has been written to the file.
     #[option(default = "60s")]
     pub(super) idle: Duration,
@@ -166,20 +166,20 @@ pub(super) struct HookOptions {
 
 /// The largest value of `:lanes`. More files for one bucket are of no use: there are not that many
 /// writer threads.
-const MAX_LANES: u32 = 256;
+const MAX_LANES: u64 = 256;
 
-/// A number of lanes: 1 to [`MAX_LANES`].
+/// A number of lanes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lanes(pub(super) u32);
 
+/// The valid numbers of lanes.
+type LaneCount = IntegerIn<1, MAX_LANES>;
+
 impl OptionValue for Lanes {
-    const KIND: OptionKind = OptionKind::Integer;
+    const KIND: OptionKind = LaneCount::KIND;
 
     fn parse(argument: &Argument<'_>) -> ParseResult<Lanes> {
-        argument.checked(|text| match text.parse() {
-            Ok(lanes @ 1..=MAX_LANES) => Ok(Lanes(lanes)),
-            _ => Err(format!("expected an integer from 1 to {MAX_LANES}")),
-        })
+        LaneCount::parse(argument).map(|lanes| Lanes(lanes.get() as u32))
     }
 
     /// With another number of lanes, records belong to other lanes.

@@ -7,6 +7,7 @@ use pseidon_dsl::template::{Template as WrittenTemplate, TemplatePart};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_formats::{FileCodec, FileCodecSettings};
 use pseidon_plugin::options::SpannedValue;
+use pseidon_plugin::options::kinds::PositiveInteger;
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
@@ -72,9 +73,6 @@ impl Settings {
                 .map_err(|error| errors.push(error))
                 .ok(),
         };
-        let rollover = rollover(&options.rollover)
-            .map_err(|error| errors.push(error))
-            .ok();
         let (move_to, destination) = match &options.move_to {
             None => (None, None),
             Some(options) => {
@@ -86,13 +84,12 @@ impl Settings {
             .on_close
             .as_ref()
             .and_then(|options| hook(options).map_err(|error| errors.push(error)).ok());
-        let max_open_files = max_open_files(options.max_open_files, &mut errors);
         let nondeterminism = [Some(&path), name.as_ref()]
             .into_iter()
             .flatten()
             .find_map(|template| template.nondeterminism.clone());
-        match (codec, rollover) {
-            (Some(codec), Some(rollover)) if errors.is_empty() => Ok(Settings {
+        match codec {
+            Some(codec) if errors.is_empty() => Ok(Settings {
                 base_dirs,
                 nondeterminism: nondeterminism
                     .or_else(|| projection.as_ref()?.nondeterminism.clone()),
@@ -105,9 +102,9 @@ impl Settings {
                     null_name: options.null_name.clone(),
                 },
                 codec,
-                rollover,
+                rollover: rollover(&options.rollover),
                 check_freq: options.check_freq.max(Duration::from_millis(1)),
-                max_open_files,
+                max_open_files: options.max_open_files.get() as usize,
                 move_to,
                 hook,
             }),
@@ -258,16 +255,6 @@ fn hook(options: &SpannedValue<HookOptions>) -> Result<Hook, Diagnostic> {
     })
 }
 
-fn max_open_files(option: SpannedValue<u64>, errors: &mut Vec<Diagnostic>) -> usize {
-    if option.value == 0 {
-        errors.push(option.error(
-            "`:max-open-files` must not be 0",
-            "expected an integer of at least 1",
-        ));
-    }
-    option.value as usize
-}
-
 /// Splits a template into its base directory, with the last `/`, and the parts below it. A template
 /// without values is a base directory as a whole.
 fn split_base(template: &WrittenTemplate) -> (String, Vec<TemplatePart>) {
@@ -349,20 +336,12 @@ fn codec(
     })
 }
 
-fn rollover(options: &RolloverOptions) -> Result<Rollover, Diagnostic> {
-    if let Some(records) = &options.records
-        && records.value == 0
-    {
-        return Err(records.error(
-            "`:records` must not be 0",
-            "expected an integer of at least 1",
-        ));
-    }
-    Ok(Rollover {
+fn rollover(options: &RolloverOptions) -> Rollover {
+    Rollover {
         size: options.size.0,
-        records: options.records.map(|records| records.value),
+        records: options.records.map(PositiveInteger::get),
         idle: options.idle,
         age: options.age,
         cron: options.cron.clone(),
-    })
+    }
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use parking_lot::Mutex;
-use pseidon_delivery::Committer;
+use pseidon_delivery::{Committer, Reason};
 use pseidon_plugin::sink::{SinkError, SinkSetup};
 
 pub(super) use self::hidden_file::HiddenFile;
@@ -105,7 +105,7 @@ impl Staging {
             let folder = Folder::create(base, &sink, &safe(&setup.instance), label.clone());
             staging
                 .folders
-                .push(folder.map_err(|error| cannot_open(base, &error))?);
+                .push(folder.map_err(|error| cannot_open(base, error))?);
         }
         Ok((staging, failed))
     }
@@ -117,7 +117,7 @@ impl Staging {
         for base in bases {
             if !base
                 .try_exists()
-                .map_err(|error| cannot_open(base, &error))?
+                .map_err(|error| cannot_open(base, error))?
             {
                 missing.push(base);
             }
@@ -135,12 +135,13 @@ impl Staging {
                 .count();
             if committed > 0 {
                 let base = base.display();
-                return Err(SinkError::Fatal(format!(
+                let what = format!(
                     "the directory {base} does not exist, but the state store names {committed} \
                      committed files in it that may not be published yet. help: mount its disk; \
                      or, to write to another disk and leave these files to a run on their own \
                      disk, `mkdir -p {base}`"
-                )));
+                );
+                return Err(SinkError::Fatal(what.into()));
             }
         }
         Ok(())
@@ -213,21 +214,24 @@ impl Drop for Staging {
 }
 
 /// Converts an I/O error in a base directory to the sink's error.
-type ErrorMapper = fn(&Path, &io::Error) -> SinkError;
+type ErrorMapper = fn(&Path, io::Error) -> SinkError;
 
 /// For errors before the first write: those that the user has to fix stop the run.
-fn cannot_open(base: &Path, error: &io::Error) -> SinkError {
+fn cannot_open(base: &Path, error: io::Error) -> SinkError {
     use io::ErrorKind::{InvalidData, NotADirectory, PermissionDenied, Unsupported};
     match (error.kind(), cannot_write(base, error)) {
         (
             PermissionDenied | NotADirectory | Unsupported | InvalidData,
-            SinkError::Transient(message),
-        ) => SinkError::Fatal(message),
+            SinkError::Transient(reason),
+        ) => SinkError::Fatal(reason),
         (_, error) => error,
     }
 }
 
 /// For errors in a running sink: it waits until it can write again.
-fn cannot_write(base: &Path, error: &io::Error) -> SinkError {
-    SinkError::Transient(format!("cannot write in {}: {error}", base.display()))
+fn cannot_write(base: &Path, error: io::Error) -> SinkError {
+    SinkError::Transient(Reason::caused_by(
+        format!("cannot write in {}", base.display()),
+        error,
+    ))
 }

@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, Reason, SplitId};
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 use pseidon_plugin::{Batch, Split};
 
@@ -165,7 +165,7 @@ impl Follower<'_> {
         for glob in &self.globs {
             for path in glob
                 .find()
-                .map_err(|error| SourceError::Transient(error.to_string()))?
+                .map_err(|error| SourceError::Transient(Reason::of(error)))?
             {
                 // The file may have been removed by now.
                 let now = SystemTime::now();

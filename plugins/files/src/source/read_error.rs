@@ -1,15 +1,16 @@
 //! Why a file cannot be read, and whether that may pass.
 
+use std::error::Error;
 use std::io;
 
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, Reason};
 use thiserror::Error;
 
 /// Why a file cannot be read further.
 #[derive(Debug, Error)]
 pub(super) enum ReadError {
     /// Reading or decompressing failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// A record is longer than `:max-record`.
     #[error("the record at byte {at} is longer than {limit} bytes: raise :max-record")]
@@ -19,6 +20,16 @@ pub(super) enum ReadError {
         /// The limit in bytes.
         limit: usize,
     },
+}
+
+impl ReadError {
+    /// The error itself, as the cause of another one.
+    pub(super) fn into_cause(self) -> Box<dyn Error + Send + Sync> {
+        match self {
+            ReadError::Io(error) => error.into(),
+            other => other.into(),
+        }
+    }
 }
 
 /// Whether an error may disappear without intervention.
@@ -35,15 +46,16 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
     })
 }
 
-/// The error message, with what to do about it.
-pub(super) fn describe(error: &ReadError) -> String {
+/// The error message, with what to do about it. `what` failed.
+pub(super) fn describe(what: String, error: ReadError) -> Reason {
     match error {
         ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            format!(
+            let reason = format!(
                 "it is truncated ({error}); the records before that were read: \
                  repair the file or remove it from :path"
-            )
+            );
+            format!("{what}: {reason}").into()
         }
-        other => other.to_string(),
+        other => Reason::caused_by(what, other.into_cause()),
     }
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, SplitId, WithCauses};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, SplitStart};
@@ -163,7 +163,9 @@ impl World {
         let outcome = self.start(text).join();
         let mut records = self.seen.lock().records.clone();
         records.sort();
-        outcome.map(|()| records).map_err(|error| error.to_string())
+        outcome
+            .map(|()| records)
+            .map_err(|error| WithCauses(&error).to_string())
     }
 }
 

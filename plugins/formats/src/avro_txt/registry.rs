@@ -6,9 +6,11 @@
 //! time sends a request, and after a failure there is a pause before the next one.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::Reason;
 use serde::Deserialize;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
@@ -35,7 +37,7 @@ pub(super) struct Registry {
     /// Locked by the one thread that sends a request.
     request_lock: Mutex<()>,
     /// The last request's error and when it occurred; `None` after a success.
-    failure: Mutex<Option<(String, Instant)>>,
+    failure: Mutex<Option<(Reason, Instant)>>,
 }
 
 /// A registry's response for a schema ID.
@@ -88,7 +90,7 @@ impl Registry {
     }
 
     /// Returns the schema with this ID. The error says why the registry is unavailable.
-    pub(super) fn schema(&self, id: u32) -> Result<SchemaLookup, String> {
+    pub(super) fn schema(&self, id: u32) -> Result<SchemaLookup, Reason> {
         if let Some(answer) = self.cached(id) {
             return Ok(answer);
         }
@@ -117,10 +119,11 @@ impl Registry {
                 Ok(answer)
             }
             Err(error) => {
-                let failure = format!(
-                    "cannot fetch schema {id} from schema registry {}: {error}",
+                let what = format!(
+                    "cannot fetch schema {id} from schema registry {}",
                     self.display_address()
                 );
+                let failure = Reason::caused_by(what, error);
                 *lock(&self.failure) = Some((failure.clone(), Instant::now()));
                 Err(failure)
             }
@@ -144,24 +147,20 @@ impl Registry {
     }
 
     /// Sends one request. The error says why the registry is unavailable.
-    fn request(&self, id: u32) -> Result<SchemaLookup, String> {
+    fn request(&self, id: u32) -> Result<SchemaLookup, Box<dyn Error + Send + Sync>> {
         let unknown = |reason| Ok(SchemaLookup::Unknown(reason, Instant::now()));
         let mut response = self
             .agent
             .get(format!("{}/schemas/ids/{id}", self.address))
-            .call()
-            .map_err(|error| error.to_string())?;
+            .call()?;
         match response.status().as_u16() {
             200 => {}
             404 => return unknown(format!("schema {id} does not exist in the schema registry")),
-            status => return Err(format!("unexpected HTTP status {status}")),
+            status => return Err(format!("unexpected HTTP status {status}").into()),
         }
-        let text = response
-            .body_mut()
-            .read_to_string()
-            .map_err(|error| error.to_string())?;
+        let text = response.body_mut().read_to_string()?;
         let body: SchemaResponse =
-            sonic_rs::from_str(&text).map_err(|_| "unexpected response body".to_owned())?;
+            sonic_rs::from_str(&text).map_err(|_| "unexpected response body")?;
         match body.kind {
             Some(kind) if kind != "AVRO" => {
                 unknown(format!("schema {id} has type {kind}; expected AVRO"))

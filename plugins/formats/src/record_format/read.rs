@@ -6,6 +6,7 @@ use pest_derive::Parser;
 use pseidon_dsl::expr::{ExprKind, Path, PathStep};
 use pseidon_dsl::nearest;
 use pseidon_dsl::node::Text;
+use pseidon_plugin::Secret;
 
 use super::{
     AvroLayout, EventLayout, EventTime, EventUnit, FieldRange, JsonLayout, JsonTime, RecordLayout,
@@ -148,7 +149,7 @@ impl<'a> Settings<'a> {
         ))
     }
 
-    fn registry(&self) -> Result<Option<String>, String> {
+    fn registry(&self) -> Result<Option<Secret>, String> {
         match self.get("registry") {
             Some(address)
                 if !(address.starts_with("http://") || address.starts_with("https://")) =>
@@ -159,7 +160,7 @@ impl<'a> Settings<'a> {
                     crate::abbreviate(address)
                 ))
             }
-            address => Ok(address.map(|address| address.trim_end_matches('/').to_owned())),
+            address => Ok(address.map(|address| Secret::new(address.trim_end_matches('/')))),
         }
     }
 

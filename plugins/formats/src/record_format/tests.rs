@@ -145,10 +145,10 @@ fn fields_bytes_and_registry() {
         Ok(RecordLayout::AvroTxt(layout)) => layout.registry,
         other => panic!("{other:?}"),
     };
-    assert_eq!(registry("avro-txt:ts=0").as_deref(), None);
+    assert_eq!(registry("avro-txt:ts=0"), None);
     assert_eq!(
-        registry("avro-txt:ts=0;registry=http://r:8081/").as_deref(),
-        Some("http://r:8081")
+        registry("avro-txt:ts=0;registry=http://r:8081/"),
+        Some(Secret::new("http://r:8081"))
     );
 }
 
@@ -304,6 +304,13 @@ fn layouts_round_trip() {
         assert_eq!(layout.to_string(), expected);
         assert_eq!(parse(expected), Ok(layout));
     }
+}
+
+#[test]
+fn the_address_of_the_registry_is_not_printed() {
+    let layout = parse("avro-txt:ts=1;registry=http://u:hidden@r:1").unwrap();
+    let shown = format!("{layout:?}");
+    assert!(!shown.contains("hidden"), "{shown}");
 }
 
 fn odd_formats() -> impl Strategy<Value = String> {

@@ -30,7 +30,7 @@ impl Display for RecordLayout {
                 layout
                     .registry
                     .iter()
-                    .try_for_each(|address| write!(f, ";registry={address}"))
+                    .try_for_each(|address| write!(f, ";registry={}", address.expose()))
             }
         }
     }

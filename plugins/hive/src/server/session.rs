@@ -5,6 +5,7 @@ use std::io::{BufReader, BufWriter};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use pseidon_delivery::Reason;
 use thrift::Error;
 use thrift::protocol::{TBinaryInputProtocol, TBinaryOutputProtocol};
 use thrift::transport::{TFramedReadTransport, TFramedWriteTransport};
@@ -50,15 +51,15 @@ impl From<Error> for RequestError {
 pub(crate) fn columns(server: &Server, table: &TableName) -> Result<Vec<Column>, HiveError> {
     let name = format!("hiveserver2 {}", server.address);
     let stream = connection::connect(&server.address)
-        .map_err(|error| HiveError::Unreachable(format!("{name}: {error}")))?;
+        .map_err(|error| HiveError::Unreachable(Reason::caused_by(name.clone(), error)))?;
     query(server, stream, table).map_err(|error| match error {
         RequestError::Thrift(error) => connection::classify(&name, UNSUPPORTED, error),
         RequestError::Status { code, message } if UNKNOWN.contains(&code) => {
-            HiveError::Refused(format!("hive table {table} not found ({name}: {message})"))
+            HiveError::Refused(format!("hive table {table} not found ({name}: {message})").into())
         }
-        RequestError::Status { message, .. } => HiveError::Unreachable(format!(
-            "{name} cannot return the columns of {table}: {message}"
-        )),
+        RequestError::Status { message, .. } => HiveError::Unreachable(
+            format!("{name} cannot return the columns of {table}: {message}").into(),
+        ),
     })
 }
 

@@ -1,9 +1,11 @@
 //! Requests to the cluster about topics: creating and checking the positions topic, and reading the
 //! configuration of the sink's topic.
 
+use std::error::Error;
 use std::time::{Duration, Instant};
 
 use futures_executor::block_on;
+use pseidon_delivery::Reason;
 use pseidon_plugin::sink::SinkError;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
@@ -40,15 +42,16 @@ impl Cluster {
     pub(super) fn new(config: &ClientConfig) -> Result<Cluster, SinkError> {
         let admin = config
             .create()
-            .map_err(|error| SinkError::Fatal(error.to_string()))?;
+            .map_err(|error| SinkError::Fatal(Reason::of(error)))?;
         Ok(Cluster { admin })
     }
 
     /// Creates the positions topic unless it exists, and checks that the broker does not delete
     /// from it. Returns its number of partitions.
     pub(super) fn ensure_positions_topic(&self, topic: &str) -> Result<i32, SinkError> {
-        let transient = |reason: String| {
-            SinkError::Transient(format!("cannot create the topic {topic}: {reason}"))
+        let transient = |error: Box<dyn Error + Send + Sync>| {
+            let what = format!("cannot create the topic {topic}");
+            SinkError::Transient(Reason::caused_by(what, error))
         };
         // Where brokers create topics automatically, asking for the topic would create it without
         // this configuration, so it is created first.
@@ -57,23 +60,24 @@ impl Cluster {
             |new, (name, value)| new.set(name, value),
         );
         let created = block_on(self.admin.create_topics(&[new], &options()))
-            .map_err(|error| transient(error.to_string()))?;
+            .map_err(|error| transient(error.into()))?;
         match created.into_iter().next() {
             None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
             Some(Err((_, code))) if is_denied(code) => {
                 if self
                     .partitions_of(topic)
-                    .map_err(|error| transient(error.to_string()))?
+                    .map_err(|error| transient(error.into()))?
                     == 0
                 {
-                    return Err(SinkError::Fatal(format!(
-                        "the topic {topic} is missing and creating it is not allowed: {code}. \
-                         Create it with cleanup.policy=compact, or set :positions-topic to another \
-                         topic"
+                    let what =
+                        format!("the topic {topic} is missing and creating it is not allowed");
+                    return Err(SinkError::Fatal(Reason::caused_by(what, code).followed_by(
+                        ". Create it with cleanup.policy=compact, or set :positions-topic to \
+                         another topic",
                     )));
                 }
             }
-            Some(Err((_, code))) => return Err(transient(code.to_string())),
+            Some(Err((_, code))) => return Err(transient(code.into())),
         }
         let partitions = self.wait_for_topic(topic)?;
         self.check_positions_topic(topic)?;
@@ -95,13 +99,16 @@ impl Cluster {
         if has_policy(policy.as_deref(), "compact") && !has_policy(policy.as_deref(), "delete") {
             return Ok(());
         }
-        Err(SinkError::Fatal(format!(
-            "the positions topic {topic} has cleanup.policy={}, so that the broker deletes \
+        Err(SinkError::Fatal(
+            format!(
+                "the positions topic {topic} has cleanup.policy={}, so that the broker deletes \
              positions, and their records would be written again. Set it to compact: \
              kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config \
              cleanup.policy=compact; or set :positions-topic to another topic",
-            policy.unwrap_or_default()
-        )))
+                policy.unwrap_or_default()
+            )
+            .into(),
+        ))
     }
 
     /// The rules of a topic. The broker creates a missing topic if it is configured to.
@@ -116,10 +123,9 @@ impl Cluster {
 
     /// A topic's configuration; `None` if reading it is not allowed.
     fn configuration(&self, topic: &str) -> Result<Option<ConfigResource>, SinkError> {
-        let failed = |reason: String| {
-            SinkError::Transient(format!(
-                "cannot read the configuration of the topic {topic}: {reason}"
-            ))
+        let failed = |cause: Box<dyn Error + Send + Sync>| {
+            let what = format!("cannot read the configuration of the topic {topic}");
+            SinkError::Transient(Reason::caused_by(what, cause))
         };
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         loop {
@@ -132,10 +138,10 @@ impl Cluster {
                 Ok(Some(Err(code))) if is_denied(code) => return Ok(None),
                 // A topic that was just created is not known to every broker at once.
                 Ok(Some(Err(code))) if Instant::now() >= deadline => {
-                    return Err(failed(code.to_string()));
+                    return Err(failed(code.into()));
                 }
-                Ok(None) => return Err(failed("the response is empty".to_owned())),
-                Err(error) => return Err(failed(error.to_string())),
+                Ok(None) => return Err(failed("the response is empty".into())),
+                Err(error) => return Err(failed(error.into())),
                 Ok(Some(Err(_))) => std::thread::sleep(RETRY_PAUSE),
             }
         }
@@ -146,15 +152,14 @@ impl Cluster {
         loop {
             match self.partitions_of(topic) {
                 Ok(0) if Instant::now() >= deadline => {
-                    return Err(SinkError::Fatal(format!(
-                        "unknown topic `{topic}`: create it first"
-                    )));
+                    return Err(SinkError::Fatal(
+                        format!("unknown topic `{topic}`: create it first").into(),
+                    ));
                 }
                 Ok(partitions) if partitions > 0 => return Ok(partitions),
                 Err(error) if Instant::now() >= deadline => {
-                    return Err(SinkError::Transient(format!(
-                        "cannot look up the topic {topic}: {error}"
-                    )));
+                    let what = format!("cannot look up the topic {topic}");
+                    return Err(SinkError::Transient(Reason::caused_by(what, error)));
                 }
                 Ok(_) | Err(_) => std::thread::sleep(RETRY_PAUSE),
             }

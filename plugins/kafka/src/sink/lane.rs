@@ -49,7 +49,7 @@ impl ProducerRun {
             return Err(SinkError::Refused(
                 "the records of a refused batch were checked one by one; restarting with full \
                  batches"
-                    .to_owned(),
+                    .into(),
             ));
         }
         Ok(())
@@ -151,14 +151,15 @@ impl TransactionLane {
                 };
                 let (count, position, split, reason) =
                     (refusals.len(), first.position, &first.split, &first.reason);
-                return SinkError::Refused(format!(
+                let what = format!(
                     "the broker refuses the {named} at position {position} of {split} ({count} in \
                      total): {reason}"
-                ));
+                );
+                return SinkError::Refused(what.into());
             }
         }
         let sink_error = run.producer.sink_error(
-            &error,
+            error,
             open.map_or(Duration::ZERO, |open| open.age()),
             splits,
         );

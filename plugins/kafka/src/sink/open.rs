@@ -76,11 +76,12 @@ fn open_at(
     let partitions = cluster.ensure_positions_topic(&prepared.positions_topic)?;
     let rules = cluster.rules(&prepared.topic)?;
     if rules.needs_key && !prepared.plan.has_keys() {
-        return Err(SinkError::Fatal(format!(
+        let what = format!(
             "the topic {} is compacted and accepts only records with a key: set `:key`, such as \
              `:key \"id\"`",
             prepared.topic
-        )));
+        );
+        return Err(SinkError::Fatal(what.into()));
     }
     let producers = ProducerSettings {
         stage: stage.clone(),

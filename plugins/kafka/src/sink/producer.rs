@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::committer::CommitterError;
-use pseidon_delivery::{CommitError, SplitId};
+use pseidon_delivery::{CommitError, Reason, SplitId};
 use pseidon_plugin::Stop;
 use pseidon_plugin::sink::SinkError;
 use rdkafka::ClientConfig;
@@ -102,7 +102,7 @@ impl ProducerSettings {
             .map_or(self.timeout, |millis| Duration::from_millis(millis as u64));
         let producer: BaseProducer<DeliveryReports> = config
             .create_with_context(DeliveryReports::new(&self.stage))
-            .map_err(|error| SinkError::Fatal(error.to_string()))?;
+            .map_err(|error| SinkError::Fatal(Reason::of(error)))?;
         let producer = TransactionalProducer {
             producer,
             topic: self.topic.clone(),
@@ -118,19 +118,21 @@ impl ProducerSettings {
                 producer.producer.init_transactions(timeout)
             })
             .map_err(|error| {
-                let reason = format!(
-                    "cannot open transactions at {}: {error}",
-                    self.connection.brokers
-                );
+                let what = format!("cannot open transactions at {}", self.connection.brokers);
                 match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::InvalidTransactionTimeout) => SinkError::Fatal(format!(
-                        "the broker does not allow a transaction.timeout.ms of {} (its \
+                    Some(RDKafkaErrorCode::InvalidTransactionTimeout) => SinkError::Fatal(
+                        format!(
+                            "the broker does not allow a transaction.timeout.ms of {} (its \
                          transaction.max.timeout.ms is lower): lower the property in :properties, \
                          or :transaction {{:age …}}",
-                        timeout.as_millis()
-                    )),
-                    Some(code) if is_denied(code) => SinkError::Fatal(reason),
-                    _ => SinkError::Transient(reason),
+                            timeout.as_millis()
+                        )
+                        .into(),
+                    ),
+                    Some(code) if is_denied(code) => {
+                        SinkError::Fatal(Reason::caused_by(what, error))
+                    }
+                    _ => SinkError::Transient(Reason::caused_by(what, error)),
                 }
             })?;
         Ok(producer)
@@ -376,7 +378,7 @@ impl TransactionalProducer {
     /// restarts from what is committed, unless another instance owns the splits.
     pub(super) fn sink_error(
         &self,
-        error: &KafkaError,
+        error: KafkaError,
         open: Duration,
         splits: impl IntoIterator<Item = SplitId>,
     ) -> SinkError {
@@ -396,20 +398,28 @@ impl TransactionalProducer {
                     splits.into_iter().collect(),
                 )))
             }
-            Some(Fenced | ProducerFenced | InvalidProducerEpoch) => SinkError::Transient(format!(
-                "the broker has aborted a transaction that was open for {} ms: its \
+            Some(Fenced | ProducerFenced | InvalidProducerEpoch) => SinkError::Transient(
+                format!(
+                    "the broker has aborted a transaction that was open for {} ms: its \
                  transaction.timeout.ms is {}",
-                open.as_millis(),
-                self.timeout.as_millis()
-            )),
-            Some(UnknownTopic | UnknownTopicOrPartition) => SinkError::Transient(format!(
-                "the topic {} or its positions topic no longer exists: {error}",
-                self.topic
-            )),
-            Some(code) if is_denied(code) => {
-                SinkError::Fatal(format!("writing to kafka is not allowed: {error}"))
+                    open.as_millis(),
+                    self.timeout.as_millis()
+                )
+                .into(),
+            ),
+            Some(UnknownTopic | UnknownTopicOrPartition) => {
+                SinkError::Transient(Reason::caused_by(
+                    format!(
+                        "the topic {} or its positions topic no longer exists",
+                        self.topic
+                    ),
+                    error,
+                ))
             }
-            _ => SinkError::Transient(format!("the transaction failed: {error}")),
+            Some(code) if is_denied(code) => {
+                SinkError::Fatal(Reason::caused_by("writing to kafka is not allowed", error))
+            }
+            _ => SinkError::Transient(Reason::caused_by("the transaction failed", error)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::Reason;
 use pseidon_plugin::Stop;
 use pseidon_plugin::sink::SinkError;
 use rdkafka::types::RDKafkaErrorCode;
@@ -65,7 +66,7 @@ impl Scanner {
         let consumer = Consumer::new(&config, ClientLogs::new(stage)).map_err(SinkError::Fatal)?;
         let partitions = consumer
             .partitions_of(&topic, REQUEST_TIMEOUT)
-            .map_err(|error| failed(&topic, &error))?;
+            .map_err(|error| failed(&topic, error))?;
         Ok(Scanner {
             topic,
             consumer,
@@ -96,15 +97,18 @@ impl Scanner {
         }
         self.consumer
             .assign(&list)
-            .map_err(|error| failed(&self.topic, &error))?;
+            .map_err(|error| failed(&self.topic, error))?;
         let mut fetched = MessageBatch::with_capacity(FETCH_MESSAGES);
         let deadline = Instant::now() + TRANSACTION_TIMEOUT;
         while !reading.is_empty() {
             if self.stop.leaving_now() || Instant::now() >= deadline {
-                return Err(SinkError::Transient(format!(
-                    "cannot read {} to its end, probably because a transaction is open there",
-                    self.topic
-                )));
+                return Err(SinkError::Transient(
+                    format!(
+                        "cannot read {} to its end, probably because a transaction is open there",
+                        self.topic
+                    )
+                    .into(),
+                ));
             }
             self.consumer.fetch(&mut fetched, Duration::from_millis(50));
             for message in fetched.iter_from(0) {
@@ -164,6 +168,9 @@ impl Scanner {
     }
 }
 
-fn failed(topic: &str, error: &NativeError) -> SinkError {
-    SinkError::Transient(format!("cannot read positions from {topic}: {error}"))
+fn failed(topic: &str, error: NativeError) -> SinkError {
+    SinkError::Transient(Reason::caused_by(
+        format!("cannot read positions from {topic}"),
+        error,
+    ))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use pseidon_delivery::WithCauses;
 use rdkafka::ClientConfig;
 
 use super::cluster::Cluster;
@@ -65,7 +66,7 @@ impl SinkTopic {
                 Ok(rules) => cached.rules = Arc::new(rules),
                 Err(error) => {
                     tracing::debug!(
-                        topic = self.name, %error,
+                        topic = self.name, error = %WithCauses(&error),
                         "cannot refresh the topic's configuration"
                     )
                 }

@@ -1,5 +1,6 @@
 //! Classifies the consumer's errors by their effect on the run.
 
+use pseidon_delivery::Reason;
 use pseidon_plugin::source::{SourceError, Stopped};
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -22,12 +23,12 @@ impl From<Stopped> for ReadExit {
 
 impl ReadExit {
     /// An error that the user has to resolve.
-    pub(super) fn fatal(reason: impl Into<String>) -> ReadExit {
+    pub(super) fn fatal(reason: impl Into<Reason>) -> ReadExit {
         ReadExit::Failed(SourceError::Fatal(reason.into()))
     }
 
     /// An error that a retry may resolve.
-    pub(super) fn transient(reason: impl Into<String>) -> ReadExit {
+    pub(super) fn transient(reason: impl Into<Reason>) -> ReadExit {
         ReadExit::Failed(SourceError::Transient(reason.into()))
     }
 }
@@ -68,17 +69,20 @@ impl ErrorClass {
 }
 
 /// The error of a run that is denied access.
-pub(super) fn denied(brokers: &str, error: &NativeError) -> SourceError {
-    SourceError::Fatal(format!("{brokers} refused access: {error}"))
+pub(super) fn denied(brokers: &str, error: NativeError) -> SourceError {
+    SourceError::Fatal(Reason::caused_by(
+        format!("{brokers} refused access"),
+        error,
+    ))
 }
 
 /// The error of a run whose client gave up.
-pub(super) fn gave_up(error: &NativeError) -> ReadExit {
+pub(super) fn gave_up(error: NativeError) -> ReadExit {
     match error.code {
         RDKafkaErrorCode::FencedInstanceId => ReadExit::fatal(format!(
             "another member of the group has the same :instance-id; set a different one for each \
              instance ({error})"
         )),
-        _ => ReadExit::transient(format!("the kafka client cannot continue: {error}")),
+        _ => ReadExit::transient(Reason::caused_by("the kafka client cannot continue", error)),
     }
 }

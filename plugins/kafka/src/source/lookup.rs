@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, Reason};
 use pseidon_plugin::source::SourceError;
 
 use self::worker::LookupWorker;
@@ -108,7 +108,9 @@ impl Lookups {
         thread::Builder::new()
             .name("kafka-lookup".to_owned())
             .spawn(move || worker.run(&received, &received_retries, &reply))
-            .map_err(|error| ReadExit::transient(format!("cannot start a thread: {error}")))?;
+            .map_err(|error| {
+                ReadExit::transient(Reason::caused_by("cannot start a thread", error))
+            })?;
         Ok(Lookups {
             requests,
             retries,

@@ -134,9 +134,7 @@ impl Drop for Outlet {
 
 /// The error of a run whose consumer ended without reporting an outcome.
 pub(super) fn consumer_failed() -> SourceError {
-    SourceError::Transient(
-        "internal error: the shared consumer has ended; restarting it".to_owned(),
-    )
+    SourceError::Transient("internal error: the shared consumer has ended; restarting it".into())
 }
 
 /// Adds an item to those of its run.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use pseidon_delivery::Reason;
 use pseidon_plugin::source::{SourceError, SourceSetup};
 use rdkafka::Offset;
 
@@ -21,11 +22,12 @@ pub(super) fn sample(
     setup: &SourceSetup,
     count: usize,
 ) -> Result<Vec<Bytes>, SourceError> {
-    let failed = |reason: String| {
-        SourceError::Fatal(format!(
-            "cannot read sample records of {}: {reason}",
+    let failed = |cause: Reason| {
+        let what = format!(
+            "cannot read sample records of {}",
             source.topics.subscription().join(", ")
-        ))
+        );
+        SourceError::Fatal(Reason::caused_by(what, cause))
     };
     let mut config = source.config(setup);
     config
@@ -33,10 +35,10 @@ pub(super) fn sample(
         .set("auto.offset.reset", "earliest");
     let consumer = Consumer::new(&config, ClientLogs::new(&setup.stage)).map_err(failed)?;
     let partitions =
-        start::partitions(&consumer, &source.topics).map_err(|error| failed(error.to_string()))?;
+        start::partitions(&consumer, &source.topics).map_err(|error| failed(Reason::of(error)))?;
     let partitions: Vec<_> = partitions.into_iter().map(|found| found.at).collect();
     if partitions.is_empty() {
-        return Err(failed("the topic does not exist".to_owned()));
+        return Err(failed("the topic does not exist".into()));
     }
     let from = match source.start {
         StartOption::Earliest => Offset::Beginning,
@@ -46,7 +48,7 @@ pub(super) fn sample(
     };
     consumer
         .assign(&list_of(&partitions, |_| from))
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| failed(Reason::of(error)))?;
     let mut records = Vec::new();
     let mut fetched = MessageBatch::with_capacity(count.clamp(1, 1024));
     let mut deadline = Instant::now() + FIRST_RECORD_TIMEOUT;
@@ -69,7 +71,7 @@ pub(super) fn sample(
     }
     if records.is_empty() {
         return Err(failed(
-            "the topics have no records yet; set :schema to a map".to_owned(),
+            "the topics have no records yet; set :schema to a map".into(),
         ));
     }
     records.truncate(count);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, WithCauses};
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::budget::Budget;
 use pseidon_plugin::options::Options;
@@ -173,7 +173,7 @@ impl SharedWorker {
                 wait = MIN_BACKOFF;
             }
             tracing::warn!(
-                stage = self.setup.stage, %error,
+                stage = self.setup.stage, error = %WithCauses(&error),
                 "the shared consumer failed; restarting it in {wait:?}"
             );
             self.back_off(wait);
@@ -234,10 +234,11 @@ impl SharedWorker {
         match outcome.and_then(|()| reader.read_for_many(self.received.clone())) {
             Ok(()) | Err(ReadExit::Stopped) => Ok(()),
             Err(ReadExit::Failed(error)) => {
+                let (SourceError::Transient(reason) | SourceError::Fatal(reason)) = &error;
                 reader
                     .into_outlets()
                     .iter()
-                    .for_each(|outlet| outlet.fail(SourceError::Transient(error.to_string())));
+                    .for_each(|outlet| outlet.fail(SourceError::Transient(reason.clone())));
                 Err(error)
             }
         }

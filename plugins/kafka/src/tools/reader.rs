@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, Reason, SplitId};
 use pseidon_plugin::batch::{RecordMeta, WantedMetadata};
+use pseidon_plugin::options::kinds::Properties;
 use pseidon_plugin::{Batch, BatchBuilder, Split};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -39,7 +40,7 @@ pub struct ReaderSettings {
     /// The consumer group to join.
     pub group: Option<String>,
     /// Properties of librdkafka.
-    pub properties: Vec<(String, String)>,
+    pub properties: Properties,
     /// Which metadata of a record to return.
     pub wanted: WantedMetadata,
 }
@@ -72,7 +73,7 @@ struct PartitionProgress {
 
 impl TopicReader {
     /// Looks the topic up and starts reading. The error says why that is not possible.
-    pub fn open(settings: ReaderSettings) -> Result<TopicReader, String> {
+    pub fn open(settings: ReaderSettings) -> Result<TopicReader, Reason> {
         check_name(&settings.topic)?;
         let own = [
             ("group.id", settings.group.as_deref().unwrap_or(NO_GROUP)),
@@ -85,7 +86,7 @@ impl TopicReader {
             ("queued.max.messages.kbytes", "32768"),
         ];
         let consumer = Consumer::new(
-            &config(&settings.brokers, &own, &settings.properties),
+            &config(&settings.brokers, &own, &settings.properties.0),
             ClientLogs::new("consume"),
         )?;
         let mut reader = TopicReader {
@@ -106,19 +107,19 @@ impl TopicReader {
         if reader.settings.group.is_some() {
             let topic = std::slice::from_ref(&reader.settings.topic);
             reader.consumer.subscribe(topic).map_err(|error| {
-                format!("cannot subscribe to {}: {error}", reader.settings.topic)
+                Reason::caused_by(
+                    format!("cannot subscribe to {}", reader.settings.topic),
+                    error,
+                )
             })?;
         } else {
             let list = reader.add(partitions, &[])?;
-            reader
-                .consumer
-                .assign(&list)
-                .map_err(|error| error.to_string())?;
+            reader.consumer.assign(&list).map_err(Reason::of)?;
         }
         Ok(reader)
     }
 
-    fn find_partitions(&self) -> Result<Vec<TopicPartition>, String> {
+    fn find_partitions(&self) -> Result<Vec<TopicPartition>, Reason> {
         let ReaderSettings {
             brokers,
             topic,
@@ -130,7 +131,7 @@ impl TopicReader {
             .partitions_of(topic, REQUEST_TIMEOUT)
             .map_err(|error| match error.code {
                 RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition => {
-                    format!("unknown topic `{topic}` at {brokers}")
+                    format!("unknown topic `{topic}` at {brokers}").into()
                 }
                 _ => unreachable(brokers, error),
             })?;
@@ -143,14 +144,14 @@ impl TopicReader {
             .filter(|at| at.partition == *partition)
             .collect();
         if found.is_empty() {
-            return Err(format!(
-                "{topic} has no partition {partition}; it has {count}, numbered from 0"
-            ));
+            let what =
+                format!("{topic} has no partition {partition}; it has {count}, numbered from 0");
+            return Err(what.into());
         }
         Ok(found)
     }
 
-    fn watermarks(&self, at: &TopicPartition) -> Result<(Position, Position), String> {
+    fn watermarks(&self, at: &TopicPartition) -> Result<(Position, Position), Reason> {
         let known = self
             .consumer
             .watermarks(at, REQUEST_TIMEOUT)
@@ -167,7 +168,7 @@ impl TopicReader {
         &mut self,
         partitions: Vec<TopicPartition>,
         committed: &[Option<Position>],
-    ) -> Result<TopicPartitionList, String> {
+    ) -> Result<TopicPartitionList, Reason> {
         let mut list = TopicPartitionList::new();
         for (number, at) in partitions.into_iter().enumerate() {
             let known = committed.get(number).copied().flatten();
@@ -177,7 +178,7 @@ impl TopicReader {
             };
             let offset = Offset::Offset(i64::try_from(next).unwrap_or(i64::MAX));
             list.add_partition_offset(&at.topic, at.partition, offset)
-                .map_err(|error| error.to_string())?;
+                .map_err(Reason::of)?;
             let id = SplitId::from(format!("{}/{}", at.topic, at.partition));
             let split = Arc::new(Split {
                 id,
@@ -196,7 +197,7 @@ impl TopicReader {
     }
 
     /// The first offset to read if the group has none.
-    fn first(&self, at: &TopicPartition) -> Result<Position, String> {
+    fn first(&self, at: &TopicPartition) -> Result<Position, Reason> {
         let (low, high) = self.watermarks(at)?;
         match self.settings.begin {
             StartPosition::Earliest => Ok(low),
@@ -205,7 +206,7 @@ impl TopicReader {
             StartPosition::Time(millis) => {
                 let mut list = TopicPartitionList::new();
                 list.add_partition_offset(&at.topic, at.partition, Offset::Offset(millis))
-                    .map_err(|error| error.to_string())?;
+                    .map_err(Reason::of)?;
                 self.consumer
                     .offsets_for_times(&mut list, REQUEST_TIMEOUT)
                     .map_err(|error| unreachable(&self.settings.brokers, error))?;
@@ -216,7 +217,7 @@ impl TopicReader {
 
     /// The waiting records, at most `limit`, in the order of arrival; each batch is of one
     /// partition. Waits up to `timeout` if there are none. The error says why no more will come.
-    pub fn read(&mut self, limit: usize, timeout: Duration) -> Result<Vec<Batch>, String> {
+    pub fn read(&mut self, limit: usize, timeout: Duration) -> Result<Vec<Batch>, Reason> {
         let room = limit.clamp(1, FETCH_MESSAGES);
         if room != self.room {
             self.fetched = MessageBatch::with_capacity(room);
@@ -229,7 +230,7 @@ impl TopicReader {
         self.batches()
     }
 
-    fn batches(&mut self) -> Result<Vec<Batch>, String> {
+    fn batches(&mut self) -> Result<Vec<Batch>, Reason> {
         let TopicReader {
             settings,
             fetched,
@@ -283,7 +284,7 @@ impl TopicReader {
         Ok(batches)
     }
 
-    fn serve_events(&mut self) -> Result<(), String> {
+    fn serve_events(&mut self) -> Result<(), Reason> {
         for event in self.consumer.events() {
             match event {
                 Event::Assigned(partitions) => {
@@ -296,9 +297,7 @@ impl TopicReader {
                         .map(|offset| Position::try_from(offset.offset).ok())
                         .collect();
                     let list = self.add(partitions, &committed)?;
-                    self.consumer
-                        .assign_more(&list)
-                        .map_err(|error| error.to_string())?;
+                    self.consumer.assign_more(&list).map_err(Reason::of)?;
                 }
                 Event::Revoked(partitions) => {
                     if !self.consumer.assignment_is_lost() {
@@ -308,7 +307,7 @@ impl TopicReader {
                         .retain(|reading| !partitions.contains(&reading.at));
                     self.consumer
                         .unassign(&list_of(&partitions, |_| Offset::Invalid))
-                        .map_err(|error| error.to_string())?;
+                        .map_err(Reason::of)?;
                 }
                 Event::RebalanceFailed(error) => {
                     self.partitions.clear();
@@ -339,7 +338,7 @@ impl TopicReader {
 
     /// Commits the offsets of everything returned so far to the group and waits for the result.
     /// Does nothing without a group.
-    pub fn commit(&mut self) -> Result<(), String> {
+    pub fn commit(&mut self) -> Result<(), Reason> {
         if self.settings.group.is_none() {
             return Ok(());
         }
@@ -357,11 +356,11 @@ impl TopicReader {
         for (at, next) in &uncommitted {
             let offset = Offset::Offset(i64::try_from(*next).unwrap_or(i64::MAX));
             list.add_partition_offset(&at.topic, at.partition, offset)
-                .map_err(|error| error.to_string())?;
+                .map_err(Reason::of)?;
         }
         self.consumer
             .commit(&list, Some(REQUEST_TIMEOUT))
-            .map_err(|error| format!("cannot commit the group's offsets: {error}"))?;
+            .map_err(|error| Reason::caused_by("cannot commit the group's offsets", error))?;
         for reading in &mut self.partitions {
             reading.committed = reading.next;
         }
@@ -402,23 +401,24 @@ fn stop_or_warn(
     settings: &ReaderSettings,
     logs: &ClientLogs,
     error: &NativeError,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     use RDKafkaErrorCode::{
         Authentication, AutoOffsetReset, ClusterAuthorizationFailed, Fatal,
         GroupAuthorizationFailed, OffsetOutOfRange, SaslAuthenticationFailed,
         TopicAuthorizationFailed, UnsupportedSASLMechanism,
     };
+    let failed = |what: String| Err(Reason::caused_by(what, error.clone()));
     match error.code {
-        AutoOffsetReset | OffsetOutOfRange => Err(format!(
-            "the records to read next are no longer available: {error}"
-        )),
+        AutoOffsetReset | OffsetOutOfRange => {
+            failed("the records to read next are no longer available".into())
+        }
         Authentication
         | ClusterAuthorizationFailed
         | GroupAuthorizationFailed
         | SaslAuthenticationFailed
         | TopicAuthorizationFailed
-        | UnsupportedSASLMechanism => Err(format!("{} refused access: {error}", settings.brokers)),
-        Fatal => Err(format!("the kafka client cannot continue: {error}")),
+        | UnsupportedSASLMechanism => failed(format!("{} refused access", settings.brokers)),
+        Fatal => failed("the kafka client cannot continue".into()),
         code => {
             logs.warn(&format!("{code:?}"), &error.text);
             Ok(())

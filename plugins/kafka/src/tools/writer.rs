@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use pseidon_delivery::Reason;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
@@ -111,7 +112,7 @@ impl TopicWriter {
         topic: &str,
         properties: &[(String, String)],
         deliveries: Arc<Deliveries>,
-    ) -> Result<TopicWriter, String> {
+    ) -> Result<TopicWriter, Reason> {
         check_name(topic)?;
         let settings = [
             ("acks", "all"),
@@ -127,7 +128,7 @@ impl TopicWriter {
         };
         let producer: BaseProducer<WriterCallbacks> = config(brokers, &settings, properties)
             .create_with_context(reports)
-            .map_err(|error| error.to_string())?;
+            .map_err(Reason::of)?;
         let writer = TopicWriter {
             producer,
             topic: topic.to_owned(),
@@ -137,7 +138,7 @@ impl TopicWriter {
     }
 
     /// Asking for a topic creates it if the brokers allow that, which takes them a moment.
-    fn wait_for_topic(&self, brokers: &str) -> Result<(), String> {
+    fn wait_for_topic(&self, brokers: &str) -> Result<(), Reason> {
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         loop {
             let metadata = self
@@ -154,10 +155,11 @@ impl TopicWriter {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(format!(
+                let what = format!(
                     "unknown topic `{}` at {brokers}, and the brokers did not create it",
                     self.topic
-                ));
+                );
+                return Err(what.into());
             }
             std::thread::sleep(TOPIC_RETRY);
         }
@@ -165,7 +167,7 @@ impl TopicWriter {
 
     /// Queues a record; one without a value is a tombstone. Waits while the queue is full. Returns
     /// `false` if a record of any writer failed before this one could be queued.
-    pub fn send(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<bool, String> {
+    pub fn send(&self, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<bool, KafkaError> {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic);
         record.key = key;
         record.payload = value;
@@ -179,7 +181,7 @@ impl TopicWriter {
                     }
                     record = back;
                 }
-                Err((error, _)) => return Err(error.to_string()),
+                Err((error, _)) => return Err(error),
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use pseidon_delivery::WithCauses;
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::source::SourceError;
 use rdkafka::Offset;
@@ -32,6 +33,7 @@ fn state_that_is_missing_although_the_group_has_offsets_is_an_error() {
     let Err(SourceError::Fatal(reason)) = run(&options, &pipeline, &Arc::default()).wait() else {
         panic!("it continued")
     };
+    let reason = WithCauses(&reason).to_string();
     for part in [
         ":on-missing-state",
         &format!("{topic}/0"),
@@ -76,6 +78,7 @@ fn a_state_that_is_older_than_the_groups_offsets_is_an_error() {
         else {
             panic!("it continued")
         };
+        let reason = WithCauses(&reason).to_string();
         for part in [
             "older copy",
             ":on-missing-state",
@@ -161,6 +164,7 @@ fn a_topic_that_is_shorter_than_what_was_read_is_an_error() {
         let Err(SourceError::Fatal(reason)) = outcome else {
             panic!("{more}: it continued: {outcome:?}")
         };
+        let reason = WithCauses(&reason).to_string();
         assert!(
             reason.contains("ends at offset 100")
                 && reason.contains("offset 500")
@@ -207,6 +211,7 @@ fn a_topic_that_was_created_again_is_an_error() {
         let Err(SourceError::Fatal(reason)) = outcome else {
             panic!("{more}: it continued: {outcome:?}")
         };
+        let reason = WithCauses(&reason).to_string();
         assert!(
             reason.contains("deleted and created again") && reason.contains(&format!("{topic}/0")),
             "{reason}"
@@ -233,6 +238,7 @@ fn a_topic_that_is_created_again_while_it_is_read_is_an_error() {
     let Err(SourceError::Fatal(reason)) = outcome else {
         panic!("it continued: {outcome:?}")
     };
+    let reason = WithCauses(&reason).to_string();
     assert!(reason.contains("deleted and created again"), "{reason}");
 }
 
@@ -250,6 +256,7 @@ fn deleted_records_stop_the_run_unless_a_gap_is_accepted() {
     let Err(SourceError::Fatal(reason)) = run(&options, &pipeline, &stored()).wait() else {
         panic!("it continued")
     };
+    let reason = WithCauses(&reason).to_string();
     for part in [":on-gap", &format!("{topic}/0"), "offset 10", "60 to 99"] {
         assert!(reason.contains(part), "{reason}");
     }
@@ -263,6 +270,7 @@ fn deleted_records_stop_the_run_unless_a_gap_is_accepted() {
     let Err(SourceError::Fatal(reason)) = run(&options, &unique("p"), &stored()).wait() else {
         panic!("it continued")
     };
+    let reason = WithCauses(&reason).to_string();
     assert!(
         reason.contains("no record (the next one will have offset 100)"),
         "{reason}"

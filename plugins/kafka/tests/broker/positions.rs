@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pseidon_delivery::WithCauses;
 use pseidon_delivery::committer::CommitterError;
 use pseidon_plugin::sink::SinkError;
 use rdkafka::Message;
@@ -25,6 +26,7 @@ fn a_topic_that_does_not_keep_positions_is_refused() {
         match pipeline.try_instance_of(&*pipeline.prepare("", &unchanged_input())) {
             Ok(_) => assert!(is_right, "{policy} was accepted"),
             Err(SinkError::Fatal(reason)) => {
+                let reason = WithCauses(&reason).to_string();
                 assert!(
                     !is_right
                         && reason.contains("cleanup.policy=compact")

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pseidon_delivery::WithCauses;
 use pseidon_plugin::batch::{RecordMeta, WantedMetadata};
 use pseidon_plugin::sink::{PreparedSink, SinkError};
 use pseidon_plugin::{BadRow, BatchBuilder, Rows, Split};
@@ -114,6 +115,7 @@ fn a_compacted_topic_needs_a_key() {
     let Err(SinkError::Fatal(reason)) = open("") else {
         panic!("the sink opened without a key")
     };
+    let reason = WithCauses(&reason).to_string();
     assert!(reason.contains("set `:key`"), "{reason}");
     let mut instance = open(r#":key "user""#).unwrap_or_else(|error| panic!("{error}"));
     instance.take(&at);
@@ -157,6 +159,7 @@ fn records_that_only_the_broker_refuses_are_bad_in_the_next_attempt() {
     let Err(SinkError::Refused(reason)) = instance.flush() else {
         panic!("it was committed")
     };
+    let reason = WithCauses(&reason).to_string();
     assert!(
         reason.contains("2 in total") && reason.contains("position 1"),
         "{reason}"

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
+use pseidon_delivery::WithCauses;
 use pseidon_dsl::{NodeKind, Span, edn};
 use pseidon_kafka::source::shared::{SharedConsumer, SharedOptions, SharedSettings};
 use pseidon_plugin::Budget;
@@ -138,6 +139,7 @@ fn a_run_that_cannot_commit_delays_a_rebalance_for_a_limited_time() {
     let Err(SourceError::Transient(reason)) = outcome else {
         panic!("it continued: {outcome:?}")
     };
+    let reason = WithCauses(&reason).to_string();
     assert!(reason.contains("not committed"), "{reason}");
     eventually("partitions are handed over", || {
         stuck_store.lock().taken.len() + store.lock().taken.len() > 8
@@ -187,6 +189,7 @@ fn a_consumer_that_dies_is_an_error_for_every_run() {
     let Err(SourceError::Transient(reason)) = outcome else {
         panic!("it continued: {outcome:?}")
     };
+    let reason = WithCauses(&reason).to_string();
     assert!(reason.contains("internal error"), "{reason}");
 }
 

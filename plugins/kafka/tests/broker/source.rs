@@ -9,7 +9,7 @@ use crate::engine::{EngineState, Run, setup, source};
 use crate::support::{self, eventually, options, unique};
 use crate::topics::{create_topic, grow_topic, new_topic};
 use parking_lot::Mutex;
-use pseidon_delivery::SplitId;
+use pseidon_delivery::{SplitId, WithCauses};
 use pseidon_kafka::KafkaSourcePlugin;
 use pseidon_kafka::source::KafkaSourceOptions;
 use pseidon_plugin::batch::WantedMetadata;
@@ -360,6 +360,7 @@ fn a_second_member_with_the_same_static_name_ends_the_first() {
     let Err(SourceError::Fatal(reason)) = first.wait() else {
         panic!("it continued")
     };
+    let reason = WithCauses(&reason).to_string();
     assert!(reason.contains(":instance-id"), "{reason}");
     eventually("the second has the partition", || {
         second_seen.lock().begun.len() == 1
@@ -389,7 +390,8 @@ fn a_sample_needs_no_group() {
     assert_eq!(group_offsets(&pipeline, &topic, 1), [Offset::Invalid]);
     let missing =
         source(":topics \"no.such.topic\"").sample(&setup(&pipeline, WantedMetadata::default()), 1);
-    assert!(missing.unwrap_err().to_string().contains("does not exist"));
+    let error = WithCauses(&missing.unwrap_err()).to_string();
+    assert!(error.contains("does not exist"), "{error}");
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::WithCauses;
 use pseidon_kafka::tools::{Deliveries, ReaderSettings, StartPosition, TopicReader, TopicWriter};
 use pseidon_plugin::batch::WantedMetadata;
+use pseidon_plugin::options::kinds::Properties;
 use rdkafka::Offset;
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, Producer};
@@ -20,7 +22,7 @@ fn settings(topic: &str) -> ReaderSettings {
         partition: None,
         begin: StartPosition::Earliest,
         group: None,
-        properties: Vec::new(),
+        properties: Properties::default(),
         wanted: WantedMetadata::default(),
     }
 }
@@ -130,9 +132,8 @@ fn opening_fails_with_the_reason() {
     let topic = new_topic("there", 2);
     let open = |topic: &str, property: (&str, &str)| {
         let properties = [(property.0.to_owned(), property.1.to_owned())];
-        TopicWriter::open(&brokers(), topic, &properties, Arc::default())
-            .err()
-            .unwrap()
+        let refused = TopicWriter::open(&brokers(), topic, &properties, Arc::default());
+        WithCauses(&refused.err().unwrap()).to_string()
     };
     assert!(open("a b", ("linger.ms", "1")).contains("invalid topic name"));
     assert!(open(&topic, ("no.such", "1")).contains("no.such"));
@@ -160,7 +161,7 @@ fn opening_fails_with_the_reason() {
         ),
         (
             ReaderSettings {
-                properties: vec![("no.such".to_owned(), "1".to_owned())],
+                properties: Properties(vec![("no.such".to_owned(), "1".to_owned())]),
                 ..settings(&topic)
             },
             "no.such",
@@ -169,6 +170,7 @@ fn opening_fails_with_the_reason() {
         let reason = TopicReader::open(settings.clone())
             .err()
             .unwrap_or_else(|| panic!("{settings:?} can be opened"));
+        let reason = WithCauses(&reason).to_string();
         assert!(reason.contains(expected), "{settings:?}: {reason}");
     }
 }

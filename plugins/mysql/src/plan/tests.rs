@@ -27,6 +27,15 @@ fn variables(columns: &[(&str, Option<&str>)], names: &[&str]) -> Vec<String> {
 }
 
 #[test]
+fn debug_output_hides_the_password() {
+    let plan = row(&[("hive_password", Some("secret"))]).plan().unwrap();
+    assert_eq!(plan.variables["hive_password"], "secret");
+    let shown = format!("{plan:?}");
+    assert!(shown.contains("hive_password"), "{shown}");
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
+#[test]
 fn output_formats_set_codec_and_compression() {
     for (output, of_txt, of_json) in [
         (None, ["txt", "gzip"], ["json", "gzip"]),

@@ -8,7 +8,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
-use pseidon_delivery::{CommitError, Committer, LaneCommit, StagedEntry, StateStore, StoreError};
+use pseidon_delivery::{
+    CommitError, Committer, LaneCommit, StagedEntry, StateStore, StoreError, WithCauses,
+};
 use pseidon_redis::RedisStore;
 
 use super::server::Server;
@@ -91,7 +93,10 @@ fn a_committer_waits_for_the_server_and_continues() {
     // The server loses everything, which none should.
     server.cli(&["flushall"]);
     match commit(20, 30) {
-        Err(CommitterError::Fatal(reason)) => assert!(reason.contains("lost data"), "{reason}"),
+        Err(CommitterError::Fatal(reason)) => {
+            let reason = WithCauses(&reason).to_string();
+            assert!(reason.contains("lost data"), "{reason}")
+        }
         other => panic!("{other:?}"),
     }
     assert!(store.records(&sink()).unwrap().is_empty());

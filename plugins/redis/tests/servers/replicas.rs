@@ -6,7 +6,8 @@ use std::thread;
 
 use pseidon_delivery::committer::{Positions, SplitToBegin};
 use pseidon_delivery::{
-    CommitError, CommitRecord, Committer, SplitId, StateStore, StoreError, StoredPlan, conformance,
+    CommitError, CommitRecord, Committer, SplitId, StateStore, StoreError, StoredPlan, WithCauses,
+    conformance,
 };
 use pseidon_redis::RedisStore;
 
@@ -182,6 +183,7 @@ fn no_step_is_done_before_a_replica_has_it() {
                 let store = pair.connect();
                 scope.spawn(move || match step(&store) {
                     Err(StoreError::Unavailable(reason)) => {
+                        let reason = WithCauses(&reason).to_string();
                         assert!(reason.contains("wait-replicas"), "{reason}")
                     }
                     other => panic!("{attempt} {name}: {other:?}"),
@@ -392,6 +394,7 @@ fn the_store_waits_for_disks_if_the_server_can() {
     pair.replica.cli(&["config", "set", "appendonly", "no"]);
     match pair.connect().set_note("n", "v") {
         Err(StoreError::Unavailable(reason)) if can => {
+            let reason = WithCauses(&reason).to_string();
             assert!(reason.contains("needs appendonly yes"), "{reason}")
         }
         other => assert!(other.is_ok() && !can, "{other:?}"),

@@ -2,7 +2,7 @@
 
 use pseidon_delivery::{
     Claimant, Commit, CommitRecord, SinkId, SplitCommit, SplitId, StagedEntry, StateStore,
-    StoreError,
+    StoreError, WithCauses,
 };
 use pseidon_redis::RedisStore;
 
@@ -47,7 +47,7 @@ pub(super) fn only_record(store: &RedisStore) -> CommitRecord {
 
 pub(super) fn failed<T>(outcome: Result<T, StoreError>) -> String {
     match outcome {
-        Err(StoreError::Failed(reason)) => reason,
+        Err(StoreError::Failed(reason)) => WithCauses(&reason).to_string(),
         Err(other) => panic!("expected a permanent error, got: {other}"),
         Ok(_) => panic!("expected an error"),
     }
@@ -55,7 +55,7 @@ pub(super) fn failed<T>(outcome: Result<T, StoreError>) -> String {
 
 pub(super) fn unavailable<T>(outcome: Result<T, StoreError>) -> String {
     match outcome {
-        Err(StoreError::Unavailable(reason)) => reason,
+        Err(StoreError::Unavailable(reason)) => WithCauses(&reason).to_string(),
         Err(other) => panic!("expected a transient error, got: {other}"),
         Ok(_) => panic!("expected an error"),
     }

@@ -113,7 +113,7 @@ fn positions(engine: &Engine) -> Vec<Position> {
 /// The source for lines of this format.
 fn stdin(format: &str) -> Stdin {
     let format = SpannedValue {
-        value: format.to_owned(),
+        value: format.into(),
         span: Span::default(),
     };
     Stdin::new(format, None)
@@ -345,16 +345,16 @@ fn lines_are_contiguous_in_memory() {
 fn options_decide_format_and_schema() {
     let facts = prepare("").unwrap().facts();
     assert_eq!(
-        (facts.format.as_str(), facts.schema, facts.finite),
+        (facts.format.name(), facts.schema, facts.finite),
         ("json", None, true)
     );
-    assert!(facts.not_rereadable.is_some());
+    assert_ne!(facts.reread, Reread::Exact);
     assert_eq!(
         prepare("{:format \"txt:sep=pipe\"}")
             .unwrap()
             .facts()
             .format,
-        "txt:sep=pipe"
+        "txt:sep=pipe".into()
     );
 
     let errors = prepare("{:schema :infer}").err().unwrap();

@@ -7,7 +7,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, Reason};
 use pseidon_dsl::expr::Expr;
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_expr::Scope;
@@ -36,7 +36,7 @@ pub(super) enum GenerateError {
     /// The records together are too large; fewer may be possible.
     TooMany,
     /// The reason applies to all records.
-    All(String),
+    All(Reason),
 }
 
 /// A record that could not be generated.
@@ -118,11 +118,12 @@ impl RecordGenerator {
         numbers: Vec<u64>,
         next: Position,
     ) -> Result<GeneratedBatch, GenerateError> {
-        let all = |error: &dyn std::fmt::Display| GenerateError::All(error.to_string());
         let (numbers, columns, mut failed) = self.columns(numbers)?;
         let rows = rows_of(split, numbers, columns, next);
         let bad = self.encoder.check(&rows);
-        let rows_left = rows.without(&bad).map_err(|error| all(&error))?;
+        let rows_left = rows
+            .without(&bad)
+            .map_err(|error| GenerateError::All(Reason::of(error)))?;
         failed.extend(bad.into_iter().map(|BadRow { row, reason }| FailedRecord {
             number: rows.position(row as usize),
             reason,
@@ -131,7 +132,7 @@ impl RecordGenerator {
         let mut lines = Vec::new();
         self.encoder
             .write_lines(&rows_left, &mut lines)
-            .map_err(|error| all(&error))?;
+            .map_err(|error| GenerateError::All(Reason::of(error)))?;
         if u32::try_from(lines.len()).is_err() {
             return Err(GenerateError::TooMany);
         }
@@ -171,7 +172,7 @@ impl RecordGenerator {
         let columns = self.evaluate(&numbers).map_err(|error| {
             match error.is_too_many && numbers.len() > 1 {
                 true => GenerateError::TooMany,
-                false => GenerateError::All(error.reason),
+                false => GenerateError::All(error.reason.into()),
             }
         })?;
         Ok((numbers, columns, failed))

@@ -166,13 +166,13 @@ fn facts_describe_the_records() {
         ]
     );
     assert_eq!(
-        (facts.format.as_str(), facts.finite, facts.not_rereadable),
-        ("json", true, None)
+        (facts.format.name(), facts.finite, facts.reread),
+        ("json", true, Reread::Exact)
     );
 
     let facts = prepare("{:record {:at \"now()\"}}").unwrap().facts();
     assert!(!facts.finite);
-    assert!(facts.not_rereadable.is_some());
+    assert_ne!(facts.reread, Reread::Exact);
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn records_that_cannot_be_generated_stop_the_run_or_are_skipped() {
     let options = "{:record {:id \"n\" :part \"100 / (n % 3)\"} :count 6}";
     let error = run_from(options, &[], &setup(), |_| false).unwrap_err();
     assert!(
-        matches!(&error, SourceError::Fatal(reason) if reason.starts_with("cannot generate record 0: cannot evaluate `part`: ")),
+        matches!(&error, SourceError::Fatal(reason) if reason.to_string().starts_with("cannot generate record 0: cannot evaluate `part`: ")),
         "{error}"
     );
 
@@ -319,12 +319,12 @@ fn errors_point_at_their_cause() {
         ("{:record {:a \"n\"} :rate 0}", "invalid rate", "0"),
         (
             "{:record {:a \"n\"} :splits 0}",
-            "invalid number of splits",
+            "`:splits` is out of range",
             "0",
         ),
         (
             "{:record {:a \"n\"} :splits 99999}",
-            "invalid number of splits",
+            "`:splits` is out of range",
             "99999",
         ),
         (
@@ -346,14 +346,13 @@ fn errors_point_at_their_cause() {
             [(message, underlined.to_owned())]
         );
     }
-    // All errors are reported at once.
-    assert_eq!(
-        prepare("{:record {:a \"x\" :b \"@key\"} :rate -1 :splits 0}")
-            .err()
-            .unwrap()
-            .len(),
-        4
-    );
+    // All errors are reported at once: first those of single values, then the others.
+    for (options, count) in [
+        ("{:record {:a \"x\"} :seed -1 :splits 0}", 2),
+        ("{:record {:a \"x\" :b \"@key\"} :rate -1}", 3),
+    ] {
+        assert_eq!(prepare(options).err().unwrap().len(), count, "{options}");
+    }
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn a_failure_is_reported_before_its_consequences_are_visible() {
                     return Ok(());
                 }
                 assert!(!panics, "injected panic");
-                Err(SinkError::Transient("injected".to_owned()))
+                Err(SinkError::Transient("injected".into()))
             });
             let well = Script::new(|_| Ok(()));
             let writers = Writers::start(2).expect("threads");

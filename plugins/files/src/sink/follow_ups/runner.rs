@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
+use pseidon_delivery::{Reason, WithCauses};
 use pseidon_plugin::threads::wait_until;
 
 use super::queue::{Job, JobStep, QueueKind};
@@ -29,7 +30,10 @@ impl JobRunner {
             if is_any_done {
                 // After the writers' last step nothing else removes these files from the store.
                 if let Err(error) = self.sink.committer.commit_idle() {
-                    tracing::debug!(%error, "cannot remove done files from the state store yet");
+                    tracing::debug!(
+                        error = %WithCauses(&error),
+                        "cannot remove done files from the state store yet"
+                    );
                 }
             }
             if self.try_exit(kind) {
@@ -43,12 +47,12 @@ impl JobRunner {
     fn run_job(
         &self,
         mut job: Job,
-        attempt: impl FnOnce(&Job) -> Result<Option<JobStep>, String>,
+        attempt: impl FnOnce(&Job) -> Result<Option<JobStep>, Reason>,
     ) -> bool {
         let attempt = catch_unwind(AssertUnwindSafe(|| attempt(&job)));
-        match attempt
-            .unwrap_or_else(|panic| Err(format!("internal error: {}", panic_message(&*panic))))
-        {
+        match attempt.unwrap_or_else(|panic| {
+            Err(format!("internal error: {}", panic_message(&*panic)).into())
+        }) {
             Ok(Some(step)) => {
                 self.gauge(&job.step).dec();
                 self.gauge(&step).inc();
@@ -148,9 +152,10 @@ impl JobRunner {
     }
 
     /// Schedules another attempt after a failure.
-    fn retry_later(&self, mut job: Job, reason: &str) {
+    fn retry_later(&self, mut job: Job, reason: &Reason) {
         if job.failures.is_multiple_of(FAILURES_PER_WARNING) && !self.is_over() {
             let (sink, file) = (self.sink.committer.sink(), &job.moving.visible);
+            let reason = WithCauses(reason).to_string();
             tracing::warn!(%sink, file, reason, "a committed file is not done; retrying");
         }
         let wait = FIRST_WAIT

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pseidon_delivery::failpoint;
+use pseidon_delivery::{Reason, failpoint};
 use serde_json::json;
 
 use super::super::file_system::sync_dirs;
@@ -20,7 +20,7 @@ const IN_BROKEN_FILE: &str = "in_broken_file";
 impl JobRunner {
     /// Does the next step of a job. Returns the step after it, or `None` if the job is done. An
     /// error is a message without a final period.
-    pub(super) fn attempt(&self, job: &Job) -> Result<Option<JobStep>, String> {
+    pub(super) fn attempt(&self, job: &Job) -> Result<Option<JobStep>, Reason> {
         match &job.step {
             JobStep::Publish => publish(job),
             JobStep::Relocate(follow_up) => self.relocate(job, follow_up),
@@ -28,9 +28,11 @@ impl JobRunner {
         }
     }
 
-    fn relocate(&self, job: &Job, follow_up: &FollowUp) -> Result<Option<JobStep>, String> {
-        let place = relocate(&job.id, &job.moving, follow_up, &|| self.is_over())
-            .map_err(|error| format!("cannot move {}: {error}", job.moving.shown()))?;
+    fn relocate(&self, job: &Job, follow_up: &FollowUp) -> Result<Option<JobStep>, Reason> {
+        let place =
+            relocate(&job.id, &job.moving, follow_up, &|| self.is_over()).map_err(|error| {
+                Reason::caused_by(format!("cannot move {}", job.moving.shown()), error)
+            })?;
         failpoint::reach("moved");
         match place {
             Relocation::Broken(path, reason) => {
@@ -60,7 +62,7 @@ impl JobRunner {
         job: &Job,
         follow_up: &FollowUp,
         path: &Path,
-    ) -> Result<Option<JobStep>, String> {
+    ) -> Result<Option<JobStep>, Reason> {
         let Some(hook) = &self.sink.hook else {
             return Ok(None);
         };
@@ -79,24 +81,26 @@ impl JobRunner {
     }
 }
 
-fn publish(job: &Job) -> Result<Option<JobStep>, String> {
+fn publish(job: &Job) -> Result<Option<JobStep>, Reason> {
     let mut changed: BTreeSet<PathBuf> = job.moving.dirs().collect();
-    let cannot = |error: io::Error| format!("cannot publish {}: {error}", job.moving.shown());
+    let cannot = |error: io::Error| {
+        Reason::caused_by(format!("cannot publish {}", job.moving.shown()), error)
+    };
     if let PublishOutcome::NotHere(obstacle) = job.moving.apply(&mut changed).map_err(cannot)? {
-        return Err(format!(
-            "cannot publish {}: {}",
-            job.moving.shown(),
-            job.moving.explain(&obstacle)
-        ));
+        let (file, reason) = (job.moving.shown(), job.moving.explain(&obstacle));
+        return Err(format!("cannot publish {file}: {reason}").into());
     }
     sync_dirs(&changed).map_err(cannot)?;
     Ok(job.moving.follow_up.clone().map(JobStep::Relocate))
 }
 
 /// Removes the note of a file whose steps are all done.
-fn clean_up(job: &Job, follow_up: &FollowUp) -> Result<Option<JobStep>, String> {
+fn clean_up(job: &Job, follow_up: &FollowUp) -> Result<Option<JobStep>, Reason> {
     let cleared = remove_note(&job.id, &job.moving, follow_up);
-    cleared
-        .map(|()| None)
-        .map_err(|error| format!("cannot clean up beside {}: {error}", job.moving.shown()))
+    cleared.map(|()| None).map_err(|error| {
+        Reason::caused_by(
+            format!("cannot clean up beside {}", job.moving.shown()),
+            error,
+        )
+    })
 }

@@ -76,12 +76,12 @@ impl Staging {
         for (base, sink) in sinks {
             let entries = match fs::read_dir(base.join(sink)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other.map_err(|error| map_error(base, &error))?,
+                other => other.map_err(|error| map_error(base, error))?,
             };
             for entry in entries {
-                let dir = entry.map_err(|error| map_error(base, &error))?.path();
+                let dir = entry.map_err(|error| map_error(base, error))?.path();
                 let folder =
-                    DeadFolder::claim(dir, &self.host).map_err(|error| map_error(base, &error))?;
+                    DeadFolder::claim(dir, &self.host).map_err(|error| map_error(base, error))?;
                 dead.extend(folder.map(|folder| (base, sink, folder)));
             }
         }

@@ -71,6 +71,7 @@ fn a_missing_directory_with_committed_files_is_not_created() {
     let SinkError::Fatal(message) = &error else {
         panic!("{error}")
     };
+    let message = message.to_string();
     assert!(
         message.contains("does not exist") && message.contains("mkdir -p"),
         "{message}"

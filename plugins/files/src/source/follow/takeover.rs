@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, Reason, SplitId};
 use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceError, SplitStart, Stopped};
 
@@ -155,7 +155,7 @@ impl Follower<'_> {
             {
                 match candidate
                     .check_before(position, mark.as_ref())
-                    .map_err(|error| cannot_read(&candidate.path, &error))?
+                    .map_err(|error| cannot_read(&candidate.path, error))?
                 {
                     ContentCheck::AsRead(tail) => NextStep::Follow(StartPoint::After(tail)),
                     ContentCheck::Rewritten => NextStep::End(position),
@@ -251,6 +251,9 @@ impl Follower<'_> {
     }
 }
 
-fn cannot_read(path: &Path, error: &io::Error) -> SourceError {
-    SourceError::Transient(format!("cannot read {}: {error}", path.display()))
+fn cannot_read(path: &Path, error: io::Error) -> SourceError {
+    SourceError::Transient(Reason::caused_by(
+        format!("cannot read {}", path.display()),
+        error,
+    ))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, Reason};
 use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceError, SplitStart};
 
@@ -345,7 +345,7 @@ impl TrackedFile {
                 Ok(ReadResult::Nothing)
             }
         });
-        outcome.or_else(|error| self.handle_error(&error))
+        outcome.or_else(|error| self.handle_error(error))
     }
 
     /// Opens the file. Returns whether it could be opened: by now its path may name another file.
@@ -428,18 +428,21 @@ impl TrackedFile {
 
     /// Handles a read error. A compressed file that ends early may still be incomplete and is
     /// retried.
-    fn handle_error(&mut self, error: &ReadError) -> Result<ReadResult, SourceError> {
+    fn handle_error(&mut self, error: ReadError) -> Result<ReadResult, SourceError> {
         let incomplete =
-            matches!(error, ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof);
+            matches!(&error, ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof);
         if incomplete && self.compression != Compression::None {
             self.read_size = self.opened_size;
             self.close();
             return Ok(ReadResult::Nothing);
         }
-        let message = format!("cannot read {}: {error}", self.path.display());
-        match error {
-            ReadError::Io(error) if is_transient(error) => Err(SourceError::Transient(message)),
-            _ => Err(SourceError::Fatal(message)),
-        }
+        let may_pass = matches!(&error, ReadError::Io(error) if is_transient(error));
+        let what = format!("cannot read {}", self.path.display());
+        let reason = Reason::caused_by(what, error.into_cause());
+        Err(if may_pass {
+            SourceError::Transient(reason)
+        } else {
+            SourceError::Fatal(reason)
+        })
     }
 }

@@ -1,52 +1,53 @@
 //! The errors of files that cannot be read. They fail the run after the other files are read.
 
+use std::error::Error;
+
 use parking_lot::Mutex;
+use pseidon_delivery::Reason;
 use pseidon_plugin::source::SourceError;
 
 use super::super::read_error::{ReadError, describe, is_transient};
 
 /// The errors by file, each with whether it is transient.
 #[derive(Default)]
-pub(super) struct Failures(Mutex<Vec<(bool, String)>>);
+pub(super) struct Failures(Mutex<Vec<(bool, Reason)>>);
 
 impl Failures {
     pub(super) fn is_empty(&self) -> bool {
         self.0.lock().is_empty()
     }
 
-    pub(super) fn add(&self, display_path: &str, error: &ReadError) {
-        let is_transient = match error {
+    pub(super) fn add(&self, display_path: &str, error: ReadError) {
+        let is_transient = match &error {
             ReadError::TooLong { .. } => false,
             ReadError::Io(error) => is_transient(error),
         };
-        self.0.lock().push((
-            is_transient,
-            format!("cannot read {display_path}: {}", describe(error)),
-        ));
+        let reason = describe(format!("cannot read {display_path}"), error);
+        self.0.lock().push((is_transient, reason));
     }
 
-    pub(super) fn add_message(&self, display_path: &str, reason: String) {
-        self.0
-            .lock()
-            .push((false, format!("cannot read {display_path}: {reason}")));
+    pub(super) fn add_unusable(&self, display_path: &str, cause: Box<dyn Error + Send + Sync>) {
+        let reason = Reason::caused_by(format!("cannot read {display_path}"), cause);
+        self.0.lock().push((false, reason));
     }
 
     pub(super) fn outcome(self) -> Result<(), SourceError> {
         let failures = self.0.into_inner();
+        let count = failures.len();
         let Some((is_transient, first)) = failures
-            .iter()
+            .into_iter()
             .min_by_key(|(is_transient, _)| *is_transient)
         else {
             return Ok(());
         };
-        let more = match failures.len() {
-            1 => String::new(),
-            all => format!(" (and {} more files cannot be read)", all - 1),
+        let reason = match count {
+            1 => first,
+            all => first.followed_by(format!(" (and {} more files cannot be read)", all - 1)),
         };
-        Err(if *is_transient {
-            SourceError::Transient(format!("{first}{more}"))
+        Err(if is_transient {
+            SourceError::Transient(reason)
         } else {
-            SourceError::Fatal(format!("{first}{more}"))
+            SourceError::Fatal(reason)
         })
     }
 }

@@ -1,5 +1,6 @@
 //! A file as it was found, and what is left to do with it.
 
+use std::error::Error;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -100,14 +101,17 @@ pub(super) fn find(
         }))
     };
     look().unwrap_or_else(|error| {
-        failures.add(display_path, &ReadError::Io(error));
+        failures.add(display_path, ReadError::Io(error));
         None
     })
 }
 
 /// Decides what is left to do with a file, given its entry in the store. An error says why the file
 /// cannot be read.
-pub(super) fn remaining(file: &FoundFile, known: Option<Progress>) -> Result<Remaining, String> {
+pub(super) fn remaining(
+    file: &FoundFile,
+    known: Option<Progress>,
+) -> Result<Remaining, Box<dyn Error + Send + Sync>> {
     match known {
         None => Ok(Remaining::Read(0)),
         Some(Progress::Rewritten) => Ok(Remaining::Closed),
@@ -119,15 +123,16 @@ pub(super) fn remaining(file: &FoundFile, known: Option<Progress>) -> Result<Rem
         ),
         Some(Progress::UpTo { position, .. }) if file.compressed => Ok(Remaining::Read(position)),
         Some(Progress::UpTo { position, mark }) => {
-            let size = file.size_now().map_err(|error| error.to_string())?;
+            let size = file.size_now()?;
             if position > size {
-                return Err(format!(
+                let reason = format!(
                     "it has {size} bytes, but {position} were read of it before: it was truncated; \
                      write new records to a new file"
-                ));
+                );
+                return Err(reason.into());
             }
             let is_as_read = mark.map_or(Ok(true), |mark| file.has(&mark));
-            match is_as_read.map_err(|error| error.to_string())? {
+            match is_as_read? {
                 false => Ok(Remaining::Rewritten(position)),
                 true if position == size => Ok(Remaining::Nothing),
                 true => Ok(Remaining::Read(position)),

@@ -186,7 +186,7 @@ impl FileQueue<'_> {
                     self.unclaimed.push_front(next(file));
                 }
                 Err(reason) => {
-                    self.failures.add_message(&file.display_path, reason);
+                    self.failures.add_unusable(&file.display_path, reason);
                     to_release.push(split);
                 }
             }

@@ -27,7 +27,7 @@ pub(super) fn read_files(
     for job in jobs {
         match read_file(config, handle, &job) {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => failures.add(&job.split.topic, &error),
+            Ok(Err(error)) => failures.add(&job.split.topic, error),
             Err(Stopped) => return,
         }
         if ended.send(job.split).is_err() {

@@ -35,7 +35,7 @@ fn the_default_format_depends_on_the_names() {
     ] {
         assert_eq!(
             FilesSource.prepare(&options(text)).unwrap().facts().format,
-            expected,
+            expected.into(),
             "{text}"
         );
     }

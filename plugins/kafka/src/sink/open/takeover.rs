@@ -83,10 +83,9 @@ impl PositionSearch<'_> {
                 return Ok(());
             };
             let position = positions::parse(value).map_err(|reason| {
-                SinkError::Fatal(format!(
-                    "the position of {split} in {} is invalid: {reason}",
-                    self.sink.run.sink.positions_topic
-                ))
+                let topic = &self.sink.run.sink.positions_topic;
+                let what = format!("the position of {split} in {topic} is invalid: {reason}");
+                SinkError::Fatal(what.into())
             })?;
             // A later value replaces an earlier one.
             newer.insert(*split, position);

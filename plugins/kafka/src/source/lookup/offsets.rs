@@ -29,7 +29,7 @@ impl LookupWorker {
         let brokers = self.source.connection.brokers.clone();
         let failed = |wanted: Vec<PartitionQuery>, error: &NativeError| -> Vec<_> {
             let refused = |error: &NativeError| match ErrorClass::of(error.code) {
-                ErrorClass::Denied => LookupError::Fatal(denied(&brokers, error)),
+                ErrorClass::Denied => LookupError::Fatal(denied(&brokers, error.clone())),
                 _ => LookupError::Retryable(error.clone()),
             };
             wanted
@@ -108,7 +108,7 @@ impl LookupWorker {
             Ok(PartitionOffsets {
                 committed: committed.as_ref().map(|committed| committed[index].clone()),
                 external: match external.get(&one.at.topic) {
-                    Some(Err(error)) => return Err(LookupError::Fatal(same_error(error))),
+                    Some(Err(error)) => return Err(LookupError::Fatal(error.clone())),
                     Some(Ok(offsets)) => offsets.get(&one.at.partition).copied(),
                     None => None,
                 },
@@ -244,13 +244,5 @@ impl LookupWorker {
                 .and_then(|raw| Position::try_from(raw).ok()))
         };
         Ok(list.elements().iter().map(offset).collect())
-    }
-}
-
-/// A copy of the error for another partition.
-fn same_error(error: &SourceError) -> SourceError {
-    match error {
-        SourceError::Transient(reason) => SourceError::Transient(reason.clone()),
-        SourceError::Fatal(reason) => SourceError::Fatal(reason.clone()),
     }
 }

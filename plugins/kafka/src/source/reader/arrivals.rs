@@ -13,6 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use pseidon_delivery::Reason;
 use pseidon_plugin::batch::Split;
 use pseidon_plugin::source::{Pending, Resumption};
 use rdkafka::Offset;
@@ -165,9 +166,9 @@ impl Reader<'_> {
             );
         }
         let none = list_of(&[], |_| Offset::Invalid);
-        self.consumer
-            .assign_more(&none)
-            .map_err(|error| ReadExit::transient(format!("cannot answer the group: {error}")))?;
+        self.consumer.assign_more(&none).map_err(|error| {
+            ReadExit::transient(Reason::caused_by("cannot answer the group", error))
+        })?;
         self.take_over(partitions)
     }
 

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pseidon_delivery::SplitId;
+use pseidon_delivery::{Reason, SplitId};
 use pseidon_plugin::batch::Split;
 use pseidon_plugin::source::{Pending, SourceError};
 use rdkafka::Offset;
@@ -259,9 +259,9 @@ impl Reader<'_> {
 
     fn unassign_now(&self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
         let list = list_of(partitions, |_| Offset::Invalid);
-        self.consumer
-            .unassign(&list)
-            .map_err(|error| ReadExit::transient(format!("cannot unassign partitions: {error}")))
+        self.consumer.unassign(&list).map_err(|error| {
+            ReadExit::transient(Reason::caused_by("cannot unassign partitions", error))
+        })
     }
 
     /// Has what was read of the partitions committed. All runs do so at the same time.
@@ -391,7 +391,7 @@ impl Reader<'_> {
             at.topic, at.partition
         );
         let topic = at.topic.clone();
-        let error = SourceError::Transient(reason);
+        let error = SourceError::Transient(reason.into());
         if matches!(self.outlets.outlet_of(&topic), Some(outlet) if Arc::ptr_eq(outlet, &leaving.outlet))
         {
             self.fail(&topic, error)

@@ -1,6 +1,6 @@
 //! Errors of single partitions and of the client.
 
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, Reason};
 use pseidon_plugin::source::SourceError;
 use rdkafka::Offset;
 use rdkafka::types::RDKafkaErrorCode;
@@ -18,10 +18,10 @@ impl Reader<'_> {
         match ErrorClass::of(error.code) {
             // A login that succeeded before may succeed again.
             ErrorClass::Denied if !self.membership.joined => {
-                Err(ReadExit::Failed(denied(brokers, error)))
+                Err(ReadExit::Failed(denied(brokers, error.clone())))
             }
             ErrorClass::GaveUp => Err(gave_up(
-                &self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
+                self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
             )),
             _ => {
                 self.unreachable |= error.code == RDKafkaErrorCode::AllBrokersDown;
@@ -63,11 +63,12 @@ impl Reader<'_> {
                 self.lookups.request(LookupRequest::Gap(at));
                 Ok(())
             }
-            ErrorClass::Denied => {
-                self.fail(&at.topic, denied(&self.source.connection.brokers, error))
-            }
+            ErrorClass::Denied => self.fail(
+                &at.topic,
+                denied(&self.source.connection.brokers, error.clone()),
+            ),
             ErrorClass::GaveUp => Err(gave_up(
-                &self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
+                self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
             )),
             ErrorClass::Passing if error.code == RDKafkaErrorCode::InconsistentGroupProtocol => {
                 let group = &self.group;
@@ -136,7 +137,7 @@ impl Reader<'_> {
                 "offset {wanted} of {name} was deleted: the broker has {left}. To skip the missing \
                  records, set :on-gap :continue"
             );
-            return self.fail(&at.topic, SourceError::Fatal(reason));
+            return self.fail(&at.topic, SourceError::Fatal(reason.into()));
         }
         let missing = first.saturating_sub(wanted);
         tracing::warn!(
@@ -162,10 +163,11 @@ impl Reader<'_> {
         self.unassign(&names)?;
         let list = list_of(&names, |_| Offset::Offset(offset));
         let failed = |error| {
-            ReadExit::transient(format!(
-                "cannot read {}/{} from offset {offset}: {error}",
+            let what = format!(
+                "cannot read {}/{} from offset {offset}",
                 at.topic, at.partition
-            ))
+            );
+            ReadExit::transient(Reason::caused_by(what, error))
         };
         self.consumer.assign_more(&list).map_err(failed)
     }

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::Reason;
+
 use super::super::failure::{ErrorClass, ReadExit, denied};
 use super::super::lookup::LookupRequest;
 use super::super::start::StartOption;
@@ -67,10 +69,8 @@ impl Reader<'_> {
             self.consumer.subscribe(topics)
         };
         subscribed.map_err(|error| {
-            ReadExit::fatal(format!(
-                "cannot subscribe to {}: {error}",
-                topics.join(", ")
-            ))
+            let what = format!("cannot subscribe to {}", topics.join(", "));
+            ReadExit::fatal(Reason::caused_by(what, error))
         })
     }
 
@@ -89,7 +89,7 @@ impl Reader<'_> {
                 self.subscribe_now(names)
             }
             Err(error) if ErrorClass::of(error.code) == ErrorClass::Denied => Err(
-                ReadExit::Failed(denied(&self.source.connection.brokers, &error)),
+                ReadExit::Failed(denied(&self.source.connection.brokers, error)),
             ),
             Err(error) => {
                 self.logs.warn(

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::Reason;
 use rdkafka::Offset;
 
 use super::super::failure::ReadExit;
@@ -60,7 +61,7 @@ impl Reader<'_> {
         let list = list_of(partitions, |_| Offset::Invalid);
         self.consumer
             .resume(&list)
-            .map_err(|error| ReadExit::transient(format!("cannot resume reading: {error}")))
+            .map_err(|error| ReadExit::transient(Reason::caused_by("cannot resume reading", error)))
     }
 
     pub(super) fn pause(&self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
@@ -70,7 +71,7 @@ impl Reader<'_> {
         let list = list_of(partitions, |_| Offset::Invalid);
         self.consumer
             .pause(&list)
-            .map_err(|error| ReadExit::transient(format!("cannot pause reading: {error}")))
+            .map_err(|error| ReadExit::transient(Reason::caused_by("cannot pause reading", error)))
     }
 
     /// Pauses and resumes the partitions of single runs of a shared consumer.

@@ -240,6 +240,6 @@ impl Reader<'_> {
             "topic `{topic}` has not existed for {MISSING_TOPIC_TIMEOUT:?}, and a run with :until \
              :latest waits no longer: create it, or correct :topics"
         );
-        self.fail(&topic, SourceError::Fatal(reason))
+        self.fail(&topic, SourceError::Fatal(reason.into()))
     }
 }

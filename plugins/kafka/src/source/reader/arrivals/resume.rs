@@ -46,12 +46,13 @@ impl Reader<'_> {
                 .and_then(|committed| Position::try_from(committed.offset).ok());
             return match by_group {
                 Some(offset) if self.source.on_missing_state == OnMissingState::Stop => {
-                    Err(SourceError::Fatal(format!(
+                    let what = format!(
                         "the state does not have {name}, but the group {group} has read it up to \
                          offset {offset}: the state may have been lost. Restore it, or set \
                          :on-missing-state :group to resume at the group's offsets, or \
                          :on-missing-state :start to begin at :start"
-                    )))
+                    );
+                    Err(SourceError::Fatal(what.into()))
                 }
                 by_group => Ok(by_group.unwrap_or(offsets.start)),
             };
@@ -73,15 +74,18 @@ impl Reader<'_> {
                 );
                 Ok(written)
             }
-            Some(written) => Err(SourceError::Fatal(format!(
-                "the state is older than what was delivered: it resumes {name} at offset {known}, \
-                 but offset {written} was committed from it before (to the group {group}). It was \
-                 restored from an older copy, or has lost data, and {} records would be delivered \
-                 twice. Restore the newest state, or set :on-missing-state :group to resume at the \
-                 group's offsets, or :on-missing-state :start to resume at the position in the \
-                 state",
-                written - known
-            ))),
+            Some(written) => {
+                let what = format!(
+                    "the state is older than what was delivered: it resumes {name} at offset \
+                     {known}, but offset {written} was committed from it before (to the group \
+                     {group}). It was restored from an older copy, or has lost data, and {} records \
+                     would be delivered twice. Restore the newest state, or set :on-missing-state \
+                     :group to resume at the group's offsets, or :on-missing-state :start to resume \
+                     at the position in the state",
+                    written - known
+                );
+                Err(SourceError::Fatal(what.into()))
+            }
         }
     }
 }

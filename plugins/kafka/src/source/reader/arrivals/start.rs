@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, Reason};
 use rdkafka::Offset;
 
 use super::super::{Reader, raw};
@@ -27,9 +27,9 @@ impl Reader<'_> {
         let list = list_of(starts.keys().copied(), |at| {
             Offset::Offset(starts.get(at).map_or(0, |next| raw(*next)))
         });
-        self.consumer
-            .assign_more(&list)
-            .map_err(|error| ReadExit::transient(format!("cannot read partitions: {error}")))?;
+        self.consumer.assign_more(&list).map_err(|error| {
+            ReadExit::transient(Reason::caused_by("cannot read partitions", error))
+        })?;
         // librdkafka remembers that a partition was paused, even if it was unassigned since.
         let (resting, reading): (Vec<_>, Vec<_>) = ready
             .iter()

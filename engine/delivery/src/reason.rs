@@ -1,0 +1,186 @@
+//! Why something failed, with the errors that caused it.
+//!
+//! A cause is part of the chain of [`Error::source`] and not of a message, so that a caller finds
+//! the error of a library by its type, and nothing is printed twice. [`WithCauses`] prints a whole
+//! chain; logs, pages and exit messages do so.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+/// A message, and the error that caused what it says, if another error did. Displays the message
+/// alone.
+#[derive(Clone, Debug)]
+pub struct Reason {
+    what: Cow<'static, str>,
+    cause: Option<Cause>,
+}
+
+type Cause = Arc<dyn Error + Send + Sync>;
+
+impl Reason {
+    /// A message that no other error caused.
+    pub fn new(what: impl Into<Cow<'static, str>>) -> Reason {
+        Reason {
+            what: what.into(),
+            cause: None,
+        }
+    }
+
+    /// A message about what `error` has caused. It does not contain the text of `error`.
+    pub fn caused_by(
+        what: impl Into<Cow<'static, str>>,
+        error: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Reason {
+        Reason {
+            what: what.into(),
+            cause: Some(Arc::from(error.into())),
+        }
+    }
+
+    /// The message of `error` alone, where there is nothing to add. The error is in the chain too,
+    /// so that it is found by its type; [`WithCauses`] does not repeat it.
+    pub fn of(error: impl Into<Box<dyn Error + Send + Sync>>) -> Reason {
+        let error = error.into();
+        Reason::caused_by(error.to_string(), error)
+    }
+
+    /// Adds text that is printed after the causes, such as what to do. It begins with its
+    /// punctuation.
+    pub fn followed_by(self, text: impl Into<Cow<'static, str>>) -> Reason {
+        let (what, text) = (self.what, text.into());
+        match self.cause {
+            Some(cause) => Reason::caused_by(what, Remark { text, cause }),
+            None => Reason::new(what + text),
+        }
+    }
+}
+
+impl From<String> for Reason {
+    fn from(what: String) -> Reason {
+        Reason::new(what)
+    }
+}
+
+impl From<&'static str> for Reason {
+    fn from(what: &'static str) -> Reason {
+        Reason::new(what)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl Error for Reason {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let cause: &(dyn Error + 'static) = self.cause.as_deref()?;
+        Some(cause)
+    }
+}
+
+/// A link between a message and its cause: text that belongs after the causes.
+#[derive(Debug)]
+struct Remark {
+    text: Cow<'static, str>,
+    cause: Cause,
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text.trim_start_matches(['.', ';', ',', ' ']))
+    }
+}
+
+impl Error for Remark {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let cause: &(dyn Error + 'static) = &*self.cause;
+        Some(cause)
+    }
+}
+
+/// Displays an error with all its causes, outermost first: `a: b: c`.
+///
+/// Many libraries print a cause in the message as well; it is not repeated.
+pub struct WithCauses<'a>(pub &'a (dyn Error + 'static));
+
+impl fmt::Display for WithCauses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.0.to_string();
+        let mut remarks = Vec::new();
+        let mut next = self.0.source();
+        while let Some(cause) = next {
+            next = cause.source();
+            if let Some(remark) = cause.downcast_ref::<Remark>() {
+                remarks.push(&*remark.text);
+                continue;
+            }
+            let message = cause.to_string();
+            if !text.contains(&message) {
+                text.push_str(": ");
+                text.push_str(&message);
+            }
+        }
+        text.extend(remarks.into_iter().rev());
+        f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn full() -> io::Error {
+        io::Error::from_raw_os_error(28)
+    }
+
+    fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+        std::iter::successors(Some(error), |&error| error.source())
+            .find_map(|error| error.downcast_ref())
+    }
+
+    #[test]
+    fn a_cause_is_in_the_chain_and_not_in_the_message() {
+        let reason = Reason::caused_by("sink `out`", Reason::caused_by("cannot open a", full()));
+        assert_eq!(reason.to_string(), "sink `out`");
+        assert_eq!(
+            WithCauses(&reason).to_string(),
+            "sink `out`: cannot open a: No space left on device (os error 28)"
+        );
+        let found = io_error(&reason).map(io::Error::kind);
+        assert_eq!(found, Some(io::ErrorKind::StorageFull));
+    }
+
+    #[test]
+    fn text_that_follows_a_cause_is_printed_after_all_causes() {
+        let inner = Reason::caused_by("cannot read b", full()).followed_by(". Restore it");
+        let reason = Reason::caused_by("cannot open a", inner).followed_by("; stopping");
+        assert_eq!(
+            WithCauses(&reason).to_string(),
+            "cannot open a: cannot read b: No space left on device (os error 28). Restore it; \
+             stopping"
+        );
+        assert!(io_error(&reason).is_some());
+        let alone = Reason::new("lost data").followed_by(". Restore it");
+        assert_eq!(alone.to_string(), "lost data. Restore it");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("I/O error `{0}`")]
+    struct LibraryError(#[source] io::Error);
+
+    #[test]
+    fn a_cause_that_a_library_prints_as_well_is_not_repeated() {
+        let reason = Reason::caused_by("cannot commit", LibraryError(full()));
+        assert_eq!(
+            WithCauses(&reason).to_string(),
+            "cannot commit: I/O error `No space left on device (os error 28)`"
+        );
+        assert!(io_error(&reason).is_some());
+    }
+}

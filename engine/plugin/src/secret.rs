@@ -1,0 +1,110 @@
+//! Secrets: values that are never printed, and the part of a URL that is masked.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::options::{Argument, OptionValue, ParseResult};
+use crate::spec::OptionKind;
+
+/// What is printed instead of a secret.
+pub const MASK: &str = "…";
+
+/// A string that is a secret or may contain one: a password, a private key, a token, the URL of a
+/// server with a login. `{:?}` prints [`MASK`], and there is no `Display`.
+///
+/// As an option, it is any string. It does not identify a stage: after a crash, a run may be
+/// finished with another password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps the string secret.
+    pub fn new(secret: impl Into<String>) -> Secret {
+        Secret(secret.into())
+    }
+
+    /// The string, to use it, not to print it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+impl OptionValue for Secret {
+    const KIND: OptionKind = OptionKind::String;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<Secret> {
+        argument.scalar().map(Secret)
+    }
+}
+
+/// Masks the part before the `@` of each `scheme://user:password@host` in a string, unless it is
+/// exactly one `${…}`.
+pub fn without_users(text: &str) -> Cow<'_, str> {
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("://").map(|at| at + 3) {
+        let (before, after) = rest.split_at(start);
+        shown.push_str(before);
+        let end = after
+            .find(|c: char| {
+                c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>')
+            })
+            .unwrap_or(after.len());
+        // In a list such as `thrift://a,thrift://b`, the next scheme is not part of this authority.
+        let is_scheme = after[..end].ends_with(':') && after[end..].starts_with("//");
+        let (authority, after) = after.split_at(if is_scheme { end - 1 } else { end });
+        match authority.rsplit_once('@') {
+            Some((user, host)) if !is_placeholder(user) => shown.extend([MASK, "@", host]),
+            _ => shown.push_str(authority),
+        }
+        rest = after;
+    }
+    if shown.is_empty() {
+        text.into()
+    } else {
+        (shown + rest).into()
+    }
+}
+
+/// Whether a string is exactly one `${…}`.
+pub fn is_placeholder(text: &str) -> bool {
+    text.strip_prefix("${")
+        .and_then(|rest| rest.strip_suffix('}'))
+        .is_some_and(|inner| !inner.contains(['{', '}']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_printed() {
+        let secret = Secret::new("hidden");
+        assert_eq!(secret.expose(), "hidden");
+        assert_eq!(format!("{:?}", Some(&secret)), "Some(…)");
+        assert!(!format!("{secret:#?}").contains("hidden"));
+    }
+
+    #[test]
+    fn the_user_of_a_url_is_masked() {
+        for (url, expected) in [
+            ("http://host:8081", "http://host:8081"),
+            ("http://u:hidden@host/x", "http://…@host/x"),
+            ("http://:hid@den@host", "http://…@host"),
+            ("http://${env:USER}@host", "http://${env:USER}@host"),
+            (
+                "thrift://u:hidden@a:1,thrift://u:hidden@b:2",
+                "thrift://…@a:1,thrift://…@b:2",
+            ),
+            ("json", "json"),
+        ] {
+            assert_eq!(without_users(url), expected);
+        }
+    }
+}
