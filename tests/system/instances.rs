@@ -122,25 +122,10 @@ fn a_version_that_is_killed_is_finished_before_the_next_one() {
     let mut command = site.command("new.edn");
     command.arg("--previous");
     let mut previous = site.start(command);
-    wait_until("the old version has its partitions", 60, || {
-        previous.log().contains("partitions assigned")
-    });
-    // Files that the killed run had committed were made visible before that.
-    let committed = || {
+    expect_progress_of_all_partitions(&previous, || {
         let visible = files(&site.path("out"));
         records_of_partitions(visible.iter().filter(|file| !is_new(file)))
-    };
-    let before = committed();
-    wait_until(
-        "the old version commits records of each partition",
-        60,
-        || {
-            committed()
-                .iter()
-                .zip(before)
-                .all(|(now, before)| *now > before)
-        },
-    );
+    });
     previous.stop(40);
     let mut new = site.run("new.edn");
     let fed = background.finish().fed();
@@ -148,6 +133,22 @@ fn a_version_that_is_killed_is_finished_before_the_next_one() {
     new.stop(40);
     watcher.finish();
     check(&site.path("out"), &fed);
+}
+
+/// Waits until an instance that is the only one has committed records of each partition. `committed`
+/// counts the visible records of each.
+fn expect_progress_of_all_partitions(instance: &Pseidon, committed: impl Fn() -> [usize; 4]) {
+    wait_until("the instance has its partitions", 60, || {
+        instance.log().contains("partitions assigned")
+    });
+    // What a killed run had committed was made visible before that.
+    let before = committed();
+    wait_until("it commits records of each partition", 60, || {
+        committed()
+            .iter()
+            .zip(before)
+            .all(|(now, before)| *now > before)
+    });
 }
 
 /// How many records of each of the four partitions the files contain.
