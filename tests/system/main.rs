@@ -53,6 +53,7 @@ mod old_offsets;
 mod outages;
 mod registry_logs;
 mod restarts;
+mod resumed_files;
 mod secure;
 mod service;
 mod shared_files;

@@ -5,6 +5,7 @@
 //! is copied.
 
 mod block;
+mod record_start;
 
 use std::io;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use pseidon_delivery::Position;
 
 pub(super) use self::block::Block;
+pub(super) use self::record_start::record_start;
 use super::compression::Stream;
 use super::progress::Tail;
 use super::read_error::ReadError;

@@ -188,6 +188,11 @@ pub(super) struct Mark {
 }
 
 impl Mark {
+    /// The position.
+    pub(super) fn upto(&self) -> Position {
+        self.upto
+    }
+
     /// The mark as a string; see [`Mark::from_text`].
     pub(super) fn to_resume(&self) -> ResumeToken {
         format!("mark {} {} {}", self.upto, self.len, self.digest).into()

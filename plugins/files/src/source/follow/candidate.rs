@@ -12,6 +12,7 @@ use pseidon_plugin::Split;
 
 use super::super::compression::{Compression, Stream};
 use super::super::identity::{FileKey, Head};
+use super::super::lines::record_start;
 use super::super::progress::{Mark, Tail};
 use super::tracked::{StartPoint, Stat, TrackedFile};
 use super::{Follower, LastLook};
@@ -118,10 +119,28 @@ impl Candidate {
         let is_as_read =
             position <= self.size && mark.map_or(Ok(true), |mark| mark.is_in(&file))?;
         if is_as_read {
-            Tail::of(&file, position).map(ContentCheck::AsRead)
+            let start = record_start(file.try_clone()?, self.compression, position, mark)?;
+            Tail::of(&file, start).map(ContentCheck::AsRead)
         } else {
             Ok(ContentCheck::Rewritten)
         }
+    }
+
+    /// Where reading of a compressed file resumes from a position in the store; `None` if the file
+    /// no longer exists under its path.
+    pub(super) fn record_start(
+        &self,
+        position: Position,
+        mark: Option<&Mark>,
+    ) -> io::Result<Option<Position>> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        if FileKey::of(&file.metadata()?) != self.key {
+            return Ok(None);
+        }
+        record_start(file, self.compression, position, mark).map(Some)
     }
 
     /// Starts to follow the file.

@@ -162,8 +162,14 @@ impl Follower<'_> {
                     ContentCheck::Gone => NextStep::Release,
                 }
             }
-            Some(Progress::UpTo { position, .. }) => {
-                NextStep::Follow(StartPoint::After(Tail::unknown(position)))
+            Some(Progress::UpTo { position, mark }) => {
+                let start = candidate
+                    .record_start(position, mark.as_ref())
+                    .map_err(|error| cannot_read(&candidate.path, error))?;
+                match start {
+                    Some(start) => NextStep::Follow(StartPoint::After(Tail::unknown(start))),
+                    None => NextStep::Release,
+                }
             }
             Some(Progress::ReadToEnd { position, size }) => {
                 NextStep::Follow(StartPoint::End(position, size))

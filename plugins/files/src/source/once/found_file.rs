@@ -12,6 +12,7 @@ use pseidon_plugin::Split;
 use super::super::Config;
 use super::super::compression::Compression;
 use super::super::identity::{FileKey, Head, split_id};
+use super::super::lines::record_start;
 use super::super::progress::{Mark, Progress};
 use super::super::read_error::ReadError;
 use super::failures::Failures;
@@ -25,7 +26,7 @@ pub(super) struct FoundFile {
     pub(super) key: FileKey,
     pub(super) head: Head,
     pub(super) size: u64,
-    compressed: bool,
+    compression: Compression,
 }
 
 impl FoundFile {
@@ -51,11 +52,20 @@ impl FoundFile {
 
     /// Whether the file still has the bytes that the mark describes.
     fn has(&self, mark: &Mark) -> io::Result<bool> {
+        mark.is_in(&self.open()?)
+    }
+
+    /// Where reading resumes from a position in the store.
+    fn record_start(&self, position: Position, mark: Option<&Mark>) -> io::Result<Position> {
+        record_start(self.open()?, self.compression, position, mark)
+    }
+
+    fn open(&self) -> io::Result<File> {
         let file = File::open(&self.path)?;
         if FileKey::of(&file.metadata()?) != self.key {
             return Err(io::Error::other(REPLACED));
         }
-        mark.is_in(&file)
+        Ok(file)
     }
 }
 
@@ -97,7 +107,7 @@ pub(super) fn find(
             key,
             head,
             size: metadata.len(),
-            compressed: compression != Compression::None,
+            compression,
         }))
     };
     look().unwrap_or_else(|error| {
@@ -121,7 +131,10 @@ pub(super) fn remaining(
                  appended to: write new records to a new file"
                 .into(),
         ),
-        Some(Progress::UpTo { position, .. }) if file.compressed => Ok(Remaining::Read(position)),
+        Some(Progress::UpTo { position, mark }) if file.compression != Compression::None => {
+            let start = file.record_start(position, mark.as_ref())?;
+            Ok(Remaining::Read(start))
+        }
         Some(Progress::UpTo { position, mark }) => {
             let size = file.size_now()?;
             if position > size {
@@ -131,11 +144,14 @@ pub(super) fn remaining(
                 );
                 return Err(reason.into());
             }
-            let is_as_read = mark.map_or(Ok(true), |mark| file.has(&mark));
+            let is_as_read = mark.as_ref().map_or(Ok(true), |mark| file.has(mark));
             match is_as_read? {
                 false => Ok(Remaining::Rewritten(position)),
                 true if position == size => Ok(Remaining::Nothing),
-                true => Ok(Remaining::Read(position)),
+                true => {
+                    let start = file.record_start(position, mark.as_ref())?;
+                    Ok(Remaining::Read(start))
+                }
             }
         }
     }

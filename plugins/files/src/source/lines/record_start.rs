@@ -1,0 +1,103 @@
+//! Where reading resumes.
+//!
+//! A position in the state store separates the records below it from the others. While a lane has
+//! newer records than those that it has committed, that is the start of the last committed record
+//! plus one: a byte inside a line. The rest of that line is not a record.
+
+use std::fs::File;
+use std::io;
+
+use pseidon_delivery::Position;
+
+use super::super::compression::{Compression, Stream};
+use super::super::progress::Mark;
+
+/// How many bytes are searched at once.
+const SEARCH_BYTES: usize = 64 << 10;
+
+/// The start of the first line that does not begin below the position; the end of the file if there
+/// is none. `mark` is the string that is stored with the position: it belongs to the end of what was
+/// read, which need not be the end of a line.
+pub(in crate::source) fn record_start(
+    file: File,
+    compression: Compression,
+    position: Position,
+    mark: Option<&Mark>,
+) -> io::Result<Position> {
+    if position == 0 || mark.is_some_and(|mark| mark.upto() == position) {
+        return Ok(position);
+    }
+    match find_line_start(file, compression, position) {
+        // Reading fails at the same byte, and reports it.
+        Err(error) if compression != Compression::None && error.raw_os_error().is_none() => {
+            Ok(position)
+        }
+        found => found,
+    }
+}
+
+fn find_line_start(
+    file: File,
+    compression: Compression,
+    position: Position,
+) -> io::Result<Position> {
+    let mut at = position - 1;
+    let mut stream = Stream::open(file, compression, at)?;
+    let mut bytes = Vec::with_capacity(SEARCH_BYTES);
+    while stream.read(&mut bytes)? > 0 {
+        if let Some(line_end) = memchr::memchr(b'\n', &bytes) {
+            return Ok(at + line_end as u64 + 1);
+        }
+        at += bytes.len() as u64;
+        bytes.clear();
+    }
+    Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use flate2::write::GzEncoder;
+
+    use super::super::super::progress::Tail;
+    use super::*;
+
+    #[test]
+    fn a_position_inside_a_line_is_followed_by_the_next_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = b"one\n\nx\r\nfour\nrest";
+        let plain = dir.path().join("a.log");
+        fs::write(&plain, content).unwrap();
+        let compressed = dir.path().join("a.log.gz");
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(content).unwrap();
+        fs::write(&compressed, encoder.finish().unwrap()).unwrap();
+        let expected = [
+            0, 4, 4, 4, 4, 5, 8, 8, 8, 13, 13, 13, 13, 13, 17, 17, 17, 17,
+        ];
+        for (path, compression) in [
+            (&plain, Compression::None),
+            (&compressed, Compression::Gzip),
+        ] {
+            for (position, expected) in expected.into_iter().enumerate() {
+                let file = File::open(path).unwrap();
+                let found = record_start(file, compression, position as u64, None).unwrap();
+                assert_eq!(found, expected, "{compression:?} at {position}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_read_before_its_end_is_continued() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.log");
+        fs::write(&path, b"one\ntw").unwrap();
+        let file = File::open(&path).unwrap();
+        let mark = Tail::of(&file, 6).unwrap().mark();
+        fs::write(&path, b"one\ntwo\n").unwrap();
+        let found = record_start(file, Compression::None, 6, Some(&mark)).unwrap();
+        assert_eq!(found, 6);
+    }
+}

@@ -1,0 +1,85 @@
+//! A run that is killed while it reads a file resumes at a record, wherever its lanes had got to.
+//!
+//! The records are raw lines, so that a part of a line is delivered like any other record.
+
+use std::fs;
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::harness::output::{all_lines, files, hidden};
+use crate::harness::{Site, wait_until};
+
+const LINES: u64 = 300_000;
+const KILLS: u64 = 3;
+
+#[test]
+fn a_plain_file_is_read_once() {
+    killed_while_reading("resumed-plain", "in/a.log", "", |content| content);
+}
+
+#[test]
+fn a_compressed_file_is_read_once() {
+    killed_while_reading("resumed-gzip", "in/a.log.gz", "", |content| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&content).expect("compressed");
+        encoder.finish().expect("compressed")
+    });
+}
+
+#[test]
+fn a_followed_file_is_read_once() {
+    killed_while_reading(
+        "resumed-follow",
+        "in/a.log",
+        ":follow true :poll \"50ms\"",
+        |content| content,
+    );
+}
+
+/// Kills runs while their only lane has committed files and holds newer records, until the last run
+/// reads the rest.
+fn killed_while_reading(test: &str, path: &str, more: &str, encode: fn(Vec<u8>) -> Vec<u8>) {
+    let site = Site::new(test);
+    fs::create_dir_all(site.path("in")).expect("a folder");
+    let mut expected: Vec<String> = (0..LINES)
+        .map(|number| format!("{number:08} {}", "x".repeat(number as usize * 7919 % 61)))
+        .collect();
+    let content = expected.join("\n") + "\n";
+    site.write(path, encode(content.into_bytes()));
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:name "resumed" :settings {{:commit-interval "50ms"}}
+                in (files {{:path "{path}" :format "raw" {more}}})
+                pipeline (-> in (files {{:path "out" :codec :txt :rollover {{:size "200KB" :idle "1s"}}}}))}}"#
+        ),
+    );
+    let visible = || files(&site.path("out")).len();
+    for _ in 0..KILLS {
+        let before = visible();
+        let mut pseidon = site.run("pipeline.edn");
+        wait_until("a file is visible", 60, || visible() > before);
+        assert!(pseidon.is_running(), "it is killed while it reads");
+        pseidon.kill();
+    }
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("everything is visible", 120, || {
+        all_lines(&site.path("out")).len() >= expected.len()
+    });
+    if more.is_empty() {
+        pseidon.expect_exit(0, 60);
+    } else {
+        pseidon.stop(60);
+    }
+    expected.sort();
+    let found = all_lines(&site.path("out"));
+    let torn: Vec<&String> = found
+        .iter()
+        .filter(|line| expected.binary_search(line).is_err())
+        .collect();
+    assert_eq!(torn, Vec::<&String>::new(), "these are not records");
+    assert!(found == expected, "{} of {LINES} records", found.len());
+    assert!(hidden(&site.path("out")).is_empty());
+}
