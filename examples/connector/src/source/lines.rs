@@ -83,9 +83,12 @@ impl LineReader {
         Ok((!batch.is_empty()).then(|| batch.finish(self.position)))
     }
 
-    fn open(&self) -> Result<BufReader<File>, SourceError> {
+    /// Opens the file at the first line that does not begin below the position. The position may be
+    /// a byte inside a line: the start of the last line that was committed, plus one.
+    fn open(&mut self) -> Result<BufReader<File>, SourceError> {
+        let before = self.position.saturating_sub(1);
         let opened = File::open(&self.path).and_then(|mut file| {
-            file.seek(SeekFrom::Start(self.position))?;
+            file.seek(SeekFrom::Start(before))?;
             Ok((file.metadata()?.len(), file))
         });
         let (size, file) = opened.map_err(|error| self.failed(error))?;
@@ -98,7 +101,13 @@ impl LineReader {
             );
             return Err(SourceError::Fatal(what.into()));
         }
-        Ok(BufReader::new(file))
+        let mut file = BufReader::new(file);
+        if self.position > 0 {
+            // The rest of the line of the byte before, which is just that byte if it ends the line.
+            let skipped = file.skip_until(b'\n').map_err(|error| self.failed(error))?;
+            self.position = before + skipped as Position;
+        }
+        Ok(file)
     }
 
     fn failed(&self, error: io::Error) -> SourceError {
@@ -131,7 +140,13 @@ mod tests {
 
     #[test]
     fn reading_resumes_at_a_position() {
-        for (position, positions, next) in [(0, &[0, 3, 4][..], 7), (3, &[3, 4], 7), (7, &[], 7)] {
+        for (position, positions, next) in [
+            (0, &[0, 3, 4][..], 7),
+            (1, &[3, 4], 7),
+            (3, &[3, 4], 7),
+            (5, &[], 7),
+            (7, &[], 7),
+        ] {
             let (_dir, mut lines) = reader("ab\n\ncd\n", position);
             let batch = lines.next_batch(WantedMetadata::default()).unwrap();
             let found = batch.map_or(Vec::new(), |batch| batch.positions);

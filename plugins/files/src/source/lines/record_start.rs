@@ -15,9 +15,9 @@ use super::super::progress::Mark;
 /// How many bytes are searched at once.
 const SEARCH_BYTES: usize = 64 << 10;
 
-/// The start of the first line that does not begin below the position; the end of the file if there
-/// is none. `mark` is the string that is stored with the position: it belongs to the end of what was
-/// read, which need not be the end of a line.
+/// The start of the first line that does not begin below the position, or the end of the file if
+/// all lines do. `mark` is the string that is stored with the position: it belongs to the end of
+/// what was read, which need not be the end of a line.
 pub(in crate::source) fn record_start(
     file: File,
     compression: Compression,
