@@ -269,7 +269,7 @@ impl RunEntry {
         self.state.lock().clone()
     }
 
-    /// Sets the state.
+    /// Replaces the state that pages and the REPL show; it controls nothing.
     pub fn set_state(&self, state: EntryState) {
         *self.state.lock() = state;
     }

@@ -87,7 +87,7 @@ pub struct Claimant {
 /// The records of a lane that became durable as one unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneCommit {
-    /// The lane.
+    /// The lane, named as in [`CommitRecord::ahead`].
     pub lane: LaneId,
     /// The splits of its records, each with the position up to which (exclusive) the lane now holds
     /// every record that belongs to it.
@@ -108,7 +108,7 @@ pub struct StagedEntry {
 /// The part of one split in an atomic step. It contains only what changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitCommit {
-    /// The split.
+    /// A split of which the step changes something.
     pub split: SplitId,
     /// The epoch under which it was taken; the step fails if the store's differs.
     pub epoch: u64,

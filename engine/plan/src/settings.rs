@@ -192,7 +192,7 @@ impl OptionValue for Lease {
     }
 }
 
-/// A port.
+/// A TCP port to listen on: 1 to 65535.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port(u16);
 

@@ -243,7 +243,7 @@ pub enum PublishProgress {
 /// A split that was taken over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakenSplit {
-    /// The split.
+    /// The split, whose epoch has been raised in the store.
     pub split: SplitId,
     /// The epoch under which this instance has it.
     pub epoch: u64,
@@ -288,7 +288,7 @@ pub struct RoutedRows {
 /// Rows of one batch for one lane, in order of their positions.
 #[derive(Debug)]
 pub struct Chunk {
-    /// The lane.
+    /// The lane to which all rows go.
     pub lane: LaneId,
     /// Its rows; never empty.
     pub rows: Rows,

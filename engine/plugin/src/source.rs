@@ -216,7 +216,7 @@ pub struct SplitShare {
 /// Where a split is read from.
 #[derive(Clone, Debug)]
 pub struct SplitStart {
-    /// The split.
+    /// The split; this instance must have taken it.
     pub split: Arc<Split>,
     /// The first position that is read.
     pub position: Position,

@@ -14,7 +14,7 @@ pub struct PluginSpec {
     pub details: &'static str,
     /// The option that the first argument sets if it is not a map: `(where "a > 1")`.
     pub positional: Option<&'static str>,
-    /// The options.
+    /// The options in the order of the reference page.
     pub options: &'static [OptionSpec],
     /// An example stage of a pipeline file.
     pub example: &'static str,
@@ -27,7 +27,7 @@ pub struct OptionGroup {
     pub name: &'static str,
     /// One sentence about it.
     pub summary: &'static str,
-    /// The options.
+    /// The options in the order of the reference page.
     pub options: &'static [OptionSpec],
     /// A map of options as it may be in a pipeline file.
     pub example: &'static str,

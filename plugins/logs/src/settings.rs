@@ -67,8 +67,8 @@ pub struct LogsOptions {
     /// How often the table is read again.
     #[option(default = "10s")]
     refresh: Duration,
-    /// A log with more bad records than this since its start is disabled: `enabled` becomes 0 in
-    /// the table.
+    /// A log with more invalid records than this since its start is disabled: `enabled` becomes 0
+    /// in the table.
     #[option(default = "100")]
     error_threshold: u64,
     /// The `output_format` of rows that have none.
@@ -137,7 +137,7 @@ pub struct Settings {
     pub table: TableSettings,
     /// How often the table is read.
     pub refresh: Duration,
-    /// A log with more bad records than this since its start is disabled.
+    /// A log with more invalid records than this since its start is disabled.
     pub error_threshold: u64,
     /// The options of the consumer.
     pub kafka: SharedSettings,

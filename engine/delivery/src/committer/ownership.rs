@@ -9,7 +9,7 @@ use crate::{CommitError, CommitRecord, Position, ResumeToken, SplitCommit, Split
 /// A split that was taken and is about to be read.
 #[derive(Clone, Debug)]
 pub struct SplitToBegin {
-    /// The split.
+    /// A split that this instance holds.
     pub split: SplitId,
     /// The record that [`Committer::take`] returned.
     pub record: CommitRecord,

@@ -57,9 +57,9 @@ pub trait Choice: OptionValue {
 /// which the option belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpannedValue<T> {
-    /// The value.
+    /// The parsed value.
     pub value: T,
-    /// The position.
+    /// Where it is written, for errors.
     pub span: Span,
 }
 

@@ -47,7 +47,7 @@ impl Compression {
 pub(super) enum Stream {
     /// A file as it is; it may grow while it is read.
     Plain {
-        /// The file.
+        /// Read at `offset`; its own cursor is not used.
         file: File,
         /// The offset of the next byte to read.
         offset: u64,

@@ -39,7 +39,7 @@ const OLD_REWRITTEN: Position = Position::MAX - 1;
 pub(super) enum Progress {
     /// The file was read up to this position.
     UpTo {
-        /// The position.
+        /// Every record below it is durable; it may be a byte inside a line.
         position: Position,
         /// The digest of the bytes before it, or before a lower position; `None` in entries of
         /// earlier versions.

@@ -10,7 +10,7 @@ use super::{Consumer, NativeError, TopicPartition, check, check_error, millis};
 /// An offset in a partition with the leader epoch before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OffsetAndEpoch {
-    /// The offset.
+    /// The offset of the next record.
     pub(crate) offset: i64,
     /// The epoch of the leader that accepted the record before the offset; `None` if the broker
     /// does not report it.

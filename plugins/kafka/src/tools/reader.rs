@@ -31,7 +31,7 @@ const NO_GROUP: &str = "pseidon-consume";
 pub struct ReaderSettings {
     /// `host:port,host:port`
     pub brokers: String,
-    /// The topic.
+    /// The only topic that is read.
     pub topic: String,
     /// Only this partition; all if `None`. A member of a group cannot choose.
     pub partition: Option<i32>,

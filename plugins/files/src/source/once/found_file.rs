@@ -73,7 +73,7 @@ impl FoundFile {
 pub(super) enum Remaining {
     /// Read it from this position.
     Read(Position),
-    /// Nothing.
+    /// It was read to its end, and has no more content.
     Nothing,
     /// It was rewritten after it had been read up to this position: the split is ended, and the
     /// file is read as a new split.
