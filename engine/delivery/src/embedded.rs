@@ -109,10 +109,8 @@ impl EmbeddedStore {
 /// The error for a store that cannot be opened, for which no retry follows.
 fn permanent(error: StoreError) -> StoreError {
     match error {
-        StoreError::Unavailable(reason) => {
-            StoreError::Failed(Reason::caused_by("state store unavailable", reason))
-        }
-        failed => failed,
+        StoreError::Unavailable(_) => StoreError::Failed(Reason::of(error)),
+        StoreError::Failed(_) => error,
     }
 }
 

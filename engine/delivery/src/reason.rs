@@ -119,7 +119,7 @@ impl fmt::Display for WithCauses<'_> {
                 continue;
             }
             let message = cause.to_string();
-            if !text.contains(&message) {
+            if !contains_message(&text, &message) {
                 text.push_str(": ");
                 text.push_str(&message);
             }
@@ -127,6 +127,18 @@ impl fmt::Display for WithCauses<'_> {
         text.extend(remarks.into_iter().rev());
         f.write_str(&text)
     }
+}
+
+/// Whether a text contains this message as a whole: at its end, or between punctuation.
+fn contains_message(text: &str, message: &str) -> bool {
+    text.match_indices(message).any(|(start, _)| {
+        let (before, after) = (&text[..start], &text[start + message.len()..]);
+        (before.is_empty()
+            || before.ends_with(": ")
+            || before.ends_with(['(', '[', '`', '"', '\'']))
+            && (after.is_empty()
+                || after.starts_with([')', ']', '`', '"', '\'', ',', ';', '.', ':']))
+    })
 }
 
 #[cfg(test)]
@@ -182,5 +194,21 @@ mod tests {
             "cannot commit: I/O error `No space left on device (os error 28)`"
         );
         assert!(io_error(&reason).is_some());
+        let reason = Reason::of(LibraryError(full()));
+        assert_eq!(
+            WithCauses(&reason).to_string(),
+            "I/O error `No space left on device (os error 28)`"
+        );
+        assert!(io_error(&reason).is_some());
+    }
+
+    #[test]
+    fn a_cause_that_resembles_a_part_of_the_message_is_printed() {
+        let reason = Reason::caused_by("cannot read timed out.log", Reason::new("timed out"))
+            .followed_by("; retrying");
+        assert_eq!(
+            WithCauses(&reason).to_string(),
+            "cannot read timed out.log: timed out; retrying"
+        );
     }
 }

@@ -114,7 +114,7 @@ fn handle(
     };
     let passed = processor
         .process(source, batch, records, &mut exits)
-        .map_err(|error| Failure::Fatal(error.to_string().into()))?;
+        .map_err(|error| Failure::Fatal(Reason::of(error)))?;
     let ProcessOutcome::All(bad) = passed else {
         queue.put_back(attempt.id, unit);
         return Ok(());

@@ -20,7 +20,7 @@ use pseidon_delivery::committer::AcknowledgedVersions;
 use pseidon_delivery::{StoreError, WithCauses};
 use pseidon_plugin::stop::Pause;
 
-use self::ending::{EndCallback, OnEnd, RunEnd, internal, internal_error};
+use self::ending::{EndCallback, OnEnd, RunEnd, internal_error, internal_reason};
 use self::opening::OpeningPhase;
 use self::reporter::{BlockingResult, Reporter};
 use crate::control::Control;
@@ -106,7 +106,7 @@ impl RunLifecycle {
     /// the panic's message and place.
     pub(crate) fn abort(&mut self, panic: &str) -> RunEnd {
         match self.phase {
-            RunPhase::Running(_) => self.close(Err(Failure::Fatal(internal(panic)))),
+            RunPhase::Running(_) => self.close(Err(Failure::Fatal(internal_reason(panic)))),
             _ => Some(Err(internal_error(panic))),
         }
     }

@@ -1,13 +1,14 @@
 //! The state store in Redis.
 
 use std::collections::{BTreeSet, HashMap};
+use std::error::Error;
 
 use pseidon_delivery::store::new_identity;
 use pseidon_delivery::{
     ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, Reason, SinkId, SplitId,
-    StagedEntry, StateStore, StoreError, StoredPlan, WithCauses,
+    StagedEntry, StateStore, StoreError, StoredPlan,
 };
-use redis::cmd;
+use redis::{RedisError, cmd};
 use serde_json::Value;
 
 use crate::address;
@@ -349,14 +350,16 @@ impl StateStore for RedisStore {
     }
 }
 
-/// Whether it is the error with this code, which a script returns.
+/// Whether the cause is the error with this code, which a script returns.
 fn is_from_script(reason: &Reason, code: &str) -> bool {
-    WithCauses(reason).to_string().contains(code)
+    let cause = reason.source().and_then(|cause| cause.downcast_ref());
+    cause.is_some_and(|error: &RedisError| error.code() == Some(code))
 }
 
 fn other_format(found: &str) -> StoreError {
-    StoreError::Failed(format!(
+    let what = format!(
         "the state in redis has format {found}, but this version reads {FORMAT}: use the version \
          that wrote it, or another namespace"
-    ).into())
+    );
+    StoreError::Failed(what.into())
 }

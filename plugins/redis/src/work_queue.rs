@@ -39,10 +39,11 @@ impl WorkQueue {
             .link
             .request(|connection| cmd("GET").arg(&key).query(connection.keyed()))?;
         let unreadable = |text: &str| {
-            StoreError::Failed(format!(
+            let what = format!(
                 "the offset that pseidon-etl left at {key} is invalid: `{text}` is not a number, \
                  as a single redis stores it"
-            ).into())
+            );
+            StoreError::Failed(what.into())
         };
         text.map(|text| text.trim().parse().map_err(|_| unreadable(&text)))
             .transpose()

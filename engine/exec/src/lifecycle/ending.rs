@@ -33,10 +33,10 @@ impl Drop for OnEnd {
 
 /// The error for a bug: a panic, or a state that cannot occur.
 pub(super) fn internal_error(reason: &str) -> RunError {
-    RunError::Failed(internal(reason))
+    RunError::Failed(internal_reason(reason))
 }
 
 /// The reason of [`internal_error`].
-pub(super) fn internal(reason: &str) -> Reason {
+pub(super) fn internal_reason(reason: &str) -> Reason {
     format!("internal error: {reason}; uncommitted records will be re-read").into()
 }

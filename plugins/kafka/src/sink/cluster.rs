@@ -102,9 +102,9 @@ impl Cluster {
         Err(SinkError::Fatal(
             format!(
                 "the positions topic {topic} has cleanup.policy={}, so that the broker deletes \
-             positions, and their records would be written again. Set it to compact: \
-             kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config \
-             cleanup.policy=compact; or set :positions-topic to another topic",
+                 positions, and their records would be written again. Set it to compact: \
+                 kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config \
+                 cleanup.policy=compact; or set :positions-topic to another topic",
                 policy.unwrap_or_default()
             )
             .into(),

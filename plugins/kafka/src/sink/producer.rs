@@ -123,8 +123,8 @@ impl ProducerSettings {
                     Some(RDKafkaErrorCode::InvalidTransactionTimeout) => SinkError::Fatal(
                         format!(
                             "the broker does not allow a transaction.timeout.ms of {} (its \
-                         transaction.max.timeout.ms is lower): lower the property in :properties, \
-                         or :transaction {{:age …}}",
+                             transaction.max.timeout.ms is lower): lower the property in \
+                             :properties, or :transaction {{:age …}}",
                             timeout.as_millis()
                         )
                         .into(),
@@ -401,7 +401,7 @@ impl TransactionalProducer {
             Some(Fenced | ProducerFenced | InvalidProducerEpoch) => SinkError::Transient(
                 format!(
                     "the broker has aborted a transaction that was open for {} ms: its \
-                 transaction.timeout.ms is {}",
+                     transaction.timeout.ms is {}",
                     open.as_millis(),
                     self.timeout.as_millis()
                 )
