@@ -103,7 +103,7 @@ impl LineReader {
         }
         let mut file = BufReader::new(file);
         if self.position > 0 {
-            // The rest of the line of the byte before, which is just that byte if it ends the line.
+            // Skips the rest of the line of the byte before: just that byte if it is the line feed.
             let skipped = file.skip_until(b'\n').map_err(|error| self.failed(error))?;
             self.position = before + skipped as Position;
         }

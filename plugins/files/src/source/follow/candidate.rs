@@ -108,14 +108,9 @@ impl Candidate {
         position: Position,
         mark: Option<&Mark>,
     ) -> io::Result<ContentCheck> {
-        let file = match File::open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ContentCheck::Gone),
-            other => other?,
-        };
-        // By now the path may name another file.
-        if FileKey::of(&file.metadata()?) != self.key {
+        let Some(file) = self.open()? else {
             return Ok(ContentCheck::Gone);
-        }
+        };
         let is_as_read =
             position <= self.size && mark.map_or(Ok(true), |mark| mark.is_in(&file))?;
         if is_as_read {
@@ -133,14 +128,19 @@ impl Candidate {
         position: Position,
         mark: Option<&Mark>,
     ) -> io::Result<Option<Position>> {
+        self.open()?
+            .map(|file| record_start(file, self.compression, position, mark))
+            .transpose()
+    }
+
+    /// Opens the file; `None` if it no longer exists under its path, which may name another file by
+    /// now.
+    fn open(&self) -> io::Result<Option<File>> {
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        if FileKey::of(&file.metadata()?) != self.key {
-            return Ok(None);
-        }
-        record_start(file, self.compression, position, mark).map(Some)
+        Ok((FileKey::of(&file.metadata()?) == self.key).then_some(file))
     }
 
     /// Starts to follow the file.

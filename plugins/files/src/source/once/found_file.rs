@@ -55,9 +55,9 @@ impl FoundFile {
         mark.is_in(&self.open()?)
     }
 
-    /// Where reading resumes from a position in the store.
-    fn record_start(&self, position: Position, mark: Option<&Mark>) -> io::Result<Position> {
-        record_start(self.open()?, self.compression, position, mark)
+    /// To read the file from a position in the store.
+    fn resumed(&self, position: Position, mark: Option<&Mark>) -> io::Result<Remaining> {
+        record_start(self.open()?, self.compression, position, mark).map(Remaining::Read)
     }
 
     fn open(&self) -> io::Result<File> {
@@ -132,8 +132,7 @@ pub(super) fn remaining(
                 .into(),
         ),
         Some(Progress::UpTo { position, mark }) if file.compression != Compression::None => {
-            let start = file.record_start(position, mark.as_ref())?;
-            Ok(Remaining::Read(start))
+            Ok(file.resumed(position, mark.as_ref())?)
         }
         Some(Progress::UpTo { position, mark }) => {
             let size = file.size_now()?;
@@ -148,10 +147,7 @@ pub(super) fn remaining(
             match is_as_read? {
                 false => Ok(Remaining::Rewritten(position)),
                 true if position == size => Ok(Remaining::Nothing),
-                true => {
-                    let start = file.record_start(position, mark.as_ref())?;
-                    Ok(Remaining::Read(start))
-                }
+                true => Ok(file.resumed(position, mark.as_ref())?),
             }
         }
     }
