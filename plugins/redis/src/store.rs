@@ -1,14 +1,13 @@
 //! The state store in Redis.
 
 use std::collections::{BTreeSet, HashMap};
-use std::error::Error;
 
 use pseidon_delivery::store::new_identity;
 use pseidon_delivery::{
     ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, Reason, SinkId, SplitId,
-    StagedEntry, StateStore, StoreError, StoredPlan,
+    StagedEntry, StateStore, StoreError, StoredPlan, WithCauses,
 };
-use redis::{RedisError, cmd};
+use redis::cmd;
 use serde_json::Value;
 
 use crate::address;
@@ -350,10 +349,10 @@ impl StateStore for RedisStore {
     }
 }
 
-/// Whether the cause is the error with this code, which a script returns.
+/// Whether it is the error with this code, which a script returns. The code is searched in the text:
+/// servers put `ERR` before a code that no message follows.
 fn is_from_script(reason: &Reason, code: &str) -> bool {
-    let cause = reason.source().and_then(|cause| cause.downcast_ref());
-    cause.is_some_and(|error: &RedisError| error.code() == Some(code))
+    WithCauses(reason).to_string().contains(code)
 }
 
 fn other_format(found: &str) -> StoreError {
