@@ -9,12 +9,12 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use pseidon_delivery::WithCauses;
 use pseidon_dsl::{Diagnostic, Document, diagnostic, document, interpolate};
-use pseidon_logs::{Log, MysqlLogs, Settings};
+use pseidon_logs::{Log, LogsSettings, MysqlLogs};
 use pseidon_plan::{Plan, PlanContext, SchemaInference, plan};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::format::Format;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::registry::Registry;
+use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::source::{Source, SourceSetup};
 
 use crate::cli::{Exit, FileArgs};
@@ -139,7 +139,7 @@ impl PipelineText {
 
     /// Plans a template for [`sample_log`], and returns the settings of its stage `mysql-logs` too.
     /// Errors are printed.
-    pub(crate) fn template(&self, document: &Document) -> Result<(Plan, Settings), Exit> {
+    pub(crate) fn template(&self, document: &Document) -> Result<(Plan, LogsSettings), Exit> {
         let logs = Arc::new(MysqlLogs::new(Arc::new(sample_log())));
         let plan = self.plan_in(&registry_with(logs.clone()), document, &|_, _, _| {
             Err(LOGS_ARE_NOT_INFERRED.to_owned())
@@ -179,7 +179,7 @@ impl PipelineText {
 
     fn plan_in(
         &self,
-        registry: &Registry,
+        registry: &PluginRegistry,
         document: &Document,
         infer: &SchemaInference<'_>,
     ) -> Result<Plan, Vec<Diagnostic>> {

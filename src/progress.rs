@@ -12,7 +12,7 @@ use pseidon_plugin::metrics::Metrics;
 use pseidon_service::runs::RunRegistry;
 
 use crate::counted::counted;
-use crate::systemd::Progress;
+use crate::systemd::ServiceProgress;
 
 /// A progress line, if it is `wanted` and standard error is a terminal.
 pub(crate) fn bar(wanted: bool) -> Option<ProgressBar> {
@@ -71,9 +71,9 @@ impl Totals {
 }
 
 /// The progress for the status line of systemd.
-pub(crate) fn progress(runs: &RunRegistry) -> Progress {
+pub(crate) fn progress(runs: &RunRegistry) -> ServiceProgress {
     let totals = Totals::of(runs);
-    Progress {
+    ServiceProgress {
         records: totals.records_in,
         bytes: totals.bytes_in,
         lag: totals.lag,

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use pseidon_logs::{Log, MysqlLogs};
-use pseidon_plugin::registry::Registry;
+use pseidon_plugin::registry::PluginRegistry;
 
 /// All plugins, with [`sample_log`] as the row for which a template is planned.
-pub(crate) fn registry() -> Registry {
+pub(crate) fn registry() -> PluginRegistry {
     registry_with(Arc::new(MysqlLogs::new(Arc::new(sample_log()))))
 }
 
@@ -16,8 +16,8 @@ pub(crate) fn sample_log() -> Log {
 }
 
 /// All plugins, with `logs` for the row for which a template is planned.
-pub(crate) fn registry_with(logs: Arc<MysqlLogs>) -> Registry {
-    Registry {
+pub(crate) fn registry_with(logs: Arc<MysqlLogs>) -> PluginRegistry {
+    PluginRegistry {
         sources: vec![
             Arc::new(pseidon_kafka::KafkaSourcePlugin),
             Arc::new(pseidon_files::FilesSource),

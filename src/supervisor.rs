@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, never, select, tick, unbounded};
-use pseidon_delivery::{StateStore, WithCauses};
+use pseidon_delivery::{Reason, StateStore, WithCauses};
 use pseidon_exec::Control;
 use pseidon_kafka::source::shared::SharedConsumer;
-use pseidon_logs::Settings;
+use pseidon_logs::LogsSettings;
 use pseidon_mysql::{LogRow, TableError};
 use pseidon_plan::Plan;
 use pseidon_plugin::batch::WantedMetadata;
@@ -38,22 +38,22 @@ const TABLE_THREAD_STOPPED: &str =
 const ROWS_NOTE: &str = "rows";
 
 /// A template that is ready to run.
-pub(crate) struct Template {
+pub(crate) struct LogTemplate {
     pub(crate) text: PipelineText,
     /// The plan for a sample row.
     pub(crate) plan: Arc<Plan>,
-    pub(crate) settings: Arc<Settings>,
+    pub(crate) settings: Arc<LogsSettings>,
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) accept_changed_plan: bool,
 }
 
 /// Runs a template until it is stopped. Returns whether everything that was read is committed.
 pub(crate) fn run(
-    template: Template,
+    template: LogTemplate,
     runs: Arc<RunRegistry>,
     control: &Receiver<Control>,
     reload: &Receiver<()>,
-) -> Result<bool, String> {
+) -> Result<bool, Reason> {
     let template = Arc::new(template);
     let setup = SourceSetup {
         pipeline: template.plan.name.clone(),
@@ -76,7 +76,7 @@ pub(crate) fn run(
         setup,
         runs.pools.budget().clone(),
     )
-    .map_err(|error| format!("cannot start a thread: {error}"))?;
+    .map_err(|error| Reason::caused_by("cannot start a thread", error))?;
     let (requests, events) = table::start(&template.settings)?;
     let (outcomes, ended) = unbounded();
     let mut supervisor = Supervisor {
@@ -115,7 +115,7 @@ struct RunningLog {
 }
 
 struct Supervisor {
-    template: Arc<Template>,
+    template: Arc<LogTemplate>,
     runs: Arc<RunRegistry>,
     consumer: Arc<SharedConsumer>,
     requests: Sender<TableRequest>,
@@ -137,7 +137,7 @@ impl Supervisor {
         reload: &Receiver<()>,
         events: &Receiver<TableEvent>,
         ended: &Receiver<(String, LogOutcome)>,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, Reason> {
         let check = tick(CHECK_INTERVAL);
         let mut deadline = never();
         let mut complete = true;
@@ -149,7 +149,7 @@ impl Supervisor {
                     Ok(TableEvent::SwitchedOff(log, outcome)) => {
                         self.handle_switched_off(log, outcome)
                     }
-                    Err(_) => return Err(TABLE_THREAD_STOPPED.to_owned()),
+                    Err(_) => return Err(TABLE_THREAD_STOPPED.into()),
                 },
                 recv(ended) -> message => {
                     let Ok((log, outcome)) = message else { continue };

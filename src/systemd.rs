@@ -71,7 +71,7 @@ fn address(socket: &OsStr) -> io::Result<SocketAddr> {
 
 /// The progress of a service, which is part of its status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub(crate) struct ServiceProgress {
     /// Records read since the start.
     pub(crate) records: u64,
     /// The size of these records in bytes.
@@ -96,7 +96,7 @@ impl Notifier {
     pub(crate) fn start(
         socket: &NotifySocket,
         is_alive: impl Fn() -> bool + Send + 'static,
-        progress: impl Fn() -> Progress + Send + 'static,
+        progress: impl Fn() -> ServiceProgress + Send + 'static,
     ) -> io::Result<Notifier> {
         let sender = Arc::new(NotifySender {
             socket: UnixDatagram::unbound()?,
@@ -153,7 +153,7 @@ impl Drop for Notifier {
 }
 
 /// The status line: throughput since the last one, and lag.
-fn status(progress: Progress, meter: &mut Meter) -> String {
+fn status(progress: ServiceProgress, meter: &mut Meter) -> String {
     let now = meter.sample(progress.records, progress.bytes);
     format!("{now}, lag {}", HumanCount(progress.lag.max(0) as u64))
 }
@@ -261,7 +261,7 @@ mod tests {
                 socket_from(&[("NOTIFY_SOCKET", &address), ("WATCHDOG_USEC", "2000")]).unwrap();
             let alive = Arc::new(AtomicBool::new(true));
             let is_alive = alive.clone();
-            let progress = || Progress {
+            let progress = || ServiceProgress {
                 records: 0,
                 bytes: 0,
                 lag: 17_000,
@@ -297,6 +297,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("unbound");
         let socket = socket_from(&[("NOTIFY_SOCKET", path.to_str().unwrap())]).unwrap();
-        drop(Notifier::start(&socket, || true, Progress::default).unwrap());
+        drop(Notifier::start(&socket, || true, ServiceProgress::default).unwrap());
     }
 }

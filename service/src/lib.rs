@@ -33,6 +33,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use pseidon_delivery::Reason;
 use pseidon_plan::Settings;
 use pseidon_plan::settings::Port;
 use pseidon_plugin::Secret;
@@ -78,7 +79,7 @@ pub fn serve(
     config: &ServiceConfig,
     runs: Arc<RunRegistry>,
     json: JsonLines,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     let served = start(config, runs, json)?;
     if let Some(address) = served.monitor {
         tracing::info!(%address, "serving HTTP; endpoints are listed at /");
@@ -100,7 +101,7 @@ fn start(
     config: &ServiceConfig,
     runs: Arc<RunRegistry>,
     json: JsonLines,
-) -> Result<ServedAddresses, String> {
+) -> Result<ServedAddresses, Reason> {
     if config.monitor_port.is_none() && config.repl_port.is_none() {
         return Ok(ServedAddresses::default());
     }
@@ -116,19 +117,20 @@ fn start(
             "no :token set: anyone who can reach this host can control the pipeline"
         );
     }
-    let refused = |error: io::Error| format!("cannot start the service: {error}");
+    let refused = |error: io::Error| Reason::caused_by("cannot start the service", error);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(refused)?;
-    let listen = |setting: &str, port: Option<u16>| -> Result<Option<TcpListener>, String> {
+    let listen = |setting: &str, port: Option<u16>| -> Result<Option<TcpListener>, Reason> {
         let Some(port) = port else { return Ok(None) };
         let address = SocketAddr::new(config.host, port);
         let listener = runtime.block_on(TcpListener::bind(address));
-        listener
-            .map(Some)
-            .map_err(|error| format!("cannot listen on {address} (`:{setting}`): {error}"))
+        listener.map(Some).map_err(|error| {
+            let what = format!("cannot listen on {address} (`:{setting}`)");
+            Reason::caused_by(what, error)
+        })
     };
     let (monitor, repl) = (
         listen("monitor-port", config.monitor_port)?,

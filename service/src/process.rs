@@ -8,7 +8,7 @@ const MEGABYTE: f64 = 1024.0 * 1024.0;
 
 /// The memory of this process, in bytes (`proc_pid_status(5)`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Memory {
+pub(crate) struct ProcessMemory {
     /// `RssAnon`: resident anonymous memory, which is heap and stacks.
     pub(crate) anonymous: u64,
     /// `RssFile` and `RssShmem`: resident memory of files: the program, its libraries and the
@@ -20,13 +20,13 @@ pub(crate) struct Memory {
     pub(crate) code: u64,
 }
 
-impl Memory {
+impl ProcessMemory {
     /// The current values; zero where the kernel does not report one.
-    pub(crate) fn now() -> Memory {
-        Memory::read(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+    pub(crate) fn now() -> ProcessMemory {
+        ProcessMemory::read(&fs::read_to_string("/proc/self/status").unwrap_or_default())
     }
 
-    fn read(status: &str) -> Memory {
+    fn read(status: &str) -> ProcessMemory {
         let field = |name: &str| {
             let value = status
                 .lines()
@@ -35,7 +35,7 @@ impl Memory {
                 .and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
             kilobytes.unwrap_or_default() * 1024
         };
-        Memory {
+        ProcessMemory {
             anonymous: field("RssAnon"),
             files: field("RssFile") + field("RssShmem"),
             allocated: field("VmData"),
@@ -103,16 +103,19 @@ mod tests {
         let status = "Name:\tx\nVmData:\t   300 kB\nVmExe:\t 20 kB\nVmLib:\t5 kB\nRssAnon:\t 100 kB\nRssFile:\t 30 kB\nRssShmem:\t 1 kB\n";
         let kilo = |kilobytes: u64| kilobytes * 1024;
         assert_eq!(
-            Memory::read(status),
-            Memory {
+            ProcessMemory::read(status),
+            ProcessMemory {
                 anonymous: kilo(100),
                 files: kilo(31),
                 allocated: kilo(300),
                 code: kilo(25)
             }
         );
-        assert_eq!(Memory::read("VmData:\tmuch\n"), Memory::default());
-        let now = Memory::now();
+        assert_eq!(
+            ProcessMemory::read("VmData:\tmuch\n"),
+            ProcessMemory::default()
+        );
+        let now = ProcessMemory::now();
         assert!(
             now.anonymous > 0 && now.files > 0 && now.allocated > 0 && now.code > 0,
             "{now:?}"

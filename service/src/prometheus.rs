@@ -6,7 +6,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use pseidon_plugin::metrics::Metrics;
 
-use crate::process::Memory;
+use crate::process::ProcessMemory;
 use crate::runs::{EntryState, RunRegistry};
 
 /// The media type of the page.
@@ -119,7 +119,7 @@ fn of_process(runs: &RunRegistry) -> Vec<MetricFamily> {
             "process_resident_memory_bytes",
             "Resident memory size in bytes.",
             "",
-            Memory::now().resident() as f64,
+            ProcessMemory::now().resident() as f64,
         ),
     ];
     // Every state is shown, so that a graph starts at zero instead of without a value.

@@ -8,7 +8,7 @@ use pseidon_plan::chain::{Chain, ChainStep, Operator, PlannedSource};
 use pseidon_plugin::rows::Rows;
 
 /// A stage of a plan.
-pub(crate) struct Stage {
+pub(crate) struct StageDescription {
     pub(crate) name: String,
     /// Its kind and its columns, in words.
     pub(crate) description: String,
@@ -17,7 +17,7 @@ pub(crate) struct Stage {
 }
 
 /// All stages, in the order of the flow.
-pub(crate) fn stages(plan: &Plan) -> Vec<Stage> {
+pub(crate) fn stages(plan: &Plan) -> Vec<StageDescription> {
     let mut stages = Vec::new();
     for source in &plan.sources {
         let columns: Vec<String> = source
@@ -31,13 +31,13 @@ pub(crate) fn stages(plan: &Plan) -> Vec<Stage> {
         } else {
             format!("decodes {}", columns.join(", "))
         };
-        stages.push(Stage {
+        stages.push(StageDescription {
             name: source.stage.clone(),
             description: format!("source, format {}, {decoded}", source.facts.format),
             depth: 0,
         });
         walk(&source.chain, 1, &mut |step, depth| {
-            stages.push(Stage {
+            stages.push(StageDescription {
                 name: step.stage.clone(),
                 description: describe(plan, step),
                 depth,

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::JsonLines;
 use crate::counts::{Counts, records_in};
 use crate::guard::Token;
-use crate::process::{Memory, connections, megabytes};
+use crate::process::{ProcessMemory, connections, megabytes};
 use crate::rates::{Rate, Rates};
 use crate::runs::{RunEntry, RunRegistry};
 use crate::ttl_cache::TtlCache;
@@ -31,7 +31,7 @@ pub(crate) struct StatusPages {
     pub(crate) json: JsonLines,
     rates: Mutex<Rates>,
     /// The memory of the process when the service started.
-    first_memory: Memory,
+    first_memory: ProcessMemory,
     was_ready: AtomicBool,
     connections: TtlCache<usize>,
     metrics: TtlCache<Arc<str>>,
@@ -52,7 +52,7 @@ impl StatusPages {
             token,
             json,
             rates: Mutex::new(Rates::new(Instant::now())),
-            first_memory: Memory::now(),
+            first_memory: ProcessMemory::now(),
             was_ready: AtomicBool::new(false),
             connections: TtlCache::new(CONNECTIONS_TTL),
             metrics: TtlCache::new(PAGE_TTL),
@@ -180,7 +180,7 @@ impl StatusPages {
     /// The `memory` of `/metrics`, whose names are those of a JVM: values of this process that come
     /// closest to them.
     fn memory(&self) -> Value {
-        let (now, budget) = (Memory::now(), self.runs.pools.budget());
+        let (now, budget) = (ProcessMemory::now(), self.runs.pools.budget());
         json!({
             "direct": {
                 "memory-used": megabytes(budget.used() as u64),

@@ -16,7 +16,7 @@ use pseidon_dsl::document;
 use pseidon_exec::{Control, Pools, Run};
 use pseidon_plan::{Plan, PlanContext, plan};
 use pseidon_plugin::Secret;
-use pseidon_plugin::registry::Registry;
+use pseidon_plugin::registry::PluginRegistry;
 use pseidon_synthetic::{DropPlugin, GeneratePlugin};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -39,7 +39,7 @@ fn plan_of(text: &str, base: &Path) -> Arc<Plan> {
         |_: &str,
          _: &dyn pseidon_plugin::source::Source,
          _: &dyn pseidon_plugin::format::Format| Err("there are no records".to_owned());
-    let registry = Registry {
+    let registry = PluginRegistry {
         sources: vec![Arc::new(GeneratePlugin)],
         sinks: vec![Arc::new(DropPlugin)],
         formats: pseidon_formats::formats(),

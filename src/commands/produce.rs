@@ -17,7 +17,7 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use indicatif::ProgressBar;
 use parking_lot::Mutex;
-use pseidon_delivery::WithCauses;
+use pseidon_delivery::{Reason, WithCauses};
 use pseidon_dsl::expr;
 use pseidon_dsl::node;
 use pseidon_kafka::tools::{Deliveries, TopicWriter};
@@ -50,7 +50,7 @@ pub(crate) fn produce(args: &ProduceArgs, bar: Option<ProgressBar>) -> Exit {
     match try_produce(args, &records, bar) {
         Ok(exit) => exit,
         Err(reason) => {
-            eprintln!("error: {reason}");
+            eprintln!("error: {}", WithCauses(&reason));
             Exit::Failed
         }
     }
@@ -60,7 +60,7 @@ fn try_produce(
     args: &ProduceArgs,
     records: &RecordGenerator,
     bar: Option<ProgressBar>,
-) -> Result<Exit, String> {
+) -> Result<Exit, Reason> {
     let deliveries = Arc::new(Deliveries::default());
     let open = |_| {
         TopicWriter::open(
@@ -69,10 +69,10 @@ fn try_produce(
             &args.properties,
             deliveries.clone(),
         )
-        .map_err(|error| WithCauses(&error).to_string())
+        .map_err(Reason::of)
     };
     let writers = (0..args.threads).map(open).collect::<Result<Vec<_>, _>>()?;
-    let stop = interrupts::flag().map_err(|error| error.to_string())?;
+    let stop = interrupts::flag().map_err(Reason::of)?;
     let count = args.number.unwrap_or(records.count);
     let allocator = NumberAllocator {
         next: Mutex::new(0),
@@ -91,7 +91,7 @@ fn try_produce(
         threads
             .into_iter()
             .map(joined)
-            .collect::<Result<Vec<()>, String>>()
+            .collect::<Result<Vec<()>, Reason>>()
     });
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -109,24 +109,25 @@ fn try_produce(
     );
     outcome?;
     if let Some(reason) = deliveries.reason() {
-        return Err(format!(
+        let what = format!(
             "{} records were not delivered: {reason}",
             deliveries.failed()
-        ));
+        );
+        return Err(what.into());
     }
     Ok(Exit::Done)
 }
 
-fn joined(thread: ScopedJoinHandle<'_, Result<(), String>>) -> Result<(), String> {
+fn joined(thread: ScopedJoinHandle<'_, Result<(), Reason>>) -> Result<(), Reason> {
     thread
         .join()
-        .unwrap_or_else(|_| Err("a producer thread panicked".to_owned()))
+        .unwrap_or_else(|_| Err("a producer thread panicked".into()))
 }
 
 /// Shows the progress until every thread has finished.
 fn show(
     bar: &ProgressBar,
-    threads: &[ScopedJoinHandle<'_, Result<(), String>>],
+    threads: &[ScopedJoinHandle<'_, Result<(), Reason>>],
     deliveries: &Deliveries,
 ) {
     let mut meter = Meter::start();
@@ -147,7 +148,7 @@ fn work(
     records: &RecordGenerator,
     allocator: &NumberAllocator,
     deliveries: &Deliveries,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     let outcome = (|| {
         while deliveries.failed() == 0
             && let Some(numbers) = allocator.next()
@@ -242,7 +243,7 @@ impl RecordGenerator {
         let (values, count) = match &args.file {
             Some(file) => {
                 let lines = FileLines::read(file).map_err(|reason| {
-                    eprintln!("error: {reason}");
+                    eprintln!("error: {}", WithCauses(&reason));
                     Exit::WrongFile
                 })?;
                 let count = lines.ends.len() as u64;
@@ -266,13 +267,13 @@ impl RecordGenerator {
 
     /// Generates and sends the records of these numbers. Returns `false` if it stopped early
     /// because a delivery failed.
-    fn send(&self, numbers: Range<u64>, writer: &TopicWriter) -> Result<bool, String> {
+    fn send(&self, numbers: Range<u64>, writer: &TopicWriter) -> Result<bool, Reason> {
         let first = numbers.start;
         let all: Vec<u64> = numbers.clone().collect();
         let evaluate = |expr: &NumberExpr| match expr.evaluate(&all) {
-            Ok(values) => bytes_of(&values).map(Some),
+            Ok(values) => bytes_of(&values).map(Some).map_err(Reason::of),
             Err(ArrowError::MemoryError(_)) if all.len() > 1 => Ok(None),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Reason::of(error)),
         };
         let in_halves = || {
             let half = numbers.start + all.len() as u64 / 2;
@@ -302,7 +303,7 @@ impl RecordGenerator {
                 .as_ref()
                 .filter(|keys| keys.is_valid(row))
                 .map(|keys| keys.value(row));
-            if !writer.send(key, value).map_err(|error| error.to_string())? {
+            if !writer.send(key, value).map_err(Reason::of)? {
                 return Ok(false);
             }
         }
@@ -334,7 +335,6 @@ fn expression(argument: &str, text: &str) -> Result<NumberExpr, Exit> {
     let compiled = NumberExpr::new(&parsed, 0).map_err(|errors| source.show(&errors))?;
     compiled
         .evaluate(&[0])
-        .map_err(|error| error.to_string())
         .and_then(|value| bytes_of(&value))
         .map_err(|reason| {
             eprintln!("error: {argument}: {reason}");
@@ -345,14 +345,12 @@ fn expression(argument: &str, text: &str) -> Result<NumberExpr, Exit> {
 
 /// The values as bytes: strings and binary values as they are, others cast to strings. NULL is a
 /// record without a value.
-fn bytes_of(column: &ArrayRef) -> Result<BinaryArray, String> {
+fn bytes_of(column: &ArrayRef) -> Result<BinaryArray, ArrowError> {
     let strict = CastOptions {
         safe: false,
         ..CastOptions::default()
     };
-    let cast = |column: &ArrayRef, to: &DataType| {
-        cast_with_options(column, to, &strict).map_err(|error| error.to_string())
-    };
+    let cast = |column: &ArrayRef, to: &DataType| cast_with_options(column, to, &strict);
     let bytes = match column.data_type() {
         DataType::Null => new_null_array(&DataType::Binary, column.len()),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
@@ -360,10 +358,10 @@ fn bytes_of(column: &ArrayRef) -> Result<BinaryArray, String> {
         }
         _ => cast(&cast(column, &DataType::Utf8)?, &DataType::Binary)?,
     };
-    bytes
-        .as_binary_opt::<i32>()
-        .cloned()
-        .ok_or_else(|| "the value cannot be converted to bytes".to_owned())
+    bytes.as_binary_opt::<i32>().cloned().ok_or_else(|| {
+        let what = "the value cannot be converted to bytes";
+        ArrowError::CastError(what.to_owned())
+    })
 }
 
 /// The lines of a file, which is held in memory.
@@ -374,10 +372,10 @@ struct FileLines {
 }
 
 impl FileLines {
-    fn read(file: &Path) -> Result<FileLines, String> {
+    fn read(file: &Path) -> Result<FileLines, Reason> {
         let text = std::fs::read(file)
-            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-        FileLines::of(text).ok_or_else(|| format!("{} has no lines", file.display()))
+            .map_err(|error| Reason::caused_by(format!("cannot read {}", file.display()), error))?;
+        FileLines::of(text).ok_or_else(|| format!("{} has no lines", file.display()).into())
     }
 
     /// Splits a text into lines; `None` if it is empty.

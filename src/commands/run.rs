@@ -25,7 +25,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::cli::{Exit, RunArgs};
 use crate::load::{self, PipelineText, TextKind};
 use crate::progress::ProgressDisplay;
-use crate::supervisor::{self, Template};
+use crate::supervisor::{self, LogTemplate};
 use crate::systemd::{Notifier, NotifySocket};
 use crate::{fatal, interrupts, progress};
 
@@ -102,7 +102,8 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
 /// Starts the service, if the plan has a port for it.
 fn serve(plan: &Plan, runs: &Arc<RunRegistry>) -> Result<(), Exit> {
     let config = ServiceConfig::of(&plan.settings);
-    pseidon_service::serve(&config, runs.clone(), json_lines).map_err(|error| failed(&error))
+    pseidon_service::serve(&config, runs.clone(), json_lines)
+        .map_err(|error| failed(&WithCauses(&error)))
 }
 
 /// Runs one pipeline, which is not a template.
@@ -236,7 +237,7 @@ fn run_template(
         .map(|bar| ProgressDisplay::start(bar, &runs));
     let settings = Arc::new(settings);
     let notifier = notify(&runs)?;
-    let template = Template {
+    let template = LogTemplate {
         text,
         plan: plan.clone(),
         settings,
@@ -250,8 +251,8 @@ fn run_template(
         Ok(true) => ("stopped", Exit::Done),
         Ok(false) => ("exited before everything was committed", Exit::Failed),
         Err(reason) => {
-            append_fatal(&plan, &reason);
-            ("failed", failed(&reason))
+            append_fatal(&plan, &WithCauses(&reason));
+            ("failed", failed(&WithCauses(&reason)))
         }
     };
     progress::summary(&runs, how);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use indicatif::HumanCount;
+use pseidon_delivery::{Reason, WithCauses};
 use serde_json::Value;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
@@ -20,13 +21,13 @@ pub(crate) fn status(args: &StatusArgs) -> Exit {
             Exit::Done
         }
         Err(reason) => {
-            eprintln!("error: {reason}");
+            eprintln!("error: {}", WithCauses(&reason));
             Exit::Failed
         }
     }
 }
 
-fn fetch(url: &str) -> Result<String, String> {
+fn fetch(url: &str) -> Result<String, Reason> {
     let tls = TlsConfig::builder()
         .provider(TlsProvider::NativeTls)
         .root_certs(RootCerts::PlatformVerifier)
@@ -41,15 +42,16 @@ fn fetch(url: &str) -> Result<String, String> {
     Ok(describe(&metrics, &logs))
 }
 
-fn page(agent: &Agent, url: &str, path: &str) -> Result<Value, String> {
+fn page(agent: &Agent, url: &str, path: &str) -> Result<Value, Reason> {
     let page = format!("{}{path}", url.trim_end_matches('/'));
     let response = agent
         .get(&page)
         .header("Accept", "application/json")
         .call()
         .and_then(|mut response| response.body_mut().read_to_vec());
-    let body = response.map_err(|error| format!("{page}: {error}"))?;
-    serde_json::from_slice(&body).map_err(|error| format!("{page}: expected JSON: {error}"))
+    let body = response.map_err(|error| Reason::caused_by(page.clone(), error))?;
+    serde_json::from_slice(&body)
+        .map_err(|error| Reason::caused_by(format!("{page}: expected JSON"), error))
 }
 
 /// The status in a few aligned lines. Values that are missing in a response are left out.
@@ -284,7 +286,7 @@ not running
             ("SSH-2.0-OpenSSH\r\n\r\n", "/metrics"),
         ] {
             let (url, served) = serve(vec![answer.to_owned()]);
-            let reason = fetch(&url).unwrap_err();
+            let reason = WithCauses(&fetch(&url).unwrap_err()).to_string();
             assert!(reason.contains(expected), "{answer}: {reason}");
             served.join().unwrap();
         }

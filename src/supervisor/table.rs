@@ -1,8 +1,8 @@
 //! The thread that queries the table of logs, so that the supervisor never waits for MySQL.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use pseidon_delivery::WithCauses;
-use pseidon_logs::Settings;
+use pseidon_delivery::Reason;
+use pseidon_logs::LogsSettings;
 use pseidon_mysql::{LogRow, LogTable, TableError};
 
 /// A request of the supervisor. Without requests, the table is read at the refresh interval.
@@ -23,9 +23,9 @@ pub(super) enum TableEvent {
 
 /// Starts the thread. It stops when the sender of requests or the receiver of events is dropped.
 pub(super) fn start(
-    settings: &Settings,
-) -> Result<(Sender<TableRequest>, Receiver<TableEvent>), String> {
-    let table = LogTable::new(&settings.table).map_err(|error| WithCauses(&error).to_string())?;
+    settings: &LogsSettings,
+) -> Result<(Sender<TableRequest>, Receiver<TableEvent>), Reason> {
+    let table = LogTable::new(&settings.table).map_err(Reason::of)?;
     let refresh = settings.refresh;
     let (requester, requests) = unbounded();
     let (sender, events) = unbounded();
@@ -51,7 +51,7 @@ pub(super) fn start(
         .name("log-table".to_owned())
         .spawn(work)
         .map(|_| (requester, events))
-        .map_err(|error| format!("cannot start a thread: {error}"))
+        .map_err(|error| Reason::caused_by("cannot start a thread", error))
 }
 
 fn switch_off(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
-use pseidon_delivery::{ScopedStore, StateStore, WithCauses, failpoint};
+use pseidon_delivery::{Reason, ScopedStore, StateStore, WithCauses, failpoint};
 use pseidon_exec::{Control, Finished, PlanChanged, Run, RunError};
 use pseidon_expr::panics;
 use pseidon_kafka::source::shared::SharedConsumer;
@@ -19,7 +19,7 @@ use pseidon_plan::Plan;
 use pseidon_service::runs::{EntryState, LiveRun, RunEntry, RunRegistry};
 use serde_json::{Value, json};
 
-use super::Template;
+use super::LogTemplate;
 use crate::load::PipelineText;
 
 /// How long the crashed version of a log runs, from its first split, before it is stopped to check
@@ -28,7 +28,7 @@ const FINISH_TIME: Duration = Duration::from_secs(2);
 
 /// A run of a log that is ready to be started.
 pub(super) struct LogRun {
-    pub(super) template: Arc<Template>,
+    pub(super) template: Arc<LogTemplate>,
     pub(super) runs: Arc<RunRegistry>,
     pub(super) entry: Arc<RunEntry>,
     pub(super) consumer: Arc<SharedConsumer>,
@@ -82,7 +82,7 @@ pub(super) enum LogOutcome {
     /// Its row is invalid and has to be changed.
     InvalidRow(String),
     /// The state store has lost data: no log can continue.
-    StateLost(String),
+    StateLost(Reason),
 }
 
 impl LogOutcome {
@@ -136,7 +136,7 @@ impl LogRun {
                     Err(outcome) => outcome,
                 }
             }
-            Err(RunError::State(reason)) => LogOutcome::StateLost(WithCauses(&reason).to_string()),
+            Err(RunError::State(reason)) => LogOutcome::StateLost(reason),
             Err(error) => LogOutcome::Failed(WithCauses(&error).to_string()),
         };
         drop(plan);
@@ -241,7 +241,7 @@ impl LogRun {
                 .run();
             drop(end);
             finished.map_err(|error| match error {
-                RunError::State(reason) => LogOutcome::StateLost(WithCauses(&reason).to_string()),
+                RunError::State(reason) => LogOutcome::StateLost(reason),
                 other => failed(WithCauses(&other).to_string()),
             })
         })

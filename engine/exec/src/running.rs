@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, Reason, SplitId};
 use pseidon_plan::chain::PlannedSource;
-use pseidon_plugin::source::{SourceEndCallback, SourceHandle, SourceRun, SourceSetup};
+use pseidon_plugin::source::{SourceEndCallback, SourceExit, SourceHandle, SourceRun, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
 
 use crate::actor::Actor;
@@ -158,7 +158,7 @@ impl RunningAttempt {
         let work = move || {
             let SourceRun { handle, ended } = reading;
             match guarded(|| Ok(source.run(&setup, handle))) {
-                Ok(outcome) => ended(outcome),
+                Ok(outcome) => ended(SourceExit::outcome(outcome)),
                 Err(panicked) => failures.report(panicked),
             }
             drop((source, setup));

@@ -4,7 +4,7 @@
 //! runs this code too.
 
 use pseidon_delivery::{CommitRecord, Committer, Position, SplitId, failpoint, position_in_target};
-use pseidon_plugin::sink::{Sink, SinkError, TakenSplit};
+use pseidon_plugin::sink::{Sink, SinkError, TakenSplit, TargetPositions};
 use pseidon_plugin::source::Resumption;
 
 /// Takes splits over in one sink, and publishes what was committed and not yet published before
@@ -34,14 +34,28 @@ pub fn take_over(
         .zip(records.iter().map(|record| record.epoch))
         .collect();
     committer.become_sole_owner(&held)?;
-    for ((record, held), split) in records.iter_mut().zip(over.held).zip(splits) {
-        let low = held.as_ref().map(|held| held.low);
-        let lost =
-            |copy| lost_positions(committer.sink().as_str(), split, &over.held_in, low, copy);
-        record.low = position_in_target(record, low).map_err(lost)?;
-        record.ahead = held.map(|held| held.ahead).unwrap_or_default();
+    if let Some(target) = over.held {
+        for (record, split) in records.iter_mut().zip(splits) {
+            use_target(record, split, &target, committer)?;
+        }
     }
     Ok(records)
+}
+
+/// Replaces the positions of a record by those that the target holds.
+fn use_target(
+    record: &mut CommitRecord,
+    split: &SplitId,
+    target: &TargetPositions,
+    committer: &Committer,
+) -> Result<(), SinkError> {
+    let held = target.by_split.get(split);
+    let low = held.map(|held| held.low);
+    let sink = committer.sink().as_str();
+    record.low = position_in_target(record, low)
+        .map_err(|copy| lost_positions(sink, split, &target.location, low, copy))?;
+    record.ahead = held.map(|held| held.ahead.clone()).unwrap_or_default();
+    Ok(())
 }
 
 /// Where to continue a split, given its record in every sink; `None` if no sink has begun it.
@@ -61,7 +75,7 @@ pub fn resumption(records: &[CommitRecord]) -> Option<Resumption> {
 fn lost_positions(
     sink: &str,
     split: &SplitId,
-    held_in: &str,
+    location: &str,
     held: Option<Position>,
     copy: Position,
 ) -> SinkError {
@@ -70,7 +84,7 @@ fn lost_positions(
         |held| format!("position {held} of {split}"),
     );
     let what = format!(
-        "{held_in} has lost data: it holds {held}, but everything below {copy} was committed. \
+        "{location} has lost data: it holds {held}, but everything below {copy} was committed. \
          Continuing would write these records again: restore it to its last state. To accept \
          that, rename the stage `{sink}`, so that it starts without positions, and set where the \
          source starts"

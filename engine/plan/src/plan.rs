@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use pseidon_dsl::{Diagnostic, Document, Span};
-use pseidon_plugin::registry::Registry;
+use pseidon_plugin::registry::PluginRegistry;
 
 use crate::chain::{PlannedSink, PlannedSource};
 use crate::compile::Compiler;
@@ -38,7 +38,7 @@ pub struct Plan {
 /// The inputs of the planner besides the document.
 pub struct PlanContext<'a> {
     /// The available plugins and formats.
-    pub registry: &'a Registry,
+    pub registry: &'a PluginRegistry,
     /// The name of the pipeline if the file has no `:name`.
     pub default_name: String,
     /// The folder of the pipeline file.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use pseidon_dsl::{Diagnostic, Span, nearest};
 use pseidon_plugin::format::Format;
-use pseidon_plugin::registry::Registry;
+use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::source::{Source, SourceFacts};
 
 use crate::columns::{SourceColumns, columns_of};
@@ -34,7 +34,7 @@ pub(crate) struct PreparedSource<'r> {
 /// flow uses columns that do not exist, errors are added and the other columns are returned.
 pub(crate) fn prepare<'r>(
     resolved: &'r ResolvedSource,
-    registry: &Registry,
+    registry: &PluginRegistry,
     infer: &SchemaInference<'_>,
     errors: &mut Errors,
 ) -> Option<PreparedSource<'r>> {
@@ -73,7 +73,11 @@ pub(crate) fn prepare<'r>(
     })
 }
 
-fn find_format(name: &str, registry: &Registry, span: Span) -> Result<Arc<dyn Format>, Diagnostic> {
+fn find_format(
+    name: &str,
+    registry: &PluginRegistry,
+    span: Span,
+) -> Result<Arc<dyn Format>, Diagnostic> {
     if let Some(format) = registry.format(name) {
         return Ok(format.clone());
     }

@@ -10,7 +10,7 @@ use pseidon_dsl::{
     Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, class, nearest,
 };
 use pseidon_plugin::options::{OnError, ParseResult};
-use pseidon_plugin::registry::Registry;
+use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::sink::Protocol;
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::stage::{SinkFactory, SinkStage, SourceStage};
@@ -69,7 +69,7 @@ pub enum ResolvedStepKind {
 /// All errors in names and options, and unused stages.
 pub fn resolve(
     document: &Document,
-    registry: &Registry,
+    registry: &PluginRegistry,
 ) -> Result<Vec<ResolvedSource>, Vec<Diagnostic>> {
     let stages = document
         .stages
@@ -93,7 +93,7 @@ pub fn resolve(
 }
 
 struct Resolver<'a> {
-    registry: &'a Registry,
+    registry: &'a PluginRegistry,
     stages: HashMap<&'a Name, &'a Stage>,
     /// The stages that the flow uses.
     used: HashSet<&'a Name>,

@@ -98,17 +98,17 @@ pub enum SealOutcome {
 /// The steps of a sealed lane from its last row to a durable unit. Dropping it before it is durable
 /// discards the unit. Waits are announced as for a [`Lane`].
 pub trait Completion: Send {
-    /// Takes the next steps. Once it has returned [`Progress::Durable`] the state store decides the
+    /// Takes the next steps. Once it has returned [`LaneProgress::Durable`] the state store decides the
     /// fate of the unit, even if this value is dropped.
     ///
     /// # Errors
     /// The unit is lost; the run restarts from the committed positions.
-    fn advance(&mut self) -> Result<Progress, SinkError>;
+    fn advance(&mut self) -> Result<LaneProgress, SinkError>;
 }
 
 /// The progress of a sealed lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub enum LaneProgress {
     /// The unit is durable, and this is staged of it. The commit records these entries, and then
     /// they are published.
     Durable(Vec<StagedEntry>),

@@ -2,7 +2,7 @@
 //!
 //! A plugin declares itself with a [`PluginSpec`], and its options as a struct that derives
 //! [`Options`](options::Options). Parsing, checks, defaults and the reference pages are all derived
-//! from these declarations. The planner finds plugins in a [`Registry`] and configures
+//! from these declarations. The planner finds plugins in a [`PluginRegistry`] and configures
 //! [stages](stage) of them.
 //!
 //! - A [`Source`](source::Source) emits [`Batch`]es: consecutive records of one split, their bytes
@@ -41,7 +41,7 @@ pub mod waiting;
 pub use batch::{Batch, BatchBuilder, Payloads, Split};
 pub use budget::{Budget, LaneMemory};
 pub use outbox::Outbox;
-pub use registry::Registry;
+pub use registry::PluginRegistry;
 pub use rows::{BadRow, Rows};
 pub use secret::Secret;
 pub use spec::{OptionKind, OptionSpec, PluginSpec};

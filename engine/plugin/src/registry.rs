@@ -10,7 +10,7 @@ use crate::stage::{SinkFactory, SinkStage, SourceFactory};
 /// All plugins by kind. A name may be both a source and a sink: its place in the flow decides which
 /// is meant.
 #[derive(Clone)]
-pub struct Registry {
+pub struct PluginRegistry {
     /// Source plugins.
     pub sources: Vec<Arc<dyn SourceFactory>>,
     /// Sink plugins.
@@ -34,7 +34,7 @@ pub struct QuarantinePlace {
     pub subfolder: &'static str,
 }
 
-impl Registry {
+impl PluginRegistry {
     /// The source of this name.
     pub fn source(&self, name: &str) -> Option<&Arc<dyn SourceFactory>> {
         self.sources

@@ -259,12 +259,17 @@ pub struct TakenSplit {
 pub struct TakeoverResult {
     /// Staged entries that are published now.
     pub published: Vec<String>,
-    /// What the target holds of each split, in the order of the splits; empty if the store holds
-    /// the positions.
-    pub held: Vec<Option<TargetPosition>>,
-    /// Where these positions are stored, for messages: `the topic pseidon-positions
-    /// (:positions-topic)`.
-    pub held_in: String,
+    /// What the target holds of the splits; `None` if the store holds the positions.
+    pub held: Option<TargetPositions>,
+}
+
+/// What a target that holds the positions has of the splits that were taken over.
+#[derive(Clone, Debug, Default)]
+pub struct TargetPositions {
+    /// Where they are stored, for messages: `the topic pseidon-positions (:positions-topic)`.
+    pub location: String,
+    /// The positions by split. A split that the target has no record of is missing.
+    pub by_split: HashMap<SplitId, TargetPosition>,
 }
 
 /// What a target holds of a split, with the meaning of [`pseidon_delivery::CommitRecord`].

@@ -5,6 +5,8 @@
 //! its [`SourceHandle`]: it takes splits, emits their batches in order, releases splits, and checks
 //! regularly whether there is room and whether to stop.
 
+mod exit;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +18,8 @@ use crossbeam_channel::{
     Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded,
 };
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, Reason, ResumeToken, SplitId};
+use pseidon_delivery::{Position, ResumeToken, SplitId};
 use pseidon_dsl::{Diagnostic, Span};
-use thiserror::Error;
 
 use crate::batch::{Batch, Split, WantedMetadata};
 use crate::budget::{Budget, Share};
@@ -28,6 +29,8 @@ use crate::options::{OnError, Options};
 use crate::sink::Target;
 use crate::spec::PluginSpec;
 use crate::stop::{Pause, Stop};
+
+pub use self::exit::{SourceError, SourceExit, Stopped};
 
 /// A source plugin: declares its options and prepares sources.
 pub trait SourcePlugin: Send + Sync + 'static {
@@ -58,9 +61,9 @@ pub trait Source: Send + Sync {
     /// there are none.
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError>;
 
-    /// Reads until the source is exhausted or the handle returns [`Stopped`]; both are `Ok`.
+    /// Reads until the source is exhausted or the handle returns [`Stopped`], which is passed on.
     /// Blocks.
-    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError>;
+    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit>;
 
     /// Like [`Source::run`], but without a thread of its own: returns at once, and a thread that
     /// reads for many runs uses the handle from then on. A source that has no such thread returns
@@ -253,11 +256,6 @@ pub enum SourceEvent {
     Release(Vec<Arc<Split>>, Sender<()>),
 }
 
-/// The run is ending: the source returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the run is ending")]
-pub struct Stopped;
-
 impl SourceHandle {
     /// Creates a handle and the receiver of its events. The engine fills `durable`; see
     /// [`SourceHandle::durable`].
@@ -430,17 +428,6 @@ impl SourceHandle {
             Err(SendTimeoutError::Disconnected(_)) => Err(Stopped),
         }
     }
-}
-
-/// Why a source cannot continue.
-#[derive(Clone, Debug, Error)]
-pub enum SourceError {
-    /// A retry may succeed; the run restarts after a backoff.
-    #[error(transparent)]
-    Transient(Reason),
-    /// A retry will fail until the user changes something.
-    #[error(transparent)]
-    Fatal(Reason),
 }
 
 #[cfg(test)]

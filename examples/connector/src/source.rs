@@ -14,7 +14,7 @@ use pseidon_plugin::Split;
 use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -22,7 +22,7 @@ mod lines;
 mod reading;
 
 use lines::LineReader;
-use reading::{EarlyEnd, Reading};
+use reading::Reading;
 
 static SPEC: PluginSpec = PluginSpec {
     name: "spool",
@@ -116,13 +116,10 @@ impl Source for SpoolSource {
         Ok(records)
     }
 
-    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
+    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
         let files = self.find_files(setup)?;
         let path_of = |name: &str| self.path_of(setup, name);
-        match Reading::new(&handle, setup.wanted, files).read_all(&path_of) {
-            Ok(()) | Err(EarlyEnd::Stopped) => Ok(()),
-            Err(EarlyEnd::Failed(error)) => Err(error),
-        }
+        Reading::new(&handle, setup.wanted, files).read_all(&path_of)
     }
 }
 

@@ -102,17 +102,17 @@ impl SinkPlugin for FilesSink {
         options: &FilesSinkOptions,
         input: &SinkInput,
     ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
-        Ok(Arc::new(PreparedFiles {
+        Ok(Arc::new(PreparedFilesSink {
             settings: Arc::new(Settings::new(options, input)?),
         }))
     }
 }
 
-struct PreparedFiles {
+struct PreparedFilesSink {
     settings: Arc<Settings>,
 }
 
-impl PreparedSink for PreparedFiles {
+impl PreparedSink for PreparedFilesSink {
     fn nondeterminism(&self) -> Option<String> {
         self.settings.nondeterminism.clone()
     }

@@ -33,11 +33,11 @@ use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::kinds::ByteSize;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
-use self::compression::{Compression, Stream};
+use self::compression::{InputCompression, Stream};
 use self::glob::Glob;
 use self::lines::{BLOCK_BYTES, Limits, LineReader};
 use self::progress::Tail;
@@ -146,7 +146,7 @@ impl SourcePlugin for FilesSource {
             return Err(errors);
         }
         let paths = &options.path.value;
-        Ok(Arc::new(PreparedFiles {
+        Ok(Arc::new(PreparedFilesSource {
             format: match &options.format {
                 Some(format) => format.value.clone(),
                 None => format_by_name(paths).into(),
@@ -157,9 +157,9 @@ impl SourcePlugin for FilesSource {
                 paths: paths.clone(),
                 compression: match options.compression {
                     CompressionOption::Auto => None,
-                    CompressionOption::None => Some(Compression::None),
-                    CompressionOption::Gzip => Some(Compression::Gzip),
-                    CompressionOption::Zstd => Some(Compression::Zstd),
+                    CompressionOption::None => Some(InputCompression::None),
+                    CompressionOption::Gzip => Some(InputCompression::Gzip),
+                    CompressionOption::Zstd => Some(InputCompression::Zstd),
                 },
                 limits: Limits {
                     block: BLOCK_BYTES,
@@ -218,7 +218,7 @@ fn format_by_name(paths: &[String]) -> &'static str {
     }
 }
 
-struct PreparedFiles {
+struct PreparedFilesSource {
     format: SourceFormat,
     format_span: Option<Span>,
     schema: Option<SpannedValue<SchemaOption>>,
@@ -232,11 +232,11 @@ struct PreparedFiles {
 struct Config {
     paths: Vec<String>,
     /// `None` detects it for each file.
-    compression: Option<Compression>,
+    compression: Option<InputCompression>,
     limits: Limits,
 }
 
-impl Source for PreparedFiles {
+impl Source for PreparedFilesSource {
     fn facts(&self) -> SourceFacts {
         SourceFacts {
             format: self.format.clone(),
@@ -291,9 +291,9 @@ impl Source for PreparedFiles {
         Ok(records)
     }
 
-    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
+    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
         match &self.follow {
-            None => once::run(&self.config, setup, &handle),
+            None => Ok(once::run(&self.config, setup, &handle)?),
             Some(settings) => follow::run(&self.config, settings, setup, &handle),
         }
     }
@@ -331,16 +331,16 @@ impl Config {
         Ok(found)
     }
 
-    fn compression_of(&self, file: &File, path: &Path) -> io::Result<Compression> {
+    fn compression_of(&self, file: &File, path: &Path) -> io::Result<InputCompression> {
         self.compression
-            .map_or_else(|| Compression::of(file, path), Ok)
+            .map_or_else(|| InputCompression::of(file, path), Ok)
     }
 
     /// Opens a reader of the file's lines, beginning at `position`.
     fn open(&self, file: File, path: &Path, position: u64) -> io::Result<LineReader> {
         let compression = self.compression_of(&file, path)?;
         let before = match compression {
-            Compression::None => Tail::of(&file, position)?,
+            InputCompression::None => Tail::of(&file, position)?,
             _ => Tail::unknown(position),
         };
         Ok(LineReader::new(

@@ -22,7 +22,7 @@ use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
 use self::columns::ColumnBuilder;
-use self::registry::{Registries, Registry, SchemaLookup};
+use self::registry::{Registries, SchemaLookup, SchemaRegistry};
 use self::schema::SchemaDecoder;
 use crate::event;
 use crate::record_format::{AvroLayout, RecordLayout};
@@ -86,7 +86,7 @@ fn layout(settings: &str) -> Result<AvroLayout, String> {
 }
 
 struct AvroDecoder {
-    registry: Arc<Registry>,
+    registry: Arc<SchemaRegistry>,
     wanted: Vec<ColumnBuilder>,
     /// The decoders by schema ID, or the reason why a schema cannot be used.
     schemas: HashMap<u32, Result<SchemaDecoder, String>>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-use crate::table::{Column, DEFAULT_DATABASE, TableName};
+use crate::table::{DEFAULT_DATABASE, HiveColumn, TableName};
 use crate::{HiveEndpoint, HiveError, database, metastore, server, types};
 
 /// Columns that appear only in the paths of a table's files, not in their records.
@@ -33,9 +33,9 @@ pub fn columns(endpoint: &HiveEndpoint, table: &str) -> Result<SchemaRef, HiveEr
     schema(&table, columns)
 }
 
-fn schema(table: &TableName, columns: Vec<Column>) -> Result<SchemaRef, HiveError> {
+fn schema(table: &TableName, columns: Vec<HiveColumn>) -> Result<SchemaRef, HiveError> {
     let mut fields: Vec<Field> = Vec::new();
-    for Column { name, hive_type } in columns {
+    for HiveColumn { name, hive_type } in columns {
         let name = name.to_lowercase();
         if PATH_COLUMNS.contains(&name.as_str()) {
             continue;
@@ -66,7 +66,7 @@ mod tests {
 
     fn shown(columns: &[(&str, &str)]) -> Result<String, String> {
         let table = TableName::read("clicks", "web").unwrap();
-        let column = |(name, hive_type): &(&str, &str)| Column {
+        let column = |(name, hive_type): &(&str, &str)| HiveColumn {
             name: (*name).to_owned(),
             hive_type: (*hive_type).to_owned(),
         };

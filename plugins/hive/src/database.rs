@@ -9,7 +9,7 @@ use pseidon_mysql::TableError;
 use pseidon_mysql::database::{Database, Row};
 
 use crate::HiveError;
-use crate::table::{Column, TableName};
+use crate::table::{HiveColumn, TableName};
 
 const STATEMENT: &str = "select t.TBL_ID as table_id, c.COLUMN_NAME as column_name, c.TYPE_NAME as type_name
     from DBS d join TBLS t on t.DB_ID = d.DB_ID join SDS s on s.SD_ID = t.SD_ID left join COLUMNS_V2 c on c.CD_ID = s.CD_ID
@@ -19,7 +19,7 @@ const STATEMENT: &str = "select t.TBL_ID as table_id, c.COLUMN_NAME as column_na
 const DATABASE: &str = "the metastore's database";
 
 /// Returns the table's columns, in order.
-pub(crate) fn columns(url: &str, table: &TableName) -> Result<Vec<Column>, HiveError> {
+pub(crate) fn columns(url: &str, table: &TableName) -> Result<Vec<HiveColumn>, HiveError> {
     let rows = Database::new(url, None, None)
         .and_then(|database| database.execute(STATEMENT, &[&table.database, &table.table]))
         .map_err(|error| match error {
@@ -42,9 +42,9 @@ pub(crate) fn columns(url: &str, table: &TableName) -> Result<Vec<Column>, HiveE
 }
 
 /// Returns `None` for the only row of a table without columns.
-fn column(mut row: Row) -> Option<Column> {
+fn column(mut row: Row) -> Option<HiveColumn> {
     let mut take = |name: &str| row.remove(name).flatten();
-    Some(Column {
+    Some(HiveColumn {
         name: take("column_name")?,
         hive_type: take("type_name")?,
     })

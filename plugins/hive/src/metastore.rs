@@ -14,7 +14,7 @@ use url::Url;
 use crate::HiveError;
 use crate::connection::{self, DeadlineReader};
 use crate::message::{ThriftClient, ThriftStruct, ThriftValue};
-use crate::table::{Column, TableName};
+use crate::table::{HiveColumn, TableName};
 
 /// The time limit of the call, including the last byte of the response.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ mod result {
 
 /// The response of a metastore.
 enum LookupResult {
-    Columns(Vec<Column>),
+    Columns(Vec<HiveColumn>),
     /// The table or its database does not exist.
     Unknown,
     /// The metastore failed with this message.
@@ -54,7 +54,7 @@ pub(crate) fn addresses(url: &str) -> Option<Vec<String>> {
 }
 
 /// Returns the table's columns, in order, from the first metastore that responds.
-pub(crate) fn columns(url: &str, table: &TableName) -> Result<Vec<Column>, HiveError> {
+pub(crate) fn columns(url: &str, table: &TableName) -> Result<Vec<HiveColumn>, HiveError> {
     let addresses = addresses(url).ok_or_else(|| {
         HiveError::Refused("invalid metastore url; expected thrift://HOST:PORT".into())
     })?;
@@ -80,7 +80,7 @@ fn all_of(mut reasons: Vec<Reason>) -> Reason {
     texts.join("; ").into()
 }
 
-fn query(address: &str, table: &TableName) -> Result<Vec<Column>, HiveError> {
+fn query(address: &str, table: &TableName) -> Result<Vec<HiveColumn>, HiveError> {
     let server = format!("hive metastore {address}");
     let stream = connection::connect(address)
         .map_err(|error| HiveError::Unreachable(Reason::caused_by(server.clone(), error)))?;
@@ -132,8 +132,8 @@ fn call(stream: TcpStream, table: &TableName) -> thrift::Result<LookupResult> {
 }
 
 /// Converts a `FieldSchema`: field 1 is the name, 2 the type, 3 the comment.
-fn column(field: &ThriftStruct) -> Column {
-    Column {
+fn column(field: &ThriftStruct) -> HiveColumn {
+    HiveColumn {
         name: field.text(1).unwrap_or_default(),
         hive_type: field.text(2).unwrap_or_default(),
     }

@@ -13,7 +13,7 @@ pub(crate) struct TableName {
 }
 
 /// A column of a Hive table.
-pub(crate) struct Column {
+pub(crate) struct HiveColumn {
     pub(crate) name: String,
     /// The type in Hive's syntax: `map<string,int>`.
     pub(crate) hive_type: String,

@@ -225,6 +225,11 @@ impl Consumer {
         unsafe { fetched.filled(usize::try_from(count).unwrap_or(0)) };
     }
 
+    /// Whether there were events since the last call of [`Consumer::events`].
+    pub(crate) fn has_events(&self) -> bool {
+        !self.shared.events.lock().is_empty()
+    }
+
     /// The events since the last call.
     pub(crate) fn events(&self) -> Vec<Event> {
         std::mem::take(&mut *self.shared.events.lock())

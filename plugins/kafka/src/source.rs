@@ -14,7 +14,7 @@ use pseidon_plugin::options::kinds::NamesOrRegex;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::sink::Target;
 use pseidon_plugin::source::{
-    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use rdkafka::ClientConfig;
@@ -248,7 +248,7 @@ impl Source for KafkaSource {
         sample::sample(self, setup, count)
     }
 
-    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
+    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
         reader::run(self, setup, handle)
     }
 }

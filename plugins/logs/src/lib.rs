@@ -2,7 +2,7 @@
 //!
 //! A pipeline with this source is a template. Every row of the table is a log: it fills in
 //! `${log:…}`, and the resulting pipeline is planned and run independently. This crate handles one
-//! log at a time ([`Log`]) and the options of the stage ([`Settings`]); the caller starts and stops
+//! log at a time ([`Log`]) and the options of the stage ([`LogsSettings`]); the caller starts and stops
 //! logs as rows come and go. One consumer reads all logs.
 
 mod log;
@@ -14,12 +14,13 @@ use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::OnError;
 use pseidon_plugin::source::{
-    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceRun, SourceSetup,
+    Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceRun,
+    SourceSetup,
 };
 use pseidon_plugin::spec::PluginSpec;
 
 pub use log::{Log, LogError, sample};
-pub use settings::Settings;
+pub use settings::LogsSettings;
 
 use settings::LogsOptions;
 
@@ -27,7 +28,7 @@ use settings::LogsOptions;
 pub struct MysqlLogs {
     /// The log for which the pipeline is planned.
     log: Arc<Log>,
-    settings: OnceLock<Settings>,
+    settings: OnceLock<LogsSettings>,
 }
 
 impl MysqlLogs {
@@ -40,7 +41,7 @@ impl MysqlLogs {
     }
 
     /// The options of the stage; `None` before a pipeline with it has been planned.
-    pub fn into_settings(self) -> Option<Settings> {
+    pub fn into_settings(self) -> Option<LogsSettings> {
         self.settings.into_inner()
     }
 }
@@ -57,7 +58,7 @@ impl SourcePlugin for MysqlLogs {
     }
 
     fn prepare(&self, options: &LogsOptions) -> Result<Arc<dyn Source>, Vec<Diagnostic>> {
-        let settings = Settings::new(options)?;
+        let settings = LogsSettings::new(options)?;
         // A pipeline may use the stage at several places; its options are the same.
         let _ = self.settings.set(settings);
         Ok(Arc::new(LogSource(self.log.clone())))
@@ -86,10 +87,8 @@ impl Source for LogSource {
         ))
     }
 
-    fn run(&self, _setup: &SourceSetup, _handle: SourceHandle) -> Result<(), SourceError> {
-        Err(SourceError::Fatal(
-            "only `pseidon run` can read mysql-logs".into(),
-        ))
+    fn run(&self, _setup: &SourceSetup, _handle: SourceHandle) -> Result<(), SourceExit> {
+        Err(SourceExit::fatal("only `pseidon run` can read mysql-logs"))
     }
 
     fn attach(&self, setup: &SourceSetup, reading: SourceRun) -> Result<(), SourceRun> {

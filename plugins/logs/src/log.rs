@@ -16,7 +16,7 @@ use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::source::{SourceRun, SourceSetup};
 use thiserror::Error;
 
-use crate::Settings;
+use crate::LogsSettings;
 
 /// A log whose pipeline can be planned.
 pub struct Log {
@@ -70,7 +70,7 @@ impl Log {
     /// blocks.
     pub fn new(
         row: &LogRow,
-        settings: &Settings,
+        settings: &LogsSettings,
         base: &Path,
         consumer: Arc<SharedConsumer>,
     ) -> Result<Log, LogError> {
@@ -241,7 +241,7 @@ fn json_time_field(time: &JsonTime) -> Option<Field> {
 }
 
 /// The columns of the row's Hive table.
-fn columns(row: &LogRow, settings: &Settings, base: &Path) -> Result<SchemaRef, LogError> {
+fn columns(row: &LogRow, settings: &LogsSettings, base: &Path) -> Result<SchemaRef, LogError> {
     let named = |column: &str| {
         row.column(column)
             .map(str::trim)

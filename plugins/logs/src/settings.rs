@@ -73,7 +73,7 @@ pub struct LogsOptions {
     error_threshold: u64,
     /// The `output_format` of rows that have none.
     #[option(default = "gzip")]
-    output_format: OutputFormat,
+    output_format: LogOutputFormat,
     /// The URL of a Confluent schema registry, for logs with the format `avro-txt`.
     registry: Option<Secret>,
     /// Where the columns of Hive tables are read, instead of the rows' `hive_url`:
@@ -105,7 +105,7 @@ struct OffsetsOptions {
 
 /// The value of the column `output_format` of a row that has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
-enum OutputFormat {
+enum LogOutputFormat {
     Txt,
     Gzip,
     Json,
@@ -132,7 +132,7 @@ impl OptionValue for Metastore {
 }
 
 /// The checked options of the stage.
-pub struct Settings {
+pub struct LogsSettings {
     /// The database and the table.
     pub table: TableSettings,
     /// How often the table is read.
@@ -147,8 +147,8 @@ pub struct Settings {
     pub(crate) schemas: Option<PathBuf>,
 }
 
-impl Settings {
-    pub(crate) fn new(options: &LogsOptions) -> Result<Settings, Vec<Diagnostic>> {
+impl LogsSettings {
+    pub(crate) fn new(options: &LogsOptions) -> Result<LogsSettings, Vec<Diagnostic>> {
         let table = TableSettings {
             url: options.url.value.expose().to_owned(),
             user: options.user.clone(),
@@ -176,7 +176,7 @@ impl Settings {
         if let Some(OffsetsOptions { redis, group }) = options.offsets_of.clone() {
             kafka = kafka.with_external_offsets(offsets_of(redis, group));
         }
-        Ok(Settings {
+        Ok(LogsSettings {
             table,
             refresh: options.refresh.max(Duration::from_millis(10)),
             error_threshold: options.error_threshold,

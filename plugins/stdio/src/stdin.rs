@@ -18,7 +18,7 @@ use pseidon_plugin::Split;
 use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
+    Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -129,7 +129,7 @@ impl Source for Stdin {
         ))
     }
 
-    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
+    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
         // A separate descriptor, because the standard library's handle has a buffer that `poll`
         // does not see.
         let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
@@ -152,29 +152,8 @@ impl Stdin {
         input: &File,
         setup: &SourceSetup,
         handle: &SourceHandle,
-    ) -> Result<(), SourceError> {
-        match read_lines(&mut self.reader.lock(), input, setup, handle) {
-            Ok(()) | Err(EarlyEnd::Stopped) => Ok(()),
-            Err(EarlyEnd::Failed(error)) => Err(error),
-        }
-    }
-}
-
-/// Why reading ended before the end of the input.
-enum EarlyEnd {
-    Stopped,
-    Failed(SourceError),
-}
-
-impl From<Stopped> for EarlyEnd {
-    fn from(_: Stopped) -> Self {
-        EarlyEnd::Stopped
-    }
-}
-
-impl From<SourceError> for EarlyEnd {
-    fn from(error: SourceError) -> Self {
-        EarlyEnd::Failed(error)
+    ) -> Result<(), SourceExit> {
+        read_lines(&mut self.reader.lock(), input, setup, handle)
     }
 }
 
@@ -187,7 +166,7 @@ fn read_lines(
     mut input: &File,
     setup: &SourceSetup,
     handle: &SourceHandle,
-) -> Result<(), EarlyEnd> {
+) -> Result<(), SourceExit> {
     let split = Arc::new(Split {
         id: format!("{}:0", setup.stage).into(),
         topic: setup.stage.clone(),
@@ -205,13 +184,13 @@ fn read_lines(
     reader.begin_run();
     loop {
         match await_input(input, handle) {
-            Err(EarlyEnd::Stopped) if reader.unfinished() > 0 => {
+            Err(SourceExit::Stopped) if reader.unfinished() > 0 => {
                 tracing::warn!(
                     stage = setup.stage,
                     bytes = reader.unfinished(),
                     "stopped in the middle of a line"
                 );
-                return Err(EarlyEnd::Stopped);
+                return Err(SourceExit::Stopped);
             }
             other => other?,
         }
@@ -229,7 +208,7 @@ fn read_lines(
 }
 
 /// Waits until the memory budget has room and the input is readable.
-fn await_input(input: &File, handle: &SourceHandle) -> Result<(), EarlyEnd> {
+fn await_input(input: &File, handle: &SourceHandle) -> Result<(), SourceExit> {
     loop {
         let room = handle.wait_for_room(POLL_INTERVAL)?;
         if room && crate::poll::readable(input, POLL_INTERVAL).map_err(failed)? {

@@ -12,7 +12,7 @@ use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::kinds::{IntegerIn, NamedExprs};
 use pseidon_plugin::options::{OnError, Options, SpannedValue};
 use pseidon_plugin::source::{
-    Reread, Source, SourceError, SourceFacts, SourceHandle, SourcePlugin, SourceSetup, Stopped,
+    Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Batch, Split};
@@ -184,29 +184,8 @@ impl Source for Generate {
             .collect())
     }
 
-    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceError> {
-        match self.generate_all(setup, &handle) {
-            Ok(()) | Err(EarlyEnd::Stopped) => Ok(()),
-            Err(EarlyEnd::Failed(error)) => Err(error),
-        }
-    }
-}
-
-/// Why a run ended before its last record.
-enum EarlyEnd {
-    Stopped,
-    Failed(SourceError),
-}
-
-impl From<Stopped> for EarlyEnd {
-    fn from(_: Stopped) -> Self {
-        EarlyEnd::Stopped
-    }
-}
-
-impl From<SourceError> for EarlyEnd {
-    fn from(error: SourceError) -> Self {
-        EarlyEnd::Failed(error)
+    fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
+        self.generate_all(setup, &handle)
     }
 }
 
@@ -254,7 +233,7 @@ impl NumberProgress {
 }
 
 impl Generate {
-    fn generate_all(&self, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), EarlyEnd> {
+    fn generate_all(&self, setup: &SourceSetup, handle: &SourceHandle) -> Result<(), SourceExit> {
         let mut splits: Vec<SplitProgress> = (0..self.splits)
             .map(|index| SplitProgress::new(self.split(setup, index)))
             .collect();
@@ -294,7 +273,7 @@ impl Generate {
         &self,
         handle: &SourceHandle,
         splits: &mut [SplitProgress],
-    ) -> Result<bool, EarlyEnd> {
+    ) -> Result<bool, SourceExit> {
         let unfinished = splits
             .iter()
             .filter(|split| !split.is_finished)
@@ -345,7 +324,7 @@ impl Generate {
         handle: &SourceHandle,
         splits: &mut [SplitProgress],
         progress: &mut NumberProgress,
-    ) -> Result<(), EarlyEnd> {
+    ) -> Result<(), SourceExit> {
         if !handle.wait_for_room(POLL_INTERVAL)? {
             return Ok(());
         }

@@ -381,7 +381,11 @@ fn a_port_in_use_is_named() {
         repl_port,
         token: token.map(Secret::new),
     };
-    let error = |config: ServiceConfig| serve_with(&config, runs.clone(), json_lines).unwrap_err();
+    let error = |config: ServiceConfig| {
+        serve_with(&config, runs.clone(), json_lines)
+            .unwrap_err()
+            .to_string()
+    };
     assert!(
         error(config(Some(port), None, None))
             .contains(&format!("127.0.0.1:{port} (`:monitor-port`)"))
@@ -390,9 +394,8 @@ fn a_port_in_use_is_named() {
         error(config(None, Some(port), None)).contains(&format!("127.0.0.1:{port} (`:repl-port`)"))
     );
     assert!(error(config(Some(0), None, Some(""))).contains("the token is empty"));
-    assert_eq!(
-        serve_with(&config(None, None, None), runs.clone(), json_lines),
-        Ok(()),
+    assert!(
+        serve_with(&config(None, None, None), runs.clone(), json_lines).is_ok(),
         "nothing to serve"
     );
 }

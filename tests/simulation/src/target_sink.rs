@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use pseidon_delivery::committer::CommitterError;
-use pseidon_delivery::{CommitError, Committer, LaneId, SplitCommit, StagedEntry};
+use pseidon_delivery::{
+    CommitError, Committer, LaneId, Position, SplitCommit, SplitId, StagedEntry,
+};
 use pseidon_plugin::Rows;
 use pseidon_plugin::lane::{self, Lane, LaneRules, Room, SealOutcome};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
-    Chunk, RoutedRows, Sink, SinkError, TakenSplit, TakeoverResult, TargetPosition,
+    Chunk, RoutedRows, Sink, SinkError, TakenSplit, TakeoverResult, TargetPosition, TargetPositions,
 };
 
 use crate::names::ProcessId;
@@ -69,21 +71,23 @@ impl Sink for TargetSink {
             } else {
                 low
             };
-            low.map(|low| TargetPosition {
-                low,
-                ahead: Default::default(),
-            })
+            (taken.split.clone(), low)
         };
-        let held: Vec<_> = splits.iter().map(held).collect();
-        let lows: Vec<_> = held
-            .iter()
-            .map(|held| held.as_ref().map(|held| held.low))
-            .collect();
-        world.note(|| format!("{}  target: holds {lows:?}", self.process));
+        let lows: Vec<_> = splits.iter().map(held).collect();
+        world.note(|| {
+            let lows: Vec<_> = lows.iter().map(|(_, low)| low).collect();
+            format!("{}  target: holds {lows:?}", self.process)
+        });
+        let position = |(split, low): (SplitId, Option<Position>)| {
+            let ahead = Default::default();
+            Some((split, TargetPosition { low: low?, ahead }))
+        };
         Ok(TakeoverResult {
             published: Vec::new(),
-            held,
-            held_in: "the simulated target".to_owned(),
+            held: Some(TargetPositions {
+                location: "the simulated target".to_owned(),
+                by_split: lows.into_iter().filter_map(position).collect(),
+            }),
         })
     }
 

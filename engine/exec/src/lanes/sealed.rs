@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use pseidon_delivery::{Committer, LaneCommit, SplitId, StagedEntry, failpoint};
-use pseidon_plugin::lane::{Completion, Progress};
+use pseidon_plugin::lane::{Completion, LaneProgress};
 use pseidon_plugin::sink::{PublishProgress, Sink, SinkError};
 
 use super::backoff::Backoff;
@@ -91,13 +91,13 @@ impl SealedLanes {
             let progress = first
                 .completion
                 .as_mut()
-                .map_or(Ok(Progress::Durable(Vec::new())), |completion| {
+                .map_or(Ok(LaneProgress::Durable(Vec::new())), |completion| {
                     completion.advance()
                 })?;
             match progress {
-                Progress::Durable(of_lane) => staged.extend(of_lane),
-                Progress::Pending => break,
-                Progress::Blocked(reason) => {
+                LaneProgress::Durable(of_lane) => staged.extend(of_lane),
+                LaneProgress::Pending => break,
+                LaneProgress::Blocked(reason) => {
                     backoff.block(&reason);
                     break;
                 }

@@ -9,7 +9,7 @@ use pseidon_delivery::committer::{Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{Claimant, Position, SplitId, StagedEntry, StateStore};
 use pseidon_plugin::batch::{BatchBuilder, RecordMeta, Split, WantedMetadata};
-use pseidon_plugin::lane::{Completion, Lane, Progress};
+use pseidon_plugin::lane::{Completion, Lane, LaneProgress};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{PublishProgress, RoutedRows, TakenSplit, TakeoverResult};
@@ -111,15 +111,15 @@ impl Lane for TargetLane {
 }
 
 impl Completion for TargetLane {
-    fn advance(&mut self) -> Result<Progress, SinkError> {
+    fn advance(&mut self) -> Result<LaneProgress, SinkError> {
         let mut target = self.target.lock();
         if target.not_durable.contains(&self.lane) {
-            return Ok(Progress::Blocked("injected".to_owned()));
+            return Ok(LaneProgress::Blocked("injected".to_owned()));
         }
         target.open -= 1;
         let id = format!("{} {:?}", self.lane, self.positions);
         target.hidden.insert(id.clone(), id.clone());
-        Ok(Progress::Durable(vec![StagedEntry {
+        Ok(LaneProgress::Durable(vec![StagedEntry {
             id,
             detail: String::new(),
         }]))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pseidon_delivery::{LaneId, Reason, StagedEntry};
 use pseidon_plugin::Rows;
-use pseidon_plugin::lane::{Completion, Lane, Progress, Room, SealOutcome};
+use pseidon_plugin::lane::{Completion, Lane, LaneProgress, Room, SealOutcome};
 use pseidon_plugin::sink::SinkError;
 
 use super::hidden::{HiddenFile, HiddenFolder};
@@ -118,12 +118,12 @@ struct SealedFile {
 }
 
 impl Completion for SealedFile {
-    fn advance(&mut self) -> Result<Progress, SinkError> {
+    fn advance(&mut self) -> Result<LaneProgress, SinkError> {
         if let Err(error) = self.content.write_buffer() {
-            return Ok(Progress::Blocked(error.to_string()));
+            return Ok(LaneProgress::Blocked(error.to_string()));
         }
         let Some((hidden, file)) = mem::take(&mut self.content.file) else {
-            return Ok(Progress::Durable(Vec::new()));
+            return Ok(LaneProgress::Durable(Vec::new()));
         };
         // After a failed sync the kernel may have discarded the data, so the file is lost.
         file.sync_all()
@@ -131,7 +131,7 @@ impl Completion for SealedFile {
             .map_err(|error| {
                 SinkError::Transient(Reason::caused_by("cannot sync a file", error))
             })?;
-        Ok(Progress::Durable(vec![StagedEntry {
+        Ok(LaneProgress::Durable(vec![StagedEntry {
             id: hidden.hand_over(),
             detail: self.content.queue.to_string(),
         }]))

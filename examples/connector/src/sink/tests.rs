@@ -12,7 +12,7 @@ use pseidon_delivery::{Claimant, Committer, StateStore};
 use pseidon_dsl::{Span, edn};
 use pseidon_expr::Scope;
 use pseidon_plugin::batch::{RecordMeta, WantedMetadata};
-use pseidon_plugin::lane::{Progress, Room, SealOutcome};
+use pseidon_plugin::lane::{LaneProgress, Room, SealOutcome};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::RecordShape;
 use pseidon_plugin::{BatchBuilder, LaneMemory, Split, Stop};
@@ -98,7 +98,7 @@ fn a_lane_accepts_no_rows_while_its_disk_does_not() {
     let SealOutcome::Pending(mut sealed) = lane.seal().unwrap() else {
         panic!("the lane is not staged")
     };
-    let Progress::Durable(staged) = sealed.advance().unwrap() else {
+    let LaneProgress::Durable(staged) = sealed.advance().unwrap() else {
         panic!("the lane is not durable")
     };
     drop(sealed);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pseidon_delivery::SplitId;
 use pseidon_plugin::batch::WantedMetadata;
-use pseidon_plugin::source::{SourceError, SourceHandle, Stopped};
+use pseidon_plugin::source::{SourceExit, SourceHandle};
 use pseidon_plugin::{Batch, Split};
 
 use super::lines::LineReader;
@@ -16,24 +16,6 @@ use super::lines::LineReader;
 const SHARE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait for room in memory before checking again whether it is time to share.
 const ROOM_POLL: Duration = Duration::from_millis(100);
-
-/// Why a run ended before everything was read.
-pub(super) enum EarlyEnd {
-    Stopped,
-    Failed(SourceError),
-}
-
-impl From<Stopped> for EarlyEnd {
-    fn from(_: Stopped) -> Self {
-        EarlyEnd::Stopped
-    }
-}
-
-impl From<SourceError> for EarlyEnd {
-    fn from(error: SourceError) -> Self {
-        EarlyEnd::Failed(error)
-    }
-}
 
 /// The files of a run and their progress.
 pub(super) struct Reading<'a> {
@@ -64,7 +46,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads until every file is finished, by whichever instance.
-    pub(super) fn read_all(mut self, path_of: &dyn Fn(&str) -> PathBuf) -> Result<(), EarlyEnd> {
+    pub(super) fn read_all(mut self, path_of: &dyn Fn(&str) -> PathBuf) -> Result<(), SourceExit> {
         let existing: HashSet<SplitId> = self.ids().into_iter().collect();
         self.handle
             .forget_finished(move |split| !existing.contains(split))?;
@@ -96,7 +78,7 @@ impl<'a> Reading<'a> {
 
     /// Runs a round of sharing: gives back files beyond the fair share, and takes those that are
     /// granted.
-    fn share(&mut self, path_of: &dyn Fn(&str) -> PathBuf) -> Result<(), EarlyEnd> {
+    fn share(&mut self, path_of: &dyn Fn(&str) -> PathBuf) -> Result<(), SourceExit> {
         let share = self.handle.share_splits(self.ids())?;
         let excess = share.excess.min(self.taken.len());
         let given_back = self.taken.split_off(self.taken.len() - excess);
@@ -126,7 +108,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Emits the next lines of the first file, or its end.
-    fn read_next(&mut self) -> Result<(), EarlyEnd> {
+    fn read_next(&mut self) -> Result<(), SourceExit> {
         if !self.handle.wait_for_room(ROOM_POLL)? {
             return Ok(());
         }
@@ -146,7 +128,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Releases files that are read to their end. Returns when all of their records are delivered.
-    fn finish(&mut self, files: Vec<Arc<Split>>) -> Result<(), EarlyEnd> {
+    fn finish(&mut self, files: Vec<Arc<Split>>) -> Result<(), SourceExit> {
         if files.is_empty() {
             return Ok(());
         }

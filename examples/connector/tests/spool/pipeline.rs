@@ -11,7 +11,7 @@ use pseidon_dsl::{Diagnostic, document};
 use pseidon_example_connector::{SpoolSinkPlugin, SpoolSourcePlugin};
 use pseidon_exec::{Finished, Pools, Run, View};
 use pseidon_plan::{Plan, PlanContext, plan};
-use pseidon_plugin::Registry;
+use pseidon_plugin::PluginRegistry;
 use pseidon_plugin::format::Format;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::Source;
@@ -139,7 +139,7 @@ impl Folder {
 
     fn plan(&self, name: &str, flow: &str) -> Result<Plan, Vec<Diagnostic>> {
         let text = format!("{{:name \"{name}\" :settings {SETTINGS} pipeline {flow}}}");
-        let registry = Registry {
+        let registry = PluginRegistry {
             sources: vec![Arc::new(SpoolSourcePlugin)],
             sinks: vec![Arc::new(SpoolSinkPlugin)],
             formats: pseidon_formats::formats(),

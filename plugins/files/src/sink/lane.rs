@@ -18,7 +18,7 @@ use std::sync::Arc;
 use pseidon_delivery::{LaneId, Reason, failpoint};
 use pseidon_formats::EncodeError;
 use pseidon_plugin::Rows;
-use pseidon_plugin::lane::{Completion, Lane, Progress, Room, SealOutcome};
+use pseidon_plugin::lane::{Completion, Lane, LaneProgress, Room, SealOutcome};
 use pseidon_plugin::sink::SinkError;
 use rustix::io::Errno;
 
@@ -157,23 +157,23 @@ impl Drop for FileLane {
 struct FileCompletion(Option<ClosingFile>);
 
 impl Completion for FileCompletion {
-    fn advance(&mut self) -> Result<Progress, SinkError> {
+    fn advance(&mut self) -> Result<LaneProgress, SinkError> {
         while let Some(mut closing) = self.0.take() {
             if let Some(error) = closing.still_blocked() {
                 let reason = error.to_string();
                 self.0 = Some(closing);
-                return Ok(Progress::Blocked(reason));
+                return Ok(LaneProgress::Blocked(reason));
             }
             match closing.into_closed() {
                 Ok(closed) => {
                     failpoint::reach("finished");
                     make_durable(&closed)?;
-                    return Ok(Progress::Durable(vec![closed.hand_over()]));
+                    return Ok(LaneProgress::Durable(vec![closed.hand_over()]));
                 }
                 Err(still_closing) => self.0 = Some(*still_closing),
             }
         }
-        Ok(Progress::Pending)
+        Ok(LaneProgress::Pending)
     }
 }
 

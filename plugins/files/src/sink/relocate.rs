@@ -55,7 +55,7 @@ pub(super) fn relocate(
         ));
     };
     let name = format!("{}{}", destination.prefix, moving.file_name());
-    let target = Target::new(id, destination.folder.clone(), &name, &moving.extension);
+    let target = MoveTarget::new(id, destination.folder.clone(), &name, &moving.extension);
     let quarantine = destination
         .quarantine
         .as_ref()
@@ -67,7 +67,7 @@ pub(super) fn relocate(
                 .unwrap_or_default();
             // Only under its own unique name, so that the next attempt sees that the file was found
             // broken.
-            Target::new(
+            MoveTarget::new(
                 id,
                 folder.join(below),
                 moving.file_name(),
@@ -105,7 +105,7 @@ pub(super) fn remove_note(id: &str, moving: &Move, follow_up: &FollowUp) -> io::
     match &follow_up.destination {
         None => Ok(()),
         Some(destination) => remove_if_exists(
-            &Target::new(
+            &MoveTarget::new(
                 id,
                 destination.folder.clone(),
                 moving.file_name(),
@@ -125,7 +125,7 @@ struct TargetNames {
 }
 
 /// The folder to which a file is moved, with all paths that the move uses.
-struct Target {
+struct MoveTarget {
     folder: PathBuf,
     names: TargetNames,
     part: PathBuf,
@@ -134,11 +134,11 @@ struct Target {
     note: PathBuf,
 }
 
-impl Target {
-    fn new(id: &str, folder: PathBuf, name: &str, extension: &str) -> Target {
+impl MoveTarget {
+    fn new(id: &str, folder: PathBuf, name: &str, extension: &str) -> MoveTarget {
         let stem = name.strip_suffix(&format!(".{extension}")).unwrap_or(name);
         let own = folder.join(format!("{stem}~{}.{extension}", digest(id, 4)));
-        Target {
+        MoveTarget {
             names: TargetNames {
                 preferred: folder.join(name),
                 own,
@@ -150,7 +150,7 @@ impl Target {
         }
     }
 
-    fn with_own_name_only(mut self) -> Target {
+    fn with_own_name_only(mut self) -> MoveTarget {
         self.names.preferred.clone_from(&self.names.own);
         self
     }
@@ -339,8 +339,8 @@ mod tests {
             }
         }
 
-        fn target(&self) -> Target {
-            Target::new(ID, self.other.path().join("lake"), "h-x-1.json", "json")
+        fn target(&self) -> MoveTarget {
+            MoveTarget::new(ID, self.other.path().join("lake"), "h-x-1.json", "json")
         }
 
         fn published(&self) -> PathBuf {
@@ -396,7 +396,10 @@ mod tests {
 
     #[test]
     fn a_copy_that_another_process_makes_is_left_alone() {
-        for pick in [|target: Target| target.part, |target: Target| target.copy] {
+        for pick in [
+            |target: MoveTarget| target.part,
+            |target: MoveTarget| target.copy,
+        ] {
             let case = Case::new();
             let busy = lock(&pick(case.target()), true).unwrap().unwrap();
             assert_eq!(

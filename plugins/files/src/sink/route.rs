@@ -14,18 +14,18 @@ use pseidon_plugin::{BadRow, Rows};
 
 use super::lane_name::{MAX_PATH_BYTES, digest, lane_id, lane_number, render, render_name};
 use super::projection::Projection;
-use super::template::Template;
+use super::template::PathTemplate;
 
 /// Groups rows by lane.
 #[derive(Clone, Debug)]
 pub(super) struct Router {
     /// The template of a bucket's path, relative to the base directory.
-    pub(super) path: Template,
+    pub(super) path: PathTemplate,
     /// The template of the beginning of its files' names; `None` for the topic.
-    pub(super) name: Option<Template>,
+    pub(super) name: Option<PathTemplate>,
     /// The template of the folder where files are moved. Its values are passed to the writer with
     /// the rows if only some columns are written.
-    pub(super) destination: Option<Template>,
+    pub(super) destination: Option<PathTemplate>,
     /// The columns that are written; `None` for the whole record.
     pub(super) projection: Option<Projection>,
     /// How many lanes share a bucket.
@@ -142,7 +142,7 @@ impl Router {
     }
 
     fn values(&self, rows: &Rows) -> Result<Values, ArrowError> {
-        let of = |template: &Option<Template>| {
+        let of = |template: &Option<PathTemplate>| {
             template
                 .as_ref()
                 .map_or(Ok(Vec::new()), |template| template.values(rows))

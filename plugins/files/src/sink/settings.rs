@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pseidon_dsl::template::{Template as WrittenTemplate, TemplatePart};
+use pseidon_dsl::template::{Template, TemplatePart};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_formats::{FileCodec, FileCodecSettings};
 use pseidon_plugin::options::SpannedValue;
@@ -16,7 +16,7 @@ use super::hook::{Hook, HookTarget};
 use super::options::{FilesSinkOptions, HookOptions, MoveOptions, RolloverOptions};
 use super::projection::Projection;
 use super::route::Router;
-use super::template::Template;
+use super::template::PathTemplate;
 
 /// The maximum length of `:prefix` in bytes; file systems allow names of 255.
 const MAX_PREFIX_BYTES: usize = 64;
@@ -119,7 +119,7 @@ fn path(
     options: &FilesSinkOptions,
     input: &SinkInput,
     errors: &mut Vec<Diagnostic>,
-) -> (Vec<PathBuf>, Template) {
+) -> (Vec<PathBuf>, PathTemplate) {
     let path = options.path.as_ref();
     let span = path.map_or(options.span, |path| path.span);
     let (base, mut below) = path.map(|path| split_base(&path.value)).unwrap_or_default();
@@ -154,7 +154,7 @@ fn path(
             dirs.iter().map(PathBuf::from).collect()
         }
     };
-    let template = Template::compile(&below, &input.scope, errors);
+    let template = PathTemplate::compile(&below, &input.scope, errors);
     check_literals(&template, span, errors);
     (base_dirs, template)
 }
@@ -164,9 +164,9 @@ fn name(
     options: &FilesSinkOptions,
     input: &SinkInput,
     errors: &mut Vec<Diagnostic>,
-) -> Option<Template> {
+) -> Option<PathTemplate> {
     let name = options.name.as_ref()?;
-    let template = Template::compile(&name.value.parts, &input.scope, errors);
+    let template = PathTemplate::compile(&name.value.parts, &input.scope, errors);
     if template.literals().any(|text| text.contains('/')) {
         let error = name.error(
             "`/` cannot be part of a file's name",
@@ -181,7 +181,7 @@ fn move_to(
     options: &MoveOptions,
     input: &SinkInput,
     errors: &mut Vec<Diagnostic>,
-) -> (MoveSettings, Template) {
+) -> (MoveSettings, PathTemplate) {
     let span = options.path.span;
     let (base, below) = split_base(&options.path.value);
     if base.is_empty() && below.is_empty() {
@@ -191,7 +191,7 @@ fn move_to(
             "expected a folder",
         ));
     }
-    let template = Template::compile(&below, &input.scope, errors);
+    let template = PathTemplate::compile(&below, &input.scope, errors);
     check_literals(&template, span, errors);
     let prefix = options.prefix.as_ref();
     if let Some(prefix) = prefix
@@ -257,7 +257,7 @@ fn hook(options: &SpannedValue<HookOptions>) -> Result<Hook, Diagnostic> {
 
 /// Splits a template into its base directory, with the last `/`, and the parts below it. A template
 /// without values is a base directory as a whole.
-fn split_base(template: &WrittenTemplate) -> (String, Vec<TemplatePart>) {
+fn split_base(template: &Template) -> (String, Vec<TemplatePart>) {
     let mut parts = template.parts.clone();
     match parts.first_mut() {
         Some(TemplatePart::Literal(text)) => {
@@ -276,7 +276,7 @@ fn split_base(template: &WrittenTemplate) -> (String, Vec<TemplatePart>) {
 
 /// Rejects a template whose fixed text leads out of the folder with which it begins, or into the
 /// hidden folder.
-fn check_literals(template: &Template, span: Span, errors: &mut Vec<Diagnostic>) {
+fn check_literals(template: &PathTemplate, span: Span, errors: &mut Vec<Diagnostic>) {
     for name in template.literals().flat_map(|text| text.split('/')) {
         if matches!(name, "." | ".." | OPEN) {
             let expected = "expected a folder name";

@@ -17,7 +17,7 @@ use super::lane_name::Piece;
 
 /// A compiled template.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Template {
+pub(super) struct PathTemplate {
     parts: Vec<Part>,
     /// The first nondeterministic expression; `None` if all are deterministic.
     pub(super) nondeterminism: Option<String>,
@@ -36,14 +36,14 @@ enum Part {
     },
 }
 
-impl Template {
+impl PathTemplate {
     /// Compiles a template over the columns in scope.
     pub(super) fn compile(
         parts: &[TemplatePart],
         scope: &Scope,
         errors: &mut Vec<Diagnostic>,
-    ) -> Template {
-        let mut template = Template::default();
+    ) -> PathTemplate {
+        let mut template = PathTemplate::default();
         for part in parts {
             match part {
                 TemplatePart::Literal(text) if text.is_empty() => {}
@@ -110,7 +110,7 @@ impl Template {
             .collect()
     }
 
-    /// The pieces of the template for one row; `values` comes from [`Template::values`].
+    /// The pieces of the template for one row; `values` comes from [`PathTemplate::values`].
     pub(super) fn pieces<'a>(
         &'a self,
         values: &'a [StringArray],

@@ -15,7 +15,7 @@ const DECODE_BYTES: usize = 64 << 10;
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compression {
+pub(super) enum InputCompression {
     /// The file is not compressed.
     None,
     /// gzip, of one or more members.
@@ -24,20 +24,20 @@ pub(super) enum Compression {
     Zstd,
 }
 
-impl Compression {
+impl InputCompression {
     /// Detects the compression by the first bytes; if they match no known format, by the file's
     /// extension.
-    pub(super) fn of(file: &File, path: &Path) -> io::Result<Compression> {
+    pub(super) fn of(file: &File, path: &Path) -> io::Result<InputCompression> {
         let mut magic = [0; 4];
         let known = file.read_at(&mut magic, 0)?;
         let by_name = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("gz") => Compression::Gzip,
-            Some("zst") => Compression::Zstd,
-            _ => Compression::None,
+            Some("gz") => InputCompression::Gzip,
+            Some("zst") => InputCompression::Zstd,
+            _ => InputCompression::None,
         };
         Ok(match &magic[..known] {
-            [0x1f, 0x8b, ..] => Compression::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd] => Compression::Zstd,
+            [0x1f, 0x8b, ..] => InputCompression::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd] => InputCompression::Zstd,
             _ => by_name,
         })
     }
@@ -59,20 +59,24 @@ pub(super) enum Stream {
 impl Stream {
     /// Opens `file` at `position` of its decompressed content. A compressed file is decoded up to
     /// there; fails with `UnexpectedEof` if it ends before that.
-    pub(super) fn open(file: File, compression: Compression, position: u64) -> io::Result<Stream> {
+    pub(super) fn open(
+        file: File,
+        compression: InputCompression,
+        position: u64,
+    ) -> io::Result<Stream> {
         let mut decoded: Box<dyn Read + Send> = match compression {
-            Compression::None => {
+            InputCompression::None => {
                 return Ok(Stream::Plain {
                     file,
                     offset: position,
                 });
             }
-            Compression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(
+            InputCompression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(
                 READ_BYTES, file,
             ))),
-            Compression::Zstd => Box::new(zstd::Decoder::with_buffer(BufReader::with_capacity(
-                READ_BYTES, file,
-            ))?),
+            InputCompression::Zstd => Box::new(zstd::Decoder::with_buffer(
+                BufReader::with_capacity(READ_BYTES, file),
+            )?),
         };
         let skipped = io::copy(&mut (&mut decoded).take(position), &mut io::sink())?;
         if skipped < position {

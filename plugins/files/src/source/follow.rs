@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use pseidon_delivery::{Position, Reason, SplitId};
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
+use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup, Stopped};
 use pseidon_plugin::{Batch, Split};
 
 use self::tracked::{ReadResult, StartPoint, Stat, TrackedFile};
@@ -61,31 +61,13 @@ pub(super) struct Settings {
     pub(super) drained_after: Duration,
 }
 
-/// Why follow mode stopped.
-enum FollowEnd {
-    Stopped,
-    Failed(SourceError),
-}
-
-impl From<Stopped> for FollowEnd {
-    fn from(_: Stopped) -> Self {
-        FollowEnd::Stopped
-    }
-}
-
-impl From<SourceError> for FollowEnd {
-    fn from(error: SourceError) -> Self {
-        FollowEnd::Failed(error)
-    }
-}
-
 /// Follows the files until the handle is stopped.
 pub(super) fn run(
     config: &Config,
     settings: &Settings,
     setup: &SourceSetup,
     handle: &SourceHandle,
-) -> Result<(), SourceError> {
+) -> Result<(), SourceExit> {
     let mut follower = Follower {
         config,
         settings,
@@ -103,10 +85,7 @@ pub(super) fn run(
         next_forgetting: None,
         scans: 0,
     };
-    match follower.run() {
-        Ok(()) | Err(FollowEnd::Stopped) => Ok(()),
-        Err(FollowEnd::Failed(error)) => Err(error),
-    }
+    follower.run()
 }
 
 struct Follower<'a> {
@@ -142,7 +121,7 @@ struct LastLook {
 }
 
 impl Follower<'_> {
-    fn run(&mut self) -> Result<(), FollowEnd> {
+    fn run(&mut self) -> Result<(), SourceExit> {
         loop {
             self.scan()?;
             let scanned = Instant::now();
@@ -159,7 +138,7 @@ impl Follower<'_> {
     }
 
     /// Finds the files that exist now, and their sizes.
-    fn scan(&mut self) -> Result<(), FollowEnd> {
+    fn scan(&mut self) -> Result<(), SourceExit> {
         self.scans += 1;
         let mut new = BTreeMap::new();
         for glob in &self.globs {
@@ -225,7 +204,7 @@ impl Follower<'_> {
 
     /// Ends the splits of files that were truncated or rewritten; the next scan finds the files as
     /// new ones.
-    fn end_rewritten(&mut self) -> Result<(), FollowEnd> {
+    fn end_rewritten(&mut self) -> Result<(), SourceExit> {
         let is_rewritten = |(key, file): &(&FileKey, &TrackedFile)| file.is_rewritten(key);
         let rewritten: Vec<FileKey> = self
             .tracked
@@ -265,7 +244,7 @@ impl Follower<'_> {
 
     /// Releases the splits of files that are gone, as soon as all their records are durable: then
     /// no flush is needed.
-    fn release_drained(&mut self) -> Result<(), FollowEnd> {
+    fn release_drained(&mut self) -> Result<(), SourceExit> {
         self.durable.extend(self.handle.durable());
         let durable = &self.durable;
         let is_durable = |file: &TrackedFile| {
@@ -301,7 +280,7 @@ impl Follower<'_> {
 
     /// Reads one block of every file that has more. Opens files up to the limit of open files.
     /// Returns whether any block was read.
-    fn read_round(&mut self) -> Result<bool, FollowEnd> {
+    fn read_round(&mut self) -> Result<bool, SourceExit> {
         let mut ready: Vec<FileKey> = self
             .tracked
             .iter()

@@ -25,7 +25,7 @@ use std::time::UNIX_EPOCH;
 use pseidon_delivery::SplitId;
 use sha2::{Digest, Sha256};
 
-use super::compression::Compression;
+use super::compression::InputCompression;
 
 /// The maximum number of bytes of the first line that count for the identity.
 const HEAD: usize = 1024;
@@ -67,11 +67,11 @@ impl Head {
     /// content counts as the first line, unless the file is empty.
     pub(super) fn of(
         file: &File,
-        compression: Compression,
+        compression: InputCompression,
         as_it_is: bool,
     ) -> io::Result<Option<Head>> {
         let mut start = [0; HEAD];
-        let start = if compression == Compression::None {
+        let start = if compression == InputCompression::None {
             &mut start[..]
         } else {
             &mut start[..COMPRESSED_HEAD]
@@ -85,7 +85,7 @@ impl Head {
                 Err(error) => return Err(error),
             }
         }
-        let line_end = if compression == Compression::None {
+        let line_end = if compression == InputCompression::None {
             memchr::memchr(b'\n', &start[..len])
         } else {
             None
@@ -139,7 +139,7 @@ mod tests {
     fn identity(path: &std::path::Path) -> Option<SplitId> {
         let file = File::open(path).unwrap();
         let key = FileKey::of(&file.metadata().unwrap());
-        Head::of(&file, Compression::None, false)
+        Head::of(&file, InputCompression::None, false)
             .unwrap()
             .map(|head| split_id("logs", &key, head, 0))
     }
@@ -150,7 +150,7 @@ mod tests {
         let path = dir.path().join("a.b.log");
         fs::write(&path, "one\n").unwrap();
         let key = FileKey::of(&fs::metadata(&path).unwrap());
-        let head = Head::of(&File::open(&path).unwrap(), Compression::None, true)
+        let head = Head::of(&File::open(&path).unwrap(), InputCompression::None, true)
             .unwrap()
             .unwrap();
         for generation in [0, 1, 12] {

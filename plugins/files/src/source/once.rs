@@ -27,7 +27,7 @@ use std::time::Duration;
 use crossbeam_channel::unbounded;
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 
-use self::failures::Failures;
+use self::failures::FileFailures;
 use self::found_file::find;
 use self::queue::{FileQueue, UnclaimedFile};
 use self::readers::read_files;
@@ -51,7 +51,7 @@ pub(super) fn run(
             "no file matches"
         );
     }
-    let failures = Failures::default();
+    let failures = FileFailures::default();
     let readers = setup.io_threads.clamp(1, files.len().max(1));
     let (jobs, waiting) = unbounded();
     let (ended, ended_splits) = unbounded();

@@ -12,7 +12,7 @@
 //! rewritten                        the file was rewritten: no records of this split follow
 //! ```
 //!
-//! Earlier versions encoded the last two in the position itself, which [`Progress::of`] still
+//! Earlier versions encoded the last two in the position itself, which [`FileProgress::of`] still
 //! parses.
 
 use std::fmt;
@@ -36,7 +36,7 @@ const OLD_REWRITTEN: Position = Position::MAX - 1;
 
 /// The state store's entry for a file's split.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum FileProgress {
     /// The file was read up to this position.
     UpTo {
         /// Every record below it is durable; it may be a byte inside a line.
@@ -56,29 +56,29 @@ pub(super) enum Progress {
     Rewritten,
 }
 
-impl Progress {
+impl FileProgress {
     /// Parses the store's entry. An unknown string counts as no string.
-    pub(super) fn of(known: Resumption) -> Progress {
+    pub(super) fn of(known: Resumption) -> FileProgress {
         let Resumption {
             position, resume, ..
         } = known;
         let text = resume.as_ref().map_or("", ResumeToken::as_str);
         match text.split_once(' ') {
-            None if text == "rewritten" => return Progress::Rewritten,
+            None if text == "rewritten" => return FileProgress::Rewritten,
             Some(("size", size)) => {
                 if let Ok(size) = size.parse() {
-                    return Progress::ReadToEnd { position, size };
+                    return FileProgress::ReadToEnd { position, size };
                 }
             }
             _ => {}
         }
         match position {
-            OLD_REWRITTEN => Progress::Rewritten,
-            OLD_READ_TO_END.. => Progress::ReadToEnd {
+            OLD_REWRITTEN => FileProgress::Rewritten,
+            OLD_READ_TO_END.. => FileProgress::ReadToEnd {
                 position,
                 size: position - OLD_READ_TO_END,
             },
-            _ => Progress::UpTo {
+            _ => FileProgress::UpTo {
                 position,
                 mark: Mark::from_text(text),
             },
@@ -240,8 +240,8 @@ mod tests {
 
     use super::*;
 
-    fn known(position: Position, resume: Option<ResumeToken>) -> Progress {
-        Progress::of(Resumption {
+    fn known(position: Position, resume: Option<ResumeToken>) -> FileProgress {
+        FileProgress::of(Resumption {
             position,
             resume,
             is_finished: false,
@@ -252,7 +252,7 @@ mod tests {
     fn entries_round_trip_and_those_of_earlier_versions_are_parsed() {
         let mut tail = Tail::unknown(0);
         tail.push(b"one\n");
-        let up_to = |position, mark| Progress::UpTo { position, mark };
+        let up_to = |position, mark| FileProgress::UpTo { position, mark };
         let cases = [
             (
                 4,
@@ -267,24 +267,24 @@ mod tests {
             (
                 7,
                 Some(read_to_end(5)),
-                Progress::ReadToEnd {
+                FileProgress::ReadToEnd {
                     position: 7,
                     size: 5,
                 },
             ),
-            (7, Some(rewritten()), Progress::Rewritten),
+            (7, Some(rewritten()), FileProgress::Rewritten),
             (7, Some("something newer".into()), up_to(7, None)),
             (7, Some("mark 1 64 00".into()), up_to(7, None)),
             (7, None, up_to(7, None)),
             (
                 (1 << 63) + 5,
                 None,
-                Progress::ReadToEnd {
+                FileProgress::ReadToEnd {
                     position: (1 << 63) + 5,
                     size: 5,
                 },
             ),
-            (u64::MAX - 1, None, Progress::Rewritten),
+            (u64::MAX - 1, None, FileProgress::Rewritten),
         ];
         for (position, resume, expected) in cases {
             assert_eq!(known(position, resume), expected);

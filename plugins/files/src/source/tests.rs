@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId, WithCauses};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, SplitStart};
+use pseidon_plugin::source::{Resumption, SourceEvent, SourceExit, SplitShare, SplitStart};
 use pseidon_plugin::{Batch, Budget, Pause, Stop};
 use tempfile::TempDir;
 
@@ -120,7 +120,7 @@ impl World {
             compression: None,
             limits,
         };
-        self.start_source(Arc::new(PreparedFiles {
+        self.start_source(Arc::new(PreparedFilesSource {
             format_span: None,
             format: "txt".into(),
             schema: None,
@@ -151,7 +151,7 @@ impl World {
         };
         Run {
             stop,
-            source: std::thread::spawn(move || source.run(&setup, handle)),
+            source: std::thread::spawn(move || SourceExit::outcome(source.run(&setup, handle))),
             engine: std::thread::spawn(move || engine(run, &events, &seen_by_engine, &durable)),
             seen: self.seen.clone(),
         }

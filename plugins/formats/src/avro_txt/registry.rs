@@ -17,20 +17,20 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 /// The registries that have been used, by address.
 #[derive(Default)]
-pub(super) struct Registries(Mutex<HashMap<String, Arc<Registry>>>);
+pub(super) struct Registries(Mutex<HashMap<String, Arc<SchemaRegistry>>>);
 
 impl Registries {
     /// The registry at this address. The same address always returns the same registry.
-    pub(super) fn at(&self, address: &str) -> Arc<Registry> {
+    pub(super) fn at(&self, address: &str) -> Arc<SchemaRegistry> {
         lock(&self.0)
             .entry(address.to_owned())
-            .or_insert_with(|| Arc::new(Registry::new(address)))
+            .or_insert_with(|| Arc::new(SchemaRegistry::new(address)))
             .clone()
     }
 }
 
 /// A registry, with a cache of its responses. Shared by threads.
-pub(super) struct Registry {
+pub(super) struct SchemaRegistry {
     address: String,
     agent: Agent,
     cache: Mutex<HashMap<u32, SchemaLookup>>,
@@ -69,8 +69,8 @@ struct SchemaResponse {
     references: Vec<serde::de::IgnoredAny>,
 }
 
-impl Registry {
-    fn new(address: &str) -> Registry {
+impl SchemaRegistry {
+    fn new(address: &str) -> SchemaRegistry {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::NativeTls)
             .root_certs(RootCerts::PlatformVerifier)
@@ -80,7 +80,7 @@ impl Registry {
             .timeout_global(Some(REQUEST_TIMEOUT))
             .tls_config(tls)
             .build();
-        Registry {
+        SchemaRegistry {
             address: address.to_owned(),
             agent: config.into(),
             cache: Mutex::default(),

@@ -15,7 +15,7 @@ use super::{Server, UNSUPPORTED};
 use crate::HiveError;
 use crate::connection::{self, DeadlineReader};
 use crate::message::{ThriftClient, ThriftStruct, ThriftValue};
-use crate::table::{Column, TableName};
+use crate::table::{HiveColumn, TableName};
 
 /// The time limit of all requests together. The server may have to start an engine for the session,
 /// although it is not needed here.
@@ -48,7 +48,7 @@ impl From<Error> for RequestError {
 }
 
 /// Returns the table's columns, in order.
-pub(crate) fn columns(server: &Server, table: &TableName) -> Result<Vec<Column>, HiveError> {
+pub(crate) fn columns(server: &Server, table: &TableName) -> Result<Vec<HiveColumn>, HiveError> {
     let name = format!("hiveserver2 {}", server.address);
     let stream = connection::connect(&server.address)
         .map_err(|error| HiveError::Unreachable(Reason::caused_by(name.clone(), error)))?;
@@ -67,7 +67,7 @@ fn query(
     server: &Server,
     stream: TcpStream,
     table: &TableName,
-) -> Result<Vec<Column>, RequestError> {
+) -> Result<Vec<HiveColumn>, RequestError> {
     let user = server.user.as_deref().unwrap_or(ANONYMOUS);
     let password = server.password.as_deref().unwrap_or(ANONYMOUS);
     let mut input = DeadlineReader::new(&stream, TIME_LIMIT).map_err(Error::from)?;
@@ -107,7 +107,7 @@ fn describe(
     client: &mut ThriftClient,
     session: &ThriftValue,
     table: &TableName,
-) -> Result<Vec<Column>, RequestError> {
+) -> Result<Vec<HiveColumn>, RequestError> {
     let statement = format!("describe `{}`.`{}`", table.database, table.table);
     let execute = ThriftStruct::default()
         .with(1, session.clone())
@@ -160,7 +160,7 @@ fn handle(response: &ThriftStruct, id: i16) -> Result<ThriftValue, RequestError>
 
 /// The name and type in each row: the first two columns of the `TRowSet` in field 3. Each is a
 /// `TStringColumn`, whose field 1 has the values.
-fn rows_of(response: &ThriftStruct) -> Vec<Column> {
+fn rows_of(response: &ThriftStruct) -> Vec<HiveColumn> {
     let columns = response
         .structure(3)
         .and_then(|rows| rows.list(3))
@@ -179,18 +179,18 @@ fn rows_of(response: &ThriftStruct) -> Vec<Column> {
     };
     texts(0)
         .zip(texts(1))
-        .map(|(name, hive_type)| Column { name, hive_type })
+        .map(|(name, hive_type)| HiveColumn { name, hive_type })
         .collect()
 }
 
 /// Removes the partition columns. `describe` lists them among the others, and again in a section of
 /// their own after them.
-fn without_partitions(rows: Vec<Column>) -> Vec<Column> {
-    let is_end = |row: &Column| row.name.is_empty() || row.name.starts_with('#');
+fn without_partitions(rows: Vec<HiveColumn>) -> Vec<HiveColumn> {
+    let is_end = |row: &HiveColumn| row.name.is_empty() || row.name.starts_with('#');
     let end = rows.iter().position(is_end).unwrap_or(rows.len());
     let mut columns = rows;
     let more = columns.split_off(end);
-    let partitions: Vec<Column> = more
+    let partitions: Vec<HiveColumn> = more
         .into_iter()
         .skip_while(|row| row.name != "# Partition Information")
         .skip(1)
@@ -214,7 +214,7 @@ mod tests {
         let names = |rows: &[&str]| {
             let rows = rows
                 .iter()
-                .map(|name| Column {
+                .map(|name| HiveColumn {
                     name: (*name).to_owned(),
                     hive_type: "string".to_owned(),
                 })

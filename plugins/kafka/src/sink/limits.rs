@@ -7,7 +7,7 @@ use super::messages::Messages;
 use super::producer::ClientLimit;
 use super::refusals::Refusals;
 use super::rules::TopicRules;
-use super::size::{Compression, RecordParts, header};
+use super::size::{BatchCompression, RecordParts, header};
 
 /// What the topic and the client accept.
 pub(super) struct RecordLimits<'a> {
@@ -15,7 +15,7 @@ pub(super) struct RecordLimits<'a> {
     pub(super) topic: &'a str,
     pub(super) rules: &'a TopicRules,
     pub(super) client: ClientLimit,
-    pub(super) compression: Compression,
+    pub(super) compression: BatchCompression,
     /// The records that the broker has refused before.
     pub(super) refusals: &'a Refusals,
     /// The current wall-clock time, in milliseconds since 1970.
@@ -109,7 +109,7 @@ impl RecordLimits<'_> {
         if let Some(limit) = self.rules.bytes.filter(|limit| size > *limit) {
             let least = self.compression.min_batch(parts);
             if least > limit {
-                let compressed = if self.compression == Compression::None {
+                let compressed = if self.compression == BatchCompression::None {
                     ""
                 } else {
                     " after compression"

@@ -12,7 +12,7 @@ use pseidon_delivery::{LaneId, StagedEntry};
 use pseidon_plugin::lane::{Lane, LaneRules, Transaction};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
-    Chunk, RoutedRows, Sink, SinkError, SinkSetup, TakenSplit, TakeoverResult,
+    Chunk, RoutedRows, Sink, SinkError, SinkSetup, TakenSplit, TakeoverResult, TargetPositions,
 };
 use pseidon_plugin::{BadRow, Rows, Stop};
 
@@ -162,14 +162,16 @@ impl Sink for OpenKafkaSink {
         if splits.is_empty() {
             return Ok(TakeoverResult::default());
         }
-        let held_in = format!(
+        let location = format!(
             "the topic {} (:positions-topic)",
             self.run.sink.positions_topic
         );
         Ok(TakeoverResult {
             published: Vec::new(),
-            held: takeover::take_over(self, splits)?,
-            held_in,
+            held: Some(TargetPositions {
+                location,
+                by_split: takeover::take_over(self, splits)?,
+            }),
         })
     }
 

@@ -15,7 +15,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::health::{BrokerWait, SinkHealth};
 use super::reports::{DeliveryReports, UndeliveredRecords};
-use super::size::Compression;
+use super::size::BatchCompression;
 use crate::connection::Connection;
 
 /// The timeout of one attempt of a call.
@@ -52,7 +52,7 @@ pub(super) struct TransactionalProducer {
     /// How long a transaction may be open before the broker aborts it.
     timeout: Duration,
     limit: ClientLimit,
-    compression: Compression,
+    compression: BatchCompression,
     sends_alone: bool,
 }
 
@@ -162,7 +162,7 @@ impl ProducerSettings {
             compression(&self.connection.config(Path::new(&self.base), &[])),
         ) {
             (None, _) => DEFAULT_MESSAGE_BYTES,
-            (Some(largest), Compression::None) => largest,
+            (Some(largest), BatchCompression::None) => largest,
             (Some(largest), _) => largest
                 .saturating_mul(COMPRESSION_FACTOR)
                 .max(MIN_COMPRESSED_LIMIT),
@@ -199,8 +199,8 @@ impl ProducerSettings {
     }
 }
 
-fn compression(config: &ClientConfig) -> Compression {
-    Compression::from_property(
+fn compression(config: &ClientConfig) -> BatchCompression {
+    BatchCompression::from_property(
         config
             .get("compression.type")
             .or_else(|| config.get("compression.codec")),
@@ -218,7 +218,7 @@ impl TransactionalProducer {
     }
 
     /// The codec with which the client compresses batches.
-    pub(super) fn compression(&self) -> Compression {
+    pub(super) fn compression(&self) -> BatchCompression {
         self.compression
     }
 

@@ -12,7 +12,7 @@ const TOLERANCE: usize = 16;
 
 /// The codec with which the client compresses batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compression {
+pub(super) enum BatchCompression {
     None,
     Gzip,
     Snappy,
@@ -21,15 +21,15 @@ pub(super) enum Compression {
     Other,
 }
 
-impl Compression {
+impl BatchCompression {
     /// The codec of a value of the client's property.
-    pub(super) fn from_property(value: Option<&str>) -> Compression {
+    pub(super) fn from_property(value: Option<&str>) -> BatchCompression {
         match value {
-            None | Some("none") => Compression::None,
-            Some("gzip") => Compression::Gzip,
-            Some("snappy") => Compression::Snappy,
-            Some("zstd") => Compression::Zstd,
-            Some(_) => Compression::Other,
+            None | Some("none") => BatchCompression::None,
+            Some("gzip") => BatchCompression::Gzip,
+            Some("snappy") => BatchCompression::Snappy,
+            Some("zstd") => BatchCompression::Zstd,
+            Some(_) => BatchCompression::Other,
         }
     }
 
@@ -44,8 +44,8 @@ impl Compression {
             .concat()
         };
         let compressed = match self {
-            Compression::None => return parts.batch(),
-            Compression::Gzip => {
+            BatchCompression::None => return parts.batch(),
+            BatchCompression::Gzip => {
                 let mut encoder =
                     flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
                 encoder
@@ -54,14 +54,14 @@ impl Compression {
                     .map(|bytes| bytes.len())
                     .ok()
             }
-            Compression::Snappy => snap::raw::Encoder::new()
+            BatchCompression::Snappy => snap::raw::Encoder::new()
                 .compress_vec(&parts_together())
                 .map(|bytes| bytes.len())
                 .ok(),
-            Compression::Zstd => zstd::bulk::compress(&parts_together(), 0)
+            BatchCompression::Zstd => zstd::bulk::compress(&parts_together(), 0)
                 .map(|bytes| bytes.len())
                 .ok(),
-            Compression::Other => None,
+            BatchCompression::Other => None,
         };
         compressed.map_or(0, |size| BATCH_HEADER + size - size / TOLERANCE)
     }
@@ -122,7 +122,7 @@ mod tests {
             ..RecordParts::default()
         };
         for (property, most) in [("gzip", 300), ("snappy", 2000), ("zstd", 300), ("lz4", 0)] {
-            let compression = Compression::from_property(Some(property));
+            let compression = BatchCompression::from_property(Some(property));
             assert!(
                 compression.min_batch(&parts) <= most,
                 "{property}: {}",
@@ -130,7 +130,7 @@ mod tests {
             );
         }
         assert_eq!(
-            Compression::from_property(None).min_batch(&parts),
+            BatchCompression::from_property(None).min_batch(&parts),
             BATCH_HEADER + 3 + RECORD_HEAD + 1 + 3 + 20_000 + 1
         );
     }

@@ -1,37 +1,10 @@
 //! Classifies the consumer's errors by their effect on the run.
 
 use pseidon_delivery::Reason;
-use pseidon_plugin::source::{SourceError, Stopped};
+use pseidon_plugin::source::{SourceError, SourceExit};
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::native::NativeError;
-
-/// Why reading ends early.
-#[derive(Debug)]
-pub(super) enum ReadExit {
-    /// The run was stopped.
-    Stopped,
-    /// The run cannot continue.
-    Failed(SourceError),
-}
-
-impl From<Stopped> for ReadExit {
-    fn from(_: Stopped) -> Self {
-        ReadExit::Stopped
-    }
-}
-
-impl ReadExit {
-    /// An error that the user has to resolve.
-    pub(super) fn fatal(reason: impl Into<Reason>) -> ReadExit {
-        ReadExit::Failed(SourceError::Fatal(reason.into()))
-    }
-
-    /// An error that a retry may resolve.
-    pub(super) fn transient(reason: impl Into<Reason>) -> ReadExit {
-        ReadExit::Failed(SourceError::Transient(reason.into()))
-    }
-}
 
 /// The effect of an error on the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +50,12 @@ pub(super) fn denied(brokers: &str, error: NativeError) -> SourceError {
 }
 
 /// The error of a run whose client gave up.
-pub(super) fn gave_up(error: NativeError) -> ReadExit {
+pub(super) fn gave_up(error: NativeError) -> SourceExit {
     match error.code {
-        RDKafkaErrorCode::FencedInstanceId => ReadExit::fatal(format!(
+        RDKafkaErrorCode::FencedInstanceId => SourceExit::fatal(format!(
             "another member of the group has the same :instance-id; set a different one for each \
              instance ({error})"
         )),
-        _ => ReadExit::transient(Reason::caused_by("the kafka client cannot continue", error)),
+        _ => SourceExit::transient(Reason::caused_by("the kafka client cannot continue", error)),
     }
 }

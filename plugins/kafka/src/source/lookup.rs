@@ -16,11 +16,10 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use pseidon_delivery::{Position, Reason};
-use pseidon_plugin::source::SourceError;
+use pseidon_plugin::source::{SourceError, SourceExit};
 
 use self::worker::LookupWorker;
 use super::KafkaSource;
-use super::failure::ReadExit;
 use super::identity::{PartitionIdentity, TopicId};
 use crate::native::{Client, CommittedOffset, NativeError, TopicPartition};
 
@@ -100,7 +99,7 @@ pub(super) struct Lookups {
 
 impl Lookups {
     /// Starts the thread.
-    pub(super) fn start(source: &KafkaSource, client: Arc<Client>) -> Result<Lookups, ReadExit> {
+    pub(super) fn start(source: &KafkaSource, client: Arc<Client>) -> Result<Lookups, SourceExit> {
         let (requests, received) = unbounded();
         let (retries, received_retries) = unbounded();
         let (reply, answers) = unbounded();
@@ -109,7 +108,7 @@ impl Lookups {
             .name("kafka-lookup".to_owned())
             .spawn(move || worker.run(&received, &received_retries, &reply))
             .map_err(|error| {
-                ReadExit::transient(Reason::caused_by("cannot start a thread", error))
+                SourceExit::transient(Reason::caused_by("cannot start a thread", error))
             })?;
         Ok(Lookups {
             requests,
@@ -130,11 +129,11 @@ impl Lookups {
     }
 
     /// The next response, if one has arrived.
-    pub(super) fn try_response(&self) -> Result<Option<LookupResponse>, ReadExit> {
+    pub(super) fn try_response(&self) -> Result<Option<LookupResponse>, SourceExit> {
         match self.answers.try_recv() {
             Ok(answer) => Ok(Some(answer)),
             Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(ReadExit::transient(
+            Err(TryRecvError::Disconnected) => Err(SourceExit::transient(
                 "internal error: the lookup thread has ended",
             )),
         }

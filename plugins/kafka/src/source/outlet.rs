@@ -13,11 +13,12 @@ use pseidon_plugin::Outbox;
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::budget::Budget;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{SourceEndCallback, SourceError, SourceHandle, SourceSetup};
+use pseidon_plugin::source::{
+    SourceEndCallback, SourceError, SourceExit, SourceHandle, SourceSetup,
+};
 use pseidon_plugin::stop::Stop;
 
-use super::failure::ReadExit;
-use crate::native::CommittedOffset;
+use crate::native::{CommittedOffset, TopicPartition};
 
 /// How long a run may wait for room in its engine's queue, and with how many events, before its
 /// partitions are paused, which discards what librdkafka has fetched ahead.
@@ -44,6 +45,14 @@ pub(super) struct Outlet {
     full_since: Mutex<Option<Instant>>,
     /// Called when reading for the run has ended, if the consumer is shared.
     ended: Mutex<Option<SourceEndCallback>>,
+}
+
+/// A durable position of a partition, as it is committed to the group.
+pub(super) struct GroupOffset {
+    pub(super) at: TopicPartition,
+    pub(super) next: Position,
+    /// Names the state of the run that has read the partition.
+    pub(super) metadata: String,
 }
 
 impl Outlet {
@@ -89,8 +98,17 @@ impl Outlet {
         }
     }
 
+    /// What is committed to the group when everything below `next` is durable.
+    pub(super) fn group_offset(&self, at: TopicPartition, next: Position) -> GroupOffset {
+        GroupOffset {
+            at,
+            next,
+            metadata: self.metadata_of(next),
+        }
+    }
+
     /// The metadata of an offset that is committed to the group from the run's state.
-    pub(super) fn metadata_of(&self, offset: Position) -> String {
+    fn metadata_of(&self, offset: Position) -> String {
         format!("pseidon {} {offset}", self.state)
     }
 
@@ -194,17 +212,17 @@ impl Outlets {
     }
 
     /// Waits for room in memory, at most `timeout`. Returns whether there is room.
-    pub(super) fn wait_for_room(&self, timeout: Duration) -> Result<bool, ReadExit> {
+    pub(super) fn wait_for_room(&self, timeout: Duration) -> Result<bool, SourceExit> {
         match self {
             Outlets::One(outlet) => Ok(outlet.outbox.send_waiting(timeout)?
                 && outlet.outbox.handle().wait_for_room(timeout)?),
-            Outlets::ByTopic { stop, .. } if stop.reading_stopped() => Err(ReadExit::Stopped),
+            Outlets::ByTopic { stop, .. } if stop.reading_stopped() => Err(SourceExit::Stopped),
             Outlets::ByTopic { budget, .. } => Ok(budget.wait_for_room(timeout)),
         }
     }
 
     /// Sends the events that wait for room in the engines' queues.
-    pub(super) fn send_waiting(&self) -> Result<(), ReadExit> {
+    pub(super) fn send_waiting(&self) -> Result<(), SourceExit> {
         match self {
             Outlets::One(outlet) => _ = outlet.outbox.send_waiting(Duration::ZERO)?,
             // A run that has ended accepts nothing more and reports that itself.

@@ -26,7 +26,7 @@ use crossbeam_channel::{Receiver, never};
 use pseidon_delivery::failpoint::reach;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::batch::Batch;
-use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup};
+use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup};
 
 use self::arrivals::Arrivals;
 use self::departures::Departures;
@@ -35,16 +35,17 @@ pub(super) use self::runs::Command;
 use self::topics::TopicWatch;
 use super::KafkaSource;
 use super::assignment::{AppendOutcome, AssignedPartition, Assignment};
-use super::failure::ReadExit;
 use super::lookup::{LookupResponse, Lookups};
-use super::outlet::{Outlet, Outlets};
+use super::outlet::{GroupOffset, Outlet, Outlets};
 use crate::logs::ClientLogs;
 use crate::native::{Consumer, Event, MessageBatch, TopicPartition};
 
 /// The maximum number of messages of one fetch.
 const FETCH_MESSAGES: usize = 8192;
-/// How long an idle source waits for messages before it checks whether the run ends.
+/// How long an idle source waits for messages before it does its other work.
 const IDLE: Duration = Duration::from_millis(250);
+/// How often it checks meanwhile whether a run has stopped or attached.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// The same while partitions arrive or leave.
 const BUSY: Duration = Duration::from_millis(10);
 /// The same at the beginning of that phase, when most responses arrive: each of several steps waits
@@ -52,25 +53,21 @@ const BUSY: Duration = Duration::from_millis(10);
 const QUICK: Duration = Duration::from_millis(1);
 /// The length of that beginning.
 const QUICK_PHASE: Duration = Duration::from_millis(200);
+
 /// Reads for one run, until everything is read or the run is stopped.
 pub(super) fn run(
     source: &KafkaSource,
     setup: &SourceSetup,
     handle: SourceHandle,
-) -> Result<(), SourceError> {
+) -> Result<(), SourceExit> {
     let consumer = Consumer::new(&source.config(setup), ClientLogs::new(&setup.stage))
         .map_err(SourceError::Fatal)?;
     let outlets = Outlets::One(Arc::new(Outlet::new(setup, handle, None)));
-    let outcome = Reader::new(source, setup, &consumer, outlets).and_then(|mut reader| {
-        reader.subscribe(source.topics.subscription())?;
-        match reader.read() {
-            Ok(()) | Err(ReadExit::Stopped) => reader.finish(),
-            failed => failed,
-        }
-    });
-    match outcome {
-        Ok(()) | Err(ReadExit::Stopped) => Ok(()),
-        Err(ReadExit::Failed(error)) => Err(error),
+    let mut reader = Reader::new(source, setup, &consumer, outlets)?;
+    reader.subscribe(source.topics.subscription())?;
+    match reader.read() {
+        Ok(()) | Err(SourceExit::Stopped) => reader.finish(),
+        failed => failed,
     }
 }
 
@@ -110,6 +107,8 @@ pub(super) struct Reader<'a> {
     unreachable: bool,
     /// Positions that are durable and not yet committed to the group.
     durable: HashMap<SplitId, Position>,
+    /// The same of partitions that are read no longer.
+    last_offsets: Vec<GroupOffset>,
     /// When the next [`Reader::tick`] is due.
     next_tick: Instant,
 }
@@ -121,7 +120,7 @@ impl<'a> Reader<'a> {
         setup: &SourceSetup,
         consumer: &'a Consumer,
         outlets: Outlets,
-    ) -> Result<Reader<'a>, ReadExit> {
+    ) -> Result<Reader<'a>, SourceExit> {
         Ok(Reader {
             source,
             consumer,
@@ -144,6 +143,7 @@ impl<'a> Reader<'a> {
             busy_since: None,
             unreachable: false,
             durable: HashMap::new(),
+            last_offsets: Vec::new(),
             next_tick: Instant::now(),
         })
     }
@@ -153,7 +153,7 @@ impl<'a> Reader<'a> {
         self.outlets
     }
 
-    fn read(&mut self) -> Result<(), ReadExit> {
+    fn read(&mut self) -> Result<(), SourceExit> {
         let mut fetched = MessageBatch::with_capacity(FETCH_MESSAGES);
         while !self.outlets.is_stopped() {
             self.wait_for_room(&mut fetched)?;
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
             if self.departures.is_empty()
                 && let Some(error) = self.failure.take()
             {
-                return Err(ReadExit::Failed(error));
+                return Err(SourceExit::Failed(error));
             }
             if self.source.until_latest && self.is_complete() {
                 return Ok(());
@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn emit(&self, outlet: &Outlet, batch: Batch) -> Result<(), ReadExit> {
+    fn emit(&self, outlet: &Outlet, batch: Batch) -> Result<(), SourceExit> {
         outlet
             .outbox
             .emit(batch)
@@ -202,8 +202,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Fetches once, emits what arrived, and advances everything else by a step.
-    fn pass(&mut self, fetched: &mut MessageBatch, timeout: Duration) -> Result<(), ReadExit> {
-        self.consumer.fetch(fetched, timeout);
+    fn pass(&mut self, fetched: &mut MessageBatch, timeout: Duration) -> Result<(), SourceExit> {
+        self.fetch(fetched, timeout);
         reach("kafka-fetched");
         if !fetched.is_empty() {
             self.fetches_uncounted = fetched.is_mostly_keys();
@@ -228,7 +228,32 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn append(&mut self, fetched: &MessageBatch) -> Result<(), ReadExit> {
+    /// Waits for messages, at most `timeout`. Returns early if a run waits for something else.
+    fn fetch(&self, fetched: &mut MessageBatch, timeout: Duration) {
+        let mut left = timeout;
+        loop {
+            let wait = left.min(CHECK_INTERVAL);
+            self.consumer.fetch(fetched, wait);
+            left -= wait;
+            if left.is_zero() || !fetched.is_empty() || self.is_wanted() {
+                return;
+            }
+        }
+    }
+
+    /// Whether a run has stopped or attached, or the group has sent an event, and that is not
+    /// handled yet.
+    fn is_wanted(&self) -> bool {
+        !self.commands.is_empty()
+            || self.consumer.has_events()
+            || self.outlets.is_stopped()
+            || self
+                .outlets
+                .iter()
+                .any(|outlet| outlet.outbox.handle().is_stopped())
+    }
+
+    fn append(&mut self, fetched: &MessageBatch) -> Result<(), SourceExit> {
         let mut from = 0;
         loop {
             match self.assignment.append(fetched, from) {
@@ -253,7 +278,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn handle_responses(&mut self) -> Result<(), ReadExit> {
+    fn handle_responses(&mut self) -> Result<(), SourceExit> {
         while let Some(answer) = self.lookups.try_response()? {
             match answer {
                 LookupResponse::Offsets(places) => self.handle_offsets(places)?,
@@ -268,7 +293,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Emits every open batch.
-    fn flush(&mut self) -> Result<(), ReadExit> {
+    fn flush(&mut self) -> Result<(), SourceExit> {
         let open: Vec<_> = self
             .assignment
             .iter_mut()
@@ -278,7 +303,7 @@ impl<'a> Reader<'a> {
             .try_for_each(|(batch, outlet)| self.emit(&outlet, batch))
     }
 
-    fn handle_event(&mut self, event: Event) -> Result<(), ReadExit> {
+    fn handle_event(&mut self, event: Event) -> Result<(), SourceExit> {
         match event {
             Event::Assigned(partitions) => self.accept_assignment(partitions),
             Event::Revoked(partitions) if self.consumer.assignment_is_lost() => {
@@ -296,7 +321,7 @@ impl<'a> Reader<'a> {
 
     /// Commits everything that was read before the consumer leaves the group: otherwise other
     /// instances would take the partitions over and this one's last commit would be refused.
-    fn finish(&mut self) -> Result<(), ReadExit> {
+    fn finish(&mut self) -> Result<(), SourceExit> {
         self.end_reading()?;
         let mut fetched = MessageBatch::with_capacity(FETCH_MESSAGES);
         while !self.departures.is_empty() {
@@ -305,7 +330,7 @@ impl<'a> Reader<'a> {
         }
         self.failure
             .take()
-            .map_or(Ok(()), |error| Err(ReadExit::Failed(error)))
+            .map_or(Ok(()), |error| Err(SourceExit::Failed(error)))
     }
 }
 

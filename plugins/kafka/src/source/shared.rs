@@ -18,10 +18,9 @@ use pseidon_delivery::{Position, WithCauses};
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::budget::Budget;
 use pseidon_plugin::options::Options;
-use pseidon_plugin::source::{SourceError, SourceRun, SourceSetup};
+use pseidon_plugin::source::{SourceError, SourceExit, SourceRun, SourceSetup};
 use pseidon_plugin::stop::Stop;
 
-use super::failure::ReadExit;
 use super::outlet::{Outlet, Outlets, consumer_failed};
 use super::reader::{Command, Reader};
 use super::{ConsumerOptions, KafkaSource, RESERVED};
@@ -222,8 +221,8 @@ impl SharedWorker {
         };
         let mut reader = match Reader::new(&self.source, &self.setup, &consumer, outlets) {
             Ok(reader) => reader,
-            Err(ReadExit::Failed(error)) => return Err(error),
-            Err(ReadExit::Stopped) => return Ok(()),
+            Err(SourceExit::Failed(error)) => return Err(error),
+            Err(SourceExit::Stopped) => return Ok(()),
         };
         let subscribed = self.subscribed.lock().clone();
         let outcome = if subscribed.is_empty() {
@@ -232,8 +231,8 @@ impl SharedWorker {
             reader.subscribe(&subscribed)
         };
         match outcome.and_then(|()| reader.read_for_many(self.received.clone())) {
-            Ok(()) | Err(ReadExit::Stopped) => Ok(()),
-            Err(ReadExit::Failed(error)) => {
+            Ok(()) | Err(SourceExit::Stopped) => Ok(()),
+            Err(SourceExit::Failed(error)) => {
                 let (SourceError::Transient(reason) | SourceError::Fatal(reason)) = &error;
                 reader
                     .into_outlets()

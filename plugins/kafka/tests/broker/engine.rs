@@ -13,8 +13,8 @@ use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{
-    Resumption, Source, SourceEndCallback, SourceError, SourceEvent, SourceHandle, SourcePlugin,
-    SourceRun, SourceSetup, SplitStart,
+    Resumption, Source, SourceEndCallback, SourceError, SourceEvent, SourceExit, SourceHandle,
+    SourcePlugin, SourceRun, SourceSetup, SplitStart,
 };
 use pseidon_plugin::{Batch, Budget, Pause, Split, Stop};
 
@@ -177,7 +177,7 @@ impl Run {
             seen,
             Budget::new(budget),
             hold,
-            move |setup, handle| source.run(setup, handle),
+            move |setup, handle| SourceExit::outcome(source.run(setup, handle)),
         )
     }
 

@@ -160,7 +160,13 @@ impl Instance {
         self.committer
             .become_sole_owner(&[(split.id.clone(), record.epoch)])
             .unwrap();
-        record.low = position_in_target(&record, over.held[0].as_ref().map(|held| held.low))?;
+        let held = over
+            .held
+            .unwrap()
+            .by_split
+            .get(&split.id)
+            .map(|held| held.low);
+        record.low = position_in_target(&record, held)?;
         let start = record.low.unwrap_or(0);
         self.committer
             .begin(vec![SplitToBegin {

@@ -5,7 +5,7 @@ use arrow::datatypes::DataType;
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Resumption, SourceEvent, SplitShare, SplitStart};
+use pseidon_plugin::source::{Resumption, SourceEvent, SourceExit, SplitShare, SplitStart};
 use pseidon_plugin::{Budget, Pause, Stop};
 
 use super::*;
@@ -50,7 +50,7 @@ fn run_from(
         Arc::default(),
     );
     thread::scope(|scope| {
-        let running = scope.spawn(move || source.run(setup, handle));
+        let running = scope.spawn(move || SourceExit::outcome(source.run(setup, handle)));
         let mut batches = Vec::new();
         let mut held = HashSet::new();
         for event in events {

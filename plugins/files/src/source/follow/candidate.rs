@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use pseidon_delivery::Position;
 use pseidon_plugin::Split;
 
-use super::super::compression::{Compression, Stream};
+use super::super::compression::{InputCompression, Stream};
 use super::super::identity::{FileKey, Head};
 use super::super::lines::record_start;
 use super::super::progress::{Mark, Tail};
@@ -24,7 +24,7 @@ pub(super) struct Candidate {
     pub(super) display_path: String,
     stat: Stat,
     size: u64,
-    pub(super) compression: Compression,
+    pub(super) compression: InputCompression,
     pub(super) head: Head,
     /// Where reading begins if only new content is wanted.
     pub(super) latest: StartPoint,
@@ -53,7 +53,7 @@ impl Follower<'_> {
         let metadata = file.metadata()?;
         let (key, size) = (FileKey::of(&metadata), metadata.len());
         let compression = self.config.compression_of(&file, path)?;
-        let compressed = compression != Compression::None;
+        let compressed = compression != InputCompression::None;
         let head = match compressed {
             false => Head::of(&file, compression, false)?,
             true if before == Some((size, true)) => head_of_compressed(&file, compression)?,
@@ -159,7 +159,7 @@ impl Candidate {
 
 /// The head of a compressed file. For a very short file it covers the whole content, so the file
 /// has to be complete.
-fn head_of_compressed(file: &File, compression: Compression) -> io::Result<Option<Head>> {
+fn head_of_compressed(file: &File, compression: InputCompression) -> io::Result<Option<Head>> {
     if let Some(head) = Head::of(file, compression, false)? {
         return Ok(Some(head));
     }

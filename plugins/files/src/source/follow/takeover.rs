@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use pseidon_delivery::{Position, Reason, SplitId};
 use pseidon_plugin::Split;
-use pseidon_plugin::source::{SourceError, SplitStart, Stopped};
+use pseidon_plugin::source::{SourceError, SourceExit, SplitStart, Stopped};
 
-use super::super::compression::Compression;
+use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, split_id};
-use super::super::progress::{Progress, Tail};
+use super::super::progress::{FileProgress, Tail};
+use super::Follower;
 use super::candidate::{Candidate, ContentCheck};
 use super::tracked::{StartPoint, TrackedFile};
-use super::{FollowEnd, Follower};
 
 /// What is done with a file that was taken over.
-enum NextStep {
+enum TakeoverStep {
     /// It is followed from here.
     Follow(StartPoint),
     /// It was rewritten after it had been read up to this position: its split is ended, and its
@@ -36,7 +36,7 @@ impl Follower<'_> {
         &mut self,
         new: BTreeMap<PathBuf, (FileKey, String)>,
         is_round: bool,
-    ) -> Result<(), FollowEnd> {
+    ) -> Result<(), SourceExit> {
         let mut candidates = self.identify_all(new);
         let mut is_first_start = self.is_first_scan_from_latest();
         let mut is_round = is_round;
@@ -90,7 +90,7 @@ impl Follower<'_> {
         &mut self,
         candidates: Vec<Candidate>,
         is_first_start: &mut bool,
-    ) -> Result<Vec<Candidate>, FollowEnd> {
+    ) -> Result<Vec<Candidate>, SourceExit> {
         let splits: Vec<Arc<Split>> = candidates
             .iter()
             .map(|candidate| self.split_of(candidate))
@@ -100,23 +100,23 @@ impl Follower<'_> {
         let (mut taken, mut starts, mut to_end, mut to_release, mut rewritten) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for ((candidate, split), known) in candidates.into_iter().zip(splits).zip(known) {
-            match self.next_step(&candidate, known.map(Progress::of), *is_first_start)? {
-                NextStep::Follow(begin) => {
+            match self.next_step(&candidate, known.map(FileProgress::of), *is_first_start)? {
+                TakeoverStep::Follow(begin) => {
                     starts.push(begin.to_start(split.clone()));
                     self.unidentified.remove(&candidate.key);
                     self.warned.remove(&candidate.path);
                     taken.push((candidate, split, begin));
                 }
-                NextStep::End(position) => {
+                TakeoverStep::End(position) => {
                     starts.push(SplitStart::from((split.clone(), position)));
                     to_end.push((split, position));
                     rewritten.push(candidate);
                 }
-                NextStep::NextGeneration => {
+                TakeoverStep::NextGeneration => {
                     to_release.push(split);
                     rewritten.push(candidate);
                 }
-                NextStep::Release => to_release.push(split),
+                TakeoverStep::Release => to_release.push(split),
             }
         }
         self.handle.begin(starts)?;
@@ -145,37 +145,37 @@ impl Follower<'_> {
     fn next_step(
         &mut self,
         candidate: &Candidate,
-        known: Option<Progress>,
+        known: Option<FileProgress>,
         is_first_start: bool,
-    ) -> Result<NextStep, SourceError> {
+    ) -> Result<TakeoverStep, SourceError> {
         Ok(match known {
-            Some(Progress::Rewritten) => NextStep::NextGeneration,
-            Some(Progress::UpTo { position, mark })
-                if candidate.compression == Compression::None =>
+            Some(FileProgress::Rewritten) => TakeoverStep::NextGeneration,
+            Some(FileProgress::UpTo { position, mark })
+                if candidate.compression == InputCompression::None =>
             {
                 match candidate
                     .check_before(position, mark.as_ref())
                     .map_err(|error| cannot_read(&candidate.path, error))?
                 {
-                    ContentCheck::AsRead(tail) => NextStep::Follow(StartPoint::After(tail)),
-                    ContentCheck::Rewritten => NextStep::End(position),
-                    ContentCheck::Gone => NextStep::Release,
+                    ContentCheck::AsRead(tail) => TakeoverStep::Follow(StartPoint::After(tail)),
+                    ContentCheck::Rewritten => TakeoverStep::End(position),
+                    ContentCheck::Gone => TakeoverStep::Release,
                 }
             }
-            Some(Progress::UpTo { position, mark }) => {
+            Some(FileProgress::UpTo { position, mark }) => {
                 let start = candidate
                     .record_start(position, mark.as_ref())
                     .map_err(|error| cannot_read(&candidate.path, error))?;
                 match start {
-                    Some(start) => NextStep::Follow(StartPoint::After(Tail::unknown(start))),
-                    None => NextStep::Release,
+                    Some(start) => TakeoverStep::Follow(StartPoint::After(Tail::unknown(start))),
+                    None => TakeoverStep::Release,
                 }
             }
-            Some(Progress::ReadToEnd { position, size }) => {
-                NextStep::Follow(StartPoint::End(position, size))
+            Some(FileProgress::ReadToEnd { position, size }) => {
+                TakeoverStep::Follow(StartPoint::End(position, size))
             }
-            None if is_first_start => NextStep::Follow(candidate.latest),
-            None => NextStep::Follow(
+            None if is_first_start => TakeoverStep::Follow(candidate.latest),
+            None => TakeoverStep::Follow(
                 self.latest
                     .remove(&candidate.key)
                     .unwrap_or(StartPoint::After(Tail::unknown(0))),

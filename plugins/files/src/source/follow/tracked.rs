@@ -12,7 +12,7 @@ use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceError, SplitStart};
 
 use super::super::Config;
-use super::super::compression::{Compression, Stream};
+use super::super::compression::{InputCompression, Stream};
 use super::super::identity::{FileKey, Head};
 use super::super::lines::{Block, LineReader};
 use super::super::progress::{Tail, read_to_end};
@@ -28,7 +28,7 @@ pub(super) struct TrackedFile {
     path: PathBuf,
     split: Arc<Split>,
     head: Head,
-    compression: Compression,
+    compression: InputCompression,
     state: ReadState,
     /// The metadata that was seen last.
     stat: Option<Stat>,
@@ -139,11 +139,11 @@ impl TrackedFile {
         path: PathBuf,
         split: Arc<Split>,
         head: Head,
-        compression: Compression,
+        compression: InputCompression,
         begin: StartPoint,
     ) -> Self {
         let (state, start, read_size) = match begin {
-            StartPoint::After(tail) if compression == Compression::None => {
+            StartPoint::After(tail) if compression == InputCompression::None => {
                 (ReadState::Closed(tail), tail.upto(), tail.upto())
             }
             StartPoint::After(tail) => (ReadState::Closed(tail), tail.upto(), 0),
@@ -275,7 +275,7 @@ impl TrackedFile {
             );
         }
         match self.compression {
-            Compression::None => self.size > self.read_size,
+            InputCompression::None => self.size > self.read_size,
             _ => {
                 self.is_open()
                     || (self.size != self.read_size && self.size_before == Some(self.size))
@@ -312,7 +312,7 @@ impl TrackedFile {
     }
 
     fn is_in(&self, file: &File, tail: &Tail) -> io::Result<bool> {
-        let is_compressed = self.compression != Compression::None;
+        let is_compressed = self.compression != InputCompression::None;
         let begins_alike = Head::of(file, self.compression, is_compressed)? == Some(self.head);
         Ok(begins_alike && (is_compressed || tail.is_in(file)?))
     }
@@ -320,7 +320,7 @@ impl TrackedFile {
     /// Returns the last line, if its line end was never written.
     pub(super) fn last_line(&mut self) -> Option<Block> {
         match &mut self.state {
-            ReadState::Open(reader, _) if self.compression == Compression::None => {
+            ReadState::Open(reader, _) if self.compression == InputCompression::None => {
                 reader.last_line().ok().flatten()
             }
             _ => None,
@@ -385,7 +385,7 @@ impl TrackedFile {
     }
 
     fn next(&mut self) -> Result<ReadResult, ReadError> {
-        if self.compression == Compression::None {
+        if self.compression == InputCompression::None {
             return self.next_of_plain();
         }
         let ReadState::Open(reader, _) = &mut self.state else {
@@ -431,7 +431,7 @@ impl TrackedFile {
     fn handle_error(&mut self, error: ReadError) -> Result<ReadResult, SourceError> {
         let incomplete =
             matches!(&error, ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof);
-        if incomplete && self.compression != Compression::None {
+        if incomplete && self.compression != InputCompression::None {
             self.read_size = self.opened_size;
             self.close();
             return Ok(ReadResult::Nothing);

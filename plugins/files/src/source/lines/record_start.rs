@@ -9,7 +9,7 @@ use std::io;
 
 use pseidon_delivery::Position;
 
-use super::super::compression::{Compression, Stream};
+use super::super::compression::{InputCompression, Stream};
 use super::super::progress::Mark;
 
 /// How many bytes are searched at once.
@@ -20,7 +20,7 @@ const SEARCH_BYTES: usize = 64 << 10;
 /// what was read, which need not be the end of a line.
 pub(in crate::source) fn record_start(
     file: File,
-    compression: Compression,
+    compression: InputCompression,
     position: Position,
     mark: Option<&Mark>,
 ) -> io::Result<Position> {
@@ -29,7 +29,7 @@ pub(in crate::source) fn record_start(
     }
     match find_line_start(file, compression, position) {
         // Reading fails at the same byte, and reports it.
-        Err(error) if compression != Compression::None && error.raw_os_error().is_none() => {
+        Err(error) if compression != InputCompression::None && error.raw_os_error().is_none() => {
             Ok(position)
         }
         found => found,
@@ -38,7 +38,7 @@ pub(in crate::source) fn record_start(
 
 fn find_line_start(
     file: File,
-    compression: Compression,
+    compression: InputCompression,
     position: Position,
 ) -> io::Result<Position> {
     let mut at = position - 1;
@@ -78,8 +78,8 @@ mod tests {
             0, 4, 4, 4, 4, 5, 8, 8, 8, 13, 13, 13, 13, 13, 17, 17, 17, 17,
         ];
         for (path, compression) in [
-            (&plain, Compression::None),
-            (&compressed, Compression::Gzip),
+            (&plain, InputCompression::None),
+            (&compressed, InputCompression::Gzip),
         ] {
             for (position, expected) in expected.into_iter().enumerate() {
                 let file = File::open(path).unwrap();
@@ -97,7 +97,7 @@ mod tests {
         let file = File::open(&path).unwrap();
         let mark = Tail::of(&file, 6).unwrap().mark();
         fs::write(&path, b"one\ntwo\n").unwrap();
-        let found = record_start(file, Compression::None, 6, Some(&mark)).unwrap();
+        let found = record_start(file, InputCompression::None, 6, Some(&mark)).unwrap();
         assert_eq!(found, 6);
     }
 }

@@ -10,9 +10,9 @@ use super::super::read_error::{ReadError, describe, is_transient};
 
 /// The errors by file, each with whether it is transient.
 #[derive(Default)]
-pub(super) struct Failures(Mutex<Vec<(bool, Reason)>>);
+pub(super) struct FileFailures(Mutex<Vec<(bool, Reason)>>);
 
-impl Failures {
+impl FileFailures {
     pub(super) fn is_empty(&self) -> bool {
         self.0.lock().is_empty()
     }

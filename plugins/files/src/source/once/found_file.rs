@@ -10,12 +10,12 @@ use pseidon_delivery::Position;
 use pseidon_plugin::Split;
 
 use super::super::Config;
-use super::super::compression::Compression;
+use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, Head, split_id};
 use super::super::lines::record_start;
-use super::super::progress::{Mark, Progress};
+use super::super::progress::{FileProgress, Mark};
 use super::super::read_error::ReadError;
-use super::failures::Failures;
+use super::failures::FileFailures;
 
 const REPLACED: &str = "it was just replaced by another file; run again";
 
@@ -26,7 +26,7 @@ pub(super) struct FoundFile {
     pub(super) key: FileKey,
     pub(super) head: Head,
     pub(super) size: u64,
-    compression: Compression,
+    compression: InputCompression,
 }
 
 impl FoundFile {
@@ -87,7 +87,7 @@ pub(super) fn find(
     config: &Config,
     path: &Path,
     display_path: &str,
-    failures: &Failures,
+    failures: &FileFailures,
 ) -> Option<FoundFile> {
     let look = || -> io::Result<Option<FoundFile>> {
         let file = File::open(path)?;
@@ -120,21 +120,23 @@ pub(super) fn find(
 /// cannot be read.
 pub(super) fn remaining(
     file: &FoundFile,
-    known: Option<Progress>,
+    known: Option<FileProgress>,
 ) -> Result<Remaining, Box<dyn Error + Send + Sync>> {
     match known {
         None => Ok(Remaining::Read(0)),
-        Some(Progress::Rewritten) => Ok(Remaining::Closed),
-        Some(Progress::ReadToEnd { size, .. }) if size == file.size => Ok(Remaining::Nothing),
-        Some(Progress::ReadToEnd { .. }) => Err(
+        Some(FileProgress::Rewritten) => Ok(Remaining::Closed),
+        Some(FileProgress::ReadToEnd { size, .. }) if size == file.size => Ok(Remaining::Nothing),
+        Some(FileProgress::ReadToEnd { .. }) => Err(
             "it has changed since it was read to its end; compressed files must not be \
                  appended to: write new records to a new file"
                 .into(),
         ),
-        Some(Progress::UpTo { position, mark }) if file.compression != Compression::None => {
+        Some(FileProgress::UpTo { position, mark })
+            if file.compression != InputCompression::None =>
+        {
             Ok(file.resumed(position, mark.as_ref())?)
         }
-        Some(Progress::UpTo { position, mark }) => {
+        Some(FileProgress::UpTo { position, mark }) => {
             let size = file.size_now()?;
             if position > size {
                 let reason = format!(

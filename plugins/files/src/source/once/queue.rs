@@ -9,9 +9,9 @@ use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceHandle, Stopped};
 
-use super::super::progress::{Progress, end_of, rewritten};
+use super::super::progress::{FileProgress, end_of, rewritten};
 use super::ROOM_POLL;
-use super::failures::Failures;
+use super::failures::FileFailures;
 use super::found_file::{FoundFile, Remaining, remaining};
 
 /// How many files are taken over at once.
@@ -40,7 +40,7 @@ pub(super) struct UnclaimedFile {
 pub(super) struct FileQueue<'a> {
     pub(super) handle: &'a SourceHandle,
     pub(super) stage: &'a str,
-    pub(super) failures: &'a Failures,
+    pub(super) failures: &'a FileFailures,
     /// How many threads read.
     pub(super) readers: usize,
     pub(super) jobs: Sender<ReadJob>,
@@ -167,7 +167,7 @@ impl FileQueue<'_> {
                 file,
                 generation: generation + 1,
             };
-            match remaining(&file, known.map(Progress::of)) {
+            match remaining(&file, known.map(FileProgress::of)) {
                 Ok(Remaining::Read(from)) => self
                     .taken
                     .push_back((ReadJob { file, split, from }, generation)),

@@ -8,12 +8,12 @@ use pseidon_plugin::source::{SourceHandle, Stopped};
 use pseidon_plugin::{Batch, Split};
 
 use super::super::Config;
-use super::super::compression::Compression;
+use super::super::compression::InputCompression;
 use super::super::lines::{Block, LineReader};
 use super::super::progress::{end_of, read_to_end};
 use super::super::read_error::ReadError;
 use super::ROOM_POLL;
-use super::failures::Failures;
+use super::failures::FileFailures;
 use super::queue::ReadJob;
 
 /// Reads the files of jobs, until there are no more or the run is stopped.
@@ -22,7 +22,7 @@ pub(super) fn read_files(
     handle: &SourceHandle,
     jobs: &Receiver<ReadJob>,
     ended: &Sender<Arc<Split>>,
-    failures: &Failures,
+    failures: &FileFailures,
 ) {
     for job in jobs {
         match read_file(config, handle, &job) {
@@ -67,7 +67,7 @@ fn read_file(
     }
     handle.emit(match compression {
         // A file that grows is read from there later.
-        Compression::None => Batch::end_of(job.split.clone(), reader.position()),
+        InputCompression::None => Batch::end_of(job.split.clone(), reader.position()),
         _ => end_of(job.split.clone(), reader.position(), read_to_end(size)),
     })?;
     Ok(Ok(()))

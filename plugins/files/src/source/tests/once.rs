@@ -331,7 +331,7 @@ fn stops_while_memory_is_full() {
             }
         })
     };
-    let source = std::thread::spawn(move || source.run(&setup, handle));
+    let source = std::thread::spawn(move || SourceExit::outcome(source.run(&setup, handle)));
     while !begun.load(Ordering::Relaxed) {
         std::thread::yield_now();
     }

@@ -20,7 +20,7 @@ use super::OpenKafkaSink;
 pub(super) fn take_over(
     sink: &OpenKafkaSink,
     splits: &[TakenSplit],
-) -> Result<Vec<Option<TargetPosition>>, SinkError> {
+) -> Result<HashMap<SplitId, TargetPosition>, SinkError> {
     let previous: BTreeSet<String> = splits
         .iter()
         .flat_map(|taken| &taken.owners)
@@ -51,13 +51,11 @@ pub(super) fn take_over(
         search.read(&scanner, ScanExtent::Readable, |partition| partition != own)?;
     }
     // The sink has a single lane, so its positions are the low positions.
-    let held = |taken: &TakenSplit| {
-        search.found.get(&taken.split).map(|low| TargetPosition {
-            low: *low,
-            ahead: HashMap::new(),
-        })
+    let held = |(split, low): (&SplitId, Position)| {
+        let ahead = HashMap::new();
+        (split.clone(), TargetPosition { low, ahead })
     };
-    Ok(splits.iter().map(held).collect())
+    Ok(search.found.into_iter().map(held).collect())
 }
 
 /// A search for the positions of splits in the positions topic.

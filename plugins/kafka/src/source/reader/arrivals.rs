@@ -15,11 +15,10 @@ use std::time::Instant;
 
 use pseidon_delivery::Reason;
 use pseidon_plugin::batch::Split;
-use pseidon_plugin::source::{Pending, Resumption};
+use pseidon_plugin::source::{Pending, Resumption, SourceExit};
 use rdkafka::Offset;
 
 use super::super::assignment::{ReadySplit, split};
-use super::super::failure::ReadExit;
 use super::super::lookup::{LookupRequest, PartitionQuery};
 use super::super::outlet::{Outlet, add_to_run};
 use super::super::start::list_of;
@@ -155,7 +154,7 @@ impl Reader<'_> {
     pub(super) fn accept_assignment(
         &mut self,
         partitions: Vec<TopicPartition>,
-    ) -> Result<(), ReadExit> {
+    ) -> Result<(), SourceExit> {
         self.membership.confirm();
         self.topics.assigned(&partitions);
         if !partitions.is_empty() {
@@ -167,14 +166,14 @@ impl Reader<'_> {
         }
         let none = list_of(&[], |_| Offset::Invalid);
         self.consumer.assign_more(&none).map_err(|error| {
-            ReadExit::transient(Reason::caused_by("cannot answer the group", error))
+            SourceExit::transient(Reason::caused_by("cannot answer the group", error))
         })?;
         self.take_over(partitions)
     }
 
     /// Takes partitions over in the state of their runs: from then on no other instance commits
     /// them. Partitions without an attached run wait.
-    pub(super) fn take_over(&mut self, partitions: Vec<TopicPartition>) -> Result<(), ReadExit> {
+    pub(super) fn take_over(&mut self, partitions: Vec<TopicPartition>) -> Result<(), SourceExit> {
         let mut attended: Vec<(Arc<Outlet>, Vec<TopicPartition>)> = Vec::new();
         for at in partitions {
             match self.outlets.outlet_of(&at.topic).filter(|_| !self.ending) {
@@ -205,7 +204,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    pub(super) fn advance_arrivals(&mut self) -> Result<(), ReadExit> {
+    pub(super) fn advance_arrivals(&mut self) -> Result<(), SourceExit> {
         for PendingTakeOver {
             outlet,
             partitions,

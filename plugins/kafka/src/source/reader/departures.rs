@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 
 use pseidon_delivery::{Reason, SplitId};
 use pseidon_plugin::batch::Split;
-use pseidon_plugin::source::{Pending, SourceError};
+use pseidon_plugin::source::{Pending, SourceError, SourceExit};
 use rdkafka::Offset;
 
 use super::super::KafkaSource;
 use super::super::assignment::AssignedPartition;
-use super::super::failure::ReadExit;
 use super::super::outlet::{Outlet, Outlets, add_to_run};
 use super::super::start::list_of;
 use super::arrivals::{RemovedArrival, summary};
@@ -26,6 +25,7 @@ use crate::native::TopicPartition;
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same for a run whose sink is known to be blocked.
 const BLOCKED_COMMIT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Partitions that are not read any more and not committed yet.
 pub(super) struct Departures {
     in_progress: Vec<Departure>,
@@ -123,7 +123,7 @@ impl Reader<'_> {
     pub(super) fn handle_revocation(
         &mut self,
         partitions: Vec<TopicPartition>,
-    ) -> Result<(), ReadExit> {
+    ) -> Result<(), SourceExit> {
         self.flush()?;
         tracing::info!(
             count = partitions.len(),
@@ -144,7 +144,7 @@ impl Reader<'_> {
     /// Handles partitions that the group took away. If another instance owns them already, it has
     /// fenced this one off and the commit is refused. If not, or if their topic was deleted, what
     /// was read can still be committed.
-    pub(super) fn handle_loss(&mut self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
+    pub(super) fn handle_loss(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceExit> {
         self.flush()?;
         self.unattended.retain(|at| !partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
@@ -158,7 +158,7 @@ impl Reader<'_> {
     }
 
     /// Handles the loss of all partitions.
-    pub(super) fn handle_total_loss(&mut self) -> Result<(), ReadExit> {
+    pub(super) fn handle_total_loss(&mut self) -> Result<(), SourceExit> {
         self.flush()?;
         self.unattended.clear();
         let (gone, arriving) = self.remove(|_| true);
@@ -169,7 +169,7 @@ impl Reader<'_> {
     }
 
     /// Ends reading.
-    pub(super) fn end_reading(&mut self) -> Result<(), ReadExit> {
+    pub(super) fn end_reading(&mut self) -> Result<(), SourceExit> {
         self.ending = true;
         self.flush()?;
         let (gone, arriving) = self.remove(|_| true);
@@ -179,7 +179,7 @@ impl Reader<'_> {
 
     /// Stops reading for the topic's run, if there is one. Its outlet is ended after what was read
     /// is committed.
-    pub(super) fn detach(&mut self, topic: &str) -> Result<(), ReadExit> {
+    pub(super) fn detach(&mut self, topic: &str) -> Result<(), SourceExit> {
         match self.detach_run(topic)? {
             Some((outlet, gone)) => self.release(outlet, gone, DepartureReason::Detached),
             None => Ok(()),
@@ -188,10 +188,10 @@ impl Reader<'_> {
 
     /// Fails a topic that cannot be read any further. What was read is committed first, unless a
     /// retry can read it again. For a shared consumer only the topic's run ends.
-    pub(super) fn fail(&mut self, topic: &str, error: SourceError) -> Result<(), ReadExit> {
+    pub(super) fn fail(&mut self, topic: &str, error: SourceError) -> Result<(), SourceExit> {
         if let Outlets::One(_) = self.outlets {
             if matches!(error, SourceError::Transient(_)) {
-                return Err(ReadExit::Failed(error));
+                return Err(SourceExit::Failed(error));
             }
             if self.failure.is_none() {
                 self.failure = Some(error);
@@ -212,7 +212,7 @@ impl Reader<'_> {
     }
 
     /// Detaches the topic's run with its partitions, which no run reads from then on.
-    fn detach_run(&mut self, topic: &str) -> Result<Option<RunPartitions>, ReadExit> {
+    fn detach_run(&mut self, topic: &str) -> Result<Option<RunPartitions>, SourceExit> {
         let Outlets::ByTopic { topics, .. } = &mut self.outlets else {
             return Ok(None);
         };
@@ -246,7 +246,7 @@ impl Reader<'_> {
 
     /// Unassigns partitions. While the group waits for an answer to a revocation, this call would
     /// be taken for it, so they are kept until then; nothing is fetched meanwhile.
-    pub(super) fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
+    pub(super) fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceExit> {
         if partitions.is_empty() {
             return Ok(());
         }
@@ -257,10 +257,10 @@ impl Reader<'_> {
         self.unassign_now(partitions)
     }
 
-    fn unassign_now(&self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
+    fn unassign_now(&self, partitions: &[TopicPartition]) -> Result<(), SourceExit> {
         let list = list_of(partitions, |_| Offset::Invalid);
         self.consumer.unassign(&list).map_err(|error| {
-            ReadExit::transient(Reason::caused_by("cannot unassign partitions", error))
+            SourceExit::transient(Reason::caused_by("cannot unassign partitions", error))
         })
     }
 
@@ -270,7 +270,7 @@ impl Reader<'_> {
         gone: &[AssignedPartition],
         arriving: Vec<RemovedArrival>,
         reason: impl Fn() -> DepartureReason,
-    ) -> Result<(), ReadExit> {
+    ) -> Result<(), SourceExit> {
         let mut by_run: Vec<RunPartitions> = Vec::new();
         let gone = gone
             .iter()
@@ -288,7 +288,7 @@ impl Reader<'_> {
         outlet: Arc<Outlet>,
         gone: Vec<DepartingSplit>,
         reason: DepartureReason,
-    ) -> Result<(), ReadExit> {
+    ) -> Result<(), SourceExit> {
         let (gone, splits): (Vec<_>, Vec<_>) = gone
             .into_iter()
             .map(|(at, split)| ((at, split.id.clone()), split))
@@ -311,7 +311,7 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn advance_departures(&mut self) -> Result<(), ReadExit> {
+    pub(super) fn advance_departures(&mut self) -> Result<(), SourceExit> {
         for leaving in std::mem::take(&mut self.departures.in_progress) {
             let sent = leaving.outlet.outbox.send_waiting(Duration::ZERO);
             match sent.and_then(|_| leaving.pending.poll()) {
@@ -332,14 +332,19 @@ impl Reader<'_> {
                     .any(|one| one.contains(at))
             })
         };
-        if let Some(answer) = self.departures.answer.take_if(is_left) {
+        let answer = self.departures.answer.take_if(is_left);
+        // Each commit costs the broker milliseconds, so that of many runs that stop is one.
+        if answer.is_some() || self.departures.is_empty() {
+            self.commit_last(false);
+        }
+        if let Some(answer) = answer {
             self.unassign_now(&answer.unassign)?;
         }
         Ok(())
     }
 
     /// Handles partitions of which everything that was read is committed.
-    fn finish_departure(&mut self, leaving: Departure) -> Result<(), ReadExit> {
+    fn finish_departure(&mut self, leaving: Departure) -> Result<(), SourceExit> {
         let Departure {
             outlet,
             gone,
@@ -357,12 +362,13 @@ impl Reader<'_> {
                 .into_iter()
                 .partition(|(split, _)| place_of(split).is_some());
             self.durable.extend(others);
-            let offsets: Vec<_> = ours
+            let offsets = ours
                 .into_iter()
-                .filter_map(|(split, next)| Some((place_of(&split)?, next)))
-                .collect();
-            let is_last = matches!(reason, DepartureReason::Ended);
-            self.commit_last(&outlet, &offsets, is_last);
+                .filter_map(|(split, next)| Some(outlet.group_offset(place_of(&split)?, next)));
+            self.last_offsets.extend(offsets);
+            if matches!(reason, DepartureReason::Ended) {
+                self.commit_last(true);
+            }
         }
         self.report(&outlet, reason);
         Ok(())
@@ -377,7 +383,7 @@ impl Reader<'_> {
     }
 
     /// Handles a run that does not commit in time what the group, or its own end, waits for.
-    fn abandon(&mut self, leaving: Departure) -> Result<(), ReadExit> {
+    fn abandon(&mut self, leaving: Departure) -> Result<(), SourceExit> {
         let (Some((at, _)), waited) = (leaving.gone.first(), leaving.since.elapsed()) else {
             return Ok(());
         };

@@ -1,11 +1,11 @@
 //! Errors of single partitions and of the client.
 
 use pseidon_delivery::{Position, Reason};
-use pseidon_plugin::source::SourceError;
+use pseidon_plugin::source::{SourceError, SourceExit};
 use rdkafka::Offset;
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::super::failure::{ErrorClass, ReadExit, denied, gave_up};
+use super::super::failure::{ErrorClass, denied, gave_up};
 use super::super::lookup::LookupRequest;
 use super::super::lost_records::{too_short, truncated};
 use super::super::start::{is_missing_topic, list_of};
@@ -13,12 +13,12 @@ use super::{Reader, raw};
 use crate::native::{Message, NativeError, TopicPartition};
 
 impl Reader<'_> {
-    pub(super) fn handle_client_error(&mut self, error: &NativeError) -> Result<(), ReadExit> {
+    pub(super) fn handle_client_error(&mut self, error: &NativeError) -> Result<(), SourceExit> {
         let brokers = &self.source.connection.brokers;
         match ErrorClass::of(error.code) {
             // A login that succeeded before may succeed again.
             ErrorClass::Denied if !self.membership.joined => {
-                Err(ReadExit::Failed(denied(brokers, error.clone())))
+                Err(SourceExit::Failed(denied(brokers, error.clone())))
             }
             ErrorClass::GaveUp => Err(gave_up(
                 self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
@@ -38,7 +38,7 @@ impl Reader<'_> {
         &mut self,
         message: Message<'_>,
         error: &NativeError,
-    ) -> Result<(), ReadExit> {
+    ) -> Result<(), SourceExit> {
         let at = TopicPartition {
             topic: message.topic(),
             partition: message.partition(),
@@ -99,7 +99,7 @@ impl Reader<'_> {
         &mut self,
         at: &TopicPartition,
         offsets: Result<(i64, i64), NativeError>,
-    ) -> Result<(), ReadExit> {
+    ) -> Result<(), SourceExit> {
         let Some(assigned) = self.assignment.iter().find(|assigned| assigned.at == *at) else {
             return Ok(());
         };
@@ -152,7 +152,7 @@ impl Reader<'_> {
     }
 
     /// Restarts fetching a partition, which librdkafka has stopped, from another offset.
-    fn read_from(&mut self, at: &TopicPartition, offset: i64) -> Result<(), ReadExit> {
+    fn read_from(&mut self, at: &TopicPartition, offset: i64) -> Result<(), SourceExit> {
         // While the group waits for an answer to a revocation, librdkafka would take this call for
         // it. The partition is not fetched meanwhile.
         if self.departures.owes_answer() {
@@ -167,7 +167,7 @@ impl Reader<'_> {
                 "cannot read {}/{} from offset {offset}",
                 at.topic, at.partition
             );
-            ReadExit::transient(Reason::caused_by(what, error))
+            SourceExit::transient(Reason::caused_by(what, error))
         };
         self.consumer.assign_more(&list).map_err(failed)
     }

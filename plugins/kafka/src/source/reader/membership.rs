@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::Reason;
+use pseidon_plugin::source::SourceExit;
 
-use super::super::failure::{ErrorClass, ReadExit, denied};
+use super::super::failure::{ErrorClass, denied};
 use super::super::lookup::LookupRequest;
 use super::super::start::StartOption;
 use super::Reader;
@@ -49,7 +50,7 @@ impl Membership {
 
 impl Reader<'_> {
     /// Joins the group for these topics, or leaves it if there are none.
-    pub(in super::super) fn subscribe(&mut self, topics: &[String]) -> Result<(), ReadExit> {
+    pub(in super::super) fn subscribe(&mut self, topics: &[String]) -> Result<(), SourceExit> {
         if self.source.start == StartOption::Latest && !topics.is_empty() {
             self.membership.to_subscribe = Some(topics.to_vec());
             self.lookups
@@ -60,7 +61,7 @@ impl Reader<'_> {
         self.subscribe_now(topics)
     }
 
-    fn subscribe_now(&mut self, topics: &[String]) -> Result<(), ReadExit> {
+    fn subscribe_now(&mut self, topics: &[String]) -> Result<(), SourceExit> {
         self.membership.topics = topics.len();
         self.membership.since = Instant::now();
         let subscribed = if topics.is_empty() {
@@ -70,7 +71,7 @@ impl Reader<'_> {
         };
         subscribed.map_err(|error| {
             let what = format!("cannot subscribe to {}", topics.join(", "));
-            ReadExit::fatal(Reason::caused_by(what, error))
+            SourceExit::fatal(Reason::caused_by(what, error))
         })
     }
 
@@ -79,7 +80,7 @@ impl Reader<'_> {
         &mut self,
         names: &[String],
         noted: Result<(), NativeError>,
-    ) -> Result<(), ReadExit> {
+    ) -> Result<(), SourceExit> {
         if self.membership.to_subscribe.as_deref() != Some(names) {
             return Ok(());
         }
@@ -89,7 +90,7 @@ impl Reader<'_> {
                 self.subscribe_now(names)
             }
             Err(error) if ErrorClass::of(error.code) == ErrorClass::Denied => Err(
-                ReadExit::Failed(denied(&self.source.connection.brokers, error)),
+                SourceExit::Failed(denied(&self.source.connection.brokers, error)),
             ),
             Err(error) => {
                 self.logs.warn(

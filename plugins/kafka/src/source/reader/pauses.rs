@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::Reason;
+use pseidon_plugin::source::SourceExit;
 use rdkafka::Offset;
 
-use super::super::failure::ReadExit;
 use super::super::outlet::Outlets;
 use super::super::start::list_of;
 use super::{BUSY, IDLE, Reader};
@@ -18,7 +18,7 @@ const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Reader<'_> {
     /// Returns once there is room in memory. Until then nothing is read, but the group is served.
-    pub(super) fn wait_for_room(&mut self, fetched: &mut MessageBatch) -> Result<(), ReadExit> {
+    pub(super) fn wait_for_room(&mut self, fetched: &mut MessageBatch) -> Result<(), SourceExit> {
         if self.outlets.wait_for_room(Duration::ZERO)? {
             return Ok(());
         }
@@ -54,28 +54,28 @@ impl Reader<'_> {
         Ok(())
     }
 
-    pub(super) fn resume(&self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
+    pub(super) fn resume(&self, partitions: &[TopicPartition]) -> Result<(), SourceExit> {
         if partitions.is_empty() {
             return Ok(());
         }
         let list = list_of(partitions, |_| Offset::Invalid);
-        self.consumer
-            .resume(&list)
-            .map_err(|error| ReadExit::transient(Reason::caused_by("cannot resume reading", error)))
+        self.consumer.resume(&list).map_err(|error| {
+            SourceExit::transient(Reason::caused_by("cannot resume reading", error))
+        })
     }
 
-    pub(super) fn pause(&self, partitions: &[TopicPartition]) -> Result<(), ReadExit> {
+    pub(super) fn pause(&self, partitions: &[TopicPartition]) -> Result<(), SourceExit> {
         if partitions.is_empty() {
             return Ok(());
         }
         let list = list_of(partitions, |_| Offset::Invalid);
-        self.consumer
-            .pause(&list)
-            .map_err(|error| ReadExit::transient(Reason::caused_by("cannot pause reading", error)))
+        self.consumer.pause(&list).map_err(|error| {
+            SourceExit::transient(Reason::caused_by("cannot pause reading", error))
+        })
     }
 
     /// Pauses and resumes the partitions of single runs of a shared consumer.
-    pub(super) fn pause_by_run(&self) -> Result<(), ReadExit> {
+    pub(super) fn pause_by_run(&self) -> Result<(), SourceExit> {
         let Outlets::ByTopic { topics, .. } = &self.outlets else {
             return Ok(());
         };

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
-use pseidon_plugin::source::Stopped;
+use pseidon_plugin::source::{SourceExit, Stopped};
 
-use super::super::failure::ReadExit;
 use super::super::outlet::{Outlet, Outlets};
 use super::Reader;
 use crate::native::TopicPartition;
@@ -23,14 +22,14 @@ impl Reader<'_> {
     pub(in super::super) fn read_for_many(
         &mut self,
         commands: Receiver<Command>,
-    ) -> Result<(), ReadExit> {
+    ) -> Result<(), SourceExit> {
         self.commands = commands;
         self.read()
     }
 
     /// Applies the commands since the last call. Of several subscriptions the last one counts, and
     /// all runs that attached are served together.
-    pub(super) fn run_commands(&mut self) -> Result<(), ReadExit> {
+    pub(super) fn run_commands(&mut self) -> Result<(), SourceExit> {
         let mut subscription = None;
         while let Ok(command) = self.commands.try_recv() {
             match command {
@@ -62,7 +61,7 @@ impl Reader<'_> {
 
     /// Attaches a run to a topic. An earlier run of the topic has ended, even if that was not
     /// observed yet.
-    fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), ReadExit> {
+    fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), SourceExit> {
         self.detach(&topic)?;
         if let Outlets::ByTopic { topics, .. } = &mut self.outlets {
             topics.insert(topic, outlet);
@@ -72,7 +71,7 @@ impl Reader<'_> {
     }
 
     /// Stops reading for runs that have stopped.
-    pub(super) fn detach_stopped(&mut self) -> Result<(), ReadExit> {
+    pub(super) fn detach_stopped(&mut self) -> Result<(), SourceExit> {
         let Outlets::ByTopic { topics, .. } = &self.outlets else {
             return Ok(());
         };
@@ -85,9 +84,9 @@ impl Reader<'_> {
 
     /// Handles a run that accepts no more batches because it has ended. Reading continues for the
     /// other runs, if there are any.
-    pub(super) fn run_stopped(&self, _: Stopped) -> Result<(), ReadExit> {
+    pub(super) fn run_stopped(&self, _: Stopped) -> Result<(), SourceExit> {
         match self.outlets {
-            Outlets::One(_) => Err(ReadExit::Stopped),
+            Outlets::One(_) => Err(SourceExit::Stopped),
             Outlets::ByTopic { .. } => Ok(()),
         }
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::Position;
+use pseidon_plugin::source::SourceExit;
 
 use super::super::assignment::AssignedPartition;
-use super::super::failure::ReadExit;
 use super::super::outlet::{Outlet, Outlets};
 use super::{Reader, raw};
 use crate::native::OffsetAndEpoch;
@@ -20,7 +20,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 
 impl Reader<'_> {
     /// Does all periodic work once.
-    pub(super) fn tick(&mut self) -> Result<(), ReadExit> {
+    pub(super) fn tick(&mut self) -> Result<(), SourceExit> {
         self.next_tick = Instant::now() + TICK;
         self.skip_non_records()?;
         self.measure_lag();
@@ -35,10 +35,11 @@ impl Reader<'_> {
         self.report_problems();
         self.pause_by_run()?;
         self.commit_durable();
+        self.commit_last(false);
         Ok(())
     }
 
-    fn skip_non_records(&mut self) -> Result<(), ReadExit> {
+    fn skip_non_records(&mut self) -> Result<(), SourceExit> {
         let names = self.assignment.names();
         let Ok(positions) = self.consumer.positions(&names) else {
             return Ok(());

@@ -4,10 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use pseidon_plugin::source::SourceError;
+use pseidon_plugin::source::{SourceError, SourceExit};
 
 use super::super::assignment::AssignedPartition;
-use super::super::failure::ReadExit;
 use super::super::identity::TopicId;
 use super::super::lookup::LookupRequest;
 use super::super::lost_records::recreated_topic;
@@ -111,7 +110,7 @@ impl Reader<'_> {
         &mut self,
         asked: Vec<String>,
         found: Result<HashMap<String, String>, NativeError>,
-    ) -> Result<(), ReadExit> {
+    ) -> Result<(), SourceExit> {
         self.topics.asking = false;
         let found = match found {
             Ok(found) => found,
@@ -204,7 +203,7 @@ impl Reader<'_> {
 
     /// Fails a topic whose id differs from the one when its partitions were assigned: its offsets
     /// stand for different records.
-    fn fail_recreated(&mut self, found: &HashMap<String, String>) -> Result<(), ReadExit> {
+    fn fail_recreated(&mut self, found: &HashMap<String, String>) -> Result<(), SourceExit> {
         let is_other = |assigned: &&AssignedPartition| {
             found
                 .get(&assigned.at.topic)
@@ -225,7 +224,7 @@ impl Reader<'_> {
     }
 
     /// Fails a finite run whose topic stays missing, since the name may be misspelled.
-    fn fail_missing(&mut self) -> Result<(), ReadExit> {
+    fn fail_missing(&mut self) -> Result<(), SourceExit> {
         if !self.source.until_latest {
             return Ok(());
         }

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use pseidon_delivery::Position;
 use pseidon_plugin::batch::Split;
-use pseidon_plugin::source::{Resumption, SplitStart};
+use pseidon_plugin::source::{Resumption, SourceExit, SplitStart};
 
 use super::super::Reader;
 use super::{Arrivals, PendingLookup, PendingStart};
 use crate::native::{NativeError, TopicPartition};
 use crate::source::assignment::ReadySplit;
-use crate::source::failure::ReadExit;
 use crate::source::identity::PartitionIdentity;
 use crate::source::lookup::{
     LookupError, LookupRequest, LookupResult, PartitionOffsets, PartitionQuery,
@@ -123,7 +122,7 @@ impl Reader<'_> {
     pub(in super::super) fn handle_offsets(
         &mut self,
         results: Vec<(PartitionQuery, LookupResult)>,
-    ) -> Result<(), ReadExit> {
+    ) -> Result<(), SourceExit> {
         let mut ready_by_run: Vec<(Arc<Outlet>, Vec<ReadySplit>)> = Vec::new();
         let mut again = Vec::new();
         for (query, result) in results {
@@ -171,7 +170,7 @@ impl Reader<'_> {
         &mut self,
         outlet: Arc<Outlet>,
         mut ready: Vec<ReadySplit>,
-    ) -> Result<(), ReadExit> {
+    ) -> Result<(), SourceExit> {
         // Another partition of the run may have failed it.
         if self.ending
             || ready

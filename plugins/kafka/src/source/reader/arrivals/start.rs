@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use pseidon_delivery::{Position, Reason};
+use pseidon_plugin::source::SourceExit;
 use rdkafka::Offset;
 
 use super::super::{Reader, raw};
 use super::summary;
 use crate::native::{OffsetAndEpoch, TopicPartition};
 use crate::source::assignment::{AssignedPartition, ReadySplit};
-use crate::source::failure::ReadExit;
 use crate::source::start::list_of;
 
 /// How long librdkafka's own thread may take to accept a seek.
@@ -18,7 +18,7 @@ const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Reader<'_> {
     /// Starts reading partitions that the state has recorded as started.
-    pub(super) fn start_reading(&mut self, ready: Vec<ReadySplit>) -> Result<(), ReadExit> {
+    pub(super) fn start_reading(&mut self, ready: Vec<ReadySplit>) -> Result<(), SourceExit> {
         if ready.is_empty() {
             return Ok(());
         }
@@ -28,7 +28,7 @@ impl Reader<'_> {
             Offset::Offset(starts.get(at).map_or(0, |next| raw(*next)))
         });
         self.consumer.assign_more(&list).map_err(|error| {
-            ReadExit::transient(Reason::caused_by("cannot read partitions", error))
+            SourceExit::transient(Reason::caused_by("cannot read partitions", error))
         })?;
         // librdkafka remembers that a partition was paused, even if it was unassigned since.
         let (resting, reading): (Vec<_>, Vec<_>) = ready
