@@ -88,7 +88,7 @@ fn run(format: &str, resumed: Option<Position>, write: impl FnOnce(PipeWriter) +
     );
     thread::scope(|scope| {
         scope.spawn(|| write(writer));
-        scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
+        scope.spawn(move || SourceExit::outcome(source.read(&input, &setup(), &handle)).unwrap());
         serve(events, resumed, |_| {})
     })
 }
@@ -209,7 +209,7 @@ fn a_line_is_emitted_before_the_input_ends() {
         Arc::default(),
     );
     thread::scope(|scope| {
-        scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
+        scope.spawn(move || SourceExit::outcome(source.read(&input, &setup(), &handle)).unwrap());
         writer.write_all(b"one\ntw").unwrap();
         // The rest is written only after the first line has arrived, so a source that waited for
         // the end of the input would never return.
@@ -237,7 +237,7 @@ fn a_source_that_waits_for_input_can_be_stopped() {
     );
     writer.write_all(b"whole\nunfinished").unwrap();
     thread::scope(|scope| {
-        scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
+        scope.spawn(move || SourceExit::outcome(source.read(&input, &setup(), &handle)).unwrap());
         let engine = serve(events, None, |_| stop.stop_reading());
         assert_eq!(texts(&engine), ["whole"]);
     });
@@ -256,7 +256,7 @@ fn nothing_is_read_while_there_is_no_room() {
     drop(writer);
     let mut charge = Some(charge);
     thread::scope(|scope| {
-        scope.spawn(move || source.read(&input, &setup(), &handle).unwrap());
+        scope.spawn(move || SourceExit::outcome(source.read(&input, &setup(), &handle)).unwrap());
         let mut batches = 0;
         for event in events {
             match event {
@@ -291,7 +291,8 @@ fn a_line_that_one_run_was_stopped_in_is_finished_by_the_next() {
         );
         thread::scope(|scope| {
             let (source, input) = (&source, &input);
-            scope.spawn(move || source.read(input, &setup(), &handle).unwrap());
+            scope
+                .spawn(move || SourceExit::outcome(source.read(input, &setup(), &handle)).unwrap());
             serve(events, resumed, |_| stop.stop_reading())
         })
     };
