@@ -1,9 +1,10 @@
 //! Errors in a pipeline file, and their rendering.
 
-use miette::{
-    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, NamedSource, Report,
-};
+mod excerpt;
 
+use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, Report};
+
+use self::excerpt::Excerpt;
 use crate::Span;
 use crate::node::Text;
 
@@ -26,13 +27,15 @@ pub fn render(name: &str, text: &str, errors: &[Diagnostic], color: bool) -> Str
     for error in in_order {
         let (start, end) = shown_range(text, error.span);
         let label = (!error.label.is_empty()).then(|| error.label.clone());
+        let excerpt = Excerpt::new(name, text, start..end);
+        let place = excerpt.label();
         let mut shown = MietteDiagnostic::new(&error.message).with_label(LabeledSpan::new(
             label,
-            start,
-            end - start,
+            place.start,
+            place.len(),
         ));
         shown.help = error.help.clone();
-        let report = Report::new(shown).with_source_code(NamedSource::new(name, text.to_owned()));
+        let report = Report::new(shown).with_source_code(excerpt);
         let drawn = handler.render_report(&mut out, report.as_ref());
         drawn.expect("writing to a String cannot fail, and the label lies within the text");
         out.push('\n');

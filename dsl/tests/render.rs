@@ -74,3 +74,29 @@ fn any_span_can_be_rendered() {
         }
     }
 }
+
+#[test]
+fn a_long_line_is_cut_around_the_label() {
+    let before = "a".repeat(70_000);
+    let text = format!("{{:name \"x\"\n src (files \"{before}\") pipeline (-> src (sdtout))}}\n");
+    let start = text.find("sdtout").unwrap();
+    let span = Span::new(start, start + 6);
+    let shown = render(
+        "demo.edn",
+        &text,
+        &[Diagnostic::new(span, "unknown", "here")],
+        false,
+    );
+    let column = start - text.find('\n').unwrap();
+    assert!(shown.contains(&format!("demo.edn:2:{column}")), "{shown}");
+    let lines: Vec<&str> = shown.lines().collect();
+    let at = lines
+        .iter()
+        .position(|line| line.contains("sdtout"))
+        .unwrap();
+    assert!(lines[at].chars().count() < 150, "{shown}");
+    assert!(lines[at].contains('…'), "{shown}");
+    let underline = lines[at + 1].chars().position(|c| c == '─').unwrap();
+    let marked: String = lines[at].chars().skip(underline).take(6).collect();
+    assert_eq!(marked, "sdtout", "{shown}");
+}

@@ -14,10 +14,12 @@ use datafusion_expr::{
 use datafusion_physical_expr::ScalarFunctionExpr;
 use pseidon_dsl::{Diagnostic, Span};
 
+use crate::declared::declared;
 use crate::growth;
 use crate::length::{LENGTHENING, LengthLimit};
 use crate::operand::Operand;
 use crate::operator::check_regex;
+use crate::regexp_match::RegexpMatch;
 use crate::scalar::{config, unary_call};
 use crate::types::{canonical, is_text, timestamp};
 
@@ -43,6 +45,15 @@ const HIDDEN: [&str; 14] = [
 /// Functions that are compiled to `case`, because they evaluate only the argument that is the
 /// result.
 pub(crate) const CONDITIONAL: [&str; 6] = ["coalesce", "if", "ifnull", "nullif", "nvl", "nvl2"];
+
+/// Names of functions in other systems, each with the name here.
+const ALIASES: [(&str, &str); 5] = [
+    ("ceiling", "ceil"),
+    ("lcase", "lower"),
+    ("len", "length"),
+    ("strlen", "length"),
+    ("ucase", "upper"),
+];
 
 static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let mut functions = HashMap::new();
@@ -70,8 +81,12 @@ static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
                 .map(|name| (name.to_owned(), Arc::clone(&function))),
         );
     }
-    if let Some(ceil) = functions.get("ceil").cloned() {
-        functions.insert("ceiling".to_owned(), ceil);
+    let regexp_match = Arc::new(ScalarUDF::from(RegexpMatch::new()));
+    functions.insert("regexp_match".to_owned(), regexp_match);
+    for (alias, name) in ALIASES {
+        if let Some(function) = functions.get(name).cloned() {
+            functions.insert(alias.to_owned(), function);
+        }
     }
     functions
 });
@@ -138,7 +153,7 @@ pub(crate) fn call(
     let physical = args.into_iter().map(|arg| arg.physical).collect();
     let call = ScalarFunctionExpr::new(
         name,
-        growth::bounded(function),
+        declared(growth::bounded(function), &data_type),
         physical,
         returned,
         config(),

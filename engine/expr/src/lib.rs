@@ -21,6 +21,7 @@
 //!   `case` guarantees that.
 
 pub mod compile;
+mod declared;
 pub mod demand;
 mod function;
 mod growth;
@@ -30,6 +31,7 @@ mod nested;
 mod operand;
 mod operator;
 pub mod panics;
+mod regexp_match;
 mod scalar;
 pub mod time;
 pub mod types;

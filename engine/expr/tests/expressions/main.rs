@@ -3,6 +3,7 @@
 mod arbitrary;
 mod compiled;
 mod demand;
+mod documented;
 mod errors;
 mod evaluate;
 mod fixture;
