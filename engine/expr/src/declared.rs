@@ -60,7 +60,8 @@ impl ScalarUDFImpl for DeclaredResult {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let wanted = args.return_field.data_type().clone();
-        let result = self.function.invoke_with_args(args)?;
+        // `ScalarUDF::invoke_with_args` asserts in debug builds that the type is the declared one.
+        let result = self.function.inner().invoke_with_args(args)?;
         if result.data_type() == wanted {
             return Ok(result);
         }

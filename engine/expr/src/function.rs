@@ -15,13 +15,13 @@ use datafusion_physical_expr::ScalarFunctionExpr;
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::declared::declared;
-use crate::growth;
 use crate::length::{LENGTHENING, LengthLimit};
 use crate::operand::Operand;
 use crate::operator::check_regex;
 use crate::regexp_match::RegexpMatch;
 use crate::scalar::{config, unary_call};
 use crate::types::{canonical, is_text, timestamp};
+use crate::{constants, growth};
 
 /// DataFusion's functions that are not available here, because they are only useful inside
 /// DataFusion or are replaced by `cast` and paths.
@@ -135,6 +135,7 @@ pub(crate) fn call(
     } else {
         args
     };
+    constants::check(function.name(), &args)?;
     if name.starts_with("regexp_")
         && let Some(pattern) = args.get(1)
     {

@@ -21,6 +21,7 @@
 //!   `case` guarantees that.
 
 pub mod compile;
+mod constants;
 mod declared;
 pub mod demand;
 mod function;
