@@ -1,9 +1,9 @@
 //! Type inference for payload paths from their use in expressions.
 //!
-//! If no schema defines the type of a payload field, its use does: a path that is compared with
-//! `500` is an `int64`, and the left side of `like` is a string. A use that accepts every value
-//! (`is null`, `cast`, a bare `select a`) requires no type. Such a path is a JSON value unless
-//! another use requires a type.
+//! If no schema defines the type of a payload field, its use does: a path that is added to `500` is
+//! an `int64`, and the argument of `lower` is a string. A use that accepts every value (a
+//! comparison, `like`, `is null`, `cast`, a bare `select a`) requires no type. Such a path is a JSON
+//! value unless another use requires a type.
 
 use arrow::datatypes::DataType;
 use datafusion_expr::Operator;
@@ -64,15 +64,12 @@ impl Demands<'_> {
             ExprKind::Binary(left, op, right) => self.binary(left, *op, right, wanted),
             ExprKind::Between {
                 expr, low, high, ..
-            } => self.alike(&[expr, low, high], None),
+            } => self.compared(&[expr, low, high]),
             ExprKind::In { expr, list, .. } => {
                 let all: Vec<&Expr> = std::iter::once(expr.as_ref()).chain(list).collect();
-                self.alike(&all, None);
+                self.compared(&all);
             }
-            ExprKind::Like { expr, pattern, .. } => {
-                self.expr(expr, Some(&DataType::Utf8));
-                self.expr(pattern, Some(&DataType::Utf8));
-            }
+            ExprKind::Like { expr, pattern, .. } => self.compared(&[expr, pattern]),
             ExprKind::Is {
                 expr,
                 predicate: IsPredicate::Null,
@@ -101,11 +98,10 @@ impl Demands<'_> {
             | BinaryOp::Lt
             | BinaryOp::LtEq
             | BinaryOp::Gt
-            | BinaryOp::GtEq => self.alike(&[left, right], None),
-            BinaryOp::RegexMatch | BinaryOp::RegexNotMatch | BinaryOp::Concat => {
-                self.expr(left, Some(&DataType::Utf8));
-                self.expr(right, Some(&DataType::Utf8));
-            }
+            | BinaryOp::GtEq
+            | BinaryOp::RegexMatch
+            | BinaryOp::RegexNotMatch
+            | BinaryOp::Concat => self.compared(&[left, right]),
             BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod => {
                 let (left_type, right_type) = (self.type_of(left), self.type_of(right));
                 let left_wanted = operand_type(right_type.as_ref(), wanted);
@@ -116,7 +112,16 @@ impl Demands<'_> {
         }
     }
 
-    /// Expressions that must have one type, because they are compared or are alternatives.
+    /// Expressions that are compared. Any value can be compared, so a path requires no type.
+    fn compared(&mut self, exprs: &[&Expr]) {
+        let common = self.common_type(exprs);
+        for expr in exprs {
+            let is_path = matches!(expr.kind, ExprKind::Path(_));
+            self.expr(expr, common.as_ref().filter(|_| !is_path));
+        }
+    }
+
+    /// Expressions that must have one type, because they are alternatives.
     fn alike(&mut self, exprs: &[&Expr], wanted: Option<&DataType>) {
         let common = self.common_type(exprs);
         for expr in exprs {
@@ -151,11 +156,17 @@ impl Demands<'_> {
             Some(DataType::Boolean)
         };
         let result_type = self.common_type(&results).or_else(|| wanted.cloned());
+        let is_compared = operand.is_some();
+        let of_test = |test: &Expr| {
+            test_type
+                .as_ref()
+                .filter(|_| !(is_compared && matches!(test.kind, ExprKind::Path(_))))
+        };
         if let Some(operand) = operand {
-            self.expr(operand, test_type.as_ref());
+            self.expr(operand, of_test(operand));
         }
         for (when, then) in whens {
-            self.expr(when, test_type.as_ref());
+            self.expr(when, of_test(when));
             self.expr(then, result_type.as_ref());
         }
         if let Some(otherwise) = otherwise {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringBuilder};
 use arrow::datatypes::DataType;
 use datafusion_common::{Result, exec_datafusion_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
@@ -48,6 +48,73 @@ impl ScalarUDFImpl for JsonText {
             }
             Ok(())
         })
+    }
+}
+
+/// What a string that contains a number is for [`JsonNumber`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum StringsAs {
+    /// The number: `"12"` is 12.
+    Numbers,
+    /// Not a number.
+    Strings,
+}
+
+/// A function that converts a JSON value to a number, or to NULL if it is not one.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct JsonNumber {
+    strings: StringsAs,
+    signature: Signature,
+}
+
+impl JsonNumber {
+    pub(crate) fn new(strings: StringsAs) -> JsonNumber {
+        JsonNumber {
+            strings,
+            signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable),
+        }
+    }
+
+    fn number(&self, json: &str) -> Option<f64> {
+        let json = json.trim_matches([' ', '\t', '\r', '\n']);
+        let text = match json.strip_prefix('"') {
+            Some(_) if self.strings == StringsAs::Strings => return None,
+            Some(rest) => rest.strip_suffix('"')?,
+            None => json,
+        };
+        // Rust also parses `inf`, `nan` and `+1`.
+        if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            return None;
+        }
+        text.parse().ok().filter(|number: &f64| !number.is_nan())
+    }
+}
+
+impl ScalarUDFImpl for JsonNumber {
+    fn name(&self) -> &str {
+        "json_number"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Float64)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let [texts] = arrays.as_slice() else {
+            return Err(exec_datafusion_err!(
+                "expected one JSON value, found {} arguments",
+                arrays.len()
+            ));
+        };
+        let numbers = texts.as_string::<i32>().iter();
+        let numbers: Float64Array = numbers.map(|json| self.number(json?)).collect();
+        let numbers: ArrayRef = Arc::new(numbers);
+        Ok(ColumnarValue::Array(numbers))
     }
 }
 

@@ -10,8 +10,11 @@
 //!   the record. `try_cast` returns NULL instead.
 //! - A path without a known type is JSON (`types::json_field`). Selected alone, it is passed on
 //!   unchanged. In an operator or a function it is converted to a string (without quotes and
-//!   escapes, NULL for `null`), which is then cast to the type of the other operands: `any = 12`
+//!   escapes, NULL for `null`), which is then cast to the type of the other operands: `any + 12`
 //!   casts it to a number, and a value that is not a number is an error of the record.
+//! - Comparing such a value is never an error. It is compared in the type of the other operand:
+//!   with a number as a number, whatever its digits, and a value that is not of this type is NULL.
+//!   Two of them are compared as numbers if both are JSON numbers, else as strings.
 //! - A constant is cast once, at compile time, to the type of the other operands. A string that is
 //!   not a valid value of that type (`status = 'ok'`) is an error in the file. Strings and numbers
 //!   that are not constants are not compared without a cast.
@@ -20,6 +23,7 @@
 //! - `and`, `or` and `case` may skip operands that cannot affect the result for a row, but only
 //!   `case` guarantees that.
 
+mod comparison;
 pub mod compile;
 mod constants;
 mod declared;

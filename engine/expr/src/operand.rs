@@ -11,12 +11,13 @@ use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, IntervalUnit, Schema};
 use datafusion_common::{DataFusionError, ScalarValue};
 use datafusion_expr::ColumnarValue;
-use datafusion_expr::type_coercion::binary::{comparison_coercion, type_union_coercion};
+use datafusion_expr::type_coercion::binary::type_union_coercion;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{CastExpr, Literal, TryCastExpr};
 use pseidon_dsl::{Diagnostic, Span};
 
-use crate::json::JsonText;
+use crate::comparison::is_exactly;
+use crate::json::{JsonNumber, JsonText, StringsAs};
 use crate::scalar::unary_call;
 use crate::types::{canonical, is_text, json_field, type_name};
 
@@ -149,6 +150,25 @@ impl Operand {
         ))
     }
 
+    /// Casts the operand to the type in which it is compared. A JSON value that is not of this type
+    /// becomes NULL: comparing it does not make its record invalid.
+    pub(crate) fn compared_as(self, to: &DataType) -> Result<Operand, Diagnostic> {
+        if !self.json || is_text(to) {
+            return self.cast(to);
+        }
+        if *to != DataType::Float64 {
+            return self.try_cast(to);
+        }
+        self.json_number(StringsAs::Numbers)
+    }
+
+    /// Converts JSON values to numbers. NULL is the result for values that are not numbers.
+    pub(crate) fn json_number(self, strings: StringsAs) -> Result<Operand, Diagnostic> {
+        let span = self.span;
+        let number = unary_call(JsonNumber::new(strings), self.physical, DataType::Float64);
+        Operand::computed(number, DataType::Float64, span)
+    }
+
     /// Casts the operand to boolean. Types other than boolean and JSON are errors.
     pub(crate) fn condition(self) -> Result<Operand, Diagnostic> {
         if self.json || self.is_null() || self.data_type == DataType::Boolean {
@@ -228,121 +248,6 @@ pub(crate) fn reason(error: &DataFusionError) -> String {
     } else {
         short.to_owned()
     }
-}
-
-/// Casts operands that are compared with each other to one type.
-pub(crate) fn comparable<const N: usize>(
-    operands: [Operand; N],
-) -> Result<[Operand; N], Diagnostic> {
-    let target = comparison_type(&operands.each_ref())?;
-    let mut cast = operands.clone();
-    for (cast, operand) in cast.iter_mut().zip(operands) {
-        *cast = operand.cast(&target)?;
-    }
-    Ok(cast)
-}
-
-/// Casts an operand and all operands that it is compared with to one type.
-pub(crate) fn comparable_with(
-    operand: Operand,
-    others: Vec<Operand>,
-) -> Result<(Operand, Vec<Operand>), Diagnostic> {
-    let all: Vec<&Operand> = std::iter::once(&operand).chain(&others).collect();
-    let target = comparison_type(&all)?;
-    let others = others
-        .into_iter()
-        .map(|other| other.cast(&target))
-        .collect::<Result<_, _>>()?;
-    Ok((operand.cast(&target)?, others))
-}
-
-fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
-    let mut target: Option<(DataType, &Operand)> = None;
-    for operand in operands
-        .iter()
-        .copied()
-        .filter(|operand| !operand.json && operand.as_literal().is_none())
-    {
-        target = Some(match target {
-            None => (canonical(&operand.data_type), operand),
-            Some((known, first)) => (common_type(&known, operand, first)?, first),
-        });
-    }
-    let has_json = operands.iter().any(|operand| operand.json);
-    let literals = || {
-        operands
-            .iter()
-            .copied()
-            .filter(|operand| operand.as_literal().is_some() && !operand.is_null())
-    };
-    if target.is_none() && has_json && literals().any(|literal| is_text(&literal.data_type)) {
-        return Ok(DataType::Utf8);
-    }
-    for literal in literals() {
-        target = Some(match target {
-            None => (literal.data_type.clone(), literal),
-            Some((known, first)) if accepts(&known, literal)? => (known, first),
-            Some((known, first)) => (common_type(&known, literal, first)?, first),
-        });
-    }
-    Ok(target.map_or(DataType::Utf8, |(data_type, _)| data_type))
-}
-
-/// Whether a constant can be used as a value of `data_type`. A string that is not a valid value of
-/// it is an error.
-fn accepts(data_type: &DataType, literal: &Operand) -> Result<bool, Diagnostic> {
-    if literal.data_type == *data_type {
-        return Ok(true);
-    }
-    if is_text(&literal.data_type) && !data_type.is_nested() {
-        return literal.clone().cast(data_type).map(|_| true);
-    }
-    Ok(is_exactly(data_type, literal))
-}
-
-/// Whether a number is exactly representable in `data_type`.
-fn is_exactly(data_type: &DataType, literal: &Operand) -> bool {
-    if !data_type.is_numeric() || !literal.data_type.is_numeric() {
-        return false;
-    }
-    let Some(value) = literal.as_literal() else {
-        return false;
-    };
-    let back = value
-        .cast_to(data_type)
-        .and_then(|there| there.cast_to(&literal.data_type));
-    back.is_ok_and(|back| back == *value)
-}
-
-/// The type to which values of two types are cast for a comparison. Strings are not compared with
-/// other types, because `'10' < '9'`, but `10 > 9`.
-fn common_type(
-    known: &DataType,
-    operand: &Operand,
-    first: &Operand,
-) -> Result<DataType, Diagnostic> {
-    let mixed = is_text(known) != is_text(&operand.data_type);
-    let common = if mixed {
-        None
-    } else {
-        comparison_coercion(known, &operand.data_type)
-    };
-    common.map(|common| canonical(&common)).ok_or_else(|| {
-        let (known, other) = (type_name(known), operand.type_name());
-        let diagnostic = Diagnostic::new(
-            first.span.to(operand.span),
-            format!("cannot compare {known} with {other}"),
-            "incompatible types",
-        );
-        diagnostic.with_help(format!(
-            "cast one side, for example: cast(x as {})",
-            if mixed && known == "utf8" {
-                other
-            } else {
-                known
-            }
-        ))
-    })
 }
 
 /// Casts operands of which one is the result (`case`, `coalesce`) to one type. If all of them are

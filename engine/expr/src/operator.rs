@@ -16,7 +16,9 @@ use datafusion_physical_expr::expressions::{
 use pseidon_dsl::expr::{BinaryOp, IsPredicate, UnaryOp};
 use pseidon_dsl::{Diagnostic, Span};
 
-use crate::operand::{Operand, alternatives, comparable, comparable_with, computable, reason};
+use crate::comparison::{comparable, comparable_with};
+use crate::json::StringsAs;
+use crate::operand::{Operand, alternatives, computable, reason};
 
 /// Compiles `op operand`.
 pub(crate) fn unary(op: UnaryOp, operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
@@ -83,8 +85,32 @@ fn comparison(
     right: Operand,
     span: Span,
 ) -> Result<Operand, Diagnostic> {
+    if left.json && right.json {
+        return json_comparison(left, op, right, span);
+    }
     let [left, right] = comparable([left, right])?;
     operation(left, op, right, DataType::Boolean, span)
+}
+
+/// Compares JSON values: two numbers as numbers, others as strings.
+fn json_comparison(
+    left: Operand,
+    op: Operator,
+    right: Operand,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
+    let left_number = left.clone().json_number(StringsAs::Strings)?;
+    let right_number = right.clone().json_number(StringsAs::Strings)?;
+    let are_numbers = logical(
+        is_null(left_number.clone(), true, span)?,
+        Operator::And,
+        is_null(right_number.clone(), true, span)?,
+        span,
+    )?;
+    let by_number = operation(left_number, op, right_number, DataType::Boolean, span)?;
+    let (left, right) = (left.cast(&DataType::Utf8)?, right.cast(&DataType::Utf8)?);
+    let by_text = operation(left, op, right, DataType::Boolean, span)?;
+    case(None, vec![(are_numbers, by_number)], Some(by_text), span)
 }
 
 fn regex(left: Operand, op: Operator, pattern: Operand, span: Span) -> Result<Operand, Diagnostic> {
@@ -199,15 +225,14 @@ pub(crate) fn between(
     negated: bool,
     span: Span,
 ) -> Result<Operand, Diagnostic> {
-    let [operand, low, high] = comparable([operand, low, high])?;
-    let above = operation(
-        operand.clone(),
-        Operator::GtEq,
-        low,
-        DataType::Boolean,
-        span,
-    )?;
-    let below = operation(operand, Operator::LtEq, high, DataType::Boolean, span)?;
+    let has_json = operand.json || low.json || high.json;
+    let [operand, low, high] = if has_json {
+        [operand, low, high]
+    } else {
+        comparable([operand, low, high])?
+    };
+    let above = comparison(operand.clone(), Operator::GtEq, low, span)?;
+    let below = comparison(operand, Operator::LtEq, high, span)?;
     let inside = operation(above, Operator::And, below, DataType::Boolean, span)?;
     if negated {
         not(inside, span)

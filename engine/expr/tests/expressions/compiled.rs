@@ -36,8 +36,7 @@ fn evaluation_errors_are_not_silent() {
         ("-big", "Overflow"),
         ("cast(name as int)", "Cannot cast string 'Ann'"),
         ("cast(big as int)", "9223372036854775807"),
-        ("any = 12 and word > 3", "Cannot cast string 'héllo \"x\"'"),
-        ("word = true", "Boolean"),
+        ("word::boolean", "Boolean"),
         (
             "repeat('x', big)",
             "the length 9223372036854775807 is too large; expected at most 1048576",

@@ -368,3 +368,46 @@ fn cases() {
         ("nullif(any, '12')", "json", ["NULL", "NULL", "NULL"]),
     ]);
 }
+
+#[test]
+fn comparing_a_json_value_is_never_an_error() {
+    check(&[
+        ("mixed > 12", "boolean", ["true", "true", "NULL"]),
+        ("mixed = 12.5", "boolean", ["true", "false", "NULL"]),
+        (
+            "mixed between 12 and 13",
+            "boolean",
+            ["true", "false", "NULL"],
+        ),
+        ("mixed in (12, 12.5)", "boolean", ["true", "false", "NULL"]),
+        ("mixed = 'abc'", "boolean", ["false", "false", "true"]),
+        ("mixed like '%.5'", "boolean", ["true", "false", "false"]),
+        ("mixed = true", "boolean", ["NULL", "NULL", "NULL"]),
+        ("mixed > @timestamp", "boolean", ["NULL", "NULL", "NULL"]),
+        ("mixed || ''", "utf8", ["12.5", "9007199254740993", "abc"]),
+        (
+            "case mixed when 12.5 then 'x' end",
+            "utf8",
+            ["x", "NULL", "NULL"],
+        ),
+        // Integers that a float does not represent are compared exactly.
+        (
+            "mixed = 9007199254740993",
+            "boolean",
+            ["false", "true", "NULL"],
+        ),
+        (
+            "mixed = 9007199254740992",
+            "boolean",
+            ["false", "false", "NULL"],
+        ),
+        ("mixed = small", "boolean", ["false", "false", "NULL"]),
+        ("mixed > big", "boolean", ["false", "true", "NULL"]),
+        ("mixed > price", "boolean", ["true", "NULL", "NULL"]),
+        ("mixed > amount", "boolean", ["true", "true", "NULL"]),
+        // Two JSON numbers are compared as numbers, other pairs as strings.
+        ("mixed > any", "boolean", ["true", "true", "NULL"]),
+        ("mixed = mixed", "boolean", ["true", "true", "true"]),
+        ("word < mixed", "boolean", ["false", "false", "NULL"]),
+    ]);
+}

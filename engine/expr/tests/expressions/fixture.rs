@@ -130,6 +130,10 @@ fn columns() -> Vec<(&'static str, Field, ArrayRef)> {
                 Some("3"),
             ],
         ),
+        json(
+            "mixed",
+            vec![Some("12.5"), Some("9007199254740993"), Some(r#""abc""#)],
+        ),
         json("broken", vec![Some("{"), Some(r#""\x""#), Some("1")]),
     ]
 }

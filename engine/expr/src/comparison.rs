@@ -1,0 +1,158 @@
+//! The type in which operands are compared.
+
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
+use datafusion_common::ScalarValue;
+use datafusion_expr::type_coercion::binary::comparison_coercion;
+use pseidon_dsl::Diagnostic;
+
+use crate::operand::Operand;
+use crate::types::{canonical, is_text, type_name};
+
+/// The decimal places of numbers in JSON that are compared with large integers.
+const JSON_SCALE: i8 = 9;
+
+/// Casts operands that are compared with each other to one type.
+pub(crate) fn comparable<const N: usize>(
+    operands: [Operand; N],
+) -> Result<[Operand; N], Diagnostic> {
+    let target = comparison_type(&operands.each_ref())?;
+    let mut cast = operands.clone();
+    for (cast, operand) in cast.iter_mut().zip(operands) {
+        *cast = operand.compared_as(&target)?;
+    }
+    Ok(cast)
+}
+
+/// Casts an operand and all operands that it is compared with to one type.
+pub(crate) fn comparable_with(
+    operand: Operand,
+    others: Vec<Operand>,
+) -> Result<(Operand, Vec<Operand>), Diagnostic> {
+    let all: Vec<&Operand> = std::iter::once(&operand).chain(&others).collect();
+    let target = comparison_type(&all)?;
+    let others = others
+        .into_iter()
+        .map(|other| other.compared_as(&target))
+        .collect::<Result<_, _>>()?;
+    Ok((operand.compared_as(&target)?, others))
+}
+
+fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
+    let mut target: Option<(DataType, &Operand)> = None;
+    for operand in operands
+        .iter()
+        .copied()
+        .filter(|operand| !operand.json && operand.as_literal().is_none())
+    {
+        target = Some(match target {
+            None => (canonical(&operand.data_type), operand),
+            Some((known, first)) => (common_type(&known, operand, first)?, first),
+        });
+    }
+    let has_json = operands.iter().any(|operand| operand.json);
+    let literals = || {
+        operands
+            .iter()
+            .copied()
+            .filter(|operand| operand.as_literal().is_some() && !operand.is_null())
+    };
+    if target.is_none() && has_json && literals().any(|literal| is_text(&literal.data_type)) {
+        return Ok(DataType::Utf8);
+    }
+    for literal in literals() {
+        target = Some(match target {
+            None => (literal.data_type.clone(), literal),
+            Some((known, first)) if accepts(&known, literal)? => (known, first),
+            Some((known, first)) => (common_type(&known, literal, first)?, first),
+        });
+    }
+    let target = target.map_or(DataType::Utf8, |(data_type, _)| data_type);
+    if has_json && target.is_numeric() {
+        let is_large = operands.iter().any(|operand| match operand.as_literal() {
+            Some(value) => is_large(value),
+            None => !operand.json,
+        });
+        return Ok(type_of_numbers(&target, is_large));
+    }
+    Ok(target)
+}
+
+/// Whether another integer may be the same float64 as this one.
+fn is_large(value: &ScalarValue) -> bool {
+    match value {
+        ScalarValue::Int64(Some(value)) => value.unsigned_abs() >= 1 << f64::MANTISSA_DIGITS,
+        _ => false,
+    }
+}
+
+/// The type in which numbers in JSON are compared with values of type `other`. It represents both
+/// exactly, apart from digits after the ninth decimal place. `has_large`: whether there may be
+/// integers that float64 does not represent.
+fn type_of_numbers(other: &DataType, has_large: bool) -> DataType {
+    match other {
+        DataType::Decimal128(_, scale) => {
+            DataType::Decimal128(DECIMAL128_MAX_PRECISION, (*scale).max(JSON_SCALE))
+        }
+        DataType::Int64 | DataType::UInt64 if has_large => {
+            DataType::Decimal128(DECIMAL128_MAX_PRECISION, JSON_SCALE)
+        }
+        _ => DataType::Float64,
+    }
+}
+
+/// Whether a constant can be used as a value of `data_type`. A string that is not a valid value of
+/// it is an error.
+fn accepts(data_type: &DataType, literal: &Operand) -> Result<bool, Diagnostic> {
+    if literal.data_type == *data_type {
+        return Ok(true);
+    }
+    if is_text(&literal.data_type) && !data_type.is_nested() {
+        return literal.clone().cast(data_type).map(|_| true);
+    }
+    Ok(is_exactly(data_type, literal))
+}
+
+/// Whether a number is exactly representable in `data_type`.
+pub(crate) fn is_exactly(data_type: &DataType, literal: &Operand) -> bool {
+    if !data_type.is_numeric() || !literal.data_type.is_numeric() {
+        return false;
+    }
+    let Some(value) = literal.as_literal() else {
+        return false;
+    };
+    let back = value
+        .cast_to(data_type)
+        .and_then(|there| there.cast_to(&literal.data_type));
+    back.is_ok_and(|back| back == *value)
+}
+
+/// The type to which values of two types are cast for a comparison. Strings are not compared with
+/// other types, because `'10' < '9'`, but `10 > 9`.
+fn common_type(
+    known: &DataType,
+    operand: &Operand,
+    first: &Operand,
+) -> Result<DataType, Diagnostic> {
+    let mixed = is_text(known) != is_text(&operand.data_type);
+    let common = if mixed {
+        None
+    } else {
+        comparison_coercion(known, &operand.data_type)
+    };
+    common.map(|common| canonical(&common)).ok_or_else(|| {
+        let (known, other) = (type_name(known), operand.type_name());
+        let diagnostic = Diagnostic::new(
+            first.span.to(operand.span),
+            format!("cannot compare {known} with {other}"),
+            "incompatible types",
+        );
+        diagnostic.with_help(format!(
+            "cast one side, for example: cast(x as {})",
+            if mixed && known == "utf8" {
+                other
+            } else {
+                known
+            }
+        ))
+    })
+}
