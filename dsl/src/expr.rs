@@ -167,6 +167,14 @@ pub enum BinaryOp {
     RegexMatch,
     /// `!~`
     RegexNotMatch,
+    /// `~*`: `~` without regard to case
+    RegexIMatch,
+    /// `!~*`
+    RegexNotIMatch,
+    /// `is distinct from`: `<>`, but NULL is a value
+    Distinct,
+    /// `is not distinct from`
+    NotDistinct,
     /// `||`
     Concat,
     /// `+`

@@ -176,7 +176,7 @@ fn errors_have_a_position_and_a_message() {
         ),
         (
             "a is 5",
-            "5: unexpected `5`; expected `null`, `true` or `false`",
+            "5: unexpected `5`; expected `null`, `true`, `false` or `distinct from`",
         ),
         (
             "case when a then b",
@@ -330,4 +330,16 @@ fn a_secret_is_not_in_an_error() {
     let errors = parse(&text).expect_err("two values");
     assert!(!format!("{errors:?}").contains("hunter2"));
     assert_eq!(errors[0].span, Span::new(0, 9));
+}
+
+#[test]
+fn operators_of_other_languages_have_help() {
+    for (text, help) in [
+        ("a = 1 && b = 2", "write `and`"),
+        ("!a", "write `not`"),
+        ("a ? 1 : 2", "write `case when … then … else … end`"),
+    ] {
+        let errors = parse(&Text::plain(text, 0)).unwrap_err();
+        assert_eq!(errors[0].help.as_deref(), Some(help), "{text}");
+    }
 }

@@ -18,8 +18,12 @@ pub(super) static PRATT: LazyLock<PrattParser<Rule>> = LazyLock::new(|| {
         Rule::gt_eq,
         Rule::lt,
         Rule::gt,
+        Rule::regex_not_imatch,
         Rule::regex_not_match,
+        Rule::regex_imatch,
         Rule::regex_match,
+        Rule::not_distinct,
+        Rule::distinct,
     ];
     let tests = [Rule::is, Rule::between, Rule::in_list, Rule::like];
     let comparison = comparisons
@@ -58,7 +62,9 @@ pub(super) fn word(rule: Rule) -> Option<&'static str> {
         Rule::when | Rule::kw_when => "`when`",
         Rule::otherwise | Rule::kw_else => "`else`",
         Rule::type_name | Rule::type_word | Rule::double_precision | Rule::varying => "a type",
-        Rule::is_value => "`null`, `true` or `false`",
+        Rule::is_value => "`null`, `true`, `false`",
+        Rule::kw_distinct => "`distinct from`",
+        Rule::kw_from => "`from`",
         Rule::alias | Rule::field | Rule::meta_name => "a name",
         Rule::whole => "an integer",
         Rule::EOI => "end of input",
@@ -71,7 +77,11 @@ pub(super) fn word(rule: Rule) -> Option<&'static str> {
         | Rule::lt
         | Rule::gt => "an operator",
         Rule::regex_match
+        | Rule::regex_imatch
         | Rule::regex_not_match
+        | Rule::regex_not_imatch
+        | Rule::distinct
+        | Rule::not_distinct
         | Rule::concat
         | Rule::add
         | Rule::sub

@@ -11,6 +11,7 @@ mod operator;
 use std::cell::RefCell;
 
 use pest::Parser;
+use pest::error::InputLocation;
 use pest::iterators::{Pair, Pairs};
 
 use super::check::{MAX_NESTING, check};
@@ -83,9 +84,12 @@ impl<'a> Reader<'a> {
         match Grammar::parse(rule, &self.text.value) {
             Ok(mut pairs) => pairs.next().map(Pair::into_inner),
             Err(error) => {
-                self.errors
-                    .borrow_mut()
-                    .push(crate::grammar::diagnostic(self.text, &error, word));
+                let found = crate::grammar::diagnostic(self.text, &error, word);
+                let found = match other_notation(&self.text.value, error.location) {
+                    Some(help) => found.with_help(help),
+                    None => found,
+                };
+                self.errors.borrow_mut().push(found);
                 None
             }
         }
@@ -188,6 +192,21 @@ impl<'a> Reader<'a> {
             "use `in (…)` to compare with many values, or group parts with parentheses",
         ));
         null(span)
+    }
+}
+
+/// What to write instead of an operator of another language. `None` for other errors.
+fn other_notation(text: &str, location: InputLocation) -> Option<&'static str> {
+    let (InputLocation::Pos(at) | InputLocation::Span((at, _))) = location;
+    let rest = text.get(at..)?;
+    if rest.starts_with("&&") {
+        Some("write `and`")
+    } else if rest.starts_with('!') {
+        Some("write `not`")
+    } else if rest.starts_with('?') {
+        Some("write `case when … then … else … end`")
+    } else {
+        None
     }
 }
 

@@ -6,7 +6,7 @@ use pseidon_dsl::expr::{
     BinaryOp, Expr, ExprKind, IsPredicate, Literal, Meta, Path, PathStep, UnaryOp,
 };
 
-const BINARY_OPS: [BinaryOp; 16] = [
+const BINARY_OPS: [BinaryOp; 20] = [
     BinaryOp::Or,
     BinaryOp::And,
     BinaryOp::Eq,
@@ -17,6 +17,10 @@ const BINARY_OPS: [BinaryOp; 16] = [
     BinaryOp::GtEq,
     BinaryOp::RegexMatch,
     BinaryOp::RegexNotMatch,
+    BinaryOp::RegexIMatch,
+    BinaryOp::RegexNotIMatch,
+    BinaryOp::Distinct,
+    BinaryOp::NotDistinct,
     BinaryOp::Concat,
     BinaryOp::Add,
     BinaryOp::Sub,

@@ -101,6 +101,10 @@ impl Demands<'_> {
             | BinaryOp::GtEq
             | BinaryOp::RegexMatch
             | BinaryOp::RegexNotMatch
+            | BinaryOp::RegexIMatch
+            | BinaryOp::RegexNotIMatch
+            | BinaryOp::Distinct
+            | BinaryOp::NotDistinct
             | BinaryOp::Concat => self.compared(&[left, right]),
             BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod => {
                 let (left_type, right_type) = (self.type_of(left), self.type_of(right));

@@ -46,6 +46,10 @@ pub(crate) fn binary(
         BinaryOp::GtEq => comparison(left, Operator::GtEq, right, span),
         BinaryOp::RegexMatch => regex(left, Operator::RegexMatch, right, span),
         BinaryOp::RegexNotMatch => regex(left, Operator::RegexNotMatch, right, span),
+        BinaryOp::RegexIMatch => regex(left, Operator::RegexIMatch, right, span),
+        BinaryOp::RegexNotIMatch => regex(left, Operator::RegexNotIMatch, right, span),
+        BinaryOp::Distinct => comparison(left, Operator::IsDistinctFrom, right, span),
+        BinaryOp::NotDistinct => comparison(left, Operator::IsNotDistinctFrom, right, span),
         BinaryOp::Concat => {
             let (left, right) = (left.cast(&DataType::Utf8)?, right.cast(&DataType::Utf8)?);
             operation(left, Operator::StringConcat, right, DataType::Utf8, span)

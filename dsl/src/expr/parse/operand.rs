@@ -155,13 +155,67 @@ impl<'a> Reader<'a> {
         let Some(function) = pair.clone().into_inner().next() else {
             return null(span);
         };
-        let (args, levels) = self.inner_exprs(pair);
         let name = function.as_str().to_ascii_lowercase();
+        let words = pair
+            .clone()
+            .into_inner()
+            .find(|part| matches!(part.as_rule(), Rule::in_arg | Rule::from_args));
+        if let Some(words) = words {
+            return self.call_with_words(&name, &function, pair, words, span);
+        }
+        let (args, levels) = self.inner_exprs(pair);
         self.node(
             levels,
             ExprKind::Call {
                 name,
                 name_span: self.span(&function),
+                args,
+            },
+            span,
+        )
+    }
+
+    /// A call with words between its arguments, as SQL has for three functions. `words` is what
+    /// follows the first argument.
+    fn call_with_words(
+        &self,
+        name: &str,
+        function: &Pair<'a, Rule>,
+        call: Pair<'a, Rule>,
+        words: Pair<'a, Rule>,
+        span: Span,
+    ) -> ParsedExpr<'a> {
+        let rule = words.as_rule();
+        let (mut first, levels) = self.inner_exprs(call);
+        let (mut rest, rest_levels) = self.inner_exprs(words);
+        let (name, args) = match (name, rule, first.pop()) {
+            ("position", Rule::in_arg, Some(part)) => {
+                rest.push(part);
+                ("strpos", rest)
+            }
+            ("extract", Rule::from_args, Some(unit)) if rest.len() == 1 => {
+                let kind = ExprKind::Literal(Literal::Str(unit.to_string()));
+                rest.insert(0, Expr { kind, ..unit });
+                ("date_part", rest)
+            }
+            ("substr" | "substring", Rule::from_args, Some(text)) => {
+                rest.insert(0, text);
+                ("substr", rest)
+            }
+            _ => {
+                self.report(
+                    span,
+                    format!("`{name}` has no arguments with `in`, `from` or `for`"),
+                    "expected arguments separated by commas",
+                );
+                return null(span);
+            }
+        };
+        self.node(
+            levels.max(rest_levels),
+            ExprKind::Call {
+                name: name.to_owned(),
+                name_span: self.span(function),
                 args,
             },
             span,

@@ -411,3 +411,35 @@ fn comparing_a_json_value_is_never_an_error() {
         ("word < mixed", "boolean", ["false", "false", "NULL"]),
     ]);
 }
+
+#[test]
+fn the_words_of_sql_between_arguments() {
+    check(&[
+        ("position('o' in name)", "int32", ["0", "2", "NULL"]),
+        ("extract(year from at)", "int32", ["2024", "1970", "NULL"]),
+        ("substring(name from 2 for 1)", "utf8", ["n", "o", "NULL"]),
+        ("substring(name from 2)", "utf8", ["nn", "ob%", "NULL"]),
+        (
+            "at + interval '1 hour'",
+            "timestamp_ms",
+            ["2024-03-01T00:59:58.123Z", "1970-01-01T01:00:00Z", "NULL"],
+        ),
+        ("name ~* 'ANN'", "boolean", ["true", "false", "NULL"]),
+        ("name !~* 'ANN'", "boolean", ["false", "true", "NULL"]),
+        (
+            "status is distinct from 404",
+            "boolean",
+            ["true", "false", "true"],
+        ),
+        (
+            "status is not distinct from null",
+            "boolean",
+            ["false", "false", "true"],
+        ),
+        (
+            "mixed is distinct from 12.5",
+            "boolean",
+            ["false", "true", "true"],
+        ),
+    ]);
+}
