@@ -98,7 +98,7 @@ const INVALID_PIPELINES: [InvalidPipeline; 28] = [
     (untyped, "(select \"*\") (stdout)", "unknown fields in `*`"),
     (
         untyped,
-        "(where \"a > 1 and a like 'x%'\") (stdout)",
+        "(where \"a + 1 > 1 and lower(a) = 'x'\") (stdout)",
         "`a` is used as int64 and as utf8",
     ),
     (
@@ -115,6 +115,16 @@ const INVALID_PIPELINES: [InvalidPipeline; 28] = [
         untyped,
         "(stdot)",
         "unknown plugin `stdot` | not a plugin | did you mean `stdout`?",
+    ),
+    (
+        untyped,
+        "(filter \"a > 1\") (stdout)",
+        "unknown plugin `filter` | not a plugin | did you mean `where`?",
+    ),
+    (
+        untyped,
+        "(elasticsearch)",
+        "transforms: where, select; sinks: ",
     ),
     (
         untyped,

@@ -17,6 +17,22 @@ use pseidon_plugin::stage::{SinkFactory, SinkStage, SourceStage};
 
 use crate::transforms::{Transform, TransformOptions};
 
+/// Names that other tools have for a plugin here.
+const SYNONYMS: [(&str, &str); 12] = [
+    ("console", "stdout"),
+    ("file", "files"),
+    ("filter", "where"),
+    ("map", "select"),
+    ("mapping", "select"),
+    ("null", "drop"),
+    ("blackhole", "drop"),
+    ("print", "stdout"),
+    ("project", "select"),
+    ("remap", "select"),
+    ("demo_logs", "generate"),
+    ("tail", "files"),
+];
+
 /// A source with the chain that processes its records.
 pub struct ResolvedSource {
     /// The name of the stage.
@@ -371,10 +387,21 @@ impl<'a> Resolver<'a> {
             .specs()
             .map(|spec| spec.name)
             .chain(Transform::ALL.map(|transform| transform.spec().name));
-        match nearest(name, stages.iter().map(String::as_str).chain(plugins)) {
+        let synonym = SYNONYMS.iter().find(|(other, _)| *other == name);
+        let known = stages.iter().map(String::as_str).chain(plugins);
+        match synonym.map(|(_, ours)| *ours).or(nearest(name, known)) {
             Some(near) => error.with_help(format!("did you mean `{near}`?")),
-            None => error,
+            None => error.with_help(self.all_plugins()),
         }
+    }
+
+    fn all_plugins(&self) -> String {
+        let names =
+            |specs: &mut dyn Iterator<Item = &'static str>| specs.collect::<Vec<_>>().join(", ");
+        let sources = names(&mut self.registry.sources.iter().map(|one| one.spec().name));
+        let sinks = names(&mut self.registry.sinks.iter().map(|one| one.spec().name));
+        let transforms = names(&mut Transform::ALL.into_iter().map(|one| one.spec().name));
+        format!("sources: {sources}; transforms: {transforms}; sinks: {sinks}")
     }
 
     /// Reports stages that the flow does not use: most likely an oversight. Errors in their options
