@@ -121,6 +121,19 @@ fn check_shows_all_errors_at_once() {
 }
 
 #[test]
+fn the_summary_counts_the_files_of_every_place_of_a_sink() {
+    let site = Site::new("counts");
+    site.write("in.ndjson", "{\"n\":1}\n{\"n\":2}\n");
+    let flow = r#"(-> (files "in.ndjson") (all (-> (where "n = 1") (files {:path "a"}))
+                                               (-> (where "n = 2") (files {:path "b"}))))"#;
+    let (code, _, stderr) = pseidon(&site, &["run", "-e", flow]);
+    assert_eq!(code, 0, "{stderr}");
+    for part in ["records_out=2", "bytes_out=16", "files=2"] {
+        assert!(stderr.contains(part), "`{part}` is missing in\n{stderr}");
+    }
+}
+
+#[test]
 fn a_guarantee_that_does_not_hold_is_an_error() {
     let site = Site::new("guarantee");
     site.write("pipeline.edn", r#"{:settings {:guarantee :exactly-once} pipeline (-> (stdin) (files {:path "out" :codec :json}))}"#);

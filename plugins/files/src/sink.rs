@@ -137,7 +137,8 @@ impl PreparedSink for PreparedFilesSink {
             None => None,
         };
         let (staging, failed) = Staging::open(&bases, &setup)?;
-        let (stage, place) = setup.committer.sink().stage_and_place();
+        let sink = setup.committer.sink().clone();
+        let (stage, place) = sink.stage_and_place();
         let (stage, place) = (stage.to_owned(), place.map(str::to_owned));
         let follow_ups = FollowUps::new(SinkContext {
             pipeline: setup.pipeline.clone(),
@@ -150,9 +151,9 @@ impl PreparedSink for PreparedFilesSink {
             .into_iter()
             .for_each(|(id, moving)| follow_ups.publish_later(id, moving));
         let shared = RunContext {
-            open_files: setup.metrics.open_files.with_label_values(&[&stage]),
-            files: setup.metrics.files.with_label_values(&[&stage]),
-            bytes_out: setup.metrics.bytes_out.with_label_values(&[&stage]),
+            open_files: setup.metrics.open_files.with_label_values(&[sink.as_str()]),
+            files: setup.metrics.files.with_label_values(&[sink.as_str()]),
+            bytes_out: setup.metrics.bytes_out.with_label_values(&[sink.as_str()]),
             extension: settings.codec.extension(),
             follow_ups,
             staging: Arc::new(staging),
