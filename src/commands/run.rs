@@ -1,6 +1,6 @@
 //! `pseidon run`: runs a pipeline, or a template with one run for each row of its table.
 
-use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -147,7 +147,7 @@ fn run_pipeline(
     }));
     entry.set_state(EntryState::Running);
     let display = bar
-        .filter(|_| !prints_to_terminal(&plan))
+        .filter(|_| !prints_records(&plan))
         .map(|bar| ProgressDisplay::start(bar, &runs));
     let run = Run {
         plan: plan.clone(),
@@ -233,7 +233,7 @@ fn run_template(
     let (_, controls) =
         interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
     let display = bar
-        .filter(|_| !prints_to_terminal(&plan))
+        .filter(|_| !prints_records(&plan))
         .map(|bar| ProgressDisplay::start(bar, &runs));
     let settings = Arc::new(settings);
     let notifier = notify(&runs)?;
@@ -360,13 +360,17 @@ fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError>
     with_staged.map_or(Ok(None), |plan| store.plan(&plan))
 }
 
-/// Whether records are printed to the terminal; they would overwrite a progress line.
-fn prints_to_terminal(plan: &Plan) -> bool {
-    std::io::stdout().is_terminal()
-        && plan
-            .sinks
-            .iter()
-            .any(|sink| sink.prepared.writes_to_stdout())
+/// Whether records are printed where the progress line is, or may be: on a terminal, or into a pipe
+/// whose reader prints them.
+fn prints_records(plan: &Plan) -> bool {
+    let is_file = || {
+        let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
+        Ok::<bool, std::io::Error>(std::fs::File::from(stdout).metadata()?.is_file())
+    };
+    plan.sinks
+        .iter()
+        .any(|sink| sink.prepared.writes_to_stdout())
+        && !is_file().unwrap_or(false)
 }
 
 #[cfg(test)]
