@@ -62,7 +62,7 @@ fn decoded(chain: &str) -> Vec<String> {
 /// A pipeline with an error, as a function and its argument, and what the error must contain.
 type InvalidPipeline = (fn(&str) -> String, &'static str, &'static str);
 
-const INVALID_PIPELINES: [InvalidPipeline; 28] = [
+const INVALID_PIPELINES: [InvalidPipeline; 30] = [
     (
         typed,
         "(where \"n + 1\") (stdout)",
