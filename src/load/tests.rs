@@ -229,13 +229,18 @@ fn independent_errors_are_shown_at_once() {
 #[test]
 fn only_named_fields_are_decoded_with_the_type_of_their_use() {
     assert_eq!(decoded("(stdout)"), [""; 0]);
-    assert_eq!(decoded("(where \"a > 1\") (stdout)"), ["a int64"]);
+    assert_eq!(decoded("(where \"a > 1\") (stdout)"), ["a json"]);
+    assert_eq!(decoded("(where \"a + 1 > 1\") (stdout)"), ["a int64"]);
     assert_eq!(
-        decoded("(where \"a > 1.5 and a < 10\") (stdout)"),
+        decoded("(where \"a + 1.5 > 0 and a - 10 < 0\") (stdout)"),
         ["a float64"]
     );
     assert_eq!(
         decoded("(where \"u.id like 'x%'\") (stdout)"),
+        ["u.id json"]
+    );
+    assert_eq!(
+        decoded("(where \"lower(u.id) like 'x%'\") (stdout)"),
         ["u.id utf8"]
     );
     assert_eq!(
@@ -243,7 +248,7 @@ fn only_named_fields_are_decoded_with_the_type_of_their_use() {
         ["a json", "u.id json"]
     );
     assert_eq!(
-        decoded("(select \"u.id as id\") (where \"id = 7\") (stdout)"),
+        decoded("(select \"u.id as id\") (where \"id % 7 = 0\") (stdout)"),
         ["u.id int64"],
         "a renamed column takes its type from later uses"
     );
