@@ -5,7 +5,7 @@ use datafusion_common::ScalarValue;
 use datafusion_expr::type_coercion::binary::comparison_coercion;
 use pseidon_dsl::Diagnostic;
 
-use crate::operand::Operand;
+use crate::operand::{Operand, is_exactly};
 use crate::types::{canonical, is_text, type_name};
 
 /// The decimal places of numbers in JSON that are compared with large integers.
@@ -110,20 +110,6 @@ fn accepts(data_type: &DataType, literal: &Operand) -> Result<bool, Diagnostic> 
         return literal.clone().cast(data_type).map(|_| true);
     }
     Ok(is_exactly(data_type, literal))
-}
-
-/// Whether a number is exactly representable in `data_type`.
-pub(crate) fn is_exactly(data_type: &DataType, literal: &Operand) -> bool {
-    if !data_type.is_numeric() || !literal.data_type.is_numeric() {
-        return false;
-    }
-    let Some(value) = literal.as_literal() else {
-        return false;
-    };
-    let back = value
-        .cast_to(data_type)
-        .and_then(|there| there.cast_to(&literal.data_type));
-    back.is_ok_and(|back| back == *value)
 }
 
 /// The type to which values of two types are cast for a comparison. Strings are not compared with

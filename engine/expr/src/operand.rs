@@ -16,7 +16,6 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{CastExpr, Literal, TryCastExpr};
 use pseidon_dsl::{Diagnostic, Span};
 
-use crate::comparison::is_exactly;
 use crate::json::{JsonNumber, JsonText, StringsAs};
 use crate::scalar::unary_call;
 use crate::types::{canonical, is_text, json_field, type_name};
@@ -248,6 +247,20 @@ pub(crate) fn reason(error: &DataFusionError) -> String {
     } else {
         short.to_owned()
     }
+}
+
+/// Whether a number is exactly representable in `data_type`.
+pub(crate) fn is_exactly(data_type: &DataType, literal: &Operand) -> bool {
+    if !data_type.is_numeric() || !literal.data_type.is_numeric() {
+        return false;
+    }
+    let Some(value) = literal.as_literal() else {
+        return false;
+    };
+    let back = value
+        .cast_to(data_type)
+        .and_then(|there| there.cast_to(&literal.data_type));
+    back.is_ok_and(|back| back == *value)
 }
 
 /// Casts operands of which one is the result (`case`, `coalesce`) to one type. If all of them are
