@@ -15,6 +15,17 @@ pub(crate) fn sample_log() -> Log {
     Log::without_consumer(&pseidon_logs::sample()).expect("the sample row is valid")
 }
 
+/// Names that other tools have for these plugins.
+const SYNONYMS: [(&str, &str); 7] = [
+    ("blackhole", "drop"),
+    ("console", "stdout"),
+    ("demo_logs", "generate"),
+    ("file", "files"),
+    ("null", "drop"),
+    ("print", "stdout"),
+    ("tail", "files"),
+];
+
 /// All plugins, with `logs` for the row for which a template is planned.
 pub(crate) fn registry_with(logs: Arc<MysqlLogs>) -> PluginRegistry {
     PluginRegistry {
@@ -33,5 +44,6 @@ pub(crate) fn registry_with(logs: Arc<MysqlLogs>) -> PluginRegistry {
         ],
         formats: pseidon_formats::formats(),
         quarantine: pseidon_files::sink::quarantine,
+        synonyms: &SYNONYMS,
     }
 }

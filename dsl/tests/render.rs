@@ -64,8 +64,23 @@ fn a_error_in_an_expression_is_shown_in_the_file() {
 
 #[test]
 fn any_span_can_be_rendered() {
-    for text in ["", "a", "é\n", "a\tb\r\nc"] {
-        for (start, end) in [(0, 0), (0, 1), (1, 1), (1, 2), (3, 2), (100, 200)] {
+    let long = format!(
+        "{}\r\n{}\n\n{}",
+        "é".repeat(700),
+        "b".repeat(900),
+        "ü".repeat(600)
+    );
+    for text in ["", "a", "é\n", "a\tb\r\nc", &long] {
+        let spans = [(0, 0), (0, 1), (1, 1), (1, 2), (3, 2), (100, 200)];
+        let far = [
+            (0, 5000),
+            (1399, 1403),
+            (1401, 1402),
+            (1500, 3000),
+            (2302, 2303),
+            (3503, 3504),
+        ];
+        for (start, end) in spans.into_iter().chain(far) {
             let error = Diagnostic::new(Span { start, end }, "wrong", "here");
             assert!(
                 render("x", text, &[error], false).contains("wrong"),

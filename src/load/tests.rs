@@ -62,7 +62,7 @@ fn decoded(chain: &str) -> Vec<String> {
 /// A pipeline with an error, as a function and its argument, and what the error must contain.
 type InvalidPipeline = (fn(&str) -> String, &'static str, &'static str);
 
-const INVALID_PIPELINES: [InvalidPipeline; 30] = [
+const INVALID_PIPELINES: [InvalidPipeline; 31] = [
     (
         typed,
         "(where \"n + 1\") (stdout)",
@@ -120,6 +120,11 @@ const INVALID_PIPELINES: [InvalidPipeline; 30] = [
         untyped,
         "(filter \"a > 1\") (stdout)",
         "unknown plugin `filter` | not a plugin | did you mean `where`?",
+    ),
+    (
+        untyped,
+        "(console)",
+        "unknown plugin `console` | not a plugin | did you mean `stdout`?",
     ),
     (
         untyped,

@@ -1,6 +1,6 @@
 //! The type in which operands are compared.
 
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType};
 use datafusion_common::ScalarValue;
 use datafusion_expr::type_coercion::binary::comparison_coercion;
 use pseidon_dsl::Diagnostic;
@@ -8,7 +8,7 @@ use pseidon_dsl::Diagnostic;
 use crate::operand::{Operand, is_exactly};
 use crate::types::{canonical, is_text, type_name};
 
-/// The decimal places of numbers in JSON that are compared with large integers.
+/// The least number of decimal places of numbers in JSON that are compared as decimals.
 const JSON_SCALE: i8 = 9;
 
 /// Casts operands that are compared with each other to one type.
@@ -68,11 +68,12 @@ fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
     }
     let target = target.map_or(DataType::Utf8, |(data_type, _)| data_type);
     if has_json && target.is_numeric() {
-        let is_large = operands.iter().any(|operand| match operand.as_literal() {
+        // A column may contain any integer of its type.
+        let has_large = operands.iter().any(|operand| match operand.as_literal() {
             Some(value) => is_large(value),
             None => !operand.json,
         });
-        return Ok(type_of_numbers(&target, is_large));
+        return Ok(type_of_numbers(&target, has_large));
     }
     Ok(target)
 }
@@ -92,6 +93,9 @@ fn type_of_numbers(other: &DataType, has_large: bool) -> DataType {
     match other {
         DataType::Decimal128(_, scale) => {
             DataType::Decimal128(DECIMAL128_MAX_PRECISION, (*scale).max(JSON_SCALE))
+        }
+        DataType::Decimal256(_, scale) => {
+            DataType::Decimal256(DECIMAL256_MAX_PRECISION, (*scale).max(JSON_SCALE))
         }
         DataType::Int64 | DataType::UInt64 if has_large => {
             DataType::Decimal128(DECIMAL128_MAX_PRECISION, JSON_SCALE)

@@ -14,7 +14,6 @@ use datafusion_expr::{
 use datafusion_physical_expr::ScalarFunctionExpr;
 use pseidon_dsl::{Diagnostic, Span};
 
-use crate::declared::declared;
 use crate::length::{LENGTHENING, LengthLimit};
 use crate::operand::Operand;
 use crate::operator::check_regex;
@@ -61,10 +60,6 @@ static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
         if HIDDEN.contains(&function.name()) || CONDITIONAL.contains(&function.name()) {
             continue;
         }
-        let function = function
-            .inner()
-            .with_updated_config(&config())
-            .map_or(function, Arc::new);
         functions.extend(
             function
                 .aliases()
@@ -154,7 +149,7 @@ pub(crate) fn call(
     let physical = args.into_iter().map(|arg| arg.physical).collect();
     let call = ScalarFunctionExpr::new(
         name,
-        declared(growth::bounded(function), &data_type),
+        growth::bounded(function),
         physical,
         returned,
         config(),

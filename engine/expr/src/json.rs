@@ -104,13 +104,7 @@ impl ScalarUDFImpl for JsonNumber {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let [texts] = arrays.as_slice() else {
-            return Err(exec_datafusion_err!(
-                "expected one JSON value, found {} arguments",
-                arrays.len()
-            ));
-        };
+        let texts = only_argument(&args)?;
         let numbers = texts.as_string::<i32>().iter();
         let numbers: Float64Array = numbers.map(|json| self.number(json?)).collect();
         let numbers: ArrayRef = Arc::new(numbers);
@@ -175,18 +169,23 @@ impl ScalarUDFImpl for JsonGet {
     }
 }
 
+/// The column of JSON values that a function is called with.
+fn only_argument(args: &ScalarFunctionArgs) -> Result<ArrayRef> {
+    match args.args.as_slice() {
+        [texts] => texts.to_array(args.number_rows),
+        args => Err(exec_datafusion_err!(
+            "expected one JSON value, found {} arguments",
+            args.len()
+        )),
+    }
+}
+
 /// Maps each string of a column. NULL stays NULL.
 fn map_texts(
     args: ScalarFunctionArgs,
     mut map: impl FnMut(&str, &mut StringBuilder) -> Result<()>,
 ) -> Result<ColumnarValue> {
-    let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-    let [texts] = arrays.as_slice() else {
-        return Err(exec_datafusion_err!(
-            "expected one JSON value, found {} arguments",
-            arrays.len()
-        ));
-    };
+    let texts = only_argument(&args)?;
     let texts = texts.as_string::<i32>();
     let mut out = StringBuilder::with_capacity(texts.len(), texts.values().len());
     for text in texts {

@@ -26,7 +26,6 @@
 mod comparison;
 pub mod compile;
 mod constants;
-mod declared;
 pub mod demand;
 mod function;
 mod growth;

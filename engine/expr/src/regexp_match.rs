@@ -4,16 +4,26 @@
 //! place in the list. DataFusion's function leaves it out.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, ListBuilder, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field};
 use datafusion_common::{Result, exec_datafusion_err};
 use datafusion_expr::{
-    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDFImpl, Signature, TypeSignature,
-    Volatility,
+    ColumnarValue, DocSection, Documentation, ScalarFunctionArgs, ScalarUDFImpl, Signature,
+    TypeSignature, Volatility,
 };
 use regex::Regex;
+
+static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
+    Documentation::builder(
+        DocSection::default(),
+        "Returns the groups of the first match.",
+        "regexp_match(str, regexp[, flags])",
+    )
+    .build()
+});
 
 /// `regexp_match(string, pattern[, flags])`
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -47,8 +57,11 @@ impl ScalarUDFImpl for RegexpMatch {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let rows = args.number_rows;
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let arrays = args
+            .args
+            .iter()
+            .map(|arg| arg.to_array(args.number_rows))
+            .collect::<Result<Vec<_>>>()?;
         let strings: Vec<&StringArray> = arrays
             .iter()
             .filter_map(|array| array.as_string_opt())
@@ -60,7 +73,7 @@ impl ScalarUDFImpl for RegexpMatch {
         };
         let mut patterns = Patterns::default();
         let mut lists = ListBuilder::new(StringBuilder::new());
-        for row in 0..rows.min(text.len()) {
+        for row in 0..text.len() {
             let is_null = text.is_null(row)
                 || pattern.is_null(row)
                 || flags.is_some_and(|flags| flags.is_null(row));
@@ -77,7 +90,7 @@ impl ScalarUDFImpl for RegexpMatch {
     }
 
     fn documentation(&self) -> Option<&Documentation> {
-        None
+        Some(&DOCUMENTATION)
     }
 }
 
@@ -103,7 +116,6 @@ struct Patterns<'a>(HashMap<(&'a str, &'a str), Regex>);
 
 impl<'a> Patterns<'a> {
     fn get(&mut self, pattern: &'a str, flags: &'a str) -> Result<&Regex> {
-        use std::collections::hash_map::Entry;
         match self.0.entry((pattern, flags)) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(unknown) => {
@@ -113,7 +125,7 @@ impl<'a> Patterns<'a> {
                     format!("(?{flags}){pattern}")
                 };
                 let regex = Regex::new(&text)
-                    .map_err(|_| exec_datafusion_err!("invalid regular expression '{pattern}'"))?;
+                    .map_err(|_| exec_datafusion_err!("invalid regular expression '{text}'"))?;
                 Ok(unknown.insert(regex))
             }
         }

@@ -7,13 +7,11 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_expr::{ScalarUDF, ScalarUDFImpl};
 use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
-static CONFIG: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| {
-    let mut config = ConfigOptions::default();
-    config.execution.time_zone = Some("UTC".to_owned());
-    Arc::new(config)
-});
+static CONFIG: LazyLock<Arc<ConfigOptions>> = LazyLock::new(Arc::default);
 
-/// The configuration of DataFusion: all times are in UTC.
+/// The configuration of DataFusion. It has no time zone: with one, functions that parse times declare
+/// it and return columns without it. Without one, all times are in UTC, and
+/// [`canonical`](crate::types::canonical) adds the zone to the type.
 pub(crate) fn config() -> Arc<ConfigOptions> {
     Arc::clone(&CONFIG)
 }

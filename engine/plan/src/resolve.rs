@@ -1,14 +1,14 @@
 //! Resolution of a document: names become plugins, arguments become checked options, and the flow
 //! becomes chains that each begin with a source.
 
+mod suggestions;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pseidon_dsl::document::Pattern;
 use pseidon_dsl::expr::{Expr, SelectItem};
-use pseidon_dsl::{
-    Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage, class, nearest,
-};
+use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage};
 use pseidon_plugin::options::{OnError, ParseResult};
 use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::sink::Protocol;
@@ -16,22 +16,6 @@ use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::stage::{SinkFactory, SinkStage, SourceStage};
 
 use crate::transforms::{Transform, TransformOptions};
-
-/// Names that other tools have for a plugin here.
-const SYNONYMS: [(&str, &str); 12] = [
-    ("console", "stdout"),
-    ("file", "files"),
-    ("filter", "where"),
-    ("map", "select"),
-    ("mapping", "select"),
-    ("null", "drop"),
-    ("blackhole", "drop"),
-    ("print", "stdout"),
-    ("project", "select"),
-    ("remap", "select"),
-    ("demo_logs", "generate"),
-    ("tail", "files"),
-];
 
 /// A source with the chain that processes its records.
 pub struct ResolvedSource {
@@ -346,62 +330,6 @@ impl<'a> Resolver<'a> {
             );
         }
         self.unknown_plugin(call)
-    }
-
-    fn sources_help(&self) -> String {
-        let sources = self.registry.sources.iter();
-        let names: Vec<&str> = sources.map(|source| source.spec().name).collect();
-        format!(
-            "begin the flow with one of the sources {}",
-            names.join(", ")
-        )
-    }
-
-    fn sinks_help(&self) -> String {
-        let sinks = || self.registry.sinks.iter();
-        let names: Vec<&str> = sinks().map(|sink| sink.spec().name).collect();
-        let help = format!("end the flow with one of the sinks {}", names.join(", "));
-        match sinks().find(|sink| discards(sink)) {
-            Some(sink) => format!("{help}; to discard the records, use ({})", sink.spec().name),
-            None => help,
-        }
-    }
-
-    fn unknown_plugin(&self, call: &Call) -> Diagnostic {
-        if class::names_class(&call.plugin) {
-            return class::class_error(&call.plugin, call.plugin_span, "not a plugin");
-        }
-        let name = call.plugin.to_string();
-        let error = Diagnostic::new(
-            call.plugin_span,
-            format!("unknown plugin `{name}`"),
-            "not a plugin",
-        );
-        self.with_nearest(error, &name)
-    }
-
-    fn with_nearest(&self, error: Diagnostic, name: &str) -> Diagnostic {
-        let stages: Vec<String> = self.stages.keys().map(|stage| stage.to_string()).collect();
-        let plugins = self
-            .registry
-            .specs()
-            .map(|spec| spec.name)
-            .chain(Transform::ALL.map(|transform| transform.spec().name));
-        let synonym = SYNONYMS.iter().find(|(other, _)| *other == name);
-        let known = stages.iter().map(String::as_str).chain(plugins);
-        match synonym.map(|(_, ours)| *ours).or(nearest(name, known)) {
-            Some(near) => error.with_help(format!("did you mean `{near}`?")),
-            None => error.with_help(self.all_plugins()),
-        }
-    }
-
-    fn all_plugins(&self) -> String {
-        let names =
-            |specs: &mut dyn Iterator<Item = &'static str>| specs.collect::<Vec<_>>().join(", ");
-        let sources = names(&mut self.registry.sources.iter().map(|one| one.spec().name));
-        let sinks = names(&mut self.registry.sinks.iter().map(|one| one.spec().name));
-        let transforms = names(&mut Transform::ALL.into_iter().map(|one| one.spec().name));
-        format!("sources: {sources}; transforms: {transforms}; sinks: {sinks}")
     }
 
     /// Reports stages that the flow does not use: most likely an oversight. Errors in their options

@@ -19,6 +19,8 @@ pub struct PluginRegistry {
     pub formats: Vec<Arc<dyn Format>>,
     /// Creates the sink to which the engine writes invalid records.
     pub quarantine: QuarantineFactory,
+    /// Names that other tools have for a plugin, each with its name here, for the help of errors.
+    pub synonyms: &'static [(&'static str, &'static str)],
 }
 
 /// Creates the sink that writes invalid records to a place. The records have columns with the

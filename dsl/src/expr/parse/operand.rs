@@ -194,7 +194,10 @@ impl<'a> Reader<'a> {
                 ("strpos", rest)
             }
             ("extract", Rule::from_args, Some(unit)) if rest.len() == 1 => {
-                let kind = ExprKind::Literal(Literal::Str(unit.to_string()));
+                let kind = match unit.kind {
+                    ExprKind::Path(path) => ExprKind::Literal(Literal::Str(path.to_string())),
+                    other => other,
+                };
                 rest.insert(0, Expr { kind, ..unit });
                 ("date_part", rest)
             }

@@ -228,14 +228,14 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Waits for messages, at most `timeout`. Returns early if a run waits for something else.
+    /// Waits for messages, at most `timeout`. Returns early if there is other work.
     fn fetch(&self, fetched: &mut MessageBatch, timeout: Duration) {
         let mut left = timeout;
         loop {
             let wait = left.min(CHECK_INTERVAL);
             self.consumer.fetch(fetched, wait);
             left -= wait;
-            if left.is_zero() || !fetched.is_empty() || self.is_wanted() {
+            if left.is_zero() || !fetched.is_empty() || self.has_other_work() {
                 return;
             }
         }
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
 
     /// Whether a run has stopped or attached, or the group has sent an event, and that is not
     /// handled yet.
-    fn is_wanted(&self) -> bool {
+    fn has_other_work(&self) -> bool {
         !self.commands.is_empty()
             || self.consumer.has_events()
             || self.outlets.is_stopped()

@@ -333,7 +333,7 @@ impl Reader<'_> {
             })
         };
         let answer = self.departures.answer.take_if(is_left);
-        // Each commit costs the broker milliseconds, so that of many runs that stop is one.
+        // Many runs that stop share one commit, since each costs the broker milliseconds.
         if answer.is_some() || self.departures.is_empty() {
             self.commit_last(false);
         }
