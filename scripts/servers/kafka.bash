@@ -56,6 +56,8 @@ offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
+# Tests write records with old timestamps; the broker would delete them, also in the middle of a test.
+log.retention.ms=-1
 
 # A member that was killed or frozen is removed after a second, the transaction of a killed producer
 # is aborted soon after its own timeout, and a killed broker may come back as soon as its own
