@@ -87,6 +87,9 @@ pub(crate) enum Command {
     Consume(ConsumeArgs),
     /// Show the status of a running process: queue, rate, lag and errors.
     Status(StatusArgs),
+    /// List the committed files that are not visible because their disk is not mounted, or forget
+    /// those of a lost disk.
+    Staged(StagedArgs),
     /// Print the fields of JSON files and their types as EDN, to paste after `:schema`.
     Infer {
         /// Paths or globs of JSON files.
@@ -241,6 +244,17 @@ pub(crate) struct StatusArgs {
     /// The URL of the process: its host and :monitor-port.
     #[arg(default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
+}
+
+/// The arguments of `pseidon staged`.
+#[derive(Args)]
+pub(crate) struct StagedArgs {
+    /// The pipeline file.
+    pub(crate) file: PathBuf,
+    /// Forget the files on this disk, which is lost. Their records count as delivered and are not
+    /// re-read. If the disk is used again, the files are deleted.
+    #[arg(long, value_name = "DISK")]
+    pub(crate) forget: Option<String>,
 }
 
 /// Parses a rate in records per second.

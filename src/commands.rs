@@ -9,5 +9,6 @@ pub(crate) mod man;
 pub(crate) mod plugins;
 pub(crate) mod produce;
 pub(crate) mod run;
+pub(crate) mod staged;
 pub(crate) mod status;
 pub(crate) mod test;

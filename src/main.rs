@@ -2,8 +2,9 @@
 //!
 //! 1. [`cli`]: the arguments and the exit codes; [`commands`] has one file for each command.
 //! 2. [`load`]: from a file name to a plan, with the plugins of [`registry`].
-//! 3. [`supervisor`]: starts and stops a run for each row of a table.
-//! 4. [`pseidon_service`]: the HTTP endpoints and the REPL of a running process; [`systemd`] and
+//! 3. [`state`]: opens the pipeline's state store.
+//! 4. [`supervisor`]: starts and stops a run for each row of a table.
+//! 5. [`pseidon_service`]: the HTTP endpoints and the REPL of a running process; [`systemd`] and
 //!    [`fatal`] report its state to others.
 
 mod cli;
@@ -17,6 +18,7 @@ mod load;
 mod logging;
 mod progress;
 mod registry;
+mod state;
 mod supervisor;
 mod systemd;
 mod throughput;
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Import { file } => commands::import::import(&file),
         Command::Produce(args) => commands::produce::produce(&args, bar),
         Command::Consume(args) => commands::consume::consume(&args),
+        Command::Staged(args) => commands::staged::staged(&args),
         Command::Status(args) => commands::status::status(&args),
         Command::Infer { files } => commands::infer::infer(&files),
         Command::Completions { shell } => commands::completions::print(shell),

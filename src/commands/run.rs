@@ -3,13 +3,12 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
 use crossbeam_channel::bounded;
 use indicatif::ProgressBar;
-use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{GroupCommit, StateStore, StoreError, WithCauses};
+use pseidon_delivery::{StateStore, StoreError, WithCauses};
 use pseidon_dsl::Document;
 use pseidon_exec::{Finished, Pools, Run, RunError};
 use pseidon_formats::json_lines;
@@ -17,7 +16,6 @@ use pseidon_plan::Plan;
 use pseidon_plugin::format::Format;
 use pseidon_plugin::options::{print_schema, read_schema};
 use pseidon_plugin::source::Source;
-use pseidon_redis::RedisStore;
 use pseidon_service::ServiceConfig;
 use pseidon_service::runs::{EntryState, LiveRun, RunRegistry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -27,10 +25,7 @@ use crate::load::{self, PipelineText, TextKind};
 use crate::progress::ProgressDisplay;
 use crate::supervisor::{self, LogTemplate};
 use crate::systemd::{Notifier, NotifySocket};
-use crate::{fatal, interrupts, progress};
-
-/// The pause between attempts to connect to a state store that does not answer.
-const CONNECT_PAUSE: Duration = Duration::from_millis(500);
+use crate::{fatal, interrupts, progress, state};
 
 /// Runs a pipeline until it ends or is stopped. `bar` is the progress line, if there is a terminal.
 pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
@@ -90,7 +85,7 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
         .transpose()
         .map_err(|error| failed(&error))?;
     let state_folder = temporary.as_ref().map_or_else(
-        || text.base.join(".pseidon"),
+        || state::folder(&text.base),
         |folder| folder.path().to_owned(),
     );
     if load::is_template(&document) {
@@ -116,7 +111,7 @@ fn run_pipeline(
 ) -> Result<Exit, Exit> {
     let first_plan = text.plan(document)?;
     let store =
-        open_store(&first_plan, state_folder).map_err(|error| failed(&WithCauses(&error)))?;
+        state::open(&first_plan, state_folder).map_err(|error| failed(&WithCauses(&error)))?;
     let text = if args.previous {
         previous(text, store.as_ref())?
     } else {
@@ -216,7 +211,7 @@ fn run_template(
     }
     let (plan, settings) = text.template(document)?;
     let plan = Arc::new(plan);
-    let store = open_store(&plan, state_folder).map_err(|error| failed(&WithCauses(&error)))?;
+    let store = state::open(&plan, state_folder).map_err(|error| failed(&WithCauses(&error)))?;
     for weakness in store
         .weaknesses()
         .map_err(|error| failed(&WithCauses(&error)))?
@@ -263,38 +258,6 @@ fn run_template(
 fn failed(error: &dyn std::fmt::Display) -> Exit {
     eprintln!("error: {error}");
     Exit::Failed
-}
-
-/// Opens the state store: Redis if `:state` is set, otherwise a file in `folder`.
-fn open_store(plan: &Plan, folder: &Path) -> Result<Arc<dyn StateStore>, StoreError> {
-    match &plan.settings.state {
-        Some(url) => Ok(Arc::new(GroupCommit::new(Arc::new(connect(
-            url.expose(),
-            plan,
-        )?)))),
-        None => Ok(Arc::new(GroupCommit::new(Arc::new(EmbeddedStore::open(
-            folder, &plan.name,
-        )?)))),
-    }
-}
-
-/// Connects to Redis, and waits while it does not answer: when all machines start at the same time,
-/// Redis may be the last to be ready.
-fn connect(url: &str, plan: &Plan) -> Result<RedisStore, StoreError> {
-    let mut is_logged = false;
-    loop {
-        let opened = RedisStore::connect(url, &plan.settings.namespace, &plan.name)
-            .and_then(|store| store.identity().map(|_| store));
-        let Err(StoreError::Unavailable(reason)) = opened else {
-            return opened;
-        };
-        if !is_logged {
-            let reason = WithCauses(&reason).to_string();
-            tracing::warn!(reason, "state store does not answer; waiting");
-            is_logged = true;
-        }
-        std::thread::sleep(CONNECT_PAUSE);
-    }
 }
 
 /// The schema that `:schema :infer` found when the stage ran for the first time. It is kept in the

@@ -1,5 +1,5 @@
-//! Recovery from a dead run in difficult cases: its files are on another disk, or its commit
-//! arrives after it died.
+//! Recovery from a dead run in difficult cases: its files are on another disk or on one that is
+//! lost, or its commit arrives after it died.
 
 use std::fs;
 use std::path::Path;
@@ -92,6 +92,66 @@ fn committed_files_on_another_disk_at_the_same_path_wait_for_that_disk() {
         assert_eq!(hidden(&site.path(disk)), Vec::<std::path::PathBuf>::new());
     }
     count_gapless(&site.path("disks"));
+}
+
+/// A disk with committed files is lost. The files are listed, and forgotten only on request.
+#[test]
+fn files_of_a_lost_disk_are_forgotten_on_request() {
+    let site = Site::new("lost-disk");
+    let redis = Redis::start(&site);
+    site.write("pipeline.edn", counted(&site, &redis.url(), "data/out"));
+    for folder in ["data", "disks/lost/out", "disks/new/out"] {
+        fs::create_dir_all(site.path(folder)).expect("a folder");
+    }
+    let staged = |arguments: &[&str]| {
+        let output = site
+            .pseidon()
+            .args(["staged", "pipeline.edn"])
+            .args(arguments)
+            .output()
+            .expect("it starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        let (printed, errors) = (text(output.stdout), text(output.stderr));
+        (output.status.code(), printed + &errors)
+    };
+    let nothing = (Some(0), "every committed file is visible\n".to_owned());
+    assert_eq!(staged(&[]), nothing);
+    start_on(&site, "disks/lost", "committed:3").expect_death("committed", 60);
+    let disk = fs::read_to_string(site.path("disks/lost/out/.pseidon-open/disk")).expect("an id");
+    let disk = disk.trim();
+    let (code, listed) = staged(&[]);
+    assert_eq!(code, Some(0), "{listed}");
+    for part in [
+        &format!(" on disk {disk}, written by "),
+        "not mounted here",
+        "/data/out/",
+        &format!("pseidon staged pipeline.edn --forget {disk}"),
+    ] {
+        assert!(listed.contains(part), "{part}: {listed}");
+    }
+
+    let (code, refused) = staged(&["--forget", "00"]);
+    assert_eq!(code, Some(1), "{refused}");
+    assert!(
+        refused.contains("no committed file waits for disk 00"),
+        "{refused}"
+    );
+    // The disk is mounted again: a run publishes its files.
+    std::os::unix::fs::symlink(site.path("disks/lost/out"), site.path("data/out")).expect("a link");
+    let (code, refused) = staged(&["--forget", disk]);
+    assert_eq!(code, Some(1), "{refused}");
+    assert!(refused.contains("is mounted here"), "{refused}");
+    fs::remove_file(site.path("data/out")).expect("it is there");
+
+    let (code, forgotten) = staged(&["--forget", disk]);
+    assert_eq!(code, Some(0), "{forgotten}");
+    assert!(forgotten.contains("forgot "), "{forgotten}");
+    assert_eq!(staged(&[]), nothing);
+    let mut other = start_on(&site, "disks/new", "");
+    expect_progress(&mut other, &site.path("disks/new"));
+    other.stop(40);
+    let log = other.log();
+    assert!(!log.contains("cannot be published here"), "{log}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use crate::harness::Site;
 
 const HOUSE: &str = env!("CARGO_MANIFEST_DIR");
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "check",
     "completions",
     "consume",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 11] = [
     "plugins",
     "produce",
     "run",
+    "staged",
     "status",
     "test",
 ];

@@ -56,6 +56,11 @@ impl EmbeddedStore {
         })
     }
 
+    /// Whether `<dir>/<pipeline>.redb` exists.
+    pub fn exists(dir: &Path, pipeline: &str) -> bool {
+        dir.join(file_name(pipeline)).exists()
+    }
+
     /// Runs one operation. An I/O error may be temporary (a full disk), so the file is reopened for
     /// the next operation.
     fn with<T>(

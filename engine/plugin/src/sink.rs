@@ -6,7 +6,7 @@
 //! commit what is durable of them and publish it.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -141,6 +141,19 @@ pub struct Target {
     pub name: String,
 }
 
+/// A committed file that is not visible yet, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedFile {
+    /// The path under which it becomes visible.
+    pub path: PathBuf,
+    /// The id of the disk that it is on; `None` if the entry does not identify the disk.
+    pub disk: Option<String>,
+    /// The machine that wrote it.
+    pub machine: String,
+    /// Whether that disk is mounted here, so that the next run publishes the file.
+    pub is_here: bool,
+}
+
 /// A sink whose options were checked for its input.
 pub trait PreparedSink: Send + Sync {
     /// Whether lanes or contents depend on `now()` or another nondeterministic expression, which
@@ -155,6 +168,13 @@ pub trait PreparedSink: Send + Sync {
     /// Whether the sink writes to standard output, which must then contain nothing else.
     fn writes_to_stdout(&self) -> bool {
         false
+    }
+
+    /// Describes a file that a sink of this plugin has staged, from the entry's
+    /// [`detail`](StagedEntry::detail). `base` is the folder of the pipeline file. `None` for an
+    /// entry of another plugin.
+    fn staged_file(&self, _detail: &str, _base: &Path) -> Option<StagedFile> {
+        None
     }
 
     /// Opens the sink for a run: discards the unfinished and uncommitted work of earlier runs of

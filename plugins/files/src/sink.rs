@@ -56,11 +56,11 @@ use pseidon_plugin::lane::{Lane, LaneRules};
 use pseidon_plugin::options::OnError;
 use pseidon_plugin::sink::{
     PreparedSink, Protocol, PublishProgress, RoutedRows, Sink, SinkError, SinkFacts, SinkInput,
-    SinkPlugin, SinkSetup, TakenSplit, TakeoverResult,
+    SinkPlugin, SinkSetup, StagedFile, TakenSplit, TakeoverResult,
 };
 use pseidon_plugin::spec::PluginSpec;
 
-use self::entry::read_moves;
+use self::entry::{Move, read_moves};
 use self::file_system::sync_dirs;
 use self::follow_up::Destination;
 use self::follow_ups::{FollowUps, SinkContext};
@@ -115,6 +115,11 @@ struct PreparedFilesSink {
 impl PreparedSink for PreparedFilesSink {
     fn nondeterminism(&self) -> Option<String> {
         self.settings.nondeterminism.clone()
+    }
+
+    fn staged_file(&self, detail: &str, base: &Path) -> Option<StagedFile> {
+        let bases = self.settings.base_dirs.iter().map(|dir| base.join(dir));
+        Move::from_detail(detail).map(|moving| moving.describe(bases))
     }
 
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {

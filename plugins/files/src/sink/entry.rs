@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use pseidon_delivery::StagedEntry;
-use pseidon_plugin::sink::SinkError;
+use pseidon_plugin::sink::{SinkError, StagedFile};
 use serde_json::{Value, json};
 
 use super::disk::DiskId;
@@ -85,6 +85,20 @@ impl Move {
                 Some(then) => Some(FollowUp::from_json(then)?),
             },
         })
+    }
+
+    /// Describes the file for people. `bases` are the base directories of this machine.
+    pub(super) fn describe(&self, mut bases: impl Iterator<Item = PathBuf>) -> StagedFile {
+        let is_here = match &self.disk {
+            Some(_) => bases.any(|base| DiskId::of(&base).ok().flatten() == self.disk),
+            None => self.base.join(&self.hidden).exists(),
+        };
+        StagedFile {
+            path: self.base.join(&self.visible),
+            disk: self.disk.as_ref().map(|disk| disk.as_str().to_owned()),
+            machine: self.host.name().to_owned(),
+            is_here,
+        }
     }
 
     /// The folders of its hidden and its visible name.

@@ -31,6 +31,11 @@ impl Host {
         }
     }
 
+    /// The name of the machine.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whether locks of this machine's processes are visible on `other`. Two machines with the same
     /// name count as one, which costs the live process of the other machine at most a restart,
     /// since an owner is fenced before any of its files is removed.

@@ -1,0 +1,193 @@
+//! `pseidon staged`: the committed files that are not visible yet, because their disk is not mounted.
+//!
+//! Their records count as delivered. If their disk is lost, nothing can publish them any more, and
+//! an operator decides that the state forgets them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use pseidon_delivery::{SinkId, StagedEntry, StateStore, StoreError, WithCauses};
+use pseidon_plan::Plan;
+use pseidon_plugin::sink::StagedFile;
+
+use crate::cli::{Exit, FileArgs, StagedArgs};
+use crate::counted::counted;
+use crate::{load, state};
+
+/// The name of the disk of files whose entries do not identify it.
+const UNKNOWN: &str = "unknown";
+/// How many files of a disk are listed.
+const MAX_LISTED: usize = 10;
+
+/// Lists the files, or forgets those of one disk.
+pub(crate) fn staged(args: &StagedArgs) -> Exit {
+    match try_staged(args) {
+        Ok(text) => {
+            print!("{text}");
+            Exit::Done
+        }
+        Err(exit) => exit,
+    }
+}
+
+fn try_staged(args: &StagedArgs) -> Result<String, Exit> {
+    let text = load::text(&FileArgs {
+        file: Some(args.file.clone()),
+        expression: None,
+    })?;
+    let plan = text.plan(&text.document()?)?;
+    let folder = state::folder(&text.base);
+    if !state::may_exist(&plan, &folder) {
+        return answer(args, &StagedFiles::default(), None);
+    }
+    let failed = |error: StoreError| print_error(&WithCauses(&error).to_string());
+    let store = state::open(&plan, &folder).map_err(failed)?;
+    let files = StagedFiles::read(&plan, &*store).map_err(failed)?;
+    answer(args, &files, Some(&*store))
+}
+
+/// The output of the command for these files.
+fn answer(
+    args: &StagedArgs,
+    files: &StagedFiles,
+    store: Option<&dyn StateStore>,
+) -> Result<String, Exit> {
+    let file = args.file.display().to_string();
+    let Some(disk) = &args.forget else {
+        return Ok(files.describe(&file));
+    };
+    let on_disk = files
+        .on(disk, &file)
+        .map_err(|reason| print_error(&reason))?;
+    for (sink, files) in &on_disk {
+        let ids: Vec<String> = files.iter().map(|(id, _)| id.clone()).collect();
+        store
+            .map_or(Ok(()), |store| store.forget(sink, &ids))
+            .map_err(|error| print_error(&WithCauses(&error).to_string()))?;
+    }
+    let count: usize = on_disk.iter().map(|(_, files)| files.len()).sum();
+    let count = counted(count as u64, "file");
+    Ok(format!("forgot {count} of disk {disk}\n"))
+}
+
+fn print_error(reason: &str) -> Exit {
+    eprintln!("error: {reason}");
+    Exit::Failed
+}
+
+/// The staged files with their ids, by sink and disk.
+#[derive(Default)]
+struct StagedFiles(BTreeMap<(SinkId, String), Vec<(String, StagedFile)>>);
+
+impl StagedFiles {
+    fn read(plan: &Plan, store: &dyn StateStore) -> Result<StagedFiles, StoreError> {
+        let mut files = StagedFiles::default();
+        for sink in store.sinks()? {
+            for entry in store.staged(&sink)? {
+                let file = describe_entry(plan, &entry);
+                let disk = file.disk.clone().unwrap_or_else(|| UNKNOWN.to_owned());
+                let on_disk = files.0.entry((sink.clone(), disk)).or_default();
+                on_disk.push((entry.id, file));
+            }
+        }
+        for files in files.0.values_mut() {
+            files.sort_by(|(_, one), (_, other)| one.path.cmp(&other.path));
+        }
+        Ok(files)
+    }
+
+    fn describe(&self, pipeline: &str) -> String {
+        let mut text = String::new();
+        for ((sink, disk), files) in &self.0 {
+            let is_here = files.iter().any(|(_, file)| file.is_here);
+            let machines = machines(files);
+            let place = if is_here {
+                "mounted here"
+            } else {
+                "not mounted here"
+            };
+            let count = counted(files.len() as u64, "file");
+            let _ = writeln!(
+                text,
+                "{sink}: {count} on disk {disk}, written by {machines}, {place}"
+            );
+            for (_, file) in files.iter().take(MAX_LISTED) {
+                let _ = writeln!(text, "  {}", file.path.display());
+            }
+            if files.len() > MAX_LISTED {
+                let _ = writeln!(text, "  … and {} more", files.len() - MAX_LISTED);
+            }
+            let help = if is_here {
+                format!("publish them: pseidon run {pipeline}")
+            } else {
+                format!(
+                    "mount the disk and run the pipeline; or, if the disk is lost: \
+                     pseidon staged {pipeline} --forget {disk}"
+                )
+            };
+            let _ = writeln!(text, "  help: {help}");
+        }
+        if text.is_empty() {
+            text.push_str("every committed file is visible\n");
+        }
+        text
+    }
+
+    /// The files on a disk that is not mounted here, by sink. The error says why there are none.
+    fn on(
+        &self,
+        disk: &str,
+        pipeline: &str,
+    ) -> Result<Vec<(&SinkId, &[(String, StagedFile)])>, String> {
+        let found: Vec<_> = self
+            .0
+            .iter()
+            .filter(|((_, on), _)| on == disk)
+            .map(|((sink, _), files)| (sink, files.as_slice()))
+            .collect();
+        if found.is_empty() {
+            return Err(format!(
+                "no committed file waits for disk {disk}\n  \
+                 help: list the files: pseidon staged {pipeline}"
+            ));
+        }
+        let mut files = found.iter().flat_map(|(_, files)| files.iter());
+        match files.find(|(_, file)| file.is_here) {
+            None => Ok(found),
+            Some((_, file)) => Err(format!(
+                "disk {disk} is mounted here, with {}\n  \
+                 help: publish its files: pseidon run {pipeline}",
+                file.path.display()
+            )),
+        }
+    }
+}
+
+/// Describes an entry. Several sinks can describe it, each with its own folders. The entry of a
+/// plugin that the pipeline does not use any more is named by its id.
+fn describe_entry(plan: &Plan, entry: &StagedEntry) -> StagedFile {
+    plan.sinks
+        .iter()
+        .filter_map(|sink| sink.prepared.staged_file(&entry.detail, &plan.base))
+        .max_by_key(|file| file.is_here)
+        .unwrap_or_else(|| StagedFile {
+            path: PathBuf::from(&entry.id),
+            disk: None,
+            machine: UNKNOWN.to_owned(),
+            is_here: false,
+        })
+}
+
+fn machines(files: &[(String, StagedFile)]) -> String {
+    let mut names: Vec<&str> = files
+        .iter()
+        .map(|(_, file)| file.machine.as_str())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests;

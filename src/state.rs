@@ -1,0 +1,52 @@
+//! The state store of a pipeline: a file beside the pipeline file, or Redis.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pseidon_delivery::embedded::EmbeddedStore;
+use pseidon_delivery::{GroupCommit, StateStore, StoreError, WithCauses};
+use pseidon_plan::Plan;
+use pseidon_redis::RedisStore;
+
+/// The pause between attempts to connect to a state store that does not answer.
+const CONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+/// The folder for the state of the pipelines in the folder `base`.
+pub(crate) fn folder(base: &Path) -> PathBuf {
+    base.join(".pseidon")
+}
+
+/// Opens the state store: Redis if `:state` is set, otherwise a file in `folder`, which is created
+/// if it does not exist. Steps that wait at the same time are committed together.
+pub(crate) fn open(plan: &Plan, folder: &Path) -> Result<Arc<GroupCommit>, StoreError> {
+    let store: Arc<dyn StateStore> = match &plan.settings.state {
+        Some(url) => Arc::new(connect(url.expose(), plan)?),
+        None => Arc::new(EmbeddedStore::open(folder, &plan.name)?),
+    };
+    Ok(Arc::new(GroupCommit::new(store)))
+}
+
+/// Whether the pipeline may have state: a file in `folder`, or a Redis server that holds it.
+pub(crate) fn may_exist(plan: &Plan, folder: &Path) -> bool {
+    plan.settings.state.is_some() || EmbeddedStore::exists(folder, &plan.name)
+}
+
+/// Connects to Redis, and waits while it does not answer: when all machines start at the same time,
+/// Redis may be the last to be ready.
+fn connect(url: &str, plan: &Plan) -> Result<RedisStore, StoreError> {
+    let mut is_logged = false;
+    loop {
+        let opened = RedisStore::connect(url, &plan.settings.namespace, &plan.name)
+            .and_then(|store| store.identity().map(|_| store));
+        let Err(StoreError::Unavailable(reason)) = opened else {
+            return opened;
+        };
+        if !is_logged {
+            let reason = WithCauses(&reason).to_string();
+            tracing::warn!(reason, "state store does not answer; waiting");
+            is_logged = true;
+        }
+        std::thread::sleep(CONNECT_PAUSE);
+    }
+}
