@@ -16,16 +16,16 @@
 //!   files that are moved when they are closed.
 //! - [`kafka_sink`]: exactly-once delivery to Kafka. [`kafka_sink_faults`]: records that a topic
 //!   refuses, and topics that lose data.
-//! - [`kafka_source`]: topics that are deleted, recreated or missing, and the offsets of a group as
-//!   evidence of lost state.
+//! - [`kafka_source`]: the offsets of a group as evidence of lost state, and invalid headers.
+//!   [`kafka_topics`]: topics that are deleted, recreated or missing.
 //! - [`flows`], [`bad_records`], [`command_line`]: the output of flows, invalid records, and the
 //!   commands.
 //! - [`golden`]: what a person reads, compared with files.
 //! - [`secure`]: brokers with TLS and authentication. [`service`]: the HTTP endpoints and the REPL.
 //! - [`under_load`]: sources that are faster than their sinks.
 //! - [`shared_files`]: instances that read the same folder.
-//! - [`dead_runs`]: work that a dead run left on another disk, and a commit that arrives after its
-//!   sender died.
+//! - [`dead_runs`]: work that a dead run left on another disk, or on one that is lost, and a commit
+//!   that arrives after its sender died.
 //! - [`memory`]: the memory use of hostile pipelines. [`restarts`]: a run between its attempts.
 //! - [`state`], [`outages`]: state that is lost, changed or in use by another process, and disks
 //!   and servers that fail.
@@ -41,6 +41,7 @@ mod instances;
 mod kafka_sink;
 mod kafka_sink_faults;
 mod kafka_source;
+mod kafka_topics;
 mod kills;
 mod legacy_files;
 mod log_faults;

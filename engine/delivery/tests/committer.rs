@@ -335,6 +335,8 @@ fn a_finished_split_that_is_gone_is_forgotten_after_its_retention() {
     assert_eq!(store.records(&sink()).unwrap().len(), 1);
     assert_eq!(forget(Duration::ZERO, true), 1);
     assert!(store.records(&sink()).unwrap().is_empty());
+    // It is a new split now, not one whose record was lost.
+    assert_eq!(committer.take(&[split()]).unwrap()[0].epoch, 1);
 }
 
 #[test]

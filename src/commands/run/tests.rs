@@ -3,8 +3,10 @@
 use std::error::Error;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{Commit, CommitError, Reason, SinkId, WithCauses};
 use pseidon_dsl::document;
 use pseidon_plan::{PlanContext, plan};
@@ -75,6 +77,21 @@ impl StateStore for FaultyStore {
             Ok(()) => self.store.commit_many(steps),
             Err(error) => steps.iter().map(|_| Err(error.clone())).collect(),
         }
+    }
+
+    pseidon_delivery::forward_to_store!(store);
+}
+
+/// A store that counts the calls that commit.
+struct CountingStore {
+    store: Arc<dyn StateStore>,
+    commits: AtomicUsize,
+}
+
+impl StateStore for CountingStore {
+    fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.store.commit_many(steps)
     }
 
     pseidon_delivery::forward_to_store!(store);
@@ -184,6 +201,37 @@ fn a_run_has_released_its_resources_when_it_reports_its_end() {
         let control = runs.start(runs.state("again"), &end);
         assert_eq!(ended.recv().unwrap().unwrap(), Finished::Complete);
         drop(control);
+    }
+}
+
+#[test]
+fn many_files_are_begun_and_ended_in_few_commits_and_are_released() {
+    const FILES: usize = 300;
+    let runs = Runs::of(
+        r#"{:name "test" :settings {:memory "32MiB"} in (files {:path "in/*.txt" :format :txt})
+            pipeline (-> in (files {:path "out" :codec :txt}))}"#,
+    );
+    std::fs::create_dir(runs.base.path().join("in")).unwrap();
+    for number in 0..FILES {
+        let path = runs.base.path().join(format!("in/{number}.txt"));
+        std::fs::write(path, format!("{number}\n")).unwrap();
+    }
+    let store = Arc::new(CountingStore {
+        store: runs.state("test"),
+        commits: AtomicUsize::new(0),
+    });
+    let (end, ended) = unbounded();
+    // The second run finds only files that are read to their end.
+    for run in 1..=2 {
+        let control = runs.start(store.clone(), &end);
+        assert_eq!(ended.recv().unwrap().unwrap(), Finished::Complete);
+        drop(control);
+        let commits = store.commits.swap(0, Ordering::Relaxed);
+        assert!(commits < FILES / 10, "run {run}: {commits} commits");
+        for sink in store.sinks().unwrap() {
+            assert_eq!(store.records(&sink).unwrap().len(), FILES, "{sink}");
+            assert_eq!(store.owners(&sink).unwrap(), [].into(), "run {run}: {sink}");
+        }
     }
 }
 

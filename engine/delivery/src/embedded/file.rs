@@ -30,7 +30,7 @@ pub(super) fn file_name(pipeline: &str) -> String {
 
 /// Creates the folder, with a `.gitignore` so that its content is not committed to a repository.
 pub(super) fn prepare_dir(dir: &Path) -> io::Result<()> {
-    make_dir(dir)?;
+    make_dir(dir, &mut sync_dir)?;
     match File::create_new(dir.join(".gitignore")) {
         Ok(mut file) => file.write_all(b"*\n"),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -38,20 +38,23 @@ pub(super) fn prepare_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Creates a folder and its missing parents; the name of each is on disk when this returns.
-fn make_dir(dir: &Path) -> io::Result<()> {
+/// Creates a folder and its missing parents, and calls `sync` for the parent of each: the name of
+/// each is on disk when this returns.
+fn make_dir(dir: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-    parent.map_or(Ok(()), make_dir)?;
+    if let Some(parent) = parent {
+        make_dir(parent, sync)?;
+    }
     match fs::create_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
             return Err(error);
         }
         _ => {}
     }
-    parent.map_or_else(|| sync_dir(Path::new(".")), sync_dir)
+    sync(parent.unwrap_or(Path::new(".")))
 }
 
 /// Makes the names in a folder survive a crash.
@@ -167,4 +170,27 @@ pub(super) fn damaged(path: &Path, error: impl Error + Send + Sync + 'static) ->
         ". Restore the file from a copy. Moving it away starts the pipeline from the beginning, \
          and what it has already written is written again",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_every_created_folder_is_synced() {
+        let base = tempfile::tempdir().unwrap();
+        let mut synced = Vec::new();
+        let mut make = |dir: &str| {
+            make_dir(&base.path().join(dir), &mut |parent| {
+                let names = fs::read_dir(parent)?.count();
+                synced.push((parent.to_owned(), names));
+                Ok(())
+            })
+            .unwrap();
+        };
+        make("a/b/c");
+        make("a/b/c");
+        let parents = ["", "a", "a/b"].map(|parent| (base.path().join(parent), 1));
+        assert_eq!(synced, parents, "each after its folder has got its name");
+    }
 }

@@ -1,9 +1,10 @@
-//! Tests of the weaknesses that a server reports.
+//! Tests of what a server makes durable, and of the weaknesses that it reports.
 
-use pseidon_delivery::StateStore;
+use pseidon_delivery::{Commit, SinkId, StateStore};
 use pseidon_redis::RedisStore;
 
 use super::server::{Server, fresh_namespace, url_of};
+use super::steps::{claimant, split, step};
 
 #[test]
 fn a_cluster_warns_of_what_a_failover_may_lose() {
@@ -50,4 +51,36 @@ fn weak_persistence_is_reported() {
         weaknesses.len() == 1 && weaknesses[0].contains("does not report how it persists"),
         "{weaknesses:?}"
     );
+}
+
+/// One request is applied with one sync, however many steps it has.
+#[test]
+fn the_steps_of_a_group_are_one_request() {
+    let server = Server::durable(&[]);
+    let store = server.connect();
+    let sinks: Vec<SinkId> = (0..50)
+        .map(|number| SinkId::from(format!("lake-{number}").as_str()))
+        .collect();
+    for sink in &sinks {
+        store.take(sink, &[split()], &claimant("a")).unwrap();
+    }
+    let requests = || {
+        let statistics = server.cli(&["info", "commandstats"]);
+        let calls = |line: &str| line.split(['=', ',']).nth(1)?.parse::<usize>().ok();
+        statistics
+            .lines()
+            .filter(|line| line.starts_with("cmdstat_eval"))
+            .filter_map(calls)
+            .sum::<usize>()
+    };
+    // The first call of a script sends its text too.
+    let group = |sequence| -> usize {
+        let commit = step(1, sequence, 10 * (sequence + 1));
+        let steps: Vec<(&SinkId, &Commit)> = sinks.iter().map(|sink| (sink, &commit)).collect();
+        let before = requests();
+        assert!(store.commit_many(&steps).iter().all(Result::is_ok));
+        requests() - before
+    };
+    group(0);
+    assert_eq!(group(1), 1);
 }
