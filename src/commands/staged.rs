@@ -60,13 +60,13 @@ fn answer(
     let on_disk = files
         .on(disk, &file)
         .map_err(|reason| print_error(&reason))?;
-    for (sink, files) in &on_disk {
+    for SinkFiles { sink, files } in &on_disk {
         let ids: Vec<String> = files.iter().map(|(id, _)| id.clone()).collect();
         store
             .map_or(Ok(()), |store| store.forget(sink, &ids))
             .map_err(|error| print_error(&WithCauses(&error).to_string()))?;
     }
-    let count: usize = on_disk.iter().map(|(_, files)| files.len()).sum();
+    let count: usize = on_disk.iter().map(|found| found.files.len()).sum();
     let count = counted(count as u64, "file");
     Ok(format!("forgot {count} of disk {disk}\n"))
 }
@@ -79,6 +79,13 @@ fn print_error(reason: &str) -> Exit {
 /// The staged files with their ids, by sink and disk.
 #[derive(Default)]
 struct StagedFiles(BTreeMap<(SinkId, String), Vec<(String, StagedFile)>>);
+
+/// The staged files of a sink on one disk, with their ids.
+#[derive(Debug)]
+struct SinkFiles<'f> {
+    sink: &'f SinkId,
+    files: &'f [(String, StagedFile)],
+}
 
 impl StagedFiles {
     fn read(plan: &Plan, store: &dyn StateStore) -> Result<StagedFiles, StoreError> {
@@ -135,16 +142,12 @@ impl StagedFiles {
     }
 
     /// The files on a disk that is not mounted here, by sink. The error says why there are none.
-    fn on(
-        &self,
-        disk: &str,
-        pipeline: &str,
-    ) -> Result<Vec<(&SinkId, &[(String, StagedFile)])>, String> {
-        let found: Vec<_> = self
+    fn on(&self, disk: &str, pipeline: &str) -> Result<Vec<SinkFiles<'_>>, String> {
+        let found: Vec<SinkFiles<'_>> = self
             .0
             .iter()
             .filter(|((_, on), _)| on == disk)
-            .map(|((sink, _), files)| (sink, files.as_slice()))
+            .map(|((sink, _), files)| SinkFiles { sink, files })
             .collect();
         if found.is_empty() {
             return Err(format!(
@@ -152,7 +155,7 @@ impl StagedFiles {
                  help: list the files: pseidon staged {pipeline}"
             ));
         }
-        let mut files = found.iter().flat_map(|(_, files)| files.iter());
+        let mut files = found.iter().flat_map(|found| found.files);
         match files.find(|(_, file)| file.is_here) {
             None => Ok(found),
             Some((_, file)) => Err(format!(

@@ -52,8 +52,8 @@ fn files_are_listed_by_sink_and_disk() {
 #[test]
 fn only_files_of_a_disk_that_is_not_mounted_are_forgotten() {
     let files = files();
-    assert_eq!(files.on("a1", "p.edn").unwrap()[0].1.len(), 12);
-    assert_eq!(files.on(UNKNOWN, "p.edn").unwrap()[0].1.len(), 1);
+    assert_eq!(files.on("a1", "p.edn").unwrap()[0].files.len(), 12);
+    assert_eq!(files.on(UNKNOWN, "p.edn").unwrap()[0].files.len(), 1);
     let refused = |disk: &str| files.on(disk, "p.edn").unwrap_err();
     assert!(refused("b2").contains("is mounted here, with /data/x.json"));
     assert!(refused("c3").contains("no committed file waits for disk c3"));
