@@ -9,7 +9,7 @@ mod display;
 mod grammar;
 mod parse;
 
-pub use parse::{parse, parse_select};
+pub use parse::{parse, parse_assignments, parse_paths, parse_renamings, parse_select};
 
 use crate::Span;
 
@@ -242,6 +242,33 @@ impl Meta {
             Meta::Headers(_) => "headers",
         }
     }
+}
+
+/// A path with its position in the pipeline file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlacedPath {
+    /// The path.
+    pub path: Path,
+    /// Its position.
+    pub span: Span,
+}
+
+/// An item of `set`: `user.email = lower(user.email)`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assignment {
+    /// The field that is set.
+    pub to: PlacedPath,
+    /// The expression that computes its value.
+    pub value: Expr,
+}
+
+/// An item of `rename`: `usr as user`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Renaming {
+    /// The field.
+    pub from: PlacedPath,
+    /// Its new place.
+    pub to: PlacedPath,
 }
 
 /// An item of `select`.

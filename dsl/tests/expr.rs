@@ -2,7 +2,9 @@
 //! parentheses.
 
 use pseidon_dsl::Span;
-use pseidon_dsl::expr::{ExprKind, SelectItem, parse, parse_select};
+use pseidon_dsl::expr::{
+    ExprKind, SelectItem, parse, parse_assignments, parse_paths, parse_renamings, parse_select,
+};
 use pseidon_dsl::node::Text;
 
 fn reprinted(text: &str) -> String {
@@ -280,6 +282,41 @@ fn select_items() {
     );
     for wrong in ["", ",", "a,", "* except ()", "a as", "a as 1", "a b"] {
         parse_select(&Text::plain(wrong, 0)).expect_err(wrong);
+    }
+}
+
+#[test]
+fn edits() {
+    let text = "kind = upper(type), \"odd name\".b=c = 1";
+    let assignments = parse_assignments(&Text::plain(text, 100)).expect(text);
+    let shown: Vec<_> = assignments
+        .iter()
+        .map(|item| format!("{} := {}", item.to.path, item.value))
+        .collect();
+    assert_eq!(shown, ["kind := upper(type)", "\"odd name\".b := c = 1"]);
+    assert_eq!(assignments[1].to.span, Span::new(120, 132));
+
+    let paths = parse_paths(&Text::plain("a, b.c ,`d`", 0)).expect("paths");
+    let shown: Vec<_> = paths.iter().map(|place| place.path.to_string()).collect();
+    assert_eq!(shown, ["a", "b.c", "d"]);
+    assert_eq!(paths[1].span, Span::new(3, 6));
+
+    let text = "usr as user, mail AS contact.mail";
+    let renamings = parse_renamings(&Text::plain(text, 0)).expect(text);
+    let shown: Vec<_> = renamings
+        .iter()
+        .map(|item| format!("{} -> {}", item.from.path, item.to.path))
+        .collect();
+    assert_eq!(shown, ["usr -> user", "mail -> contact.mail"]);
+
+    for wrong in ["", "a", "a =", "= 1", "a = 1,", "a as b", "a + 1 = 2"] {
+        parse_assignments(&Text::plain(wrong, 0)).expect_err(wrong);
+    }
+    for wrong in ["", ",", "a,", "a b", "a = 1", "upper(a)", "*"] {
+        parse_paths(&Text::plain(wrong, 0)).expect_err(wrong);
+    }
+    for wrong in ["", "a", "a as", "a as b,", "a = b", "a as 1"] {
+        parse_renamings(&Text::plain(wrong, 0)).expect_err(wrong);
     }
 }
 

@@ -5,6 +5,7 @@ use pseidon_expr::types::field_type_name;
 use pseidon_expr::{Column, Scope};
 use pseidon_plan::Plan;
 use pseidon_plan::chain::{Chain, ChainStep, Operator, PlannedSource};
+use pseidon_plugin::format::FieldChange;
 use pseidon_plugin::rows::Rows;
 
 /// A stage of a plan.
@@ -85,9 +86,11 @@ pub(crate) fn scope_of(rows: &Rows, source: &PlannedSource) -> Scope {
     Scope { columns }
 }
 
-/// Visits the steps of a chain and of its branches, each with its depth.
+/// Visits the steps of a chain and of its branches, each with its depth. Steps that no stage of the
+/// file corresponds to are left out.
 fn walk(chain: &Chain, depth: usize, visit: &mut dyn FnMut(&ChainStep, usize)) {
-    for step in &chain.steps {
+    let is_shown = |step: &&ChainStep| !matches!(step.operator, Operator::Keep(..));
+    for step in chain.steps.iter().filter(is_shown) {
         visit(step, depth);
         match &step.operator {
             Operator::All(chains) => chains
@@ -103,7 +106,11 @@ fn walk(chain: &Chain, depth: usize, visit: &mut dyn FnMut(&ChainStep, usize)) {
                     .chain(otherwise)
                     .for_each(|chain| walk(chain, depth + 1, visit));
             }
-            Operator::Where(_) | Operator::Select(..) | Operator::Sink(_) => {}
+            Operator::Where(_)
+            | Operator::Select(..)
+            | Operator::Edit(_)
+            | Operator::Keep(..)
+            | Operator::Sink(_) => {}
         }
     }
 }
@@ -122,6 +129,11 @@ fn describe(plan: &Plan, step: &ChainStep) -> String {
                     .join(", ")
             )
         }
+        Operator::Edit(edit) => {
+            let changes: Vec<String> = edit.changes.iter().map(FieldChange::to_string).collect();
+            changes.join(", ")
+        }
+        Operator::Keep(..) => String::new(),
         Operator::All(chains) => format!("all, {}", branches(chains.len())),
         Operator::Match { branches: all, .. } => format!("match, {}", branches(all.len())),
         Operator::Sink(number) => format!(

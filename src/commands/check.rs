@@ -6,6 +6,7 @@ use arrow::datatypes::Schema;
 use pseidon_expr::types::field_type_name;
 use pseidon_plan::Plan;
 use pseidon_plan::chain::{Chain, ChainStep, Matcher, Operator, PlannedSource, Policy};
+use pseidon_plugin::format::FieldChange;
 
 use crate::cli::{Exit, FileArgs};
 use crate::load;
@@ -94,6 +95,12 @@ fn describe_step(text: &mut String, plan: &Plan, step: &ChainStep, indent: &str)
         Operator::Select(_, schema) => {
             let _ = writeln!(text, "{indent}-> {}: {}", step.stage, columns(schema));
         }
+        Operator::Edit(edit) => {
+            let changes: Vec<String> = edit.changes.iter().map(FieldChange::to_string).collect();
+            let _ = writeln!(text, "{indent}-> {}: {}", step.stage, changes.join(", "));
+        }
+        // It has no effect on records.
+        Operator::Keep(..) => {}
         Operator::All(chains) => {
             let _ = writeln!(text, "{indent}-> {}", step.stage);
             for (number, chain) in chains.iter().enumerate() {

@@ -131,7 +131,11 @@ fn has_stage(chain: &Chain, name: &str) -> bool {
                     .map(|(_, chain)| chain)
                     .chain(otherwise)
                     .any(|chain| has_stage(chain, name)),
-                Operator::Where(_) | Operator::Select(..) | Operator::Sink(_) => false,
+                Operator::Where(_)
+                | Operator::Select(..)
+                | Operator::Edit(_)
+                | Operator::Keep(..)
+                | Operator::Sink(_) => false,
             }
     })
 }

@@ -62,7 +62,7 @@ fn decoded(chain: &str) -> Vec<String> {
 /// A pipeline with an error, as a function and its argument, and what the error must contain.
 type InvalidPipeline = (fn(&str) -> String, &'static str, &'static str);
 
-const INVALID_PIPELINES: [InvalidPipeline; 31] = [
+const INVALID_PIPELINES: [InvalidPipeline; 39] = [
     (
         typed,
         "(where \"n + 1\") (stdout)",
@@ -95,7 +95,43 @@ const INVALID_PIPELINES: [InvalidPipeline; 31] = [
         "(select \"n as a\") (where \"n > 1\") (stdout)",
         "unknown column `n`",
     ),
-    (untyped, "(select \"*\") (stdout)", "unknown fields in `*`"),
+    (
+        untyped,
+        "(set \"a = 1, a.b = 2\") (stdout)",
+        "`a` and `a.b` overlap | second change",
+    ),
+    (
+        untyped,
+        "(remove \"a, a\") (stdout)",
+        "`a` is changed twice | second change",
+    ),
+    (
+        untyped,
+        "(set \"a[0] = 1\") (stdout)",
+        "`a[0]` is an element of a list | expected a field | set the whole list",
+    ),
+    (untyped, "(set \"a 1\") (stdout)", "expected `=`"),
+    (untyped, "(rename \"a = b\") (stdout)", "expected `as`"),
+    (
+        untyped,
+        "(set \"u.a = 1\") (where \"u is not null\") (stdout)",
+        "`u` is used as a whole after `u.a` was changed",
+    ),
+    (
+        untyped,
+        "(remove \"a\") (where \"a > 1\") (stdout)",
+        "unknown column `a`",
+    ),
+    (
+        untyped,
+        "(match \"a\" (set \"x = 1\") :else (remove \"x\")) (where \"x > 1\") (stdout)",
+        "unknown column `x`",
+    ),
+    (
+        typed,
+        "(select \"u\") (set \"u.id = 1\") (stdout)",
+        "`u.id` is a part of a column | expected a column",
+    ),
     (
         untyped,
         "(where \"a + 1 > 1 and lower(a) = 'x'\") (stdout)",
@@ -129,7 +165,7 @@ const INVALID_PIPELINES: [InvalidPipeline; 31] = [
     (
         untyped,
         "(elasticsearch)",
-        "transforms: where, select; sinks: ",
+        "transforms: where, select, set, remove, rename; sinks: ",
     ),
     (
         untyped,
@@ -236,6 +272,21 @@ fn only_named_fields_are_decoded_with_the_type_of_their_use() {
     assert_eq!(decoded("(stdout)"), [""; 0]);
     assert_eq!(decoded("(where \"a > 1\") (stdout)"), ["a json"]);
     assert_eq!(decoded("(where \"a + 1 > 1\") (stdout)"), ["a int64"]);
+    // Edits: only what expressions use is decoded, under its name in the record.
+    assert_eq!(
+        decoded("(remove \"a, b.c\") (rename \"d as e\") (stdout)"),
+        [""; 0]
+    );
+    assert_eq!(
+        decoded(
+            "(set \"b = a + 1\") (rename \"c as d, u as v\") (where \"b > 1 and d - 1 > 0 and v.id is not null\") (stdout)"
+        ),
+        ["a int64", "c int64", "u.id json"]
+    );
+    assert_eq!(
+        decoded("(select \"*, lower(a) as b, * except (c)\") (stdout)"),
+        ["a utf8"]
+    );
     assert_eq!(
         decoded("(where \"a + 1.5 > 0 and a - 10 < 0\") (stdout)"),
         ["a float64"]

@@ -18,8 +18,8 @@
 //!   refuses, and topics that lose data.
 //! - [`kafka_source`]: the offsets of a group as evidence of lost state, and invalid headers.
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
-//! - [`flows`], [`bad_records`], [`command_line`]: the output of flows, invalid records, and the
-//!   commands.
+//! - [`flows`], [`edits`], [`bad_records`], [`command_line`]: the output of flows, changed fields,
+//!   invalid records, and the commands.
 //! - [`golden`]: what a person reads, compared with files.
 //! - [`secure`]: brokers with TLS and authentication. [`service`]: the HTTP endpoints and the REPL.
 //! - [`under_load`]: sources that are faster than their sinks.
@@ -33,6 +33,7 @@
 mod bad_records;
 mod command_line;
 mod dead_runs;
+mod edits;
 mod fail_points;
 mod flows;
 mod golden;

@@ -53,6 +53,7 @@ pub(super) fn word(rule: Rule) -> Option<&'static str> {
     Some(match rule {
         Rule::close => "`)`",
         Rule::comma => "`,`",
+        Rule::assign => "`=`",
         Rule::kw_and => "`and`",
         Rule::kw_as => "`as`",
         Rule::kw_except => "`except`",

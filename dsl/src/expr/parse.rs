@@ -16,7 +16,7 @@ use pest::iterators::{Pair, Pairs};
 
 use super::check::{MAX_NESTING, check};
 use super::grammar::{Grammar, PRATT, Rule, word};
-use super::{Expr, ExprKind, Literal, PathStep, SelectItem};
+use super::{Assignment, Expr, ExprKind, Literal, PathStep, PlacedPath, Renaming, SelectItem};
 use crate::node::Text;
 use crate::{Diagnostic, Span};
 use name::name;
@@ -43,11 +43,67 @@ pub fn parse(text: &Text) -> Result<Expr, Vec<Diagnostic>> {
 /// # Errors
 /// All errors, at their positions in the file.
 pub fn parse_select(text: &Text) -> Result<Vec<SelectItem>, Vec<Diagnostic>> {
+    items(text, Rule::select, Reader::item)
+}
+
+/// Parses the items of `set`, separated by commas.
+///
+/// # Errors
+/// All errors, at their positions in the file.
+pub fn parse_assignments(text: &Text) -> Result<Vec<Assignment>, Vec<Diagnostic>> {
+    items(text, Rule::assignments, |reader, pair| {
+        let mut inner = pair.into_inner();
+        let to = reader.placed_path(inner.next()?);
+        let value = inner.find(|part| part.as_rule() == Rule::expr)?;
+        Some(Assignment {
+            to,
+            value: reader.expr(value).expr,
+        })
+    })
+}
+
+/// Parses the paths of `remove`, separated by commas.
+///
+/// # Errors
+/// All errors, at their positions in the file.
+pub fn parse_paths(text: &Text) -> Result<Vec<PlacedPath>, Vec<Diagnostic>> {
+    items(text, Rule::paths, |reader, pair| {
+        Some(reader.placed_path(pair))
+    })
+}
+
+/// Parses the items of `rename`, separated by commas.
+///
+/// # Errors
+/// All errors, at their positions in the file.
+pub fn parse_renamings(text: &Text) -> Result<Vec<Renaming>, Vec<Diagnostic>> {
+    items(text, Rule::renamings, |reader, pair| {
+        let mut paths = pair
+            .into_inner()
+            .filter(|part| part.as_rule() == Rule::path)
+            .map(|path| reader.placed_path(path));
+        Some(Renaming {
+            from: paths.next()?,
+            to: paths.next()?,
+        })
+    })
+}
+
+/// Parses a list by a rule of the grammar; `item` reads each of its items.
+fn items<'a, T>(
+    text: &'a Text,
+    rule: Rule,
+    item: impl Fn(&Reader<'a>, Pair<'a, Rule>) -> Option<T>,
+) -> Result<Vec<T>, Vec<Diagnostic>> {
+    let is_item = |pair: &Pair<'_, Rule>| !matches!(pair.as_rule(), Rule::comma | Rule::EOI);
     let reader = Reader::new(text);
-    let items = reader
-        .pairs(Rule::select)
-        .map(|pairs| pairs.filter_map(|pair| reader.item(pair)).collect());
-    reader.finish(items)
+    let found = reader.pairs(rule).map(|pairs| {
+        pairs
+            .filter(is_item)
+            .filter_map(|pair| item(&reader, pair))
+            .collect()
+    });
+    reader.finish(found)
 }
 
 /// A part of an expression during parsing.
@@ -111,6 +167,14 @@ impl<'a> Reader<'a> {
         let start = pair.as_span().start();
         self.text
             .span_of(start, start + pair.as_str().trim_ascii_end().len())
+    }
+
+    fn placed_path(&self, pair: Pair<'a, Rule>) -> PlacedPath {
+        let span = self.span(&pair);
+        PlacedPath {
+            path: self.path(pair),
+            span,
+        }
     }
 
     fn report(&self, span: Span, message: impl Into<String>, label: impl Into<String>) {

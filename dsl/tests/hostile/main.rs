@@ -49,6 +49,9 @@ fn read_everything(text: &str) {
     }
     check_errors(text, expr::parse(&plain));
     check_errors(text, expr::parse_select(&plain));
+    check_errors(text, expr::parse_assignments(&plain));
+    check_errors(text, expr::parse_paths(&plain));
+    check_errors(text, expr::parse_renamings(&plain));
     check_errors(text, template::parse(&plain));
     let _ = (units::size(text), units::duration(text));
     if let Ok(node) = edn::read(text) {
@@ -73,7 +76,9 @@ fn the_inputs_to_mutate_are_valid() {
             from_edn(text).is_ok() || from_toml(text).is_ok() || from_flow(text).is_ok();
         let is_part = edn::read(text).is_ok()
             || expr::parse(&plain).is_ok()
-            || expr::parse_select(&plain).is_ok();
+            || expr::parse_select(&plain).is_ok()
+            || expr::parse_assignments(&plain).is_ok()
+            || expr::parse_renamings(&plain).is_ok();
         assert!(
             is_document
                 || is_part

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 /// One valid text, or a few, in each of the languages.
-pub(super) const VALID: [&str; 12] = [
+pub(super) const VALID: [&str; 14] = [
+    "kind = upper(type), u.b = c = 1",
+    "usr as user, `mail` as contact.mail",
     r#"{:name "n" :settings {:memory "1GB"} a (kafka {:topics ["x" "y"] :start :earliest}) pipeline (-> a (match "t" b #r"x\d" (where "a > 1") :else c)) :tests [{:name "t" :at a :input [{:x 1}] :output []}]}"#,
     "{some.Plugin a/b pipeline (-> disk-writer)} ; comment",
     "[1 -2N 3.5 4.0M \\a \\newline \\u0041 \"\\t\\u00e9\\uD83D\\uDE00\" #{1 2} #inst \

@@ -27,7 +27,7 @@ pub struct Scope {
 }
 
 /// A column that an expression can use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Column {
     /// The path that names it in expressions.
     pub path: Path,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use pseidon_delivery::SinkId;
 use pseidon_expr::CompiledExpr;
-use pseidon_plugin::format::Format;
+use pseidon_plugin::format::{Editor, FieldChange, Format};
 use pseidon_plugin::sink::{PreparedSink, Protocol};
 use pseidon_plugin::source::{Source, SourceFacts};
 use regex::Regex;
@@ -68,6 +68,11 @@ pub enum Operator {
     Where(CompiledExpr),
     /// Builds a new record from these columns, with this schema.
     Select(Vec<CompiledExpr>, SchemaRef),
+    /// Changes fields of the record's bytes.
+    Edit(RecordEdit),
+    /// Keeps the columns with these indexes for expressions, which are of this schema. The records
+    /// do not change.
+    Keep(Vec<usize>, SchemaRef),
     /// Each chain receives the same rows. The rows are passed on.
     All(Vec<Chain>),
     /// A row goes to the first chain whose matcher matches its topic.
@@ -79,6 +84,20 @@ pub enum Operator {
     },
     /// Writes rows to the sink with this index, and passes them on.
     Sink(usize),
+}
+
+/// A change of fields of the record's bytes.
+pub struct RecordEdit {
+    /// The values of the fields that are set.
+    pub exprs: Vec<CompiledExpr>,
+    /// Changes the bytes.
+    pub editor: Arc<dyn Editor>,
+    /// The changes.
+    pub changes: Vec<FieldChange>,
+    /// The columns that are still valid after it, as indexes of those before.
+    pub kept: Vec<usize>,
+    /// The columns after it: those that are kept, then the values.
+    pub columns: SchemaRef,
 }
 
 /// A compiled pattern of `match`.

@@ -4,6 +4,8 @@
 //! (compared with an integer: `int64`), or else it is JSON, the value's source text. If a `select`
 //! only renames a path, the uses of the new name count as uses of the path.
 
+mod names;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,7 +17,9 @@ use pseidon_expr::types::{json_field, type_name};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::format::WantedColumn;
 
-use crate::resolve::{ResolvedSource, ResolvedStep, ResolvedStepKind};
+use self::names::{NamedColumn, Names, Origin};
+use crate::edits::FieldEdit;
+use crate::resolve::{ResolvedStep, ResolvedStepKind};
 
 /// The parts of a source's records that must be decoded.
 #[derive(Clone, Debug, Default)]
@@ -26,19 +30,22 @@ pub struct SourceColumns {
     pub meta: WantedMetadata,
 }
 
-/// Collects the columns and metadata that must be decoded. If there are errors, the columns are a
-/// best effort, so that planning can continue and find more errors.
+/// Collects the columns and metadata that must be decoded for a source's chain. If there are errors,
+/// the columns are a best effort, so that planning can continue and find more errors. `edits_bytes`
+/// says whether the format can change fields in place; otherwise an edit requires all fields.
 pub fn columns_of(
-    source: &ResolvedSource,
+    chain: &[ResolvedStep],
     schema: Option<&SchemaRef>,
+    edits_bytes: bool,
 ) -> (SourceColumns, Vec<Diagnostic>) {
     let mut walk = Walk {
         schema,
+        edits_bytes,
         uses: BTreeMap::new(),
         meta: WantedMetadata::default(),
         errors: Vec::new(),
     };
-    walk.chain(&source.chain, Names::Record);
+    walk.chain(chain, Names::of_source());
     let wanted = walk.wanted();
     (
         SourceColumns {
@@ -73,36 +80,9 @@ pub(crate) fn unknown_fields(span: Span) -> Diagnostic {
     )
 }
 
-/// The meaning of paths at a point of the flow.
-#[derive(Clone)]
-enum Names {
-    /// Paths are paths of the source's record.
-    Record,
-    /// Paths begin with a column of the last `select`. Each column has its name and, if it was not
-    /// computed, its path in the source's record.
-    Columns(Vec<(String, Option<Path>)>),
-}
-
-impl Names {
-    /// The path in the source's record for `path`. `None` for a computed or unknown column.
-    fn record_path(&self, path: &Path) -> Option<Path> {
-        match self {
-            Names::Record => Some(path.clone()),
-            Names::Columns(columns) => {
-                let Some(PathStep::Field(first)) = path.0.first() else {
-                    return None;
-                };
-                let (_, origin) = columns.iter().find(|(name, _)| name == first)?;
-                let mut steps = origin.as_ref()?.0.clone();
-                steps.extend_from_slice(&path.0[1..]);
-                Some(Path(steps))
-            }
-        }
-    }
-}
-
 struct Walk<'a> {
     schema: Option<&'a SchemaRef>,
+    edits_bytes: bool,
     /// The used paths of the record, each with the types that its uses require.
     uses: BTreeMap<Path, Vec<(DataType, Span)>>,
     meta: WantedMetadata,
@@ -123,12 +103,23 @@ impl Walk<'_> {
                 self.expr(condition, Some(&DataType::Boolean), &names);
                 names
             }
-            ResolvedStepKind::Select(items) => Names::Columns(
+            ResolvedStepKind::Select(items) => Names::of_columns(
                 items
                     .iter()
                     .flat_map(|item| self.select_item(item, &names))
                     .collect(),
             ),
+            ResolvedStepKind::Edit(edits) => {
+                for edit in edits {
+                    if let FieldEdit::Set(assignment) = edit {
+                        self.expr(&assignment.value, None, &names);
+                    }
+                }
+                if self.edits_bytes || self.schema.is_none() || !names.are_of_record() {
+                    return names.after(edits);
+                }
+                Names::of_columns(self.all_fields(&[], step.span, &names)).after(edits)
+            }
             ResolvedStepKind::All(branches) => {
                 for branch in branches {
                     self.chain(branch, names.clone());
@@ -143,20 +134,17 @@ impl Walk<'_> {
                 let ends: Vec<Names> = chains
                     .map(|chain| self.chain(chain, names.clone()))
                     .collect();
-                let changed = ends
-                    .into_iter()
-                    .find(|end| matches!(end, Names::Columns(_)));
-                changed.unwrap_or(names)
+                ends.into_iter().find(Names::are_changed).unwrap_or(names)
             }
             ResolvedStepKind::Sink(sink) => {
                 for expr in &sink.options.exprs {
                     self.expr(expr, None, &names);
                 }
                 let facts = &sink.facts;
-                if facts.typed && matches!(names, Names::Record) {
-                    self.all_fields(&[], step.span);
+                if facts.typed && names.are_of_record() {
+                    self.all_fields(&[], step.span, &names);
                 }
-                if facts.copies_meta && matches!(names, Names::Record) {
+                if facts.copies_meta && names.are_of_record() {
                     self.meta.timestamp = true;
                     self.meta.raw = true;
                 }
@@ -165,20 +153,13 @@ impl Walk<'_> {
         }
     }
 
-    fn select_item(&mut self, item: &SelectItem, names: &Names) -> Vec<(String, Option<Path>)> {
+    fn select_item(&mut self, item: &SelectItem, names: &Names) -> Vec<NamedColumn> {
         match item {
-            SelectItem::All { except, span } => match names {
-                Names::Record => self.all_fields(except, *span),
-                Names::Columns(columns) => columns
-                    .iter()
-                    .filter(|(name, _)| !except.iter().any(|(path, _)| is_field(path, name)))
-                    .cloned()
-                    .collect(),
-            },
+            SelectItem::All { except, span } => self.all_fields(except, *span, names),
             SelectItem::Column { expr, name } => {
                 self.expr(expr, None, names);
                 let origin = match &expr.kind {
-                    ExprKind::Path(path) => names.record_path(path),
+                    ExprKind::Path(path) => names.origin(path).into_path(),
                     _ => None,
                 };
                 vec![(column_name(expr, name.as_ref()), origin)]
@@ -186,44 +167,46 @@ impl Walk<'_> {
         }
     }
 
-    fn all_fields(&mut self, except: &[(Path, Span)], span: Span) -> Vec<(String, Option<Path>)> {
-        let Some(schema) = self.schema else {
+    /// The columns that `*` stands for, without the excluded ones.
+    fn all_fields(
+        &mut self,
+        except: &[(Path, Span)],
+        span: Span,
+        names: &Names,
+    ) -> Vec<NamedColumn> {
+        let Some(columns) = names.columns(self.schema) else {
             let error = unknown_fields(span);
             if !self.errors.contains(&error) {
                 self.errors.push(error);
             }
             return Vec::new();
         };
-        let fields = fields_except(schema, except);
-        let named: Vec<_> = fields
-            .iter()
-            .map(|field| {
-                (
-                    field.name().clone(),
-                    Some(Path(vec![PathStep::Field(field.name().clone())])),
-                )
-            })
-            .collect();
-        for (_, path) in &named {
-            self.uses
-                .entry(path.clone().unwrap_or_else(|| Path(Vec::new())))
-                .or_default();
+        let mut all = columns;
+        all.retain(|(name, _)| !except.iter().any(|(path, _)| is_field(path, name)));
+        if names.are_of_record() {
+            for path in all.iter().filter_map(|(_, origin)| origin.as_ref()) {
+                self.uses.entry(path.clone()).or_default();
+            }
         }
-        named
+        all
     }
 
     fn expr(&mut self, expr: &Expr, wanted: Option<&DataType>, names: &Names) {
         self.note_meta(expr);
         let known = |path: &Path| {
-            names
-                .record_path(path)
-                .and_then(|path| Some(self.typed(&path)?.data_type().clone()))
+            let origin = names.origin(path).into_path()?;
+            Some(self.typed(&origin)?.data_type().clone())
         };
         let mut demands = Vec::new();
         collect(expr, wanted, &known, &mut demands);
         for Demand { path, span, wanted } in demands {
-            let Some(path) = names.record_path(&path) else {
-                continue;
+            let path = match names.origin(&path) {
+                Origin::Path(path) => path,
+                Origin::Computed => continue,
+                Origin::Partial(changed) => {
+                    self.errors.push(partly_changed(&path, &changed, span));
+                    continue;
+                }
             };
             if self.schema.is_some() && self.typed(&path).is_none() {
                 self.unknown_path(&path, span);
@@ -324,6 +307,16 @@ impl Walk<'_> {
         }
         Arc::new(Field::new(name, agreed, true))
     }
+}
+
+/// The error for a use of a value of which an earlier stage has changed a part.
+fn partly_changed(path: &Path, changed: &Path, span: Span) -> Diagnostic {
+    Diagnostic::new(
+        span,
+        format!("`{path}` is used as a whole after `{changed}` was changed"),
+        "a part of it was changed before",
+    )
+    .with_help("use it before that stage, or change a copy")
 }
 
 /// The name of the column of a select item: its alias, the last field of a path, or else the text

@@ -4,8 +4,10 @@
 //! The compiler follows the flow from a source and keeps what is known of the records at each
 //! [point](flow_point): their columns, and the nondeterministic expressions before. A step uses
 //! what is known before it, and moves the point behind it. [`select`] computes the columns of a
-//! new record, [`sink`] prepares a sink, and [`policy`] adds the quarantines for invalid records.
+//! new record, [`edit`] changes fields of one, [`sink`] prepares a sink, and [`policy`] adds the
+//! quarantines for invalid records.
 
+mod edit;
 mod flow_point;
 mod policy;
 mod select;
@@ -13,16 +15,18 @@ mod sink;
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema};
 use pseidon_dsl::document::Pattern;
 use pseidon_dsl::expr::{Expr, SelectItem};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_expr::types::field_type_name;
-use pseidon_expr::{CompiledExpr, compile};
+use pseidon_expr::{Column, CompiledExpr, compile};
+use pseidon_plugin::format::Format;
 use pseidon_plugin::registry::QuarantineFactory;
 use regex::Regex;
 
 use self::flow_point::FlowPoint;
+use self::select::Selection;
 use crate::chain::{Chain, ChainStep, Matcher, Operator, PlannedSink, PlannedSource, Policy};
 use crate::columns::uses_topic;
 use crate::errors::Errors;
@@ -51,17 +55,18 @@ impl Compiler<'_> {
             quarantine: self.quarantine,
             pipeline: self.pipeline,
             stage: &resolved.stage,
-            schema: prepared.schema.as_ref(),
+            format: &*prepared.format,
             topic_may_change: prepared.facts.topic_may_change,
-            default_quarantine: quarantine::folder(&resolved.chain),
+            default_quarantine: quarantine::folder(&prepared.chain),
             quarantines: Vec::new(),
             reached: Vec::new(),
             sinks: &mut self.sinks,
             errors: &mut self.errors,
         };
         let policy = compiler.policy(&resolved.source.options.on_error);
-        let mut point = FlowPoint::after_source(prepared.format.name(), &columns.wanted);
-        let chain = compiler.chain(&resolved.chain, &mut point, false);
+        let format = prepared.format.name();
+        let mut point = FlowPoint::after_source(format, &columns.wanted, prepared.schema.clone());
+        let chain = compiler.chain(&prepared.chain, &mut point, false);
         let sinks = compiler.reached;
         let decoded = columns.wanted.iter().map(|column| column.field.clone());
         Some(PlannedSource {
@@ -86,8 +91,8 @@ struct ChainCompiler<'c> {
     pipeline: &'c str,
     /// The stage of the source.
     stage: &'c str,
-    /// The fields of the source's records, if they are known.
-    schema: Option<&'c SchemaRef>,
+    /// The format of the source's records.
+    format: &'c dyn Format,
     topic_may_change: bool,
     /// The folder for invalid records if `:on-error` names none.
     default_quarantine: String,
@@ -128,6 +133,7 @@ impl ChainCompiler<'_> {
         match &step.kind {
             ResolvedStepKind::Where(condition) => self.where_step(step, condition, point),
             ResolvedStepKind::Select(items) => self.select_step(step, items, point),
+            ResolvedStepKind::Edit(edits) => self.edit_step(step, edits, point),
             ResolvedStepKind::All(branches) => {
                 let mut chain =
                     |steps: &Vec<ResolvedStep>| self.chain(steps, &mut point.clone(), false);
@@ -162,6 +168,16 @@ impl ChainCompiler<'_> {
         point: &mut FlowPoint,
     ) -> Option<ChainStep> {
         let selection = self.select(items, point)?;
+        self.selected(step, selection, point)
+    }
+
+    /// The step that builds records from these columns. Moves the point behind it.
+    fn selected(
+        &mut self,
+        step: &ResolvedStep,
+        selection: Selection,
+        point: &mut FlowPoint,
+    ) -> Option<ChainStep> {
         let schema = selection.schema();
         let policy = self.policy(&step.on_error)?;
         point.select(schema.clone());
@@ -194,21 +210,33 @@ impl ChainCompiler<'_> {
             }
             chain
         };
-        let compiled: Vec<_> = branches
+        let mut compiled: Vec<_> = branches
             .iter()
             .map(|(pattern, steps)| (pattern, compile_branch(steps)))
             .collect();
-        let compiled_otherwise = otherwise.map(&mut compile_branch);
+        let mut compiled_otherwise = otherwise.map(&mut compile_branch);
         if otherwise.is_none() {
             ends.push(point.clone());
         }
         if is_followed {
             self.errors.value(check_ends(&ends, step.span))?;
         }
-        if let Some(end) = ends.first() {
-            point.input = end.input.clone();
+        let common = common_columns(&ends);
+        let mut chains: Vec<&mut Chain> = compiled.iter_mut().map(|(_, chain)| chain).collect();
+        chains.extend(&mut compiled_otherwise);
+        chains.retain(|chain| chain.passes_on);
+        for (chain, end) in chains.into_iter().zip(&ends) {
+            keep_columns(chain, step, end, &common);
         }
-        ends.iter().for_each(|end| point.add_nondeterminism(end));
+        if otherwise.is_none() {
+            let mut unchanged = Chain {
+                passes_on: true,
+                ..Chain::default()
+            };
+            keep_columns(&mut unchanged, step, point, &common);
+            compiled_otherwise = Some(unchanged).filter(|chain| !chain.steps.is_empty());
+        }
+        point.join(&ends, common);
         let branches: Result<Vec<_>, Diagnostic> = compiled
             .into_iter()
             .map(|(pattern, branch)| Ok((matcher(pattern, step.span)?, branch)))
@@ -255,9 +283,10 @@ fn chain_step(step: &ResolvedStep, operator: Operator, policy: Policy) -> ChainS
 fn can_change_columns(step: &ResolvedStep) -> bool {
     match step.kind {
         ResolvedStepKind::Where(_) | ResolvedStepKind::Sink(..) => false,
-        ResolvedStepKind::Select(_) | ResolvedStepKind::All(_) | ResolvedStepKind::Match { .. } => {
-            true
-        }
+        ResolvedStepKind::Select(_)
+        | ResolvedStepKind::Edit(_)
+        | ResolvedStepKind::All(_)
+        | ResolvedStepKind::Match { .. } => true,
     }
 }
 
@@ -277,6 +306,34 @@ fn check_condition(field: &Field, span: Span) -> Result<(), Diagnostic> {
     let label = format!("this is {}", field_type_name(field));
     Err(Diagnostic::new(span, message, label)
         .with_help("compare it with a value, for example: x <> 0"))
+}
+
+/// Adds the step after which rows at this end have only these columns for expressions.
+fn keep_columns(chain: &mut Chain, step: &ResolvedStep, end: &FlowPoint, columns: &[Column]) {
+    let keep = end.keep(columns);
+    chain
+        .steps
+        .extend(keep.map(|keep| chain_step(step, keep, Policy::Throw)));
+}
+
+/// The columns that expressions can use on all of these ways.
+fn common_columns(ends: &[FlowPoint]) -> Vec<Column> {
+    let Some((first, others)) = ends.split_first() else {
+        return Vec::new();
+    };
+    let is_common = |column: &&Column| {
+        others
+            .iter()
+            .all(|end| end.input.scope.columns.contains(column))
+    };
+    first
+        .input
+        .scope
+        .columns
+        .iter()
+        .filter(is_common)
+        .cloned()
+        .collect()
 }
 
 /// Checks that records have the same columns on all ways through a `match`.

@@ -40,6 +40,12 @@ fn describe_chain(text: &mut String, chain: &[ResolvedStep]) {
                     .iter()
                     .for_each(|item| push(text, &[&describe_item(item)]));
             }
+            ResolvedStepKind::Edit(edits) => {
+                push(text, &["edit"]);
+                for edit in edits {
+                    push(text, &edit.describe().each_ref().map(String::as_str));
+                }
+            }
             ResolvedStepKind::All(branches) => {
                 push(text, &["all"]);
                 branches

@@ -17,6 +17,7 @@
 
 pub mod chain;
 pub mod columns;
+pub mod edits;
 pub mod fingerprint;
 pub mod guarantee;
 pub mod quarantine;
@@ -26,6 +27,7 @@ pub mod transforms;
 
 mod compile;
 mod errors;
+mod in_place;
 mod plan;
 mod prepare;
 

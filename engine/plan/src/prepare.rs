@@ -10,7 +10,8 @@ use pseidon_plugin::source::{Source, SourceFacts};
 
 use crate::columns::{SourceColumns, columns_of};
 use crate::errors::Errors;
-use crate::resolve::ResolvedSource;
+use crate::in_place::in_place;
+use crate::resolve::{ResolvedSource, ResolvedStep};
 
 /// A function that infers the fields of the records of a stage, given its name.
 pub type SchemaInference<'a> =
@@ -19,6 +20,8 @@ pub type SchemaInference<'a> =
 /// A source whose records are known.
 pub(crate) struct PreparedSource<'r> {
     pub(crate) resolved: &'r ResolvedSource,
+    /// The steps after it, in the form that fits its records.
+    pub(crate) chain: Vec<ResolvedStep>,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) facts: SourceFacts,
     pub(crate) format: Arc<dyn Format>,
@@ -52,7 +55,9 @@ pub(crate) fn prepare<'r>(
     ))?;
     let by_format = errors.value(schema_of_format(format_span, &*format, format_settings))?;
     let schema = inferred.or(facts.schema.clone()).or(by_format);
-    let (columns, unknown_columns) = columns_of(resolved, schema.as_ref());
+    let chain = in_place(&resolved.chain, schema.as_ref(), &*format);
+    let edits_bytes = format.editor(&[]).is_ok();
+    let (columns, unknown_columns) = columns_of(&chain, schema.as_ref(), edits_bytes);
     match format.decoder(format_settings, &columns.wanted) {
         Err(reason) if unknown_columns.is_empty() => errors.add(Diagnostic::new(
             resolved.span,
@@ -64,6 +69,7 @@ pub(crate) fn prepare<'r>(
     let format_settings = format_settings.to_owned();
     Some(PreparedSource {
         resolved,
+        chain,
         source,
         facts,
         format,

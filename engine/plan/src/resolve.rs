@@ -15,6 +15,7 @@ use pseidon_plugin::sink::Protocol;
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::stage::{SinkFactory, SinkStage, SourceStage};
 
+use crate::edits::{self, FieldEdit};
 use crate::transforms::{Transform, TransformOptions};
 
 /// A source with the chain that processes its records.
@@ -49,6 +50,8 @@ pub enum ResolvedStepKind {
     Where(Expr),
     /// `select`, with its columns.
     Select(Vec<SelectItem>),
+    /// `set`, `remove` or `rename`.
+    Edit(Vec<FieldEdit>),
     /// `all`: each chain receives the same input, and the input is passed on.
     All(Vec<Vec<ResolvedStep>>),
     /// `match`: a record goes to the first chain whose pattern matches. The records that match no
@@ -223,6 +226,10 @@ impl<'a> Resolver<'a> {
                     ResolvedStepKind::Select(options.columns),
                     options.invalid.on_error,
                 ),
+                TransformOptions::Edit(edits, invalid) => {
+                    self.checked(edits::check(&edits))?;
+                    (ResolvedStepKind::Edit(edits), invalid.on_error)
+                }
             };
             return Some(ResolvedStep {
                 stage: self.place(&name),
@@ -414,6 +421,9 @@ fn reaches_sink(chain: &[ResolvedStep]) -> bool {
             branches.iter().all(|(_, chain)| reaches_sink(chain))
                 && otherwise.as_ref().is_none_or(|chain| reaches_sink(chain))
         }
-        Some(ResolvedStepKind::Where(_) | ResolvedStepKind::Select(_)) | None => false,
+        Some(
+            ResolvedStepKind::Where(_) | ResolvedStepKind::Select(_) | ResolvedStepKind::Edit(_),
+        )
+        | None => false,
     }
 }

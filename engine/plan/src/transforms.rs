@@ -1,9 +1,11 @@
-//! The built-in transforms `where` and `select`.
+//! The built-in transforms.
 
 use pseidon_dsl::Call;
-use pseidon_dsl::expr::{Expr, SelectItem};
+use pseidon_dsl::expr::{Assignment, Expr, PlacedPath, Renaming, SelectItem};
 use pseidon_plugin::options::{OnError, Options, ParseResult};
 use pseidon_plugin::spec::{PluginSpec, Role};
+
+use crate::edits::FieldEdit;
 
 /// The transform `where`.
 static WHERE: PluginSpec = PluginSpec {
@@ -25,10 +27,50 @@ static SELECT: PluginSpec = PluginSpec {
     details: "Columns are SQL expressions separated by commas, each with `as name`; a path \
         without it is named by its last field. `*` selects all fields of the record, and `* \
         except (a, b)` selects all but some. Both require known fields, from `:schema` or from an \
-        earlier `select`.",
+        earlier `select`, unless the records are JSON: then all fields but those that are named pass \
+        on as they came, byte for byte.",
     positional: SelectOptions::POSITIONAL,
     options: SelectOptions::DECLARED,
     example: "(select \"user.id as user, url, status\")",
+};
+
+/// The transform `set`.
+static SET: PluginSpec = PluginSpec {
+    name: "set",
+    role: Role::Transform,
+    summary: "Sets fields of a record, and leaves all others as they are.",
+    details: "Assignments are separated by commas. A field is a name, or a path such as \
+        `user.email` whose objects are created if they are missing; a value is an SQL expression \
+        over the record as it was before the stage. A missing field is added at the end. The other \
+        fields of a JSON record pass on byte for byte, and need not be known.",
+    positional: SetOptions::POSITIONAL,
+    options: SetOptions::DECLARED,
+    example: "(set \"kind = upper(type), user.email = null\")",
+};
+
+/// The transform `remove`.
+static REMOVE: PluginSpec = PluginSpec {
+    name: "remove",
+    role: Role::Transform,
+    summary: "Removes fields of a record, and leaves all others as they are.",
+    details: "Fields are names or paths, separated by commas. A record without a field is not \
+        changed. If a key is repeated in a JSON record, all of its values are removed.",
+    positional: RemoveOptions::POSITIONAL,
+    options: RemoveOptions::DECLARED,
+    example: "(remove \"password, user.email\")",
+};
+
+/// The transform `rename`.
+static RENAME: PluginSpec = PluginSpec {
+    name: "rename",
+    role: Role::Transform,
+    summary: "Renames or moves fields of a record, and leaves all others as they are.",
+    details: "`usr as user` renames a field where it is, and `mail as contact.mail` moves \
+        it into another object. A field that has the new name is replaced. A record without the \
+        field is not changed.",
+    positional: RenameOptions::POSITIONAL,
+    options: RenameOptions::DECLARED,
+    example: "(rename \"usr as user, mail as contact.mail\")",
 };
 
 /// The options of `where`.
@@ -53,6 +95,39 @@ pub struct SelectOptions {
     pub invalid: InvalidRecords,
 }
 
+/// The options of `set`.
+#[derive(Clone, Debug, Options)]
+pub struct SetOptions {
+    /// The assignments, separated by commas.
+    #[option(positional)]
+    pub fields: Vec<Assignment>,
+    /// What happens to invalid records.
+    #[option(flatten)]
+    pub invalid: InvalidRecords,
+}
+
+/// The options of `remove`.
+#[derive(Clone, Debug, Options)]
+pub struct RemoveOptions {
+    /// The fields, separated by commas.
+    #[option(positional)]
+    pub fields: Vec<PlacedPath>,
+    /// What happens to invalid records.
+    #[option(flatten)]
+    pub invalid: InvalidRecords,
+}
+
+/// The options of `rename`.
+#[derive(Clone, Debug, Options)]
+pub struct RenameOptions {
+    /// The fields with their new names, separated by commas.
+    #[option(positional)]
+    pub fields: Vec<Renaming>,
+    /// What happens to invalid records.
+    #[option(flatten)]
+    pub invalid: InvalidRecords,
+}
+
 /// The options for invalid records.
 #[derive(Clone, Debug, Options)]
 pub struct InvalidRecords {
@@ -69,6 +144,8 @@ pub enum TransformOptions {
     Where(WhereOptions),
     /// Those of `select`.
     Select(SelectOptions),
+    /// The edits of `set`, `remove` or `rename`.
+    Edit(Vec<FieldEdit>, InvalidRecords),
 }
 
 /// The built-in transforms.
@@ -78,17 +155,32 @@ pub enum Transform {
     Where,
     /// Builds new records.
     Select,
+    /// Sets fields.
+    Set,
+    /// Removes fields.
+    Remove,
+    /// Renames fields.
+    Rename,
 }
 
 impl Transform {
     /// All of them, in the order of the reference pages.
-    pub const ALL: [Transform; 2] = [Transform::Where, Transform::Select];
+    pub const ALL: [Transform; 5] = [
+        Transform::Where,
+        Transform::Select,
+        Transform::Set,
+        Transform::Remove,
+        Transform::Rename,
+    ];
 
     /// The declaration.
     pub fn spec(self) -> &'static PluginSpec {
         match self {
             Transform::Where => &WHERE,
             Transform::Select => &SELECT,
+            Transform::Set => &SET,
+            Transform::Remove => &REMOVE,
+            Transform::Rename => &RENAME,
         }
     }
 
@@ -105,6 +197,12 @@ impl Transform {
             Transform::Select => {
                 SelectOptions::parse_stage(spec, args, span).map(TransformOptions::Select)
             }
+            Transform::Set => SetOptions::parse_stage(spec, args, span)
+                .map(|options| edits(options.fields, FieldEdit::Set, options.invalid)),
+            Transform::Remove => RemoveOptions::parse_stage(spec, args, span)
+                .map(|options| edits(options.fields, FieldEdit::Remove, options.invalid)),
+            Transform::Rename => RenameOptions::parse_stage(spec, args, span)
+                .map(|options| edits(options.fields, FieldEdit::Rename, options.invalid)),
         }
     }
 
@@ -114,4 +212,8 @@ impl Transform {
             .into_iter()
             .find(|transform| transform.spec().name == name)
     }
+}
+
+fn edits<T>(items: Vec<T>, edit: fn(T) -> FieldEdit, invalid: InvalidRecords) -> TransformOptions {
+    TransformOptions::Edit(items.into_iter().map(edit).collect(), invalid)
 }

@@ -137,12 +137,13 @@ struct PayloadSpan {
     len: u32,
 }
 
-const NO_PAYLOAD: u32 = u32::MAX;
+/// The length of a record without a payload, in [`Payloads::new`].
+pub const NO_PAYLOAD: u32 = u32::MAX;
 
 impl Payloads {
-    /// Creates records that are slices `start..start+len` of the buffer, in its order. With `lines`
-    /// the caller guarantees that each is followed by one `\n` in the buffer, and then at once by
-    /// the next record.
+    /// Creates records that are slices `start..start+len` of the buffer, in its order; a length of
+    /// [`NO_PAYLOAD`] is a record without a payload. With `lines` the caller guarantees that each
+    /// has a payload and is followed by one `\n` in the buffer, and then at once by the next record.
     ///
     /// # Panics
     /// If a slice lies outside the buffer.
@@ -151,7 +152,9 @@ impl Payloads {
             .into_iter()
             .map(|(start, len)| PayloadSpan { start, len })
             .collect();
-        let inside = |span: &PayloadSpan| span.start as usize + span.len as usize <= buffer.len();
+        let inside = |span: &PayloadSpan| {
+            span.len == NO_PAYLOAD || span.start as usize + span.len as usize <= buffer.len()
+        };
         assert!(
             spans.iter().all(inside),
             "a payload lies outside its buffer"
@@ -178,8 +181,13 @@ impl Payloads {
         self.buffer.len()
     }
 
+    /// The address of the shared buffer.
+    pub(crate) fn address(&self) -> usize {
+        self.buffer.as_ptr() as usize
+    }
+
     /// The bytes that the payloads keep in memory.
-    fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.buffer.len() + self.spans.capacity() * size_of::<PayloadSpan>()
     }
 

@@ -1,16 +1,18 @@
 //! Formats: decoding a record's bytes into the fields that the plan needs.
 
 use std::fmt;
+use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use pseidon_delivery::Reason;
 use pseidon_dsl::expr::Path;
 
 use crate::batch::Payloads;
 use crate::options::{Argument, OptionValue, ParseResult};
-use crate::rows::BadRow;
+use crate::rows::{BadRow, Rows};
 use crate::secret::without_users;
 use crate::spec::OptionKind;
 
@@ -35,6 +37,74 @@ pub trait Format: Send + Sync {
     /// Creates a decoder for these columns. An error says which column cannot be decoded, and why.
     fn decoder(&self, settings: &str, columns: &[WantedColumn])
     -> Result<Box<dyn Decoder>, String>;
+
+    /// Creates an editor that changes these fields of a record and leaves its other bytes as they
+    /// are. The paths do not overlap. An error says why it cannot.
+    fn editor(&self, _changes: &[FieldChange]) -> Result<Arc<dyn Editor>, String> {
+        Err(format!(
+            "the fields of {} records cannot be changed in place; `select` the columns first",
+            self.name()
+        ))
+    }
+}
+
+/// A change of a field. A path is the names from the outermost object to the field.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FieldChange {
+    /// Sets a field to the value of the next column of values, and adds it if it is missing.
+    Set {
+        /// The field.
+        path: Vec<String>,
+        /// The type of the values.
+        field: FieldRef,
+    },
+    /// Removes a field.
+    Remove {
+        /// The field.
+        path: Vec<String>,
+    },
+    /// Moves a field to another name or object. Without the field, nothing is changed.
+    Rename {
+        /// The field.
+        from: Vec<String>,
+        /// Its new place; a field that is there is replaced.
+        to: Vec<String>,
+    },
+}
+
+/// `sets user.age int64`, for plans.
+impl fmt::Display for FieldChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FieldChange::Set { path, field } => {
+                write!(f, "sets {} {}", path.join("."), field_type_name(field))
+            }
+            FieldChange::Remove { path } => write!(f, "removes {}", path.join(".")),
+            FieldChange::Rename { from, to } => {
+                write!(f, "renames {} to {}", from.join("."), to.join("."))
+            }
+        }
+    }
+}
+
+/// Changes fields of records. Shared by threads.
+pub trait Editor: Send + Sync {
+    /// Returns the changed bytes of each row, in the order of the rows. `values` has a column for
+    /// each [`FieldChange::Set`], in their order.
+    ///
+    /// # Errors
+    /// The columns do not have the declared types, or the result is too large
+    /// ([`ArrowError::MemoryError`]).
+    fn edit(&self, rows: &Rows, values: &[ArrayRef]) -> Result<EditedRecords, ArrowError>;
+}
+
+/// The result of changing fields.
+#[derive(Debug)]
+pub struct EditedRecords {
+    /// The bytes of all rows.
+    pub payloads: Payloads,
+    /// Rows that could not be changed; their bytes are unspecified.
+    pub bad: Vec<BadRow>,
 }
 
 /// The format of a source's records, as its `:format` has it: `json`, or `name:settings`. It is
@@ -122,6 +192,7 @@ pub struct DecodedColumns {
     pub bad: Vec<BadRow>,
 }
 
+use pseidon_expr::types::field_type_name;
 pub use pseidon_expr::types::{is_json, json_field};
 
 #[cfg(test)]

@@ -23,6 +23,13 @@ impl ArrayMemory {
         self.add_data(&column.to_data());
     }
 
+    /// Adds memory that is not a column, which is identified by its address.
+    pub(crate) fn add_shared(&mut self, address: usize, bytes: usize) {
+        if self.seen.insert(address) {
+            self.bytes += bytes;
+        }
+    }
+
     fn add_data(&mut self, data: &ArrayData) {
         let nulls = data.nulls().map(|nulls| nulls.buffer());
         for buffer in data.buffers().iter().chain(nulls) {

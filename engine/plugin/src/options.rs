@@ -79,6 +79,7 @@
 use pseidon_dsl::{Node, Span};
 
 mod declarations;
+mod edits;
 pub mod kinds;
 mod on_error;
 mod reader;

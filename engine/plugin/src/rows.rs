@@ -1,6 +1,7 @@
 //! Rows: the records of a batch that have not been filtered out, with the columns that the plan
 //! needs.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -9,11 +10,12 @@ use arrow::array::{
 };
 use arrow::compute;
 use arrow::error::ArrowError;
+use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_dsl::expr::Meta;
 use pseidon_expr::{CompiledExpr, Input};
 
-use crate::batch::{Batch, NO_TIMESTAMP};
+use crate::batch::{Batch, NO_TIMESTAMP, Payloads};
 use crate::memory::ArrayMemory;
 
 /// Some records of a batch, in order.
@@ -25,8 +27,42 @@ pub struct Rows {
     numbers: UInt32Array,
     /// Each column has one value for each row.
     columns: RecordBatch,
-    /// Whether the columns are the record now, instead of the original bytes.
-    changed: bool,
+    record: Record,
+}
+
+/// What a row's record is.
+#[derive(Clone, Debug)]
+enum Record {
+    /// The bytes of the batch.
+    Original,
+    /// These bytes, of which some fields were changed.
+    Edited(Box<EditedBytes>),
+    /// The columns.
+    Columns,
+}
+
+/// The bytes of edited records.
+#[derive(Clone, Debug)]
+struct EditedBytes {
+    payloads: Arc<Payloads>,
+    /// For each row the number of its payload.
+    numbers: UInt32Array,
+}
+
+impl Record {
+    /// The records of some rows. `some` selects them from an array with one element for each row.
+    fn select<E>(
+        &self,
+        some: impl FnOnce(&UInt32Array) -> Result<UInt32Array, E>,
+    ) -> Result<Record, E> {
+        Ok(match self {
+            Record::Edited(edited) => Record::Edited(Box::new(EditedBytes {
+                payloads: edited.payloads.clone(),
+                numbers: some(&edited.numbers)?,
+            })),
+            other => other.clone(),
+        })
+    }
 }
 
 /// A record that cannot be processed.
@@ -47,7 +83,7 @@ impl Rows {
             batch,
             numbers,
             columns,
-            changed: false,
+            record: Record::Original,
         }
     }
 
@@ -61,7 +97,7 @@ impl Rows {
             batch,
             numbers,
             columns,
-            changed: false,
+            record: Record::Original,
         }
     }
 
@@ -73,7 +109,7 @@ impl Rows {
             batch,
             numbers,
             columns,
-            changed: true,
+            record: Record::Columns,
         }
     }
 
@@ -97,9 +133,9 @@ impl Rows {
         &self.columns
     }
 
-    /// Whether the record is its columns now; otherwise it is the original bytes.
+    /// Whether the record is its columns now; otherwise it is bytes, see [`Rows::payload`].
     pub fn is_changed(&self) -> bool {
-        self.changed
+        matches!(self.record, Record::Columns)
     }
 
     /// The row's number in its batch.
@@ -114,15 +150,60 @@ impl Rows {
         self.batch.positions[self.number(row)]
     }
 
-    /// The original bytes, whether or not they are still the record.
+    /// The bytes of the record: the original ones, or those of which some fields were changed. If
+    /// the record is its columns, these are the original bytes.
     #[inline]
     pub fn payload(&self, row: usize) -> Option<&[u8]> {
-        self.batch.payloads.get(self.number(row))
+        let (payloads, numbers) = self.bytes();
+        payloads.get(numbers.value(row) as usize)
+    }
+
+    /// The bytes of the records if fields of them were changed, otherwise 0.
+    pub fn edited_bytes(&self) -> usize {
+        match &self.record {
+            Record::Edited(edited) => {
+                let all = edited.payloads.bytes() as u128;
+                (all * self.len() as u128 / edited.payloads.len().max(1) as u128) as usize
+            }
+            Record::Original | Record::Columns => 0,
+        }
+    }
+
+    /// The bytes of the records, and for each row the number of its payload.
+    pub fn bytes(&self) -> (&Payloads, &UInt32Array) {
+        match &self.record {
+            Record::Edited(edited) => (&edited.payloads, &edited.numbers),
+            Record::Original | Record::Columns => (&self.batch.payloads, &self.numbers),
+        }
+    }
+
+    /// The end of the run of rows from `row` on whose bytes follow each other in memory.
+    pub fn end_of_run(&self, row: usize) -> usize {
+        let (_, numbers) = self.bytes();
+        let first = numbers.value(row) as usize;
+        (row + 1..self.len())
+            .find(|at| numbers.value(*at) as usize != first + (at - row))
+            .unwrap_or(self.len())
+    }
+
+    /// The bytes of a run of rows as one piece, each followed by `\n`, if they have this layout.
+    /// Does not copy.
+    pub fn lines(&self, from: usize, to: usize) -> Option<Bytes> {
+        let (payloads, numbers) = self.bytes();
+        let last = to.checked_sub(1)?;
+        payloads.lines(
+            numbers.value(from) as usize,
+            numbers.value(last) as usize + 1,
+        )
     }
 
     /// Adds the memory that the rows use in addition to their batch.
     pub fn add_memory(&self, memory: &mut ArrayMemory) {
         memory.add(&self.numbers);
+        if let Record::Edited(edited) = &self.record {
+            memory.add(&edited.numbers);
+            memory.add_shared(edited.payloads.address(), edited.payloads.memory());
+        }
         self.columns
             .columns()
             .iter()
@@ -149,7 +230,9 @@ impl Rows {
             batch: self.batch.clone(),
             columns: with_columns(&self.columns, columns, rows.len())?,
             numbers,
-            changed: self.changed,
+            record: self.record.select(|of| {
+                compute::take(of, rows, None).map(|some| some.as_primitive().clone())
+            })?,
         })
     }
 
@@ -159,11 +242,14 @@ impl Rows {
             self.numbers.slice(start, len),
             self.columns.slice(start, len),
         );
+        let Ok(record) = self
+            .record
+            .select(|of| Ok::<_, Infallible>(of.slice(start, len)));
         Rows {
             batch: self.batch.clone(),
             numbers,
             columns,
-            changed: self.changed,
+            record,
         }
     }
 
@@ -190,7 +276,9 @@ impl Rows {
             batch: self.batch.clone(),
             columns: with_columns(&self.columns, columns, kept)?,
             numbers,
-            changed: self.changed,
+            record: self
+                .record
+                .select(|of| predicate.filter(of).map(|some| some.as_primitive().clone()))?,
         })
     }
 
@@ -213,7 +301,37 @@ impl Rows {
             batch: self.batch.clone(),
             numbers: self.numbers.clone(),
             columns,
-            changed: true,
+            record: Record::Columns,
+        }
+    }
+
+    /// The same records with the columns that have these indexes, for expressions.
+    pub fn keep(&self, columns: &[usize]) -> Result<Rows, ArrowError> {
+        Ok(self.with_columns(self.columns.project(columns)?))
+    }
+
+    /// The same records with these columns for expressions.
+    pub fn with_columns(&self, columns: RecordBatch) -> Rows {
+        debug_assert_eq!(columns.num_rows(), self.len());
+        Rows {
+            columns,
+            ..self.clone()
+        }
+    }
+
+    /// The same rows with these bytes as their records, one payload for each row, and these columns
+    /// for expressions.
+    pub fn with_bytes(&self, payloads: Payloads, columns: RecordBatch) -> Rows {
+        debug_assert_eq!(columns.num_rows(), self.len());
+        debug_assert_eq!(payloads.len(), self.len());
+        Rows {
+            batch: self.batch.clone(),
+            numbers: self.numbers.clone(),
+            columns,
+            record: Record::Edited(Box::new(EditedBytes {
+                numbers: UInt32Array::from_iter_values(0..payloads.len() as u32),
+                payloads: Arc::new(payloads),
+            })),
         }
     }
 

@@ -340,12 +340,14 @@ impl Chunk {
         Chunk { rows, ..self }
     }
 
-    /// The bytes of its rows: their part of the batch, and the columns derived from them.
+    /// The bytes of its rows: their part of the batch, the bytes in which fields were changed, and
+    /// the columns derived from them.
     pub fn bytes(&self) -> usize {
         let (rows, batch) = (&self.rows, self.rows.batch());
         let records = batch.size() as u128 * rows.len() as u128 / batch.len().max(1) as u128;
         let columns = rows.columns().columns().iter();
         records as usize
+            + rows.edited_bytes()
             + columns
                 .map(|column| column.to_data().get_slice_memory_size().unwrap_or(0))
                 .sum::<usize>()

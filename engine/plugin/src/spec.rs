@@ -116,6 +116,12 @@ pub enum OptionKind {
     Exprs,
     /// The items of `select`.
     Select,
+    /// The items of `set`.
+    Assignments,
+    /// The paths of `remove`.
+    Paths,
+    /// The items of `rename`.
+    Renamings,
     /// A path template: `out/{status}/{at:%Y}`.
     Template,
     /// A map from field names to types, or `:infer`.
@@ -153,6 +159,13 @@ impl OptionKind {
             OptionKind::Expr => "a string with an SQL expression".into(),
             OptionKind::Exprs => "a map from names to SQL expressions".into(),
             OptionKind::Select => "a string with a list of columns, such as \"a, b.c as c\"".into(),
+            OptionKind::Assignments => {
+                "a string with a list of assignments, such as \"kind = upper(type)\"".into()
+            }
+            OptionKind::Paths => "a string with a list of fields, such as \"a, b.c\"".into(),
+            OptionKind::Renamings => {
+                "a string with a list of fields and their new names, such as \"usr as user\"".into()
+            }
             OptionKind::Template => "a path template, such as \"out/{status}\"".into(),
             OptionKind::Schema => "a map from field names to types, or :infer".into(),
             OptionKind::Map(_) => "a map".into(),

@@ -11,7 +11,7 @@ mod json;
 use std::io::{self, Write};
 
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, StringArray, new_empty_array};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use arrow::json::writer::{EncoderOptions, NullableEncoder, make_encoder};
 use pseidon_plugin::format::is_json;
 use pseidon_plugin::options::Choice;
@@ -204,16 +204,13 @@ impl RecordEncoder {
         Ok(())
     }
 
-    /// The end of the run of rows that can be written in one go: for original bytes, rows that are
-    /// consecutive in the batch; otherwise all rows.
+    /// The end of the run of rows that can be written in one go: for bytes, rows that follow each
+    /// other in memory; otherwise all rows.
     fn end_of_run(&self, rows: &Rows, row: usize) -> usize {
         if !matches!(self.0, EncoderKind::Bytes { .. }) {
             return rows.len();
         }
-        let first = rows.number(row);
-        (row + 1..rows.len())
-            .find(|at| rows.number(*at) != first + (at - row))
-            .unwrap_or(rows.len())
+        rows.end_of_run(row)
     }
 
     /// The lines of a run of rows, if they are contiguous in memory.
@@ -221,10 +218,7 @@ impl RecordEncoder {
         let EncoderKind::Bytes { json } = self.0 else {
             return None;
         };
-        let lines = rows
-            .batch()
-            .payloads
-            .lines(rows.number(from), rows.number(to - 1) + 1)?;
+        let lines = rows.lines(from, to)?;
         // A line feed inside a JSON record would split it into two lines.
         let ready = !json || memchr::memchr_iter(b'\n', &lines).count() == to - from;
         ready.then_some(lines)
@@ -251,18 +245,27 @@ fn object_kind(schema: &SchemaRef) -> Result<EncoderKind, String> {
     let options = json::options();
     let mut keys = Vec::new();
     for field in schema.fields() {
-        if make_encoder(field, &new_empty_array(field.data_type()), &options).is_err() {
-            return Err(format!(
-                "json cannot represent `{}` of type {}; cast it, for example to utf8",
-                field.name(),
-                field.data_type()
-            ));
-        }
+        check_type(field, field.name(), &options)?;
         let name = sonic_rs::to_string(field.name()).map_err(|error| error.to_string())?;
         let before = if keys.is_empty() { '{' } else { ',' };
         keys.push(format!("{before}{name}:").into_bytes());
     }
     Ok(EncoderKind::Object { keys, options })
+}
+
+/// Checks that JSON can represent the values of a column.
+pub(crate) fn check_type(
+    field: &FieldRef,
+    name: &str,
+    options: &EncoderOptions,
+) -> Result<(), String> {
+    let data_type = field.data_type();
+    match make_encoder(field, &new_empty_array(data_type), options) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!(
+            "json cannot represent `{name}` of type {data_type}; cast it, for example to utf8"
+        )),
+    }
 }
 
 /// Encodes the values of rows, one by one.

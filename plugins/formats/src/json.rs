@@ -10,17 +10,21 @@
 
 mod check;
 mod columns;
+mod edit;
 mod infer;
 mod keys;
 mod tree;
 
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
+use pseidon_plugin::format::{DecodedColumns, Decoder, Editor, FieldChange, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
 use self::check::CheckedRecord;
 use self::columns::{Column, Mismatch};
+use self::edit::JsonEditor;
 use self::tree::{PathNode, RecordColumns, RootType};
 
 pub use self::infer::infer_json_schema;
@@ -66,6 +70,10 @@ impl Format for Json {
             root,
             columns,
         }))
+    }
+
+    fn editor(&self, changes: &[FieldChange]) -> Result<Arc<dyn Editor>, String> {
+        JsonEditor::new(changes).map(|editor| Arc::new(editor) as Arc<dyn Editor>)
     }
 }
 

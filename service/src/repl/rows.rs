@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{Field, FieldRef, Schema};
 use pseidon_delivery::WithCauses;
 use pseidon_dsl::Diagnostic;
@@ -74,7 +75,7 @@ pub(super) fn evaluate(
             .with_nullable(true),
     );
     let value = |row: usize| {
-        if let Some(bad) = bad.iter().find(|bad| bad.row as usize == rows.number(row)) {
+        if let Some(bad) = bad.iter().find(|bad| bad.row as usize == row) {
             return super::error(&bad.reason);
         }
         let row = rows.slice(row, 1);
@@ -87,8 +88,8 @@ pub(super) fn evaluate(
     Ok((0..rows.len()).map(value).collect())
 }
 
-/// The rows with the columns that an expression uses, decoded from the original records. Returns
-/// invalid records separately.
+/// The rows with the columns that an expression uses, decoded from their bytes. Returns the
+/// invalid ones separately.
 fn decoded_for(
     expr: &Expr,
     rows: &Rows,
@@ -142,9 +143,7 @@ fn decoded_for(
             field,
         });
     }
-    let (columns, bad) = decode(&wanted, &rows.batch().payloads, source)?;
-    let all = Rows::new(rows.batch().clone(), columns);
-    let numbers = UInt32Array::from_iter_values((0..rows.len()).map(|row| rows.number(row) as u32));
+    let (decoded, bad) = decode_rows(&wanted, rows, source)?;
     let columns = wanted
         .into_iter()
         .map(|column| pseidon_expr::Column {
@@ -152,11 +151,26 @@ fn decoded_for(
             field: column.field,
         })
         .collect();
-    Ok((
-        all.take(&numbers).map_err(|error| error.to_string())?,
-        Scope { columns },
-        bad,
-    ))
+    Ok((rows.with_columns(decoded), Scope { columns }, bad))
+}
+
+/// The columns of rows, decoded from their bytes, and the invalid rows.
+fn decode_rows(
+    wanted: &[WantedColumn],
+    rows: &Rows,
+    source: &PlannedSource,
+) -> Result<(RecordBatch, Vec<BadRow>), String> {
+    let (payloads, numbers) = rows.bytes();
+    let (columns, bad) = decode(wanted, payloads, source)?;
+    let columns = take_record_batch(&columns, numbers).map_err(|error| error.to_string())?;
+    let of_row = |row: usize| {
+        let found = bad.iter().find(|bad| bad.row == numbers.value(row))?;
+        Some(BadRow {
+            row: row as u32,
+            reason: found.reason.clone(),
+        })
+    };
+    Ok((columns, (0..rows.len()).filter_map(of_row).collect()))
 }
 
 fn decode(

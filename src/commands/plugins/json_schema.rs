@@ -82,7 +82,12 @@ fn value(kind: OptionKind) -> Value {
             json!({"anyOf": [scalar, {"type": "array", "items": scalar}]})
         }
         OptionKind::Properties => json!({"type": "object", "additionalProperties": scalar}),
-        OptionKind::Expr | OptionKind::Select | OptionKind::Template => json!({"type": "string"}),
+        OptionKind::Expr
+        | OptionKind::Select
+        | OptionKind::Assignments
+        | OptionKind::Paths
+        | OptionKind::Renamings
+        | OptionKind::Template => json!({"type": "string"}),
         OptionKind::Exprs => {
             json!({"type": "object", "additionalProperties": {"type": "string"}})
         }

@@ -9,11 +9,11 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use pseidon_expr::CompiledExpr;
 use pseidon_expr::panics::catch_panic;
-use pseidon_plan::chain::{Chain, ChainStep, Operator, Policy};
+use pseidon_plan::chain::{Chain, ChainStep, Operator, Policy, RecordEdit};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 
-use self::evaluate::{added_bytes, evaluate_all};
+use self::evaluate::{added_bytes, added_memory, apply, evaluate_all};
 use super::{BadRecord, BadRecordError, RowReceiver};
 
 /// Why a pass was interrupted.
@@ -59,6 +59,10 @@ impl ChainPass<'_> {
         match &step.operator {
             Operator::Where(condition) => self.filter(step, condition, rows),
             Operator::Select(exprs, schema) => self.select(step, exprs, schema, rows),
+            Operator::Edit(edit) => self.edit(step, edit, rows),
+            Operator::Keep(columns, _) => Ok(rows
+                .keep(columns)
+                .map_err(|error| self.internal_error(&step.stage, &error))?),
             Operator::All(chains) => {
                 for chain in chains {
                     self.run(chain, rows.clone())?;
@@ -104,12 +108,7 @@ impl ChainPass<'_> {
         schema: &SchemaRef,
         rows: Rows,
     ) -> Result<Rows, Interruption> {
-        // A single record may have any size.
-        let largest = if self.is_divisible {
-            self.largest
-        } else {
-            usize::MAX
-        };
+        let largest = self.largest_result();
         let select = |rows: &Rows| {
             let columns = evaluate_all(exprs, rows, largest)?;
             let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
@@ -118,6 +117,37 @@ impl ChainPass<'_> {
         let (rows, record) = self.evaluate(step, rows, select)?;
         self.made += added_bytes(&rows, record.columns());
         Ok(rows.with_record(record))
+    }
+
+    /// The limit for the results of a step, in bytes. A single record may have any size.
+    fn largest_result(&self) -> usize {
+        if self.is_divisible {
+            self.largest
+        } else {
+            usize::MAX
+        }
+    }
+
+    fn edit(
+        &mut self,
+        step: &ChainStep,
+        edit: &RecordEdit,
+        rows: Rows,
+    ) -> Result<Rows, Interruption> {
+        if edit.changes.is_empty() {
+            return Ok(rows);
+        }
+        let largest = self.largest_result();
+        let (rows, (edited, bad)) = self.evaluate(step, rows, |rows| apply(edit, rows, largest))?;
+        self.made += added_memory(&rows, &edited);
+        let numbers: Vec<_> = bad
+            .iter()
+            .map(|bad| (rows.number(bad.row as usize) as u32, bad.reason.clone()))
+            .collect();
+        self.note_bad(&step.stage, step.policy, numbers)?;
+        Ok(edited
+            .without(&bad)
+            .map_err(|error| self.internal_error(&step.stage, &error))?)
     }
 
     /// Passes rows through a branch of `match`.

@@ -46,16 +46,27 @@ impl ChainCompiler<'_> {
         items: &[SelectItem],
         point: &mut FlowPoint,
     ) -> Option<Selection> {
+        let mut named = Vec::new();
+        for item in items {
+            named.extend(self.named_exprs(item, point)?);
+        }
+        self.columns(named, point)
+    }
+
+    /// Compiles columns with their names at this point. `None` if an error was added.
+    pub(super) fn columns(
+        &mut self,
+        named: Vec<(Expr, String)>,
+        point: &mut FlowPoint,
+    ) -> Option<Selection> {
         let mut selection = Selection::default();
         let mut is_complete = true;
-        for item in items {
-            for (expr, name) in self.named_exprs(item, point)? {
-                let column = self.expr(&expr, point).and_then(|value| {
-                    let added = selection.add(value, name, expr.span);
-                    self.errors.value(added)
-                });
-                is_complete &= column.is_some();
-            }
+        for (expr, name) in named {
+            let column = self.expr(&expr, point).and_then(|value| {
+                let added = selection.add(value, name, expr.span);
+                self.errors.value(added)
+            });
+            is_complete &= column.is_some();
         }
         is_complete.then_some(selection)
     }
@@ -68,7 +79,7 @@ impl ChainCompiler<'_> {
             }
             SelectItem::All { except, span } => (except, *span),
         };
-        let Some(schema) = point.selected().or(self.schema) else {
+        let Some(schema) = point.all_fields() else {
             self.errors.add(unknown_fields(span));
             return None;
         };

@@ -6,12 +6,17 @@ use super::{Resolver, discards};
 use crate::transforms::Transform;
 
 /// Names that other tools have for a transform here.
-const TRANSFORM_SYNONYMS: [(&str, &str); 5] = [
+const TRANSFORM_SYNONYMS: [(&str, &str); 10] = [
+    ("add", "set"),
+    ("del", "remove"),
+    ("delete", "remove"),
     ("filter", "where"),
     ("map", "select"),
-    ("mapping", "select"),
+    ("mapping", "set"),
+    ("move", "rename"),
+    ("mutate", "set"),
     ("project", "select"),
-    ("remap", "select"),
+    ("remap", "set"),
 ];
 
 impl Resolver<'_> {

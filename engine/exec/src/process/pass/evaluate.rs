@@ -1,9 +1,9 @@
 //! Evaluating the expressions of a step.
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
 use pseidon_expr::CompiledExpr;
-use pseidon_plan::chain::ChainStep;
+use pseidon_plan::chain::{ChainStep, RecordEdit};
 use pseidon_plugin::memory::ArrayMemory;
 use pseidon_plugin::rows::{BadRow, Rows};
 
@@ -77,6 +77,38 @@ pub(super) fn added_bytes(rows: &Rows, columns: &[ArrayRef]) -> usize {
     let before = memory.bytes();
     columns.iter().for_each(|column| memory.add(column));
     memory.bytes() - before
+}
+
+/// The bytes that rows have in addition to those from which they were derived.
+pub(super) fn added_memory(rows: &Rows, derived: &Rows) -> usize {
+    let mut memory = ArrayMemory::default();
+    rows.add_memory(&mut memory);
+    let before = memory.bytes();
+    derived.add_memory(&mut memory);
+    memory.bytes() - before
+}
+
+/// The rows with changed fields, and those that cannot be changed.
+pub(super) fn apply(
+    edit: &RecordEdit,
+    rows: &Rows,
+    largest: usize,
+) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+    let values = evaluate_all(&edit.exprs, rows, largest)?;
+    let edited = edit.editor.edit(rows, &values)?;
+    if edited.payloads.bytes() > largest {
+        return Err(ArrowError::MemoryError(
+            "the records would become too large together".to_owned(),
+        ));
+    }
+    let kept = edit
+        .kept
+        .iter()
+        .map(|column| rows.columns().column(*column));
+    let columns = kept.cloned().chain(values).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    let columns = RecordBatch::try_new_with_options(edit.columns.clone(), columns, &options)?;
+    Ok((rows.with_bytes(edited.payloads, columns), edited.bad))
 }
 
 fn is_too_large(error: &ArrowError) -> bool {

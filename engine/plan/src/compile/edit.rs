@@ -1,0 +1,154 @@
+//! `set`, `remove` and `rename`: changes of some fields of a record.
+//!
+//! The bytes of a record are changed in place if its format can do that. The columns of a `select`,
+//! and the known fields of other formats, are selected again with the changes.
+
+use pseidon_dsl::Diagnostic;
+use pseidon_dsl::expr::{Expr, ExprKind, Path, PathStep, PlacedPath};
+use pseidon_plugin::format::FieldChange;
+
+use super::flow_point::FlowPoint;
+use super::{ChainCompiler, chain_step};
+use crate::chain::{ChainStep, Operator, RecordEdit};
+use crate::edits::{FieldEdit, field, names};
+use crate::resolve::ResolvedStep;
+
+impl ChainCompiler<'_> {
+    /// Compiles edits at this point. `None` if an error was added.
+    pub(super) fn edit_step(
+        &mut self,
+        step: &ResolvedStep,
+        edits: &[FieldEdit],
+        point: &mut FlowPoint,
+    ) -> Option<ChainStep> {
+        let in_place = self.format.editor(&[]);
+        match (point.selected().is_some(), in_place) {
+            (false, Ok(_)) => self.edit_bytes(step, edits, point),
+            (_, in_place) if point.all_fields().is_none() => {
+                let reason = in_place.err().unwrap_or_default();
+                let message = format!("`{}` cannot change these records", step.stage);
+                self.errors.add(Diagnostic::new(step.span, message, reason));
+                None
+            }
+            _ => {
+                let named = self.edited_columns(step, edits, point)?;
+                let selection = self.columns(named, point)?;
+                self.selected(step, selection, point)
+            }
+        }
+    }
+
+    /// Edits of the bytes of records.
+    fn edit_bytes(
+        &mut self,
+        step: &ResolvedStep,
+        edits: &[FieldEdit],
+        point: &mut FlowPoint,
+    ) -> Option<ChainStep> {
+        let values: Vec<_> = edits
+            .iter()
+            .filter_map(|edit| match edit {
+                FieldEdit::Set(assignment) => Some(self.expr(&assignment.value, point)),
+                _ => None,
+            })
+            .collect();
+        let exprs = values.into_iter().collect::<Option<Vec<_>>>()?;
+        let fields: Vec<_> = exprs.iter().map(|expr| expr.field().clone()).collect();
+        let mut types = fields.iter();
+        let changes: Vec<FieldChange> = edits
+            .iter()
+            .filter_map(|edit| {
+                Some(match edit {
+                    FieldEdit::Set(assignment) => FieldChange::Set {
+                        path: names(&assignment.to.path),
+                        field: types.next()?.clone(),
+                    },
+                    FieldEdit::Remove(path) => FieldChange::Remove {
+                        path: names(&path.path),
+                    },
+                    FieldEdit::Rename(renaming) => FieldChange::Rename {
+                        from: names(&renaming.from.path),
+                        to: names(&renaming.to.path),
+                    },
+                })
+            })
+            .collect();
+        let editor = self.format.editor(&changes).map_err(|reason| {
+            Diagnostic::new(
+                step.span,
+                "this value cannot be written into the records",
+                reason,
+            )
+        });
+        let editor = self.errors.value(editor)?;
+        let policy = self.policy(&step.on_error)?;
+        let kept = point.edit(edits, &fields);
+        let operator = Operator::Edit(RecordEdit {
+            exprs,
+            editor,
+            changes,
+            kept,
+            columns: point.columns(),
+        });
+        Some(chain_step(step, operator, policy))
+    }
+
+    /// The columns after edits, each with the expression for it. `None` if an error was added.
+    fn edited_columns(
+        &mut self,
+        step: &ResolvedStep,
+        edits: &[FieldEdit],
+        point: &FlowPoint,
+    ) -> Option<Vec<(Expr, String)>> {
+        let fields = point.all_fields()?.fields().iter();
+        let mut columns: Vec<(Expr, String)> = fields
+            .map(|known| {
+                let kind = ExprKind::Path(field(known.name()));
+                let expr = Expr {
+                    kind,
+                    span: step.span,
+                };
+                (expr, known.name().clone())
+            })
+            .collect();
+        for edit in edits {
+            match edit {
+                FieldEdit::Set(assignment) => {
+                    let name = self.column(&assignment.to)?;
+                    let value = assignment.value.clone();
+                    match columns.iter_mut().find(|(_, known)| *known == name) {
+                        Some((expr, _)) => *expr = value,
+                        None => columns.push((value, name)),
+                    }
+                }
+                FieldEdit::Remove(path) => {
+                    let name = self.column(path)?;
+                    columns.retain(|(_, known)| *known != name);
+                }
+                FieldEdit::Rename(renaming) => {
+                    let (from, to) = (self.column(&renaming.from)?, self.column(&renaming.to)?);
+                    if columns.iter().any(|(_, known)| *known == from) {
+                        columns.retain(|(_, known)| *known != to);
+                    }
+                    if let Some((_, known)) = columns.iter_mut().find(|(_, known)| *known == from) {
+                        *known = to;
+                    }
+                }
+            }
+        }
+        Some(columns)
+    }
+
+    /// The column that a path names. An error is added for a part of a column.
+    fn column(&mut self, place: &PlacedPath) -> Option<String> {
+        let Path(steps) = &place.path;
+        if let [PathStep::Field(name)] = steps.as_slice() {
+            return Some(name.clone());
+        }
+        let message = format!("`{}` is a part of a column", place.path);
+        let error = Diagnostic::new(place.span, message, "expected a column");
+        self.errors
+            .add(error.with_help("change it before the `select`, or set the whole column"));
+        None
+    }
+}

@@ -1,0 +1,112 @@
+//! Changes fields of JSON records without printing the others.
+//!
+//! A record is scanned once ([`entries`]). Its entries are copied as they came, byte for byte, except
+//! for those along the changed paths: [`tree`] has the changes of each object by key, and [`object`]
+//! copies one object. A field that is set and missing is appended to its object. If a key is repeated, its
+//! first value is set, and the others are left out, so that no reader sees an old value. A record
+//! without a payload, a tombstone, stays one.
+
+mod entries;
+mod object;
+mod tree;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::FieldRef;
+use arrow::error::ArrowError;
+use arrow::json::writer::{EncoderOptions, make_encoder};
+use pseidon_plugin::batch::NO_PAYLOAD;
+use pseidon_plugin::format::{EditedRecords, Editor, FieldChange};
+use pseidon_plugin::{BadRow, Payloads, Rows};
+
+use crate::encode::{check_type, json_options};
+use object::{ObjectEdit, Values};
+use tree::ChangeTree;
+
+/// The largest result, in bytes: positions in it are 32 bits wide.
+const MAX_BYTES: usize = u32::MAX as usize;
+
+/// Changes fields of JSON records.
+pub(super) struct JsonEditor {
+    tree: ChangeTree,
+    /// The types of the values that are set.
+    fields: Vec<FieldRef>,
+    options: EncoderOptions,
+}
+
+impl JsonEditor {
+    /// Creates an editor; the paths do not overlap. An error names a value whose type JSON does not
+    /// have.
+    pub(super) fn new(changes: &[FieldChange]) -> Result<JsonEditor, String> {
+        let options = json_options();
+        let mut fields = Vec::new();
+        for change in changes {
+            if let FieldChange::Set { path, field } = change {
+                check_type(field, &path.join("."), &options)?;
+                fields.push(field.clone());
+            }
+        }
+        Ok(JsonEditor {
+            tree: ChangeTree::new(changes),
+            fields,
+            options,
+        })
+    }
+
+    fn edit_record(&self, record: &[u8], values: &Values, out: &mut Vec<u8>) -> Result<(), String> {
+        let text = simdutf8::basic::from_utf8(record)
+            .map_err(|_| "the record is not valid UTF-8".to_owned())?;
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err("the record is not a JSON object".to_owned());
+        }
+        let moved = self.tree.moved_values(text);
+        let edit = ObjectEdit {
+            values,
+            moved: &moved,
+        };
+        edit.copy(&self.tree.root, text, out)
+    }
+}
+
+impl Editor for JsonEditor {
+    fn edit(&self, rows: &Rows, values: &[ArrayRef]) -> Result<EditedRecords, ArrowError> {
+        let mut encoders = self
+            .fields
+            .iter()
+            .zip(values)
+            .map(|(field, column)| make_encoder(field, column, &self.options))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (mut bytes, mut spans, mut bad) =
+            (Vec::new(), Vec::with_capacity(rows.len()), Vec::new());
+        let (mut encoded, mut are_lines) = (Values::default(), true);
+        for row in 0..rows.len() {
+            encoded.encode(&mut encoders, row);
+            let start = bytes.len();
+            let Some(record) = rows.payload(row) else {
+                spans.push((start as u32, NO_PAYLOAD));
+                are_lines = false;
+                continue;
+            };
+            if let Err(reason) = self.edit_record(record, &encoded, &mut bytes) {
+                bytes.truncate(start);
+                bad.push(BadRow {
+                    row: row as u32,
+                    reason,
+                });
+            }
+            if bytes.len() >= MAX_BYTES {
+                return Err(ArrowError::MemoryError(
+                    "the records would become too large together".to_owned(),
+                ));
+            }
+            spans.push((start as u32, (bytes.len() - start) as u32));
+            bytes.push(b'\n');
+        }
+        Ok(EditedRecords {
+            payloads: Payloads::new(bytes.into(), spans, are_lines),
+            bad,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

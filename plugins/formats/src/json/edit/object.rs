@@ -1,0 +1,232 @@
+//! Copies an object with its changes.
+//!
+//! The part of an entry before its key is written only if an entry was written before it; otherwise
+//! the white space before the first key is. So removing an entry removes one comma.
+
+use arrow::json::writer::NullableEncoder;
+
+use super::entries::{Entries, Entry};
+use super::tree::{KeyChange, ObjectChanges};
+
+/// The values that are set in one record, as JSON.
+#[derive(Default)]
+pub(super) struct Values {
+    bytes: Vec<u8>,
+    /// The end of each value.
+    ends: Vec<usize>,
+}
+
+impl Values {
+    /// Encodes the values of a row.
+    pub(super) fn encode(&mut self, encoders: &mut [NullableEncoder<'_>], row: usize) {
+        self.bytes.clear();
+        self.ends.clear();
+        for encoder in encoders {
+            match encoder.is_null(row) {
+                true => self.bytes.extend_from_slice(b"null"),
+                false => encoder.encode(row, &mut self.bytes),
+            }
+            self.ends.push(self.bytes.len());
+        }
+    }
+
+    fn get(&self, number: usize) -> &[u8] {
+        let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[number]]
+    }
+}
+
+/// The edit of one record.
+pub(super) struct ObjectEdit<'e> {
+    pub(super) values: &'e Values,
+    /// The values of the fields that are renamed.
+    pub(super) moved: &'e [Option<&'e str>],
+}
+
+/// An object as it is copied.
+struct ObjectCopy<'o> {
+    out: &'o mut Vec<u8>,
+    /// Whether an entry was written.
+    has_entries: bool,
+    /// The white space before the first key of the original, if it has one.
+    first_gap: Option<&'o str>,
+}
+
+impl ObjectCopy<'_> {
+    /// Writes what is before the key of an entry: `gap`, white space with the comma of an entry
+    /// that is not the first.
+    fn begin_entry(&mut self, gap: &str) {
+        let gap = match self.first_gap {
+            Some(first) if !self.has_entries => first,
+            _ => gap,
+        };
+        self.out.extend_from_slice(gap.as_bytes());
+        self.has_entries = true;
+    }
+
+    /// Appends an entry that the original does not have.
+    fn begin_new_entry(&mut self, key: &str) {
+        if self.has_entries {
+            self.out.push(b',');
+        }
+        self.has_entries = true;
+        push_key(key, self.out);
+        self.out.push(b':');
+    }
+}
+
+impl<'e> ObjectEdit<'e> {
+    /// Appends the object `text` with its changes. An error says why it is not an object, or why a
+    /// change does not fit.
+    pub(super) fn copy(
+        &self,
+        changes: &ObjectChanges,
+        text: &str,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let mut entries = Entries::new(text)?;
+        let mut done = vec![false; changes.keys.len()];
+        out.extend_from_slice(entries.opening().as_bytes());
+        let mut copy = ObjectCopy {
+            out,
+            has_entries: false,
+            first_gap: None,
+        };
+        while let Some(entry) = entries.next()? {
+            copy.first_gap.get_or_insert(entry.gap);
+            let name = entry.name();
+            let change = changes.keys.iter().position(|(known, _)| *known == *name);
+            let Some(number) = change else {
+                copy.begin_entry(entry.gap);
+                for part in [entry.key, entry.colon, entry.value] {
+                    copy.out.extend_from_slice(part.as_bytes());
+                }
+                continue;
+            };
+            let is_repeated = std::mem::replace(&mut done[number], true);
+            self.change(&changes.keys[number], &entry, is_repeated, &mut copy)?;
+        }
+        for ((key, change), done) in changes.keys.iter().zip(done) {
+            if !done {
+                self.append(key, change, &mut copy);
+            }
+        }
+        copy.out.extend_from_slice(entries.closing()?.as_bytes());
+        Ok(())
+    }
+
+    /// Copies an entry with its change.
+    fn change(
+        &self,
+        (name, change): &(String, KeyChange),
+        entry: &Entry<'_>,
+        is_repeated: bool,
+        copy: &mut ObjectCopy<'_>,
+    ) -> Result<(), String> {
+        let value = match change {
+            KeyChange::Inside(inside) => return self.change_inside(name, inside, entry, copy),
+            KeyChange::Remove | KeyChange::MoveAway(None) => return Ok(()),
+            _ if is_repeated => return Ok(()),
+            KeyChange::MoveAway(Some(new_key)) => {
+                copy.begin_entry(entry.gap);
+                push_key(new_key, copy.out);
+                copy.out.extend_from_slice(entry.colon.as_bytes());
+                copy.out.extend_from_slice(entry.value.as_bytes());
+                return Ok(());
+            }
+            KeyChange::Replaced(number) if self.moved[*number].is_some() => return Ok(()),
+            KeyChange::Replaced(_) => entry.value.as_bytes(),
+            KeyChange::Set(number) => self.values.get(*number),
+            KeyChange::MoveHere(number) => match &self.moved[*number] {
+                Some(moved) => moved.as_bytes(),
+                None => entry.value.as_bytes(),
+            },
+        };
+        copy.begin_entry(entry.gap);
+        copy.out.extend_from_slice(entry.key.as_bytes());
+        copy.out.extend_from_slice(entry.colon.as_bytes());
+        copy.out.extend_from_slice(value);
+        Ok(())
+    }
+
+    fn change_inside(
+        &self,
+        name: &str,
+        inside: &ObjectChanges,
+        entry: &Entry<'_>,
+        copy: &mut ObjectCopy<'_>,
+    ) -> Result<(), String> {
+        copy.begin_entry(entry.gap);
+        copy.out.extend_from_slice(entry.key.as_bytes());
+        copy.out.extend_from_slice(entry.colon.as_bytes());
+        let adds = self.adds(inside);
+        match entry.value.as_bytes().first() {
+            Some(b'{') => return self.copy(inside, entry.value, copy.out),
+            Some(b'n') if adds => self.create(inside, copy.out),
+            Some(first) if adds => {
+                let what = match first {
+                    b'"' => "a string",
+                    b'[' => "a list",
+                    b't' | b'f' => "a boolean",
+                    _ => "a number",
+                };
+                return Err(format!("`{name}` is {what}; expected an object"));
+            }
+            _ => copy.out.extend_from_slice(entry.value.as_bytes()),
+        }
+        Ok(())
+    }
+
+    /// Appends a field that the object does not have.
+    fn append(&self, key: &str, change: &KeyChange, copy: &mut ObjectCopy<'_>) {
+        match change {
+            KeyChange::Set(number) => {
+                copy.begin_new_entry(key);
+                copy.out.extend_from_slice(self.values.get(*number));
+            }
+            KeyChange::MoveHere(number) => {
+                if let Some(moved) = &self.moved[*number] {
+                    copy.begin_new_entry(key);
+                    copy.out.extend_from_slice(moved.as_bytes());
+                }
+            }
+            KeyChange::Inside(inside) if self.adds(inside) => {
+                copy.begin_new_entry(key);
+                self.create(inside, copy.out);
+            }
+            KeyChange::Inside(_)
+            | KeyChange::Remove
+            | KeyChange::MoveAway(..)
+            | KeyChange::Replaced(_) => {}
+        }
+    }
+
+    /// Appends an object that has only the added fields.
+    fn create(&self, changes: &ObjectChanges, out: &mut Vec<u8>) {
+        out.push(b'{');
+        let mut copy = ObjectCopy {
+            out,
+            has_entries: false,
+            first_gap: None,
+        };
+        for (key, change) in &changes.keys {
+            self.append(key, change, &mut copy);
+        }
+        copy.out.push(b'}');
+    }
+
+    /// Whether the changes add a field to an object that has none.
+    fn adds(&self, changes: &ObjectChanges) -> bool {
+        changes.keys.iter().any(|(_, change)| match change {
+            KeyChange::Set(_) => true,
+            KeyChange::MoveHere(number) => self.moved[*number].is_some(),
+            KeyChange::Inside(inside) => self.adds(inside),
+            KeyChange::Remove | KeyChange::MoveAway(..) | KeyChange::Replaced(_) => false,
+        })
+    }
+}
+
+fn push_key(key: &str, out: &mut Vec<u8>) {
+    let quoted = sonic_rs::to_string(key).unwrap_or_else(|_| format!("{key:?}"));
+    out.extend_from_slice(quoted.as_bytes());
+}

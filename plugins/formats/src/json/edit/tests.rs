@@ -1,0 +1,321 @@
+//! Changes of records, and that everything else stays as it is.
+
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, StringArray};
+use arrow::datatypes::{DataType, Field};
+use proptest::prelude::*;
+use pseidon_plugin::format::json_field;
+
+use super::*;
+use crate::testing::rows;
+
+fn path(text: &str) -> Vec<String> {
+    text.split('.').map(str::to_owned).collect()
+}
+
+fn remove(text: &str) -> FieldChange {
+    FieldChange::Remove { path: path(text) }
+}
+
+fn rename(from: &str, to: &str) -> FieldChange {
+    FieldChange::Rename {
+        from: path(from),
+        to: path(to),
+    }
+}
+
+/// Sets a field to JSON text.
+fn set(text: &str) -> FieldChange {
+    FieldChange::Set {
+        path: path(text),
+        field: Arc::new(json_field("value")),
+    }
+}
+
+/// The record after the changes; the fields that are set get these values.
+fn edited(changes: &[FieldChange], values: &[&str], record: &str) -> Result<String, String> {
+    let rows = rows(&[Some(record.as_bytes())]);
+    let column = |value: &&str| -> ArrayRef { Arc::new(StringArray::from(vec![*value])) };
+    let values: Vec<ArrayRef> = values.iter().map(column).collect();
+    let result = JsonEditor::new(changes)
+        .unwrap()
+        .edit(&rows, &values)
+        .unwrap();
+    match result.bad.first() {
+        Some(bad) => Err(bad.reason.clone()),
+        None => Ok(String::from_utf8(result.payloads.get(0).unwrap().to_vec()).unwrap()),
+    }
+}
+
+#[test]
+fn fields_are_set_in_place_or_appended() {
+    for (changes, values, record, expected) in [
+        (
+            vec![set("a")],
+            vec!["9"],
+            r#"{"a":1,"b":2}"#,
+            r#"{"a":9,"b":2}"#,
+        ),
+        (
+            vec![set("b")],
+            vec!["9"],
+            r#"{ "a" : 1 , "b" : [2] }"#,
+            r#"{ "a" : 1 , "b" : 9 }"#,
+        ),
+        (
+            vec![set("c")],
+            vec![r#""x""#],
+            r#"{"a":1}"#,
+            r#"{"a":1,"c":"x"}"#,
+        ),
+        (vec![set("c")], vec!["1"], "{}", r#"{"c":1}"#),
+        (vec![set("c")], vec!["1"], " { } ", r#" {"c":1 } "#),
+        (
+            vec![set("c"), set("a")],
+            vec!["3", "1"],
+            r#"{"a":0}"#,
+            r#"{"a":1,"c":3}"#,
+        ),
+        (
+            vec![set("u.m")],
+            vec!["1"],
+            r#"{"u":{"n":2}}"#,
+            r#"{"u":{"n":2,"m":1}}"#,
+        ),
+        (
+            vec![set("u.m")],
+            vec!["1"],
+            r#"{"a":2}"#,
+            r#"{"a":2,"u":{"m":1}}"#,
+        ),
+        (
+            vec![set("u.m"), set("u.v.w")],
+            vec!["1", "2"],
+            r#"{"u":null}"#,
+            r#"{"u":{"m":1,"v":{"w":2}}}"#,
+        ),
+        (
+            vec![set("a")],
+            vec!["9"],
+            r#"{"a":1,"a":2,"b":3}"#,
+            r#"{"a":9,"b":3}"#,
+        ),
+        (
+            vec![set("é\"")],
+            vec!["9"],
+            r#"{"\u00e9\"":1}"#,
+            r#"{"\u00e9\"":9}"#,
+        ),
+        (vec![set("k\"ey")], vec!["9"], "{}", r#"{"k\"ey":9}"#),
+    ] {
+        assert_eq!(
+            edited(&changes, &values, record),
+            Ok(expected.to_owned()),
+            "{record}"
+        );
+    }
+}
+
+#[test]
+fn fields_are_removed_wherever_they_are() {
+    for (removed, record, expected) in [
+        (vec!["a"], r#"{"a":1,"b":2}"#, r#"{"b":2}"#),
+        (vec!["b"], r#"{"a":1,"b":2}"#, r#"{"a":1}"#),
+        (vec!["a"], r#"{ "a": 1, "b": 2 }"#, r#"{ "b": 2 }"#),
+        (vec!["a", "b"], r#"{"a":1,"b":2}"#, "{}"),
+        (
+            vec!["a", "c"],
+            r#"{"a":1,"b":2,"c":{"d":"}"},"e":[]}"#,
+            r#"{"b":2,"e":[]}"#,
+        ),
+        (vec!["a"], r#"{"a":1,"b":2,"a":3}"#, r#"{"b":2}"#),
+        (
+            vec!["password"],
+            r#"{"pass\u0077ord":1,"b":2}"#,
+            r#"{"b":2}"#,
+        ),
+        (vec!["u.m"], r#"{"u":{"m":1,"n":2}}"#, r#"{"u":{"n":2}}"#),
+        (
+            vec!["u.m"],
+            r#"{"u":{"m":1},"u":{"m":2}}"#,
+            r#"{"u":{},"u":{}}"#,
+        ),
+        (vec!["u.m"], r#"{"u":"text"}"#, r#"{"u":"text"}"#),
+        (vec!["u.m"], r#"{"u":null}"#, r#"{"u":null}"#),
+        (vec!["x"], r#"{"a":1.50e+3}"#, r#"{"a":1.50e+3}"#),
+    ] {
+        let changes: Vec<_> = removed.into_iter().map(remove).collect();
+        assert_eq!(
+            edited(&changes, &[], record),
+            Ok(expected.to_owned()),
+            "{record}"
+        );
+    }
+}
+
+#[test]
+fn fields_are_renamed_in_place_or_moved() {
+    for (changes, record, expected) in [
+        (
+            vec![rename("a", "z")],
+            r#"{"a" : 1,"b":2}"#,
+            r#"{"z" : 1,"b":2}"#,
+        ),
+        (vec![rename("a", "b")], r#"{"b":2,"a":1}"#, r#"{"b":1}"#),
+        (vec![rename("a", "b")], r#"{"b":2}"#, r#"{"b":2}"#),
+        (
+            vec![rename("u.m", "u.mail")],
+            r#"{"u":{"m":1}}"#,
+            r#"{"u":{"mail":1}}"#,
+        ),
+        (
+            vec![rename("u.m", "mail")],
+            r#"{"u":{"m":[1, 2]},"x":0}"#,
+            r#"{"u":{},"x":0,"mail":[1, 2]}"#,
+        ),
+        (
+            vec![rename("m", "u.m")],
+            r#"{"m":1,"u":{"n":2}}"#,
+            r#"{"u":{"n":2,"m":1}}"#,
+        ),
+        (vec![rename("m", "u.m")], r#"{"m":1}"#, r#"{"u":{"m":1}}"#),
+        (vec![rename("m", "u.m")], r#"{"x":1}"#, r#"{"x":1}"#),
+    ] {
+        assert_eq!(
+            edited(&changes, &[], record),
+            Ok(expected.to_owned()),
+            "{record}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_changed_is_invalid() {
+    for (record, reason) in [
+        (r#"{"u":"text"}"#, "`u` is a string; expected an object"),
+        (r#"{"u":[1]}"#, "`u` is a list; expected an object"),
+        (r#"{"u":1"#, "`u` is a number; expected an object"),
+        (r#"{"a":1"#, "unexpected end"),
+        (r#"{"u":{}} x"#, "invalid JSON"),
+        ("[1]", "the record is not a JSON object"),
+        ("", "the record is not a JSON object"),
+        (r#"{"a":}"#, "invalid JSON at byte 5: expected a value"),
+        (r#"{"a":1,}"#, "invalid JSON at byte 7: expected a key"),
+        (r#"{,"a":1}"#, "invalid JSON at byte 1: expected a key"),
+        (
+            r#"{"a":1 "b":2}"#,
+            "invalid JSON at byte 7: expected `,` or `}`",
+        ),
+        (
+            r#"{"a":[1}}"#,
+            "invalid JSON at byte 7: expected the other closing bracket",
+        ),
+        (r#"{"a":"b"#, "unexpected end"),
+        (r#"{"a"#, "unexpected end"),
+        (r#"{"a":[[["#, "unexpected end"),
+    ] {
+        let error = edited(&[set("u.m")], &["1"], record).unwrap_err();
+        assert!(error.contains(reason), "{record}: {error}");
+    }
+}
+
+#[test]
+fn values_are_encoded_as_in_a_new_record() {
+    let rows = rows(&[Some(b"{}"), Some(b"{\"n\":0}")]);
+    let changes = [FieldChange::Set {
+        path: path("n"),
+        field: Arc::new(Field::new("n", DataType::Int64, true)),
+    }];
+    let values: ArrayRef = Arc::new(Int64Array::from(vec![Some(i64::MAX), None]));
+    let result = JsonEditor::new(&changes)
+        .unwrap()
+        .edit(&rows, &[values])
+        .unwrap();
+    assert_eq!(
+        result.payloads.get(0).unwrap(),
+        br#"{"n":9223372036854775807}"#
+    );
+    assert_eq!(result.payloads.get(1).unwrap(), br#"{"n":null}"#);
+}
+
+#[test]
+fn a_record_without_a_payload_stays_one() {
+    let rows = rows(&[Some(b"{\"a\":1}"), None, Some(b"{}")]);
+    let editor = JsonEditor::new(&[remove("a")]).unwrap();
+    let result = editor.edit(&rows, &[]).unwrap();
+    assert_eq!(result.bad, []);
+    let payloads: Vec<_> = (0..3).map(|row| result.payloads.get(row)).collect();
+    assert_eq!(payloads, [Some(&b"{}"[..]), None, Some(&b"{}"[..])]);
+    assert_eq!(result.payloads.lines(0, 3), None);
+}
+
+/// A JSON value.
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        ".{0,5}".prop_map(Into::into),
+    ];
+    leaf.prop_recursive(3, 20, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            object(inner),
+        ]
+    })
+}
+
+fn object(
+    value: impl Strategy<Value = serde_json::Value>,
+) -> impl Strategy<Value = serde_json::Value> {
+    prop::collection::btree_map("[ab\"é]{1,2}", value, 0..4)
+        .prop_map(|entries| serde_json::Value::Object(entries.into_iter().collect()))
+}
+
+proptest! {
+    /// An edit is what it would be on the parsed record.
+    #[test]
+    fn an_edit_equals_the_edit_of_the_parsed_record(
+        record in object(json()),
+        keys in prop::collection::btree_set("[ab\"é]{1,2}", 1..3),
+        pretty: bool,
+        removes: bool,
+    ) {
+        let text = if pretty {
+            serde_json::to_string_pretty(&record).unwrap()
+        } else {
+            record.to_string()
+        };
+        let mut expected = record.as_object().unwrap().clone();
+        let mut changes = Vec::new();
+        for key in &keys {
+            let path = vec![key.clone()];
+            if removes {
+                expected.remove(key);
+                changes.push(FieldChange::Remove { path });
+            } else {
+                expected.insert(key.clone(), 7.into());
+                changes.push(FieldChange::Set { path, field: Arc::new(json_field("v")) });
+            }
+        }
+        let values = if removes { vec![] } else { vec!["7"; keys.len()] };
+        let edited = edited(&changes, &values, &text).unwrap();
+        let parsed: serde_json::Value = serde_json::from_str(&edited).unwrap();
+        prop_assert_eq!(parsed, serde_json::Value::Object(expected));
+    }
+
+    /// No record panics, and the result of a valid one is valid.
+    #[test]
+    fn no_record_panics(record in "[{}\\[\\],:\"ab\\\\ 1u]{0,20}") {
+        let is_valid = |text: &str| {
+            serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
+        };
+        for change in [remove("a"), set("a.b"), rename("a", "b.a")] {
+            let outcome = edited(std::slice::from_ref(&change), &["1"], &record);
+            if let Ok(edited) = outcome && is_valid(&record) {
+                prop_assert!(is_valid(&edited), "{}", edited);
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The changes of a record, by object and key.
+
+use pseidon_plugin::format::FieldChange;
+
+use super::entries::value_at;
+
+/// The changes of all objects of a record.
+pub(super) struct ChangeTree {
+    pub(super) root: ObjectChanges,
+    /// The paths of the fields that are renamed, by the number of the renaming.
+    renamed: Vec<Vec<String>>,
+}
+
+/// The changes of one object.
+#[derive(Default)]
+pub(super) struct ObjectChanges {
+    /// The keys with changes, in the order in which missing fields are appended.
+    pub(super) keys: Vec<(String, KeyChange)>,
+}
+
+/// The change of one key.
+pub(super) enum KeyChange {
+    /// Set to the value with this number.
+    Set(usize),
+    /// Removed.
+    Remove,
+    /// Moved away; to this key, if it stays in its object.
+    MoveAway(Option<String>),
+    /// The new place in another object of the renaming with this number.
+    MoveHere(usize),
+    /// Replaced, in the same object, by the renaming with this number.
+    Replaced(usize),
+    /// Changes inside the value.
+    Inside(ObjectChanges),
+}
+
+impl ChangeTree {
+    pub(super) fn new(changes: &[FieldChange]) -> ChangeTree {
+        let mut tree = ChangeTree {
+            root: ObjectChanges::default(),
+            renamed: Vec::new(),
+        };
+        let mut values = 0..;
+        for change in changes {
+            match change {
+                FieldChange::Set { path, .. } => {
+                    let number = values.next().unwrap_or_default();
+                    tree.root.add(path, KeyChange::Set(number));
+                }
+                FieldChange::Remove { path } => tree.root.add(path, KeyChange::Remove),
+                FieldChange::Rename { from, to } => tree.add_renaming(from, to),
+            }
+        }
+        tree
+    }
+
+    fn add_renaming(&mut self, from: &[String], to: &[String]) {
+        let number = self.renamed.len();
+        self.renamed.push(from.to_vec());
+        let stays = from.split_last().map(|(_, object)| object)
+            == to.split_last().map(|(_, object)| object);
+        let (new_key, here) = if stays {
+            (to.last().cloned(), KeyChange::Replaced(number))
+        } else {
+            (None, KeyChange::MoveHere(number))
+        };
+        self.root.add(from, KeyChange::MoveAway(new_key));
+        self.root.add(to, here);
+    }
+
+    /// The values of the fields that are renamed, by the number of the renaming; `None` for a field
+    /// that is missing.
+    pub(super) fn moved_values<'t>(&self, text: &'t str) -> Vec<Option<&'t str>> {
+        self.renamed
+            .iter()
+            .map(|path| value_at(text, path))
+            .collect()
+    }
+}
+
+impl ObjectChanges {
+    fn add(&mut self, path: &[String], change: KeyChange) {
+        let Some((key, rest)) = path.split_first() else {
+            return;
+        };
+        if rest.is_empty() {
+            self.keys.push((key.clone(), change));
+            return;
+        }
+        let known = self.keys.iter().position(|(known, _)| known == key);
+        let at = known.unwrap_or_else(|| {
+            let inside = KeyChange::Inside(ObjectChanges::default());
+            self.keys.push((key.clone(), inside));
+            self.keys.len() - 1
+        });
+        if let (_, KeyChange::Inside(object)) = &mut self.keys[at] {
+            object.add(rest, change);
+        }
+    }
+}
