@@ -62,7 +62,7 @@ fn decoded(chain: &str) -> Vec<String> {
 /// A pipeline with an error, as a function and its argument, and what the error must contain.
 type InvalidPipeline = (fn(&str) -> String, &'static str, &'static str);
 
-const INVALID_PIPELINES: [InvalidPipeline; 39] = [
+const INVALID_PIPELINES: [InvalidPipeline; 40] = [
     (
         typed,
         "(where \"n + 1\") (stdout)",
@@ -116,6 +116,11 @@ const INVALID_PIPELINES: [InvalidPipeline; 39] = [
         untyped,
         "(set \"u.a = 1\") (where \"u is not null\") (stdout)",
         "`u` is used as a whole after `u.a` was changed",
+    ),
+    (
+        typed,
+        "(set \"u.id = 'x'\") (files {:path \"o\" :codec :parquet})",
+        "`u` is used as a whole after `u.id` was changed | a part of it was changed before",
     ),
     (
         untyped,

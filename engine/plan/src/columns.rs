@@ -18,7 +18,7 @@ use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::format::WantedColumn;
 
 use self::names::{NamedColumn, Names, Origin};
-use crate::edits::FieldEdit;
+use crate::edits::{FieldEdit, field};
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
 
 /// The parts of a source's records that must be decoded.
@@ -183,6 +183,12 @@ impl Walk<'_> {
         };
         let mut all = columns;
         all.retain(|(name, _)| !except.iter().any(|(path, _)| is_field(path, name)));
+        for (name, _) in &all {
+            let whole = field(name);
+            if let Origin::Partial(changed) = names.origin(&whole) {
+                self.errors.push(partly_changed(&whole, &changed, span));
+            }
+        }
         if names.are_of_record() {
             for path in all.iter().filter_map(|(_, origin)| origin.as_ref()) {
                 self.uses.entry(path.clone()).or_default();
