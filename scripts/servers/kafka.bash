@@ -56,7 +56,7 @@ offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
-# Tests write records with old timestamps; the broker would delete them, also in the middle of a test.
+# Tests write records with old timestamps. The broker would delete them, even during a test.
 log.retention.ms=-1
 
 # A member that was killed or frozen is removed after a second, the transaction of a killed producer

@@ -1,4 +1,4 @@
-//! `pseidon staged`: the committed files that are not visible yet, because their disk is not mounted.
+//! `pseidon staged`: the committed files that are not visible because their disk is not mounted.
 //!
 //! Their records count as delivered. If their disk is lost, nothing can publish them any more, and
 //! an operator decides that the state forgets them.
@@ -38,33 +38,28 @@ fn try_staged(args: &StagedArgs) -> Result<String, Exit> {
     })?;
     let plan = text.plan(&text.document()?)?;
     let folder = state::folder(&text.base);
-    if !state::may_exist(&plan, &folder) {
-        return answer(args, &StagedFiles::default(), None);
-    }
     let failed = |error: StoreError| print_error(&WithCauses(&error).to_string());
-    let store = state::open(&plan, &folder).map_err(failed)?;
-    let files = StagedFiles::read(&plan, &*store).map_err(failed)?;
-    answer(args, &files, Some(&*store))
-}
-
-/// The output of the command for these files.
-fn answer(
-    args: &StagedArgs,
-    files: &StagedFiles,
-    store: Option<&dyn StateStore>,
-) -> Result<String, Exit> {
-    let file = args.file.display().to_string();
+    let name = args.file.display().to_string();
+    // Opening would create a state file.
+    let store = state::may_exist(&plan, &folder)
+        .then(|| state::open(&plan, &folder))
+        .transpose()
+        .map_err(failed)?;
+    let files = match &store {
+        Some(store) => StagedFiles::read(&plan, &**store).map_err(failed)?,
+        None => StagedFiles::default(),
+    };
     let Some(disk) = &args.forget else {
-        return Ok(files.describe(&file));
+        return Ok(files.describe(&name));
     };
     let on_disk = files
-        .on(disk, &file)
+        .on(disk, &name)
         .map_err(|reason| print_error(&reason))?;
     for SinkFiles { sink, files } in &on_disk {
         let ids: Vec<String> = files.iter().map(|(id, _)| id.clone()).collect();
-        store
-            .map_or(Ok(()), |store| store.forget(sink, &ids))
-            .map_err(|error| print_error(&WithCauses(&error).to_string()))?;
+        if let Some(store) = &store {
+            store.forget(sink, &ids).map_err(failed)?;
+        }
     }
     let count: usize = on_disk.iter().map(|found| found.files.len()).sum();
     let count = counted(count as u64, "file");

@@ -62,7 +62,7 @@ fn decoded(chain: &str) -> Vec<String> {
 /// A pipeline with an error, as a function and its argument, and what the error must contain.
 type InvalidPipeline = (fn(&str) -> String, &'static str, &'static str);
 
-const INVALID_PIPELINES: [InvalidPipeline; 40] = [
+const INVALID_PIPELINES: [InvalidPipeline; 42] = [
     (
         typed,
         "(where \"n + 1\") (stdout)",
@@ -104,6 +104,16 @@ const INVALID_PIPELINES: [InvalidPipeline; 40] = [
         untyped,
         "(remove \"a, a\") (stdout)",
         "`a` is changed twice | second change",
+    ),
+    (
+        untyped,
+        "(select \"*, a as x, b as x\") (stdout)",
+        "`x` is changed twice | second change",
+    ),
+    (
+        untyped,
+        "(select \"* except (a[0])\") (stdout)",
+        "`a[0]` is an element of a list",
     ),
     (
         untyped,

@@ -30,9 +30,9 @@ pub struct SourceColumns {
     pub meta: WantedMetadata,
 }
 
-/// Collects the columns and metadata that must be decoded for a source's chain. If there are errors,
-/// the columns are a best effort, so that planning can continue and find more errors. `edits_bytes`
-/// says whether the format can change fields in place; otherwise an edit requires all fields.
+/// Collects the columns and metadata that must be decoded for a source's chain. `edits_bytes` says
+/// whether the format can change fields in place; otherwise an edit requires all fields. If there
+/// are errors, the columns are a best effort, so that planning can continue and find more errors.
 pub fn columns_of(
     chain: &[ResolvedStep],
     schema: Option<&SchemaRef>,
@@ -103,7 +103,7 @@ impl Walk<'_> {
                 self.expr(condition, Some(&DataType::Boolean), &names);
                 names
             }
-            ResolvedStepKind::Select(items) => Names::of_columns(
+            ResolvedStepKind::Select(items) => Names::Columns(
                 items
                     .iter()
                     .flat_map(|item| self.select_item(item, &names))
@@ -118,7 +118,7 @@ impl Walk<'_> {
                 if self.edits_bytes || self.schema.is_none() || !names.are_of_record() {
                     return names.after(edits);
                 }
-                Names::of_columns(self.all_fields(&[], step.span, &names)).after(edits)
+                Names::Columns(self.all_fields(&[], step.span, &names)).after(edits)
             }
             ResolvedStepKind::All(branches) => {
                 for branch in branches {

@@ -82,6 +82,53 @@ pub(crate) fn check(edits: &[FieldEdit]) -> Result<(), Vec<Diagnostic>> {
     }
 }
 
+/// Columns after edits, in their order, each with what is known of it; `set` returns that of a
+/// column that is set. An edit inside a column leaves it as it is.
+pub(crate) fn apply<T>(
+    edits: &[FieldEdit],
+    mut columns: Vec<(String, T)>,
+    mut set: impl FnMut(&Assignment) -> T,
+) -> Vec<(String, T)> {
+    for edit in edits {
+        match edit {
+            FieldEdit::Set(assignment) => {
+                let (name, value) = (column(&assignment.to), set(assignment));
+                match columns
+                    .iter_mut()
+                    .find(|(known, _)| Some(known.as_str()) == name)
+                {
+                    Some((_, known)) => *known = value,
+                    None => columns.extend(name.map(|name| (name.to_owned(), value))),
+                }
+            }
+            FieldEdit::Remove(path) => {
+                columns.retain(|(known, _)| Some(known.as_str()) != column(path));
+            }
+            FieldEdit::Rename(renaming) => {
+                let (from, to) = (column(&renaming.from), column(&renaming.to));
+                let is_from = |(known, _): &(String, T)| Some(known.as_str()) == from;
+                if columns.iter().any(is_from) {
+                    columns.retain(|(known, _)| Some(known.as_str()) != to);
+                }
+                match (columns.iter().position(is_from), to) {
+                    (Some(at), Some(to)) => columns[at].0 = to.to_owned(),
+                    (Some(at), None) => _ = columns.remove(at),
+                    (None, _) => {}
+                }
+            }
+        }
+    }
+    columns
+}
+
+/// The column that a path names; `None` for a part of one.
+fn column(place: &PlacedPath) -> Option<&str> {
+    match place.path.0.as_slice() {
+        [PathStep::Field(name)] => Some(name),
+        _ => None,
+    }
+}
+
 fn is_index(step: &PathStep) -> bool {
     matches!(step, PathStep::Index(_))
 }

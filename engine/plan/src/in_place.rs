@@ -1,28 +1,14 @@
 //! A `select` with `*` of records whose fields are not known: it changes them in place.
 
-use arrow::datatypes::SchemaRef;
 use pseidon_dsl::expr::{Assignment, PlacedPath, SelectItem};
-use pseidon_plugin::format::Format;
 
 use crate::columns::column_name;
 use crate::edits::{FieldEdit, field};
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
 
-/// The same chain in which a `select` with `*` is an edit where the fields of records are not known
-/// and the format can change fields in place.
-pub(crate) fn in_place(
-    chain: &[ResolvedStep],
-    schema: Option<&SchemaRef>,
-    format: &dyn Format,
-) -> Vec<ResolvedStep> {
-    if schema.is_some() || format.editor(&[]).is_err() {
-        return chain.to_vec();
-    }
-    edited(chain)
-}
-
-/// Replaces each `select` with `*` up to the first other `select`, behind which columns are known.
-fn edited(chain: &[ResolvedStep]) -> Vec<ResolvedStep> {
+/// The same chain, in which each `select` with `*` is an edit up to the first other `select`, behind
+/// which columns are known. For a format that can change fields in place.
+pub(crate) fn in_place(chain: &[ResolvedStep]) -> Vec<ResolvedStep> {
     let mut has_columns = false;
     let mut steps = Vec::with_capacity(chain.len());
     for step in chain {
@@ -36,7 +22,7 @@ fn edited(chain: &[ResolvedStep]) -> Vec<ResolvedStep> {
                 }
             },
             ResolvedStepKind::All(branches) => {
-                ResolvedStepKind::All(branches.iter().map(|branch| edited(branch)).collect())
+                ResolvedStepKind::All(branches.iter().map(|branch| in_place(branch)).collect())
             }
             ResolvedStepKind::Match {
                 branches,
@@ -44,9 +30,9 @@ fn edited(chain: &[ResolvedStep]) -> Vec<ResolvedStep> {
             } => ResolvedStepKind::Match {
                 branches: branches
                     .iter()
-                    .map(|(pattern, branch)| (pattern.clone(), edited(branch)))
+                    .map(|(pattern, branch)| (pattern.clone(), in_place(branch)))
                     .collect(),
-                otherwise: otherwise.as_ref().map(|branch| edited(branch)),
+                otherwise: otherwise.as_ref().map(|branch| in_place(branch)),
             },
             other => other.clone(),
         };

@@ -55,8 +55,12 @@ pub(crate) fn prepare<'r>(
     ))?;
     let by_format = errors.value(schema_of_format(format_span, &*format, format_settings))?;
     let schema = inferred.or(facts.schema.clone()).or(by_format);
-    let chain = in_place(&resolved.chain, schema.as_ref(), &*format);
     let edits_bytes = format.editor(&[]).is_ok();
+    let chain = if edits_bytes && schema.is_none() {
+        in_place(&resolved.chain)
+    } else {
+        resolved.chain.clone()
+    };
     let (columns, unknown_columns) = columns_of(&chain, schema.as_ref(), edits_bytes);
     match format.decoder(format_settings, &columns.wanted) {
         Err(reason) if unknown_columns.is_empty() => errors.add(Diagnostic::new(

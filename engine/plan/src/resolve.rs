@@ -15,7 +15,7 @@ use pseidon_plugin::sink::Protocol;
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::stage::{SinkFactory, SinkStage, SourceStage};
 
-use crate::edits::{self, FieldEdit};
+use crate::edits::FieldEdit;
 use crate::transforms::{Transform, TransformOptions};
 
 /// A source with the chain that processes its records.
@@ -227,7 +227,6 @@ impl<'a> Resolver<'a> {
                     options.invalid.on_error,
                 ),
                 TransformOptions::Edit(edits, invalid) => {
-                    self.checked(edits::check(&edits))?;
                     (ResolvedStepKind::Edit(edits), invalid.on_error)
                 }
             };

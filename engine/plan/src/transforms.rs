@@ -66,8 +66,9 @@ static RENAME: PluginSpec = PluginSpec {
     role: Role::Transform,
     summary: "Renames or moves fields of a record, and leaves all others as they are.",
     details: "`usr as user` renames a field where it is, and `mail as contact.mail` moves \
-        it into another object. A field that has the new name is replaced. A record without the \
-        field is not changed.",
+        it into another object. A field that has the new name is replaced. A record without either \
+        field is not changed; one that has only the new name is invalid, since it is not known \
+        which field is meant.",
     positional: RenameOptions::POSITIONAL,
     options: RenameOptions::DECLARED,
     example: "(rename \"usr as user, mail as contact.mail\")",

@@ -143,7 +143,8 @@ pub const NO_PAYLOAD: u32 = u32::MAX;
 impl Payloads {
     /// Creates records that are slices `start..start+len` of the buffer, in its order; a length of
     /// [`NO_PAYLOAD`] is a record without a payload. With `lines` the caller guarantees that each
-    /// has a payload and is followed by one `\n` in the buffer, and then at once by the next record.
+    /// has a payload and is followed by one `\n` in the buffer, and then at once by the next
+    /// record.
     ///
     /// # Panics
     /// If a slice lies outside the buffer.

@@ -121,7 +121,8 @@ pub struct SinkInput {
 /// The form of a record when it reaches a sink.
 #[derive(Clone, Debug)]
 pub enum RecordShape {
-    /// The original bytes, in this format. (Rows may carry columns too, for expressions.)
+    /// Bytes in this format: the original ones, or with changed fields. (Rows may carry columns too,
+    /// for expressions.)
     AsCame {
         /// The source's format, without its settings.
         format: String,

@@ -13,7 +13,7 @@ use pseidon_plan::chain::{Chain, ChainStep, Operator, Policy, RecordEdit};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 
-use self::evaluate::{added_bytes, added_memory, apply, evaluate_all};
+use self::evaluate::{added_bytes, apply, evaluate_all};
 use super::{BadRecord, BadRecordError, RowReceiver};
 
 /// Why a pass was interrupted.
@@ -115,8 +115,9 @@ impl ChainPass<'_> {
             RecordBatch::try_new_with_options(schema.clone(), columns, &options)
         };
         let (rows, record) = self.evaluate(step, rows, select)?;
-        self.made += added_bytes(&rows, record.columns());
-        Ok(rows.with_record(record))
+        let selected = rows.with_record(record);
+        self.made += added_bytes(&rows, &selected);
+        Ok(selected)
     }
 
     /// The limit for the results of a step, in bytes. A single record may have any size.
@@ -139,7 +140,7 @@ impl ChainPass<'_> {
         }
         let largest = self.largest_result();
         let (rows, (edited, bad)) = self.evaluate(step, rows, |rows| apply(edit, rows, largest))?;
-        self.made += added_memory(&rows, &edited);
+        self.made += added_bytes(&rows, &edited);
         let numbers: Vec<_> = bad
             .iter()
             .map(|bad| (rows.number(bad.row as usize) as u32, bad.reason.clone()))

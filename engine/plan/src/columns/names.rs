@@ -3,7 +3,7 @@
 use arrow::datatypes::SchemaRef;
 use pseidon_dsl::expr::{Path, PathStep};
 
-use crate::edits::{FieldEdit, field};
+use crate::edits::{FieldEdit, apply, field};
 
 /// A column with its name and, unless it was computed, its path in the source's record.
 pub(super) type NamedColumn = (String, Option<Path>);
@@ -43,11 +43,6 @@ impl Names {
         Names::Record(Vec::new())
     }
 
-    /// The names after a `select` of these columns.
-    pub(super) fn of_columns(columns: Vec<NamedColumn>) -> Names {
-        Names::Columns(columns)
-    }
-
     /// Whether the record is still the source's, except for edits.
     pub(super) fn are_of_record(&self) -> bool {
         matches!(self, Names::Record(_))
@@ -65,7 +60,7 @@ impl Names {
                 stages.push(edits.to_vec());
                 Names::Record(stages)
             }
-            Names::Columns(columns) => Names::Columns(columns_after(columns, edits)),
+            Names::Columns(columns) => Names::Columns(apply(edits, columns, |_| None)),
         }
     }
 
@@ -102,7 +97,7 @@ impl Names {
                 let fields = schema?.fields().iter();
                 let fields = fields.map(|known| (known.name().clone(), Some(field(known.name()))));
                 Some(stages.iter().fold(fields.collect(), |columns, edits| {
-                    columns_after(columns, edits)
+                    apply(edits, columns, |_| None)
                 }))
             }
         }
@@ -135,43 +130,4 @@ fn below(origin: &Path, path: &Path, from: usize) -> Path {
     let mut steps = origin.0.clone();
     steps.extend_from_slice(&path.0[from..]);
     Path(steps)
-}
-
-/// The columns after a stage with these edits.
-fn columns_after(mut columns: Vec<NamedColumn>, edits: &[FieldEdit]) -> Vec<NamedColumn> {
-    let name_of = |path: &Path| match path.0.as_slice() {
-        [PathStep::Field(name)] => Some(name.clone()),
-        _ => None,
-    };
-    for edit in edits {
-        match edit {
-            FieldEdit::Set(assignment) => {
-                let Some(name) = name_of(&assignment.to.path) else {
-                    continue;
-                };
-                match columns.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, origin)) => *origin = None,
-                    None => columns.push((name, None)),
-                }
-            }
-            FieldEdit::Remove(path) => {
-                let name = name_of(&path.path);
-                columns.retain(|(known, _)| Some(known) != name.as_ref());
-            }
-            FieldEdit::Rename(renaming) => {
-                let (from, to) = (name_of(&renaming.from.path), name_of(&renaming.to.path));
-                let is_from = |(known, _): &NamedColumn| Some(known) == from.as_ref();
-                if !columns.iter().any(is_from) {
-                    continue;
-                }
-                columns.retain(|(known, _)| Some(known) != to.as_ref());
-                match (columns.iter().position(is_from), to) {
-                    (Some(at), Some(to)) => columns[at].0 = to,
-                    (Some(at), None) => _ = columns.remove(at),
-                    (None, _) => {}
-                }
-            }
-        }
-    }
-    columns
 }

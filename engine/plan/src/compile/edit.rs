@@ -3,14 +3,15 @@
 //! The bytes of a record are changed in place if its format can do that. The columns of a `select`,
 //! and the known fields of other formats, are selected again with the changes.
 
+use arrow::datatypes::FieldRef;
 use pseidon_dsl::Diagnostic;
-use pseidon_dsl::expr::{Expr, ExprKind, Path, PathStep, PlacedPath};
+use pseidon_dsl::expr::{Expr, ExprKind, PlacedPath};
 use pseidon_plugin::format::FieldChange;
 
 use super::flow_point::FlowPoint;
 use super::{ChainCompiler, chain_step};
 use crate::chain::{ChainStep, Operator, RecordEdit};
-use crate::edits::{FieldEdit, field, names};
+use crate::edits::{FieldEdit, apply, check, field, names};
 use crate::resolve::ResolvedStep;
 
 impl ChainCompiler<'_> {
@@ -21,11 +22,11 @@ impl ChainCompiler<'_> {
         edits: &[FieldEdit],
         point: &mut FlowPoint,
     ) -> Option<ChainStep> {
-        let in_place = self.format.editor(&[]);
-        match (point.selected().is_some(), in_place) {
-            (false, Ok(_)) => self.edit_bytes(step, edits, point),
-            (_, in_place) if point.all_fields().is_none() => {
-                let reason = in_place.err().unwrap_or_default();
+        self.errors.value(check(edits))?;
+        let are_bytes = point.selected().is_none();
+        match self.format.editor(&[]) {
+            Ok(_) if are_bytes => self.edit_bytes(step, edits, point),
+            Err(reason) if point.all_fields().is_none() => {
                 let message = format!("`{}` cannot change these records", step.stage);
                 self.errors.add(Diagnostic::new(step.span, message, reason));
                 None
@@ -100,50 +101,28 @@ impl ChainCompiler<'_> {
         edits: &[FieldEdit],
         point: &FlowPoint,
     ) -> Option<Vec<(Expr, String)>> {
-        let fields = point.all_fields()?.fields().iter();
-        let mut columns: Vec<(Expr, String)> = fields
-            .map(|known| {
-                let kind = ExprKind::Path(field(known.name()));
-                let expr = Expr {
-                    kind,
-                    span: step.span,
-                };
-                (expr, known.name().clone())
-            })
-            .collect();
-        for edit in edits {
-            match edit {
-                FieldEdit::Set(assignment) => {
-                    let name = self.column(&assignment.to)?;
-                    let value = assignment.value.clone();
-                    match columns.iter_mut().find(|(_, known)| *known == name) {
-                        Some((expr, _)) => *expr = value,
-                        None => columns.push((value, name)),
-                    }
-                }
-                FieldEdit::Remove(path) => {
-                    let name = self.column(path)?;
-                    columns.retain(|(_, known)| *known != name);
-                }
-                FieldEdit::Rename(renaming) => {
-                    let (from, to) = (self.column(&renaming.from)?, self.column(&renaming.to)?);
-                    if columns.iter().any(|(_, known)| *known == from) {
-                        columns.retain(|(_, known)| *known != to);
-                    }
-                    if let Some((_, known)) = columns.iter_mut().find(|(_, known)| *known == from) {
-                        *known = to;
-                    }
-                }
-            }
+        for place in edits.iter().flat_map(FieldEdit::paths) {
+            self.check_column(place)?;
         }
-        Some(columns)
+        let path_to = |known: &FieldRef| Expr {
+            kind: ExprKind::Path(field(known.name())),
+            span: step.span,
+        };
+        let fields = point.all_fields()?.fields().iter();
+        let columns = fields.map(|known| (known.name().clone(), path_to(known)));
+        let edited = apply(edits, columns.collect(), |set| set.value.clone());
+        Some(
+            edited
+                .into_iter()
+                .map(|(name, expr)| (expr, name))
+                .collect(),
+        )
     }
 
-    /// The column that a path names. An error is added for a part of a column.
-    fn column(&mut self, place: &PlacedPath) -> Option<String> {
-        let Path(steps) = &place.path;
-        if let [PathStep::Field(name)] = steps.as_slice() {
-            return Some(name.clone());
+    /// Adds an error if the path is a part of a column.
+    fn check_column(&mut self, place: &PlacedPath) -> Option<()> {
+        if place.path.0.len() == 1 {
+            return Some(());
         }
         let message = format!("`{}` is a part of a column", place.path);
         let error = Diagnostic::new(place.span, message, "expected a column");

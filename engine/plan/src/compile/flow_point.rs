@@ -9,7 +9,7 @@ use pseidon_plugin::format::WantedColumn;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
 use crate::chain::Operator;
-use crate::edits::{FieldEdit, field};
+use crate::edits::{FieldEdit, apply};
 
 /// The records at a point of the flow.
 #[derive(Clone)]
@@ -182,41 +182,13 @@ fn path_after(edits: &[FieldEdit], path: &Path) -> Option<Path> {
 /// The fields of the record after edits; `values` are the types of those that are set. A field of
 /// which a part is changed keeps its type.
 fn fields_after(edits: &[FieldEdit], values: &[FieldRef], fields: &SchemaRef) -> SchemaRef {
-    let mut fields: Vec<FieldRef> = fields.fields().iter().cloned().collect();
-    let is = |known: &FieldRef, path: &Path| *path == field(known.name());
-    let mut types = values.iter();
-    for edit in edits {
-        match edit {
-            FieldEdit::Set(assignment) => {
-                let (path, value) = (&assignment.to.path, types.next());
-                let [PathStep::Field(name)] = path.0.as_slice() else {
-                    continue;
-                };
-                let Some(value) = value else { continue };
-                let new: FieldRef = Arc::new(value.as_ref().clone().with_name(name));
-                match fields.iter_mut().find(|known| is(known, path)) {
-                    Some(known) => *known = new,
-                    None => fields.push(new),
-                }
-            }
-            FieldEdit::Remove(path) => fields.retain(|known| !is(known, &path.path)),
-            FieldEdit::Rename(renaming) => {
-                if !fields.iter().any(|known| is(known, &renaming.from.path)) {
-                    continue;
-                }
-                fields.retain(|known| !is(known, &renaming.to.path));
-                let found = fields
-                    .iter()
-                    .position(|known| is(known, &renaming.from.path));
-                match (found, renaming.to.path.0.as_slice()) {
-                    (Some(at), [PathStep::Field(name)]) => {
-                        fields[at] = Arc::new(fields[at].as_ref().clone().with_name(name));
-                    }
-                    (Some(at), _) => _ = fields.remove(at),
-                    (None, _) => {}
-                }
-            }
-        }
-    }
-    Arc::new(Schema::new(fields))
+    let mut types = values.iter().cloned();
+    let known = fields.fields().iter();
+    let known = known.map(|field| (field.name().clone(), Some(field.clone())));
+    let after = apply(edits, known.collect(), |_| types.next());
+    let named =
+        |(name, field): (String, Option<FieldRef>)| Some(field?.as_ref().clone().with_name(name));
+    Arc::new(Schema::new(
+        after.into_iter().filter_map(named).collect::<Vec<_>>(),
+    ))
 }

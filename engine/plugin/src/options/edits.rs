@@ -1,7 +1,7 @@
 //! The kinds of option values of the transforms that change some fields of a record.
 
 use pseidon_dsl::expr::{
-    Assignment, Expr, PlacedPath, Renaming, parse_assignments, parse_paths, parse_renamings,
+    Assignment, PlacedPath, Renaming, parse_assignments, parse_paths, parse_renamings,
 };
 
 use super::value::{Argument, OptionValue, ParseResult};
@@ -14,19 +14,6 @@ impl OptionValue for Vec<Assignment> {
     fn parse(argument: &Argument<'_>) -> ParseResult<Vec<Assignment>> {
         parse_assignments(argument.text()?)
     }
-
-    fn identity(&self) -> Option<String> {
-        let items = self.iter();
-        Some(
-            items
-                .map(|item| format!("{}\u{1}{}\u{1}", item.to.path, item.value))
-                .collect(),
-        )
-    }
-
-    fn exprs<'a>(&'a self, found: &mut Vec<&'a Expr>) {
-        found.extend(self.iter().map(|item| &item.value));
-    }
 }
 
 /// The fields of `remove`.
@@ -36,11 +23,6 @@ impl OptionValue for Vec<PlacedPath> {
     fn parse(argument: &Argument<'_>) -> ParseResult<Vec<PlacedPath>> {
         parse_paths(argument.text()?)
     }
-
-    fn identity(&self) -> Option<String> {
-        let paths = self.iter();
-        Some(paths.map(|path| format!("{}\u{1}", path.path)).collect())
-    }
 }
 
 /// The fields of `rename` with their new names.
@@ -49,14 +31,5 @@ impl OptionValue for Vec<Renaming> {
 
     fn parse(argument: &Argument<'_>) -> ParseResult<Vec<Renaming>> {
         parse_renamings(argument.text()?)
-    }
-
-    fn identity(&self) -> Option<String> {
-        let items = self.iter();
-        Some(
-            items
-                .map(|item| format!("{}\u{1}{}\u{1}", item.from.path, item.to.path))
-                .collect(),
-        )
     }
 }

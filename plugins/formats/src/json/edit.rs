@@ -1,10 +1,10 @@
 //! Changes fields of JSON records without printing the others.
 //!
-//! A record is scanned once ([`entries`]). Its entries are copied as they came, byte for byte, except
-//! for those along the changed paths: [`tree`] has the changes of each object by key, and [`object`]
-//! copies one object. A field that is set and missing is appended to its object. If a key is repeated, its
-//! first value is set, and the others are left out, so that no reader sees an old value. A record
-//! without a payload, a tombstone, stays one.
+//! A record is scanned once ([`entries`]). Its entries are copied as they came, byte for byte,
+//! except for those along the changed paths: [`tree`] has the changes of each object by key, and
+//! [`object`] copies one object. A field that is set and missing is appended to its object. If a
+//! key is repeated, its first value is set, and the others are left out, so that no reader sees an
+//! old value. A record without a payload, a tombstone, stays one.
 
 mod entries;
 mod object;

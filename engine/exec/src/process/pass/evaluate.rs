@@ -70,17 +70,8 @@ pub(super) fn evaluate_all(
     Ok(columns)
 }
 
-/// The bytes of columns in addition to those that the rows have.
-pub(super) fn added_bytes(rows: &Rows, columns: &[ArrayRef]) -> usize {
-    let mut memory = ArrayMemory::default();
-    rows.add_memory(&mut memory);
-    let before = memory.bytes();
-    columns.iter().for_each(|column| memory.add(column));
-    memory.bytes() - before
-}
-
 /// The bytes that rows have in addition to those from which they were derived.
-pub(super) fn added_memory(rows: &Rows, derived: &Rows) -> usize {
+pub(super) fn added_bytes(rows: &Rows, derived: &Rows) -> usize {
     let mut memory = ArrayMemory::default();
     rows.add_memory(&mut memory);
     let before = memory.bytes();

@@ -163,7 +163,7 @@ impl<'t> Entries<'t> {
     /// The index after an object or a list.
     fn container_end(&self, from: usize) -> Result<usize, String> {
         let bytes = self.text.as_bytes();
-        // A bit for each open container: whether it is an object. The last opened one is the lowest.
+        // A bit for each open container: whether it is an object. The last one is the lowest bit.
         let (mut objects, mut depth, mut at) = (0_u128, 0, from);
         while let Some(byte) = bytes.get(at) {
             at += 1;

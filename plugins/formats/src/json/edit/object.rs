@@ -134,13 +134,17 @@ impl<'e> ObjectEdit<'e> {
                 copy.out.extend_from_slice(entry.value.as_bytes());
                 return Ok(());
             }
-            KeyChange::Replaced(number) if self.moved[*number].is_some() => return Ok(()),
-            KeyChange::Replaced(_) => entry.value.as_bytes(),
             KeyChange::Set(number) => self.values.get(*number),
-            KeyChange::MoveHere(number) => match &self.moved[*number] {
-                Some(moved) => moved.as_bytes(),
-                None => entry.value.as_bytes(),
-            },
+            // Later stages would see NULL, which is not what the record has.
+            KeyChange::Replaced(number) | KeyChange::MoveHere(number)
+                if self.moved[*number].is_none() =>
+            {
+                return Err(format!(
+                    "`{name}` exists, but the field that is renamed to it does not"
+                ));
+            }
+            KeyChange::Replaced(_) => return Ok(()),
+            KeyChange::MoveHere(number) => self.moved[*number].unwrap_or_default().as_bytes(),
         };
         copy.begin_entry(entry.gap);
         copy.out.extend_from_slice(entry.key.as_bytes());

@@ -163,7 +163,7 @@ fn fields_are_renamed_in_place_or_moved() {
             r#"{"z" : 1,"b":2}"#,
         ),
         (vec![rename("a", "b")], r#"{"b":2,"a":1}"#, r#"{"b":1}"#),
-        (vec![rename("a", "b")], r#"{"b":2}"#, r#"{"b":2}"#),
+        (vec![rename("a", "b")], r#"{"c":2}"#, r#"{"c":2}"#),
         (
             vec![rename("u.m", "u.mail")],
             r#"{"u":{"m":1}}"#,
@@ -217,6 +217,18 @@ fn what_cannot_be_changed_is_invalid() {
     ] {
         let error = edited(&[set("u.m")], &["1"], record).unwrap_err();
         assert!(error.contains(reason), "{record}: {error}");
+    }
+}
+
+#[test]
+fn a_field_that_would_replace_another_must_exist() {
+    for (change, record) in [
+        (rename("a", "b"), r#"{"b":2}"#),
+        (rename("a", "u.b"), r#"{"u":{"b":2}}"#),
+    ] {
+        let error = edited(&[change], &[], record).unwrap_err();
+        let reason = "`b` exists, but the field that is renamed to it does not";
+        assert_eq!(error, reason, "{record}");
     }
 }
 
