@@ -1,25 +1,30 @@
-//! The functions available in expressions: DataFusion's, and our own functions for wall-clock time.
+//! The functions available in expressions: DataFusion's, and our own.
+//!
+//! Each of our own functions is a module of this one: [`wall_clock`] and [`regexp_match`].
+//! [`argument_types`] finds what a function requires of untyped arguments.
+
+mod argument_types;
+mod regexp_match;
+mod wall_clock;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
-use chrono::Utc;
-use datafusion_common::{Result as DataFusionResult, ScalarValue};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion_common::ScalarValue;
 use datafusion_expr::type_coercion::functions::fields_with_udf;
-use datafusion_expr::{
-    Coercion, ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, TypeSignature, TypeSignatureClass, Volatility,
-};
+use datafusion_expr::{ReturnFieldArgs, ScalarUDF};
 use datafusion_physical_expr::ScalarFunctionExpr;
 use pseidon_dsl::{Diagnostic, Span};
 
+pub(crate) use self::argument_types::argument_type;
+use self::regexp_match::RegexpMatch;
+use self::wall_clock::{Clock, WallClock};
 use crate::length::{LENGTHENING, LengthLimit};
 use crate::operand::Operand;
 use crate::operator::check_regex;
-use crate::regexp_match::RegexpMatch;
 use crate::scalar::{config, unary_call};
-use crate::types::{canonical, is_text, timestamp};
+use crate::types::canonical;
 use crate::{constants, growth};
 
 /// DataFusion's functions that are not available here, because they are only useful inside
@@ -202,177 +207,4 @@ pub(crate) fn return_type(name: &str, arguments: &[DataType]) -> Option<DataType
         })
         .ok()?;
     Some(canonical(returned.data_type()))
-}
-
-/// The type that a function requires of its argument `at` (starting at 0) of `count` arguments.
-/// `None` if it requires none, or one that JSON does not have.
-pub(crate) fn argument_type(name: &str, at: usize, count: usize) -> Option<DataType> {
-    match name {
-        "to_timestamp_seconds"
-        | "to_timestamp_millis"
-        | "to_timestamp_micros"
-        | "to_timestamp_nanos"
-            if at == 0 =>
-        {
-            Some(DataType::Int64)
-        }
-        "to_timestamp" | "to_date" | "to_time" => Some(DataType::Utf8),
-        _ => signature_type(&FUNCTIONS.get(name)?.signature().type_signature, at, count),
-    }
-}
-
-fn signature_type(signature: &TypeSignature, at: usize, count: usize) -> Option<DataType> {
-    match signature {
-        TypeSignature::Exact(types) if types.len() == count => json_type(types.get(at)?),
-        TypeSignature::Uniform(length, types) if *length == count => json_type(types.first()?),
-        TypeSignature::Variadic(types) => json_type(types.first()?),
-        TypeSignature::Coercible(coercions) if coercions.len() == count => {
-            class_type(coercions.get(at)?)
-        }
-        TypeSignature::Numeric(length) if *length == count => Some(DataType::Float64),
-        TypeSignature::String(length) if *length == count => Some(DataType::Utf8),
-        TypeSignature::OneOf(signatures) => signatures
-            .iter()
-            .find_map(|signature| signature_type(signature, at, count)),
-        _ => None,
-    }
-}
-
-/// The JSON type that is closest to `data_type`: string, integer, float or boolean.
-fn json_type(data_type: &DataType) -> Option<DataType> {
-    match data_type {
-        text if is_text(text) => Some(DataType::Utf8),
-        integer if integer.is_integer() => Some(DataType::Int64),
-        number if number.is_numeric() => Some(DataType::Float64),
-        DataType::Boolean => Some(DataType::Boolean),
-        _ => None,
-    }
-}
-
-fn class_type(coercion: &Coercion) -> Option<DataType> {
-    match coercion.desired_type() {
-        TypeSignatureClass::Native(native) => {
-            json_type(&native.default_cast_for(&DataType::Utf8).ok()?)
-        }
-        TypeSignatureClass::Integer => Some(DataType::Int64),
-        TypeSignatureClass::Float | TypeSignatureClass::Decimal | TypeSignatureClass::Numeric => {
-            Some(DataType::Float64)
-        }
-        _ => None,
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Clock {
-    Now,
-    Today,
-}
-
-impl Clock {
-    fn names(self) -> impl Iterator<Item = &'static str> {
-        match self {
-            Clock::Now => ["now", "current_timestamp"],
-            Clock::Today => ["current_date", "today"],
-        }
-        .into_iter()
-    }
-}
-
-/// A function that returns the time at which the batch is evaluated. DataFusion's own functions are
-/// replaced at planning time by the time of planning.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct WallClock {
-    clock: Clock,
-    signature: Signature,
-}
-
-impl WallClock {
-    fn new(clock: Clock) -> WallClock {
-        WallClock {
-            clock,
-            signature: Signature::nullary(Volatility::Volatile),
-        }
-    }
-}
-
-impl ScalarUDFImpl for WallClock {
-    fn name(&self) -> &str {
-        match self.clock {
-            Clock::Now => "now",
-            Clock::Today => "current_date",
-        }
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> DataFusionResult<DataType> {
-        Ok(match self.clock {
-            Clock::Now => timestamp(TimeUnit::Microsecond),
-            Clock::Today => DataType::Date32,
-        })
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        let now = ScalarValue::TimestampMicrosecond(
-            Some(Utc::now().timestamp_micros()),
-            Some("UTC".into()),
-        );
-        Ok(ColumnarValue::Scalar(
-            now.cast_to(args.return_field.data_type())?,
-        ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::type_name;
-
-    #[test]
-    fn required_types_of_arguments() {
-        let cases = [
-            ("lower(text)", "lower", 0, 1, "utf8"),
-            ("length(text)", "length", 0, 1, "utf8"),
-            ("substr(text, from)", "substr", 0, 2, "utf8"),
-            ("substr(text, from)", "substr", 1, 2, "int64"),
-            ("split_part(text, by, nth)", "split_part", 2, 3, "int64"),
-            ("lpad(text, length, fill)", "lpad", 2, 3, "utf8"),
-            ("round(number)", "round", 0, 1, "float64"),
-            ("round(number, digits)", "round", 1, 2, "int64"),
-            ("sqrt(number)", "sqrt", 0, 1, "float64"),
-            ("abs(number)", "abs", 0, 1, "float64"),
-            ("to_hex(number)", "to_hex", 0, 1, "int64"),
-            ("chr(number)", "chr", 0, 1, "int64"),
-            ("from_unixtime(number)", "from_unixtime", 0, 1, "int64"),
-            (
-                "to_timestamp_millis(number)",
-                "to_timestamp_millis",
-                0,
-                1,
-                "int64",
-            ),
-            ("to_timestamp(text)", "to_timestamp", 0, 1, "utf8"),
-            ("regexp_like(text, pattern)", "regexp_like", 0, 2, "utf8"),
-            ("md5(text)", "md5", 0, 1, "utf8"),
-            ("starts_with(text, text)", "starts_with", 1, 2, "utf8"),
-        ];
-        for (shown, name, at, count, expected) in cases {
-            let wanted = argument_type(name, at, count).map(|data_type| type_name(&data_type));
-            assert_eq!(
-                wanted.as_deref(),
-                Some(expected),
-                "argument {at} of {shown}"
-            );
-        }
-        for (name, at, count) in [
-            ("date_trunc", 1, 2),
-            ("concat", 0, 2),
-            ("no_such_function", 0, 1),
-            ("lower", 1, 2),
-        ] {
-            assert_eq!(argument_type(name, at, count), None, "{name}");
-        }
-    }
 }

@@ -35,7 +35,6 @@ mod nested;
 mod operand;
 mod operator;
 pub mod panics;
-mod regexp_match;
 mod scalar;
 pub mod time;
 pub mod types;

@@ -27,12 +27,12 @@ static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
 
 /// `regexp_match(string, pattern[, flags])`
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct RegexpMatch {
+pub(super) struct RegexpMatch {
     signature: Signature,
 }
 
 impl RegexpMatch {
-    pub(crate) fn new() -> RegexpMatch {
+    pub(super) fn new() -> RegexpMatch {
         let strings = |count| TypeSignature::Exact(vec![DataType::Utf8; count]);
         RegexpMatch {
             signature: Signature::one_of(vec![strings(2), strings(3)], Volatility::Immutable),
