@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use indicatif::ProgressBar;
-use pseidon_delivery::{StateStore, StoreError, WithCauses};
+use pseidon_delivery::{GroupCommit, StateStore, StoreError, WithCauses};
 use pseidon_dsl::Document;
-use pseidon_exec::{Finished, Pools, Run, RunError};
+use pseidon_exec::{Control, Finished, Pools, Run, RunError};
 use pseidon_formats::json_lines;
 use pseidon_plan::Plan;
 use pseidon_plugin::format::Format;
@@ -101,6 +101,49 @@ fn serve(plan: &Plan, runs: &Arc<RunRegistry>) -> Result<(), Exit> {
         .map_err(|error| failed(&WithCauses(&error)))
 }
 
+/// How a run is observed and controlled while this is alive: by the service, signals, the progress
+/// line and systemd.
+struct Interfaces {
+    control: Sender<Control>,
+    controls: Receiver<Control>,
+    _display: Option<ProgressDisplay>,
+    _notifier: Option<Notifier>,
+}
+
+impl Interfaces {
+    /// Starts them. `bar` is the progress line, if there is a terminal.
+    fn start(
+        plan: &Plan,
+        runs: &Arc<RunRegistry>,
+        bar: Option<ProgressBar>,
+    ) -> Result<Interfaces, Exit> {
+        append_panics(plan);
+        serve(plan, runs)?;
+        let (control, controls) =
+            interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
+        Ok(Interfaces {
+            control,
+            controls,
+            _display: bar
+                .filter(|_| !prints_records(plan))
+                .map(|bar| ProgressDisplay::start(bar, runs)),
+            _notifier: notify(runs)?,
+        })
+    }
+}
+
+/// Opens the state of a plan.
+fn open_state(plan: &Plan, folder: &Path) -> Result<Arc<GroupCommit>, Exit> {
+    state::open(plan, folder).map_err(|error| failed(&WithCauses(&error)))
+}
+
+/// Starts the threads of a plan.
+fn start_pools(plan: &Plan) -> Result<Arc<Pools>, Exit> {
+    Pools::start(&plan.settings)
+        .map(Arc::new)
+        .map_err(|error| failed(&error))
+}
+
 /// Runs one pipeline, which is not a template.
 fn run_pipeline(
     args: &RunArgs,
@@ -109,9 +152,7 @@ fn run_pipeline(
     document: &Document,
     state_folder: &Path,
 ) -> Result<Exit, Exit> {
-    let first_plan = text.plan(document)?;
-    let store =
-        state::open(&first_plan, state_folder).map_err(|error| failed(&WithCauses(&error)))?;
+    let store = open_state(&text.plan(document)?, state_folder)?;
     let text = if args.previous {
         previous(text, store.as_ref())?
     } else {
@@ -123,40 +164,32 @@ fn run_pipeline(
         infer_once(stage, source, format, &text.base, store.as_ref())
     };
     let plan = Arc::new(text.plan_with(&text.document()?, &infer)?);
-    let pools = Arc::new(Pools::start(&plan.settings).map_err(|error| failed(&error))?);
+    let pools = start_pools(&plan)?;
     let runs = Arc::new(RunRegistry::new(plan.clone(), pools.clone(), None));
-    append_panics(&plan);
     let entry = runs.entry(&plan.name);
-    serve(&plan, &runs)?;
+    let interfaces = Interfaces::start(&plan, &runs, bar)?;
     tracing::debug!(
         pipeline = plan.name,
         fingerprint = plan.fingerprint,
         "starting"
     );
-    let (control, controls) =
-        interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
     entry.set_live(Some(LiveRun {
         plan: plan.clone(),
-        control,
+        control: interfaces.control.clone(),
         since: Instant::now(),
     }));
     entry.set_state(EntryState::Running);
-    let display = bar
-        .filter(|_| !prints_records(&plan))
-        .map(|bar| ProgressDisplay::start(bar, &runs));
     let run = Run {
         plan: plan.clone(),
-        pools: pools.clone(),
+        pools,
         store,
         metrics: entry.metrics.clone(),
         accept_changed_plan: args.accept_changed_plan,
-        control: controls,
+        control: interfaces.controls.clone(),
         view: entry.view.clone(),
     };
-    let notifier = notify(&runs)?;
     let outcome = run.run();
-    drop(display);
-    drop(notifier);
+    drop(interfaces);
     Ok(report(outcome, &plan, &text.name, &runs))
 }
 
@@ -211,7 +244,7 @@ fn run_template(
     }
     let (plan, settings) = text.template(document)?;
     let plan = Arc::new(plan);
-    let store = state::open(&plan, state_folder).map_err(|error| failed(&WithCauses(&error)))?;
+    let store = open_state(&plan, state_folder)?;
     for weakness in store
         .weaknesses()
         .map_err(|error| failed(&WithCauses(&error)))?
@@ -220,28 +253,19 @@ fn run_template(
             "the configuration of the state store does not guarantee exactly-once: {weakness}"
         );
     }
-    let pools = Arc::new(Pools::start(&plan.settings).map_err(|error| failed(&error))?);
     let (reload, reloads) = bounded(1);
+    let pools = start_pools(&plan)?;
     let runs = Arc::new(RunRegistry::new(plan.clone(), pools, Some(reload)));
-    append_panics(&plan);
-    serve(&plan, &runs)?;
-    let (_, controls) =
-        interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
-    let display = bar
-        .filter(|_| !prints_records(&plan))
-        .map(|bar| ProgressDisplay::start(bar, &runs));
-    let settings = Arc::new(settings);
-    let notifier = notify(&runs)?;
+    let interfaces = Interfaces::start(&plan, &runs, bar)?;
     let template = LogTemplate {
         text,
         plan: plan.clone(),
-        settings,
+        settings: Arc::new(settings),
         store,
         accept_changed_plan: args.accept_changed_plan,
     };
-    let outcome = supervisor::run(template, runs.clone(), &controls, &reloads);
-    drop(display);
-    drop(notifier);
+    let outcome = supervisor::run(template, runs.clone(), &interfaces.controls, &reloads);
+    drop(interfaces);
     let (how, exit) = match outcome {
         Ok(true) => ("stopped", Exit::Done),
         Ok(false) => ("exited before everything was committed", Exit::Failed),
