@@ -1,6 +1,8 @@
 //! Rows: the records of a batch that have not been filtered out, with the columns that the plan
 //! needs.
 
+mod bad;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use pseidon_delivery::Position;
 use pseidon_dsl::expr::Meta;
 use pseidon_expr::{CompiledExpr, Input};
 
+pub use self::bad::{BadRow, BadRows};
 use crate::batch::{Batch, NO_TIMESTAMP, Payloads};
 use crate::memory::ArrayMemory;
 
@@ -63,15 +66,6 @@ impl Record {
             other => other.clone(),
         })
     }
-}
-
-/// A record that cannot be processed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRow {
-    /// Its number among the rows (or records) of the call.
-    pub row: u32,
-    /// The reason, as a short sentence.
-    pub reason: String,
 }
 
 impl Rows {

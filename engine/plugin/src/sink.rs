@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use pseidon_delivery::committer::Positions;
 use pseidon_delivery::{Committer, LaneId, Position, SplitId, StagedEntry};
 use pseidon_dsl::Diagnostic;
@@ -309,6 +310,18 @@ pub struct RoutedRows {
     pub chunks: Vec<Chunk>,
     /// Rows that belong to no lane.
     pub bad: Vec<BadRow>,
+}
+
+impl RoutedRows {
+    /// No row of `rows` can be written, because of this error.
+    pub fn all_bad(rows: usize, error: &ArrowError) -> RoutedRows {
+        RoutedRows {
+            chunks: Vec::new(),
+            bad: (0..rows as u32)
+                .map(|row| BadRow::new(row, error))
+                .collect(),
+        }
+    }
 }
 
 /// Rows of one batch for one lane, in order of their positions.

@@ -9,6 +9,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 use pseidon_delivery::LaneId;
+use pseidon_plugin::rows::BadRows;
 use pseidon_plugin::sink::{Chunk, RoutedRows};
 use pseidon_plugin::{BadRow, Rows};
 
@@ -46,11 +47,10 @@ impl Router {
     /// Groups the rows by lane, in the order in which lanes appear. `check` returns the rows that
     /// cannot be written.
     pub(super) fn route(&self, rows: Rows, check: impl Fn(&Rows) -> Vec<BadRow>) -> RoutedRows {
-        let whole = rows.len();
+        let count = rows.len();
         let mut good = rows;
-        let mut kept: Vec<u32> = (0..whole as u32).collect();
-        let mut bad = Vec::new();
-        let mut routed = loop {
+        let mut bad = BadRows::new(count);
+        let routed = loop {
             let found = match self.values(&good) {
                 Ok(values) => {
                     let projected = values
@@ -61,39 +61,29 @@ impl Router {
                     if found.is_empty() {
                         match self.group(projected, &values) {
                             Ok(routed) => break routed,
-                            Err(error) => return all_bad(whole, &error),
+                            Err(error) => return RoutedRows::all_bad(count, &error),
                         }
                     }
                     found
                 }
                 Err(error) => {
-                    let mut found = Vec::new();
-                    self.find_bad(&good, 0, &mut found);
+                    let found = good.failing(|rows| self.values(rows).map(drop));
                     if found.is_empty() {
-                        return all_bad(whole, &error);
+                        return RoutedRows::all_bad(count, &error);
                     }
                     found
                 }
             };
             good = match good.without(&found) {
                 Ok(good) => good,
-                Err(error) => return all_bad(whole, &error),
+                Err(error) => return RoutedRows::all_bad(count, &error),
             };
-            let still = numbers_without(kept.len(), &found);
-            bad.extend(found.into_iter().map(|row| BadRow {
-                row: kept[row.row as usize],
-                reason: row.reason,
-            }));
-            kept = still.into_iter().map(|row| kept[row as usize]).collect();
+            bad.add(found);
         };
-        bad.extend(routed.bad.drain(..).map(|row| BadRow {
-            row: kept[row.row as usize],
-            reason: row.reason,
-        }));
-        bad.sort_by_key(|row| row.row);
+        bad.add(routed.bad);
         RoutedRows {
             chunks: routed.chunks,
-            bad,
+            bad: bad.into_sorted(),
         }
     }
 
@@ -157,23 +147,6 @@ impl Router {
                 .map(|projection| projection.record(rows))
                 .transpose()?,
         })
-    }
-
-    /// Finds the rows for which an expression fails, by bisection.
-    fn find_bad(&self, rows: &Rows, offset: usize, bad: &mut Vec<BadRow>) {
-        let Err(error) = self.values(rows) else {
-            return;
-        };
-        if rows.len() <= 1 {
-            bad.extend((0..rows.len()).map(|_| BadRow {
-                row: offset as u32,
-                reason: error.to_string(),
-            }));
-            return;
-        }
-        let half = rows.len() / 2;
-        self.find_bad(&rows.slice(0, half), offset, bad);
-        self.find_bad(&rows.slice(half, rows.len() - half), offset + half, bad);
     }
 
     fn group(&self, rows: Rows, values: &Values) -> Result<RoutedRows, ArrowError> {
@@ -264,27 +237,5 @@ fn same_as_before(values: &StringArray, row: usize) -> bool {
     match (values.is_valid(row - 1), values.is_valid(row)) {
         (true, true) => values.value(row - 1) == values.value(row),
         (before, now) => before == now,
-    }
-}
-
-/// The numbers of the rows that are not in `bad`.
-fn numbers_without(rows: usize, bad: &[BadRow]) -> Vec<u32> {
-    let mut is_bad = vec![false; rows];
-    bad.iter().for_each(|row| is_bad[row.row as usize] = true);
-    (0..rows as u32)
-        .filter(|row| !is_bad[*row as usize])
-        .collect()
-}
-
-fn all_bad(rows: usize, error: &ArrowError) -> RoutedRows {
-    let bad = (0..rows as u32)
-        .map(|row| BadRow {
-            row,
-            reason: error.to_string(),
-        })
-        .collect();
-    RoutedRows {
-        chunks: Vec::new(),
-        bad,
     }
 }

@@ -192,19 +192,7 @@ impl Sink for OpenKafkaSink {
                 chunks: vec![Chunk::new(self.run.lane.clone(), ready)],
                 bad,
             },
-            Err(error) => {
-                let reason = error.to_string();
-                let bad = (0..rows.len() as u32)
-                    .map(|row| BadRow {
-                        row,
-                        reason: reason.clone(),
-                    })
-                    .collect();
-                RoutedRows {
-                    chunks: Vec::new(),
-                    bad,
-                }
-            }
+            Err(error) => RoutedRows::all_bad(rows.len(), &error),
         }
     }
 

@@ -17,6 +17,7 @@ use pseidon_expr::{CompiledExpr, Scope, compile};
 use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_plugin::batch::NO_TIMESTAMP;
 use pseidon_plugin::options::SpannedValue;
+use pseidon_plugin::rows::BadRows;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 
@@ -189,47 +190,26 @@ impl RecordPlan {
         rows: &Rows,
         limits: &RecordLimits<'_>,
     ) -> Result<(Rows, Vec<BadRow>), ArrowError> {
-        let mut bad = match &self.encoder {
+        let mut bad = BadRows::new(rows.len());
+        let invalid = match &self.encoder {
             Some(encoder) => encoder.check(rows),
             None => Vec::new(),
         };
-        let mut good = rows.without(&bad)?;
+        let mut good = rows.without(&invalid)?;
+        bad.add(invalid);
         let columns = match self.columns(&good) {
             Ok(columns) => columns,
             Err(_) => {
-                self.find_failing(rows, &mut bad);
-                good = rows.without(&bad)?;
+                let failing = good.failing(|rows| self.columns(rows).map(drop));
+                good = good.without(&failing)?;
+                bad.add(failing);
                 self.columns(&good)?
             }
         };
         let refused = limits.refused_rows(&good, &columns, self.encoder.is_none());
         let ready = good.with_record(columns).without(&refused)?;
-        if !refused.is_empty() {
-            let kept: Vec<u32> = (0..rows.len() as u32)
-                .filter(|row| bad.iter().all(|bad| bad.row != *row))
-                .collect();
-            bad.extend(refused.into_iter().map(|refused| BadRow {
-                row: kept[refused.row as usize],
-                reason: refused.reason,
-            }));
-            bad.sort_by_key(|bad| bad.row);
-        }
-        Ok((ready, bad))
-    }
-
-    /// Finds the rows for which an expression fails, by trying each row that is not bad yet alone.
-    fn find_failing(&self, rows: &Rows, bad: &mut Vec<BadRow>) {
-        for row in 0..rows.len() as u32 {
-            if bad.iter().all(|bad| bad.row != row)
-                && let Err(error) = self.columns(&rows.slice(row as usize, 1))
-            {
-                bad.push(BadRow {
-                    row,
-                    reason: error.to_string(),
-                });
-            }
-        }
-        bad.sort_by_key(|bad| bad.row);
+        bad.add(refused);
+        Ok((ready, bad.into_sorted()))
     }
 
     fn columns(&self, rows: &Rows) -> Result<RecordBatch, ArrowError> {

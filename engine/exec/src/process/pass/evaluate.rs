@@ -10,8 +10,8 @@ use pseidon_plugin::rows::{BadRow, Rows};
 use super::{ChainPass, Interruption};
 
 impl ChainPass<'_> {
-    /// Evaluates expressions for all rows. If that fails, the rows that cause it are found by
-    /// halving, and the others continue.
+    /// Evaluates expressions for all rows. If that fails, the rows that cause it are found, and
+    /// the others continue.
     pub(super) fn evaluate<T>(
         &mut self,
         step: &ChainStep,
@@ -25,8 +25,7 @@ impl ChainPass<'_> {
         if self.is_divisible && is_too_large(&error) {
             return Err(Interruption::TooMany);
         }
-        let mut bad = Vec::new();
-        find_bad(&rows, 0, &|rows| evaluate(rows).map(drop), &mut bad);
+        let bad = rows.failing(|rows| evaluate(rows).map(drop));
         if bad.is_empty() && self.is_divisible {
             return Err(Interruption::TooMany);
         }
@@ -104,42 +103,4 @@ pub(super) fn apply(
 
 fn is_too_large(error: &ArrowError) -> bool {
     matches!(error, ArrowError::MemoryError(_))
-}
-
-/// Finds the rows that make the evaluation fail, by halving. `offset` is the number of the first
-/// row.
-fn find_bad(
-    rows: &Rows,
-    offset: usize,
-    evaluate: &dyn Fn(&Rows) -> Result<(), ArrowError>,
-    bad: &mut Vec<BadRow>,
-) {
-    let Err(error) = evaluate(rows) else { return };
-    if rows.len() == 1 {
-        bad.push(BadRow {
-            row: offset as u32,
-            reason: plain_reason(&error),
-        });
-        return;
-    }
-    let half = rows.len() / 2;
-    find_bad(&rows.slice(0, half), offset, evaluate, bad);
-    find_bad(
-        &rows.slice(half, rows.len() - half),
-        offset + half,
-        evaluate,
-        bad,
-    );
-}
-
-/// Arrow's errors begin with their kind, which does not help the user.
-fn plain_reason(error: &ArrowError) -> String {
-    match error {
-        ArrowError::CastError(text)
-        | ArrowError::ComputeError(text)
-        | ArrowError::InvalidArgumentError(text)
-        | ArrowError::MemoryError(text)
-        | ArrowError::ParseError(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
