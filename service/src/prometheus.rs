@@ -123,7 +123,7 @@ fn of_process(runs: &RunRegistry) -> Vec<MetricFamily> {
         ),
     ];
     // Every state is shown, so that a graph starts at zero instead of without a value.
-    let mut states: BTreeMap<&str, f64> = EntryState::NAMES.map(|name| (name, 0.0)).into();
+    let mut states: BTreeMap<&str, f64> = EntryState::ALL.map(|state| (state.as_str(), 0.0)).into();
     runs.entries()
         .iter()
         .for_each(|entry| *states.entry(entry.state().as_str()).or_default() += 1.0);

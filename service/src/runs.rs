@@ -87,31 +87,30 @@ pub enum EntryState {
 }
 
 impl EntryState {
-    /// The names of all states.
-    pub(crate) const NAMES: [&str; 8] = [
-        "starting",
-        "running",
-        "paused",
-        "stopping",
-        "stopped",
-        "failed",
-        "wrong",
-        "switched-off",
+    /// One state of each kind, without reasons.
+    pub(crate) const ALL: [EntryState; 8] = [
+        EntryState::Starting,
+        EntryState::Running,
+        EntryState::Paused,
+        EntryState::Stopping,
+        EntryState::Stopped,
+        EntryState::Failed(String::new()),
+        EntryState::InvalidRow(String::new()),
+        EntryState::SwitchedOff(String::new()),
     ];
 
     /// The name of the state, as it is shown to users.
     pub(crate) fn as_str(&self) -> &'static str {
-        let number = match self {
-            EntryState::Starting => 0,
-            EntryState::Running => 1,
-            EntryState::Paused => 2,
-            EntryState::Stopping => 3,
-            EntryState::Stopped => 4,
-            EntryState::Failed(_) => 5,
-            EntryState::InvalidRow(_) => 6,
-            EntryState::SwitchedOff(_) => 7,
-        };
-        EntryState::NAMES[number]
+        match self {
+            EntryState::Starting => "starting",
+            EntryState::Running => "running",
+            EntryState::Paused => "paused",
+            EntryState::Stopping => "stopping",
+            EntryState::Stopped => "stopped",
+            EntryState::Failed(_) => "failed",
+            EntryState::InvalidRow(_) => "invalid",
+            EntryState::SwitchedOff(_) => "switched-off",
+        }
     }
 
     /// The reason for the state, if it has one.

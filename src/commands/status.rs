@@ -198,7 +198,7 @@ mod tests {
         let logs = json!([
             {"log": "clicks", "state": "running", "lag": 1000, "rate": 10.5, "errors": 12, "open-files": 3, "reason": null},
             {"log": "views", "state": "off", "lag": 0, "rate": 0, "errors": 101, "open-files": 0, "reason": "more than 100 records failed"},
-            {"log": "x", "state": "wrong", "reason": "format: expected txt"},
+            {"log": "x", "state": "invalid", "reason": "format: expected txt"},
         ]);
         let expected = "\
 queue       3
@@ -210,8 +210,8 @@ logs        3, 1 running
 errors
   clicks  12
 not running
-  views  off    more than 100 records failed
-  x      wrong  format: expected txt
+  views  off      more than 100 records failed
+  x      invalid  format: expected txt
 ";
         assert_eq!(describe(&metrics(), &logs), expected);
     }

@@ -210,7 +210,7 @@ fn lines_of_a_template_start_with_the_log() {
         "{logs:?}"
     );
     assert!(
-        logs[1].starts_with("b wrong ") && logs[1].ends_with(": the column `format` is wrong"),
+        logs[1].starts_with("b invalid ") && logs[1].ends_with(": the column `format` is wrong"),
         "{logs:?}"
     );
     assert_eq!(
