@@ -23,7 +23,8 @@
 //! - [`golden`]: what a person reads, compared with files.
 //! - [`secure`]: brokers with TLS and authentication. [`service`]: the HTTP endpoints and the REPL.
 //! - [`under_load`]: sources that are faster than their sinks.
-//! - [`shared_files`]: instances that read the same folder.
+//! - [`shared_files`]: instances that read the same folder. [`refused_folders`]: folders that may
+//!   not be read for a while.
 //! - [`dead_runs`]: work that a dead run left on another disk, or on one that is lost, and a commit
 //!   that arrives after its sender died.
 //! - [`memory`]: the memory use of hostile pipelines. [`restarts`]: a run between its attempts.
@@ -53,6 +54,7 @@ mod memory;
 mod moved_logs;
 mod old_offsets;
 mod outages;
+mod refused_folders;
 mod registry_logs;
 mod restarts;
 mod resumed_files;

@@ -177,7 +177,7 @@ fn a_directory_disappears_and_returns() {
     ["", "place", "place/disk"]
         .iter()
         .for_each(|name| mode(name, 0o777));
-    let mut pseidon = site.start(without_privileges(site.command("pipeline.edn")));
+    let mut pseidon = site.start(site.unprivileged("pipeline.edn"));
     let out = "place/disk/out";
     for round in 0..4 {
         expect_progress(&site, out, &mut pseidon);
@@ -221,23 +221,6 @@ fn a_directory_disappears_and_returns() {
     pseidon.stop(40);
     assert_eq!(hidden(&site.path("place")), Vec::<PathBuf>::new());
     count_gapless(&site.path(out));
-}
-
-/// Permissions do not apply to root, so a test that removes them has to run the binary as another
-/// user.
-fn without_privileges(command: Command) -> Command {
-    if !rustix::process::geteuid().is_root() {
-        return command;
-    }
-    let mut wrapped = Command::new("setpriv");
-    wrapped
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
-        .arg(command.get_program())
-        .args(command.get_args());
-    if let Some(folder) = command.get_current_dir() {
-        wrapped.current_dir(folder);
-    }
-    wrapped
 }
 
 /// All hidden files are removed. Files are open for two seconds, so shortly after some became

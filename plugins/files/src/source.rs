@@ -18,7 +18,7 @@ mod once;
 mod progress;
 mod read_error;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -256,13 +256,18 @@ impl Source for PreparedFilesSource {
             topic: String::new(),
             partition: 0,
         });
-        for (path, shown) in self.config.find(setup)? {
-            let failed = |error: ReadError| {
-                SourceError::Fatal(Reason::caused_by(
-                    format!("cannot read {shown}"),
-                    error.into_cause(),
-                ))
-            };
+        let failed = |shown: &str, error: ReadError| {
+            SourceError::Fatal(Reason::caused_by(
+                format!("cannot read {shown}"),
+                error.into_cause(),
+            ))
+        };
+        let found = self.config.find(setup)?;
+        if let Some((shown, error)) = found.refused.into_iter().next() {
+            return Err(failed(&shown, error.into()));
+        }
+        for (path, shown) in found.files {
+            let failed = |error: ReadError| failed(&shown, error);
             let file = File::open(&path).map_err(|error| failed(error.into()))?;
             let mut reader = self
                 .config
@@ -299,6 +304,15 @@ impl Source for PreparedFilesSource {
     }
 }
 
+/// The files that the globs of a source find.
+#[derive(Debug, Default)]
+struct FoundFiles {
+    /// The files, each with its path for messages and `@topic`.
+    files: BTreeSet<(PathBuf, String)>,
+    /// The folders and files that this process may not read, by their paths for messages.
+    refused: BTreeMap<String, io::Error>,
+}
+
 impl Config {
     fn globs(&self, setup: &SourceSetup) -> Result<Vec<Glob>, SourceError> {
         let glob = |text: &String| {
@@ -309,26 +323,29 @@ impl Config {
         self.paths.iter().map(glob).collect()
     }
 
-    /// The files that exist now, each with its path for messages and `@topic`.
-    fn find(&self, setup: &SourceSetup) -> Result<BTreeSet<(PathBuf, String)>, SourceError> {
-        let mut found = BTreeSet::new();
+    /// The files that exist now.
+    fn find(&self, setup: &SourceSetup) -> Result<FoundFiles, SourceError> {
+        let mut all = FoundFiles::default();
         for glob in self.globs(setup)? {
-            let paths = glob
+            let found = glob
                 .find()
                 .map_err(|error| SourceError::Fatal(Reason::of(error)))?;
-            if paths.is_empty() && glob.is_one_file() && self.paths.len() == 1 {
+            let is_missing = found.files.is_empty() && found.refused.is_empty();
+            if is_missing && glob.is_one_file() && self.paths.len() == 1 {
                 return Err(SourceError::Fatal(
                     format!("file not found: {}", self.paths.join(", ")).into(),
                 ));
             }
-            found.extend(
-                paths
-                    .into_iter()
-                    .map(|path| (glob.display_path(&path), path))
-                    .map(|(shown, path)| (path, shown)),
-            );
+            let named = |path: PathBuf| {
+                let shown = glob.display_path(&path);
+                (path, shown)
+            };
+            all.files.extend(found.files.into_iter().map(named));
+            let refused = found.refused.into_iter();
+            all.refused
+                .extend(refused.map(|(path, error)| (glob.display_path(&path), error)));
         }
-        Ok(found)
+        Ok(all)
     }
 
     fn compression_of(&self, file: &File, path: &Path) -> io::Result<InputCompression> {

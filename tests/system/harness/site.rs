@@ -65,6 +65,21 @@ impl Site {
         command
     }
 
+    /// Like [`Site::command`] for a user to whom permissions apply. They do not apply to root.
+    pub(crate) fn unprivileged(&self, pipeline: &str) -> Command {
+        let command = self.command(pipeline);
+        if !rustix::process::geteuid().is_root() {
+            return command;
+        }
+        let mut wrapped = Command::new("setpriv");
+        wrapped
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(&self.dir);
+        wrapped
+    }
+
     /// The command for the binary without arguments, in the folder.
     pub(crate) fn pseidon(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pseidon"));

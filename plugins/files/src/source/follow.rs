@@ -25,10 +25,10 @@ mod takeover;
 mod tracked;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use std::{fs, io};
 
 use pseidon_delivery::{Position, Reason, SplitId};
 use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup, Stopped};
@@ -78,6 +78,7 @@ pub(super) fn run(
         unidentified: HashMap::new(),
         durable: HashMap::new(),
         warned: HashSet::new(),
+        refused: HashSet::new(),
         owned_elsewhere: HashSet::new(),
         generations: HashMap::new(),
         latest: HashMap::new(),
@@ -101,6 +102,8 @@ struct Follower<'a> {
     durable: HashMap<SplitId, Position>,
     /// Paths that could not be opened and for which a warning was logged.
     warned: HashSet<PathBuf>,
+    /// Folders that could not be read at the last scan, for which a warning was logged.
+    refused: HashSet<PathBuf>,
     /// Files that other instances own, until the next round.
     owned_elsewhere: HashSet<FileKey>,
     /// How often a file was rewritten with the same first line; 0 if it is missing.
@@ -141,11 +144,13 @@ impl Follower<'_> {
     fn scan(&mut self) -> Result<(), SourceExit> {
         self.scans += 1;
         let mut new = BTreeMap::new();
+        let mut refused = Vec::new();
         for glob in &self.globs {
-            for path in glob
+            let found = glob
                 .find()
-                .map_err(|error| SourceError::Transient(Reason::of(error)))?
-            {
+                .map_err(|error| SourceError::Transient(Reason::of(error)))?;
+            refused.extend(found.refused);
+            for path in found.files {
                 // The file may have been removed by now.
                 let now = SystemTime::now();
                 let Ok(metadata) = fs::metadata(&path) else {
@@ -158,20 +163,41 @@ impl Follower<'_> {
                 }
             }
         }
+        let is_complete = refused.is_empty();
+        self.warn_of_refused(refused);
         self.check_unseen();
         self.end_rewritten()?;
         let is_round = Instant::now() >= self.next_round;
         if is_round {
             self.next_round = Instant::now() + ROUND_INTERVAL;
             self.owned_elsewhere.clear();
-            let present: HashSet<FileKey> = new.values().map(|(key, _)| *key).collect();
-            self.generations
-                .retain(|(key, _), _| present.contains(key) || self.tracked.contains_key(key));
-            self.latest.retain(|key, _| present.contains(key));
-            self.forget_finished(&present)?;
+            // Files in a folder that cannot be read now may still exist.
+            if is_complete {
+                let present: HashSet<FileKey> = new.values().map(|(key, _)| *key).collect();
+                self.generations
+                    .retain(|(key, _), _| present.contains(key) || self.tracked.contains_key(key));
+                self.latest.retain(|key, _| present.contains(key));
+                self.forget_finished(&present)?;
+            }
         }
         self.take_new(new, is_round)?;
         self.release_drained()
+    }
+
+    /// Warns once of each folder that this process may not read.
+    fn warn_of_refused(&mut self, refused: Vec<(PathBuf, io::Error)>) {
+        self.refused
+            .retain(|path| refused.iter().any(|(refused, _)| refused == path));
+        for (path, error) in refused {
+            if self.refused.insert(path.clone()) {
+                tracing::warn!(
+                    stage = self.stage,
+                    path = %path.display(),
+                    %error,
+                    "cannot look for files; retrying"
+                );
+            }
+        }
     }
 
     /// Makes the state store forget files that were read to their end and no longer exist.

@@ -4,7 +4,16 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use glob::{GlobError, MatchOptions, Pattern, PatternError};
+use glob::{MatchOptions, Pattern, PatternError};
+
+/// What a glob finds.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The files that match, ordered by path.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// Folders, and files of plain paths, that may exist but that this process may not read.
+    pub(super) refused: Vec<(PathBuf, io::Error)>,
+}
 
 /// One path or glob as the user wrote it, with the folder at which relative ones start.
 #[derive(Clone, Debug)]
@@ -28,10 +37,10 @@ impl Glob {
         Pattern::escape(&self.text) == self.text
     }
 
-    /// The files that match now, ordered by path; folders are left out. Hidden files and folders
-    /// match only a glob that contains a name with a leading dot itself, so that files which
-    /// another program is still writing are not read as finished ones.
-    pub(super) fn find(&self) -> io::Result<BTreeSet<PathBuf>> {
+    /// The files that match now; folders are left out. Hidden files and folders match only a glob
+    /// that contains a name with a leading dot itself, so that files which another program is still
+    /// writing are not read as finished ones.
+    pub(super) fn find(&self) -> io::Result<Found> {
         let Some(base) = self.base.to_str() else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -49,20 +58,34 @@ impl Glob {
         let wants_hidden = Path::new(&self.text).components().any(is_hidden);
         let paths = glob::glob_with(&pattern, MatchOptions::new())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
-        let mut found = BTreeSet::new();
+        let mut found = Found::default();
         for path in paths {
             let path = match path {
                 Ok(path) => path,
-                // A folder that was removed or that we may not read has no files for us.
-                Err(error) if is_skipped(&error) => continue,
+                // The folder was removed meanwhile.
+                Err(error) if error.error().kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.error().kind() == io::ErrorKind::PermissionDenied => {
+                    found.refused.push((error.path().to_owned(), error.into()));
+                    continue;
+                }
                 Err(error) => return Err(error.into()),
             };
             let below_base = path.strip_prefix(&self.base).unwrap_or(&path);
             if (wants_hidden || !below_base.components().any(is_hidden)) && !path.is_dir() {
-                found.insert(path);
+                found.files.insert(path);
             }
         }
+        if found.files.is_empty() && self.is_one_file() {
+            found.refused.extend(self.refusal());
+        }
         Ok(found)
+    }
+
+    /// The error if the plain path is in a folder that this process may not read.
+    fn refusal(&self) -> Option<(PathBuf, io::Error)> {
+        let path = self.base.join(&self.text);
+        let error = path.metadata().err()?;
+        (error.kind() == io::ErrorKind::PermissionDenied).then_some((path, error))
     }
 
     /// `path` for messages and `@topic`: relative to the base folder if it is below that.
@@ -76,13 +99,6 @@ impl Glob {
 
 fn is_hidden(component: Component<'_>) -> bool {
     matches!(component, Component::Normal(name) if name.as_encoded_bytes().starts_with(b"."))
-}
-
-fn is_skipped(error: &GlobError) -> bool {
-    matches!(
-        error.error().kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-    )
 }
 
 #[cfg(test)]
@@ -128,6 +144,7 @@ mod tests {
             let found: Vec<String> = glob
                 .find()
                 .unwrap()
+                .files
                 .iter()
                 .map(|path| glob.display_path(path))
                 .collect();

@@ -31,8 +31,8 @@ use self::failures::FileFailures;
 use self::found_file::find;
 use self::queue::{FileQueue, UnclaimedFile};
 use self::readers::read_files;
-use super::Config;
 use super::identity::{file_id, file_of};
+use super::{Config, FoundFiles};
 
 /// How long to wait for room in memory before checking again whether the run stops.
 const ROOM_POLL: Duration = Duration::from_millis(100);
@@ -43,8 +43,8 @@ pub(super) fn run(
     setup: &SourceSetup,
     handle: &SourceHandle,
 ) -> Result<(), SourceError> {
-    let files = config.find(setup)?;
-    if files.is_empty() {
+    let FoundFiles { files, refused } = config.find(setup)?;
+    if files.is_empty() && refused.is_empty() {
         tracing::warn!(
             stage = setup.stage,
             path = config.paths.join(", "),
@@ -52,6 +52,9 @@ pub(super) fn run(
         );
     }
     let failures = FileFailures::default();
+    for (display_path, error) in refused {
+        failures.add(&display_path, error.into());
+    }
     let readers = setup.io_threads.clamp(1, files.len().max(1));
     let (jobs, waiting) = unbounded();
     let (ended, ended_splits) = unbounded();

@@ -42,7 +42,7 @@ impl FileFailures {
         };
         let reason = match count {
             1 => first,
-            all => first.followed_by(format!(" (and {} more files cannot be read)", all - 1)),
+            all => first.followed_by(format!(" (and {} more cannot be read)", all - 1)),
         };
         Err(if is_transient {
             SourceError::Transient(reason)

@@ -1,0 +1,101 @@
+//! Folders of the source `files` that the process may not read for a while.
+//!
+//! Their files are neither missing nor gone, so what was read of them must not be forgotten: it
+//! would be delivered again.
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::harness::output::all_lines;
+use crate::harness::{Site, wait_until};
+
+fn set_mode(site: &Site, name: &str, mode: u32) {
+    fs::set_permissions(site.path(name), Permissions::from_mode(mode)).expect("permissions");
+}
+
+fn site(test: &str, options: &str) -> Site {
+    let site = Site::new(test);
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:name "refused"
+                in (files {{:path ["in/*/*.ndjson" "in/*/*.gz" "in/a/one.log"]
+                            :format "json" {options}}})
+                pipeline (-> in (files {{:path "out" :rollover {{:idle "100ms"}}}}))}}"#
+        ),
+    );
+    site.write("in/a/1.ndjson", "{\"n\":1}\n");
+    site.write("in/b/2.ndjson", "{\"n\":2}\n");
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(b"{\"n\":3}\n").expect("compressed");
+    site.write("in/a/3.gz", gzip.finish().expect("compressed"));
+    site.write("in/a/one.log", "{\"n\":4}\n");
+    set_mode(&site, "", 0o777);
+    site
+}
+
+fn expect_lines(site: &Site, count: u64) {
+    let expected: Vec<String> = (1..=count).map(|n| format!("{{\"n\":{n}}}")).collect();
+    assert_eq!(all_lines(&site.path("out")), expected);
+}
+
+#[test]
+fn files_in_a_refused_folder_fail_the_run_after_the_others_are_read() {
+    let site = site("refused", "");
+    let run = |code| {
+        let mut pseidon = site.start(site.unprivileged("pipeline.edn"));
+        pseidon.expect_exit(code, 60);
+        pseidon.log()
+    };
+    run(0);
+    expect_lines(&site, 4);
+
+    set_mode(&site, "in/a", 0o000);
+    site.write("in/b/5.ndjson", "{\"n\":5}\n");
+    let log = run(1);
+    assert!(
+        log.contains("error: source `in`: cannot read in/a: Permission denied (os error 13) (and 1 more cannot be read)\n"),
+        "{log}"
+    );
+    expect_lines(&site, 5);
+
+    set_mode(&site, "in/a", 0o755);
+    run(0);
+    expect_lines(&site, 5);
+}
+
+#[test]
+fn files_in_a_refused_folder_are_followed_once_it_can_be_read() {
+    let site = site("refused-follow", ":follow true :poll \"20ms\"");
+    let start = || site.start(site.unprivileged("pipeline.edn"));
+    let wait_for = |count: usize| {
+        wait_until("everything is visible", 60, || {
+            all_lines(&site.path("out")).len() >= count
+        });
+    };
+    let mut pseidon = start();
+    wait_for(4);
+    pseidon.stop(40);
+
+    set_mode(&site, "in/a", 0o000);
+    let mut pseidon = start();
+    wait_until("it reports the folder", 60, || {
+        let log = pseidon.log();
+        log.contains("cannot look for files; retrying") && log.contains("Permission denied")
+    });
+    // The state is cleaned up with the first scan, before a new file is read.
+    site.write("in/b/5.ndjson", "{\"n\":5}\n");
+    wait_for(5);
+    set_mode(&site, "in/a", 0o755);
+    site.write("in/a/6.ndjson", "{\"n\":6}\n");
+    wait_for(6);
+    pseidon.stop(40);
+    let warnings = pseidon.log().matches("cannot look for files").count();
+    // The folder, which two globs name, and the plain path.
+    assert_eq!(warnings, 2, "{}", pseidon.log());
+    expect_lines(&site, 6);
+}
