@@ -109,7 +109,7 @@ pub(crate) enum Command {
     },
     /// Print a script that completes commands and options in a shell.
     Completions {
-        /// The shell.
+        /// The shell that runs the script.
         #[arg(value_enum)]
         shell: Shell,
     },

@@ -56,7 +56,7 @@ struct SaslOptions {
     /// The login mechanism. `OAUTHBEARER` is configured by the properties `sasl.oauthbearer.*`.
     #[option(default = "SCRAM-SHA-512")]
     mechanism: Mechanism,
-    /// The user's name.
+    /// The user's name. Required, like `:password`, except for `OAUTHBEARER`.
     username: Option<String>,
     /// The user's password, preferably as `${env:NAME}` or `${file:PATH}`, which are never printed.
     password: Option<Secret>,
@@ -126,7 +126,7 @@ pub(crate) type ReservedProperty = (&'static str, &'static str);
 /// The brokers of a cluster, and how to connect to them.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    /// `host:port`, with commas.
+    /// `host:port`; several are separated by commas.
     pub(crate) brokers: String,
     tls: Option<TlsOptions>,
     sasl: Option<SaslOptions>,
