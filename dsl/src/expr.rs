@@ -104,12 +104,13 @@ pub enum ExprKind {
         name: String,
         /// The position of the name.
         name_span: Span,
-        /// The arguments.
+        /// The arguments in the order of `name`. `position(a in b)`, `extract(unit from x)`
+        /// and `substring(x from n)` are calls of `strpos`, `date_part` and `substr`.
         args: Vec<Expr>,
     },
 }
 
-/// A constant.
+/// A constant. The number `-5` is one too, and not the negation of 5.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Literal {
     /// `null`
@@ -247,9 +248,9 @@ impl Meta {
 /// A path with its position in the pipeline file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlacedPath {
-    /// The path.
+    /// The path from the outermost object: `user.email`.
     pub path: Path,
-    /// Its position.
+    /// Where it is written, for errors.
     pub span: Span,
 }
 
@@ -265,9 +266,9 @@ pub struct Assignment {
 /// An item of `rename`: `usr as user`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Renaming {
-    /// The field.
+    /// The field's place before the stage: `usr`.
     pub from: PlacedPath,
-    /// Its new place.
+    /// Its new place: `user`, or a path in another object, such as `contact.mail`.
     pub to: PlacedPath,
 }
 

@@ -59,7 +59,7 @@ pub enum NodeKind {
     Char(char),
     /// A string, with its escapes resolved.
     Str(Text),
-    /// A symbol.
+    /// A symbol: `->`, `kafka`, `few`.
     Symbol(Name),
     /// A keyword, without its colon.
     Keyword(Name),

@@ -10,7 +10,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The range `start..end`.
+    /// The range `start..end`. Offsets from 4 GiB on do not fit: the reader of EDN refuses such an
+    /// input.
     pub fn new(start: usize, end: usize) -> Self {
         Span {
             start: start as u32,

@@ -17,7 +17,7 @@ const CUT: &str = "…";
 /// The lines around a label.
 #[derive(Debug)]
 pub(super) struct Excerpt {
-    /// The file name.
+    /// The name that is shown before the line and the column, such as the path of the file.
     name: String,
     text: String,
     /// The number of the first line of `text` in the source, from 0.

@@ -128,7 +128,7 @@ impl Committer {
         &self.sink
     }
 
-    /// The committing instance.
+    /// The instance that commits, and the plan that it runs.
     pub fn claimant(&self) -> &Claimant {
         &self.claimant
     }

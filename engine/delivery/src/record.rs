@@ -39,7 +39,7 @@ pub struct CommitRecord {
 pub struct ResumeToken(Arc<str>);
 
 impl ResumeToken {
-    /// The source's string.
+    /// The string as the source provided it.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -21,7 +21,7 @@ pub(crate) enum NextStep {
     Sleep,
     /// Another step, after other waiting work.
     Again,
-    /// Nothing any more.
+    /// Nothing: the step is dropped, and waking the actor has no effect.
     Ended,
 }
 

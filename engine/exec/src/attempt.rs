@@ -30,7 +30,7 @@ pub(crate) struct Attempt {
     /// For each split, keyed with the number of its source: the position after the last record that
     /// was read, or, before any was, the one below which everything was durable when it was taken.
     pub(crate) read: Mutex<HashMap<(usize, SplitId), Position>>,
-    /// Dropped last.
+    /// The last field, and so dropped last: it notifies when nothing of the attempt is left.
     pub(crate) _over: DropNotifier,
 }
 

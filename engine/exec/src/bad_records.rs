@@ -21,7 +21,7 @@ pub struct RecentBadRecord {
     pub split: SplitId,
     /// Its position in the split.
     pub position: Position,
-    /// The reason.
+    /// Why the stage could not process it, without stage and position.
     pub reason: String,
 }
 

@@ -7,9 +7,9 @@ pub enum Control {
     Stop,
     /// Leave at once. Uncommitted records are re-read at the next start.
     LeaveNow,
-    /// Pause reading.
+    /// Stop reading until [`Control::Resume`]. What was read is still processed and committed.
     Pause,
-    /// Resume reading.
+    /// Read again after [`Control::Pause`]. Has no effect on a run that reads.
     Resume,
     /// Commit and publish what is open now.
     Roll,

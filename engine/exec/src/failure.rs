@@ -33,14 +33,14 @@ pub(crate) enum Failure {
     Refused {
         /// The stage of the sink.
         stage: String,
-        /// What was refused.
+        /// What was refused and why, in the words of the sink.
         reason: Reason,
     },
     /// A retry may succeed.
     Transient {
         /// The stage that failed.
         stage: String,
-        /// The reason.
+        /// What failed, with its causes.
         reason: Reason,
     },
     /// A retry will fail.

@@ -49,7 +49,8 @@ pub(crate) struct RunLifecycle {
     /// When the attempt began.
     began: Instant,
     restarts: Restarts,
-    /// Dropped last.
+    /// The last field, and so dropped last: a run that is dropped without an outcome reports an
+    /// internal error.
     on_end: OnEnd,
 }
 

@@ -34,7 +34,7 @@ pub struct BadRecordError {
     pub split: String,
     /// The position of the record.
     pub position: Position,
-    /// The reason.
+    /// Why the stage cannot process it, without stage and position.
     pub reason: String,
 }
 
@@ -47,7 +47,7 @@ pub struct BadRecord {
     pub policy: Policy,
     /// Its number in the batch.
     pub number: u32,
-    /// The reason.
+    /// Why the stage cannot process it, without stage and position.
     pub reason: String,
 }
 

@@ -23,7 +23,7 @@ use crate::sharing::Sharing;
 /// read.
 pub(crate) type ReadPositions = HashMap<(usize, SplitId), Position>;
 
-/// A running attempt.
+/// An attempt that reads, and the channels on which its parts report.
 pub(crate) struct RunningAttempt {
     pub(crate) attempt: Arc<Attempt>,
     intakes: Vec<Arc<Actor>>,

@@ -22,7 +22,7 @@ mod real {
     /// A running thread.
     pub(crate) type JoinHandle = std::thread::JoinHandle<()>;
 
-    /// Starts a thread.
+    /// Starts a thread of this name. An error means that the system refused it.
     pub(crate) fn spawn(
         name: String,
         work: impl FnOnce() + Send + 'static,

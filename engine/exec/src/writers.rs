@@ -109,7 +109,8 @@ impl Wake for WriterWaker {
 }
 
 impl Writers {
-    /// Starts `count` threads.
+    /// Starts `count` threads, and one that replaces those that are away. An error means that the
+    /// system refused a thread.
     pub(crate) fn start(count: usize) -> io::Result<Writers> {
         let state = PoolState {
             schedule: Schedule::new(now()),

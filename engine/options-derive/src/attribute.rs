@@ -2,7 +2,7 @@
 
 use syn::{Attribute, Expr, ExprLit, Lit, LitStr, Meta};
 
-/// What `#[option(…)]` says.
+/// The arguments of `#[option(…)]`, which the derive macro explains.
 #[derive(Default)]
 pub(crate) struct OptionAttribute {
     pub(crate) name: Option<String>,

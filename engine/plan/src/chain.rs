@@ -19,7 +19,7 @@ pub struct PlannedSource {
     pub stage: String,
     /// The name of its plugin.
     pub plugin: &'static str,
-    /// The prepared source.
+    /// The source, as its plugin prepared it from the options of the stage.
     pub source: Arc<dyn Source>,
     /// The properties of the source.
     pub facts: SourceFacts,
@@ -90,9 +90,9 @@ pub enum Operator {
 pub struct RecordEdit {
     /// The values of the fields that are set.
     pub exprs: Vec<CompiledExpr>,
-    /// Changes the bytes.
+    /// Makes `changes` in the bytes; created by [`Format::editor`].
     pub editor: Arc<dyn Editor>,
-    /// The changes.
+    /// What is set, removed and renamed. If it is empty, records pass unchanged.
     pub changes: Vec<FieldChange>,
     /// The columns that are still valid after it, as indexes of those before.
     pub kept: Vec<usize>,
@@ -121,7 +121,7 @@ impl Matcher {
 /// The handling of invalid rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// The run fails.
+    /// The first of them fails the run.
     Throw,
     /// The rows are counted and dropped.
     Noop,
@@ -135,7 +135,7 @@ pub struct PlannedSink {
     pub id: SinkId,
     /// The name of its plugin.
     pub plugin: &'static str,
-    /// The prepared sink.
+    /// The sink, prepared for the rows that reach this place.
     pub prepared: Arc<dyn PreparedSink>,
     /// The protocol by which it makes lanes durable.
     pub protocol: Protocol,

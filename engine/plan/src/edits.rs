@@ -11,9 +11,9 @@ use pseidon_dsl::expr::{Assignment, Path, PathStep, PlacedPath, Renaming};
 pub enum FieldEdit {
     /// Sets a field, and adds it if it is missing.
     Set(Assignment),
-    /// Removes a field.
+    /// Removes a field; a record without it is not changed.
     Remove(PlacedPath),
-    /// Moves a field.
+    /// Moves a field to another name or object, where it replaces the field that has the name.
     Rename(Renaming),
 }
 

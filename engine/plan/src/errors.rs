@@ -24,7 +24,7 @@ impl Errors {
         self.0.push(error);
     }
 
-    /// Adds these errors.
+    /// Adds these errors, also if there are others at the same places.
     pub(crate) fn extend(&mut self, errors: impl IntoIterator<Item = Diagnostic>) {
         self.0.extend(errors);
     }

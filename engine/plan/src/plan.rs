@@ -18,7 +18,7 @@ use crate::settings::Settings;
 pub struct Plan {
     /// The pipeline's name: up to 100 letters, digits, `-`, `_` and `.`.
     pub name: String,
-    /// The checked `:settings`.
+    /// The checked `:settings`, with defaults for those that the file does not set.
     pub settings: Settings,
     /// The sources, each with its chain.
     pub sources: Vec<PlannedSource>,

@@ -123,7 +123,7 @@ pub struct Threads(usize);
 type ThreadCount = IntegerIn<1, 1024>;
 
 impl Threads {
-    /// The number.
+    /// The number, at least 1.
     pub fn get(self) -> usize {
         self.0
     }
@@ -174,7 +174,7 @@ impl Lease {
     /// A lease is renewed three times before it expires, and a late renewal must not lose it.
     const MIN: Duration = Duration::from_secs(1);
 
-    /// The duration.
+    /// The duration, at least 1 second.
     pub fn get(self) -> Duration {
         self.0
     }
@@ -200,7 +200,7 @@ pub struct Port(u16);
 type PortNumber = IntegerIn<1, { u16::MAX as u64 }>;
 
 impl Port {
-    /// The number.
+    /// The number, never 0.
     pub fn get(self) -> u16 {
         self.0
     }

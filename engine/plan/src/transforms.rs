@@ -149,18 +149,18 @@ pub enum TransformOptions {
     Edit(Vec<FieldEdit>, InvalidRecords),
 }
 
-/// The built-in transforms.
+/// The transforms. All of them are built in: plugins are sources and sinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transform {
-    /// Filters records.
+    /// Passes on the records for which a condition is true.
     Where,
-    /// Builds new records.
+    /// Builds a new record from columns.
     Select,
-    /// Sets fields.
+    /// Sets fields, and leaves all others as they are.
     Set,
-    /// Removes fields.
+    /// Removes fields, and leaves all others as they are.
     Remove,
-    /// Renames fields.
+    /// Renames or moves fields, and leaves all others as they are.
     Rename,
 }
 
@@ -174,7 +174,7 @@ impl Transform {
         Transform::Rename,
     ];
 
-    /// The declaration.
+    /// Its name, documentation and options, declared as those of a plugin.
     pub fn spec(self) -> &'static PluginSpec {
         match self {
             Transform::Where => &WHERE,

@@ -248,7 +248,7 @@ pub struct BatchBuilder {
 /// The metadata of a record.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecordMeta<'a> {
-    /// Milliseconds since 1970.
+    /// Milliseconds since 1970; `None` for a record without a timestamp.
     pub timestamp: Option<i64>,
     /// The key; `None` for a record without one.
     pub key: Option<&'a [u8]>,

@@ -238,7 +238,7 @@ impl Drop for Share {
 }
 
 impl Charge {
-    /// The charged bytes.
+    /// The number of bytes; [`Charge::more`] does not change it.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -19,7 +19,7 @@ use crate::spec::OptionKind;
 /// The layout of a record's bytes. A source's `:format` is the format's name, or `name:k=v;k=v`
 /// with its settings.
 pub trait Format: Send + Sync {
-    /// The format's name.
+    /// The name in `:format`, such as `json`.
     fn name(&self) -> &'static str;
 
     /// One sentence, for lists.
@@ -53,19 +53,19 @@ pub trait Format: Send + Sync {
 pub enum FieldChange {
     /// Sets a field to the value of the next column of values, and adds it if it is missing.
     Set {
-        /// The field.
+        /// The field. Missing objects on the way to it are created.
         path: Vec<String>,
         /// The type of the values.
         field: FieldRef,
     },
     /// Removes a field.
     Remove {
-        /// The field.
+        /// The field. A record without it is not changed.
         path: Vec<String>,
     },
     /// Moves a field to another name or object. Without the field, nothing is changed.
     Rename {
-        /// The field.
+        /// The field before the change.
         from: Vec<String>,
         /// Its new place; a field that is there is replaced.
         to: Vec<String>,

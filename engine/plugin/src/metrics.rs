@@ -38,7 +38,7 @@ pub struct Metrics {
     pub waiting_files: IntGaugeVec,
     /// 1 while the state store does not answer.
     pub store_unreachable: IntGauge,
-    /// Bytes in flight.
+    /// Bytes of records in flight, of all runs that share the memory budget.
     pub memory_used: IntGauge,
     /// Why sources cannot read, by stage.
     source_troubles: Arc<Mutex<BTreeMap<String, String>>>,

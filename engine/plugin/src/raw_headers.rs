@@ -7,7 +7,7 @@
 /// The length that stands for a missing value.
 const MISSING: u32 = u32::MAX;
 
-/// Appends a header.
+/// Appends a header. `None` is a header without a value, which differs from an empty value.
 pub fn push(headers: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>) {
     headers.extend_from_slice(&(name.len() as u32).to_le_bytes());
     headers.extend_from_slice(name);

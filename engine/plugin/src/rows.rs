@@ -40,7 +40,7 @@ enum Record {
     Original,
     /// These bytes, of which some fields were changed.
     Edited(Box<EditedBytes>),
-    /// The columns.
+    /// The columns, as after a `select`.
     Columns,
 }
 

@@ -187,7 +187,7 @@ pub trait PreparedSink: Send + Sync {
 /// The context of one run of a sink.
 #[derive(Clone)]
 pub struct SinkSetup {
-    /// The pipeline's name.
+    /// The pipeline's name: up to 100 letters, digits, `-`, `_` and `.`.
     pub pipeline: String,
     /// The folder of the pipeline file; relative paths are resolved against it.
     pub base: PathBuf,

@@ -119,9 +119,9 @@ pub enum Reread {
 /// The context of one run of a source.
 #[derive(Clone, Debug)]
 pub struct SourceSetup {
-    /// The pipeline's name.
+    /// The pipeline's name: up to 100 letters, digits, `-`, `_` and `.`.
     pub pipeline: String,
-    /// The stage's name.
+    /// The stage's name, which also labels its metrics.
     pub stage: String,
     /// The folder of the pipeline file; relative paths are resolved against it.
     pub base: PathBuf,

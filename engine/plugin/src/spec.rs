@@ -1,7 +1,7 @@
 //! Plugin declarations. One declaration is the source of parsing, checks, defaults and the
 //! reference pages.
 
-/// A plugin's declaration.
+/// The declaration of a plugin or a transform.
 #[derive(Debug)]
 pub struct PluginSpec {
     /// The name in a pipeline file.
@@ -110,7 +110,7 @@ pub enum OptionKind {
     StringsOrRegex,
     /// A map from strings to strings, numbers or booleans.
     Properties,
-    /// An SQL expression.
+    /// An SQL expression in a string: `"n > 3"`.
     Expr,
     /// A map from names to SQL expressions.
     Exprs,

@@ -18,7 +18,7 @@ pub(crate) type RunId = u64;
 
 /// A message to the thread that watches all runs.
 pub(crate) enum WatchMessage {
-    /// A run begins.
+    /// A new run for the thread to begin and watch.
     Begin(RunId, Box<RunLifecycle>),
     /// Work of a run that may block has a result.
     Result(RunId, BlockingResult),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// A job that takes longer than this counts its thread as away.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Counts the threads.
+/// Counts the threads that are present, to decide how many to start and which must exit.
 pub(super) struct Crew {
     wanted: usize,
     /// The number of threads that are not away.

@@ -23,7 +23,7 @@ pub(super) enum Task {
 }
 
 impl Task {
-    /// Does the task.
+    /// Does the task on the lanes of a writer. An error fails the attempt.
     pub(super) fn perform(self, lanes: &mut Lanes) -> Result<(), SinkError> {
         match self {
             Task::Write(chunk, unwritten) => lanes.write(chunk, unwritten),

@@ -8,7 +8,7 @@ use crate::edits::{FieldEdit, apply, field};
 /// A column with its name and, unless it was computed, its path in the source's record.
 pub(super) type NamedColumn = (String, Option<Path>);
 
-/// What paths mean.
+/// What the paths of expressions mean at a point of the flow.
 #[derive(Clone)]
 pub(super) enum Names {
     /// Paths are paths of the source's record, after the edits of these stages.

@@ -116,7 +116,7 @@ pub struct IntegerIn<const MIN: u64, const MAX: u64>(u64);
 pub type PositiveInteger = IntegerIn<1, { u64::MAX }>;
 
 impl<const MIN: u64, const MAX: u64> IntegerIn<MIN, MAX> {
-    /// The number.
+    /// The number, from `MIN` to `MAX`.
     pub fn get(self) -> u64 {
         self.0
     }
@@ -238,7 +238,7 @@ impl OptionValue for Properties {
     }
 }
 
-/// An SQL expression.
+/// An SQL expression, always in a string: `"n > 3"`.
 impl OptionValue for Expr {
     const KIND: OptionKind = OptionKind::Expr;
 
