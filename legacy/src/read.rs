@@ -194,7 +194,7 @@ impl Findings {
         self.count(keys, name, 1..=i64::MAX).map(i64::unsigned_abs)
     }
 
-    /// A boolean.
+    /// A boolean. `None` if the key is missing, or after a report if its value is invalid.
     pub(crate) fn flag(&mut self, keys: &mut Keys<'_>, name: &str) -> Option<bool> {
         let given = keys.take(name)?;
         match given.value.kind {
@@ -206,7 +206,7 @@ impl Findings {
         }
     }
 
-    /// A non-empty string.
+    /// A non-empty string. `None` if the key is missing, or after a report if its value is invalid.
     pub(crate) fn text<'a>(&mut self, keys: &mut Keys<'a>, name: &str) -> Option<&'a str> {
         let given = keys.take(name)?;
         let text = as_text(given.value);

@@ -14,9 +14,9 @@ use crate::values::timestamp;
 /// The kind of field that a wanted column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EventColumn {
-    /// The event time.
+    /// The event time, as [`time_type`].
     Time,
-    /// The message.
+    /// The fields that form the message, as one string or binary value.
     Message,
     /// The field with this index in `fields`.
     Field(usize),

@@ -82,7 +82,7 @@ pub struct JsonTime {
 pub enum EventUnit {
     /// Milliseconds. `txt` and `avro-txt` also accept an ISO-8601 string.
     Milliseconds,
-    /// Seconds.
+    /// Seconds, always as a number.
     Seconds,
 }
 
@@ -149,7 +149,7 @@ impl FieldRange {
         end: None,
     };
 
-    /// One field.
+    /// The field with this index, counted from 0.
     pub fn one(index: usize) -> FieldRange {
         FieldRange {
             start: index,

@@ -27,7 +27,7 @@ pub(crate) fn payloads(records: &[Option<&[u8]>]) -> Payloads {
     batch(records).payloads
 }
 
-/// Unchanged records.
+/// Unchanged records without decoded columns, at positions from 0 on.
 pub(crate) fn rows(records: &[Option<&[u8]>]) -> Rows {
     let options = RecordBatchOptions::new().with_row_count(Some(records.len()));
     let columns =

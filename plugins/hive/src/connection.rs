@@ -14,7 +14,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// The most bytes that are read from a connection: more than any response about one table.
 const MAX_READ: u64 = 16 << 20;
 
-/// Connects to `HOST:PORT`.
+/// Connects to `HOST:PORT`. The addresses of the host are tried in turn; the error is the last
+/// one's.
 pub(crate) fn connect(address: &str) -> io::Result<TcpStream> {
     let mut last_error = io::Error::new(ErrorKind::NotFound, "the host name has no address");
     for resolved in address.to_socket_addrs()? {

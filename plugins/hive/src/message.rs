@@ -31,7 +31,7 @@ pub(crate) enum ThriftValue {
 pub(crate) struct ThriftStruct(BTreeMap<i16, ThriftValue>);
 
 impl ThriftStruct {
-    /// Adds a field.
+    /// Adds a field, or replaces the one with this ID.
     pub(crate) fn with(mut self, id: i16, value: ThriftValue) -> ThriftStruct {
         self.0.insert(id, value);
         self

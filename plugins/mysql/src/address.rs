@@ -12,7 +12,7 @@ const TLS_PARAMETERS: [&str; 4] = ["usessl", "requiressl", "sslmode", "verifyser
 /// The values of those parameters that do not request it, in lower case.
 const TLS_OFF: [&str; 3] = ["false", "disabled", "disable"];
 
-/// A parsed URL.
+/// A URL in one of the [`FORMS`], parsed.
 pub(crate) struct DatabaseAddress {
     /// The options for the client library.
     pub(crate) opts: Opts,

@@ -58,9 +58,9 @@ impl fmt::Debug for LogPlan {
 /// An invalid value in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowError {
-    /// The log's name.
+    /// The log's name; empty if that is NULL.
     pub log: String,
-    /// The column.
+    /// The name of the column in the table.
     pub column: String,
     /// The value in the row; `None` is NULL.
     pub value: Option<String>,

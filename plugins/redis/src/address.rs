@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
-/// A parsed URL.
+/// The URL in `:state`, parsed.
 #[derive(Debug)]
 pub(crate) struct StoreUrl {
     pub(crate) address: ServerAddress,

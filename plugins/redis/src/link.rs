@@ -25,7 +25,7 @@ pub(crate) struct Link {
     connection: Mutex<Option<OpenConnection>>,
 }
 
-/// An open connection.
+/// An open connection. [`Link::request`] drops it if it may be broken.
 pub(crate) struct OpenConnection {
     pub(crate) endpoint: Endpoint,
     /// How the server at the other end acknowledges steps; `None` before the first step that waits

@@ -75,7 +75,7 @@ impl HiddenFolder {
         })
     }
 
-    /// Creates a file.
+    /// Creates a file under the next name, which is durable only after [`HiddenFolder::sync`].
     pub(super) fn create(&self) -> io::Result<(HiddenFile, File)> {
         let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("{}-{number:06}", self.instance);

@@ -16,7 +16,7 @@ use super::route::Router;
 /// How many bytes a lane buffers before it writes them to its file.
 const BUFFER: usize = 64 << 10;
 
-/// An open lane.
+/// The open lane of a queue. Its rows are buffered, and then written to a hidden file.
 pub(super) struct SpoolLane {
     router: Arc<Router>,
     content: LaneContent,
@@ -112,7 +112,7 @@ impl LaneContent {
     }
 }
 
-/// A sealed lane.
+/// A sealed lane, which becomes durable by writing the rest of its file and syncing it.
 struct SealedFile {
     content: LaneContent,
 }

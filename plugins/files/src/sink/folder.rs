@@ -26,7 +26,7 @@ pub(super) struct Folder {
     base: PathBuf,
     /// The folder's parent, relative to the base directory.
     sink: String,
-    /// The folder's name.
+    /// The name of the instance that created the folder, as a file name.
     name: String,
     /// The first lines of its lock file.
     label: Label,
@@ -95,7 +95,7 @@ impl Folder {
         })
     }
 
-    /// The base directory.
+    /// The base directory, below which the files are published.
     pub(super) fn base(&self) -> &Path {
         &self.base
     }
@@ -105,12 +105,12 @@ impl Folder {
         &self.sink
     }
 
-    /// The folder's name.
+    /// The folder's name, with which the ids of its files begin.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The folder's path.
+    /// The folder's path: the base directory, the parent and the name.
     pub(super) fn dir(&self) -> PathBuf {
         self.base.join(&self.sink).join(&self.name)
     }
@@ -249,7 +249,7 @@ impl DeadFolder {
         &self.dir
     }
 
-    /// The folder's name.
+    /// The folder's name, with which the ids of its files begin.
     pub(super) fn name(&self) -> &str {
         &self.name
     }

@@ -40,7 +40,7 @@ pub(super) const MAX_WAITING: usize = 1000;
 
 /// The sink to which the files belong.
 pub(super) struct SinkContext {
-    /// The pipeline's name.
+    /// The pipeline's name, which hooks receive.
     pub(super) pipeline: String,
     /// The hook that is called for each file.
     pub(super) hook: Option<Hook>,
@@ -48,7 +48,7 @@ pub(super) struct SinkContext {
     pub(super) committer: Arc<Committer>,
     /// Counts the waiting files, and the records in broken files.
     pub(super) metrics: Metrics,
-    /// The sink's stage.
+    /// The sink's stage, which labels its metrics.
     pub(super) stage: String,
 }
 

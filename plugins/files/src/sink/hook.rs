@@ -21,7 +21,7 @@ const MAX_STDERR_BYTES: u64 = 500;
 /// The hook of a sink.
 #[derive(Clone, Debug)]
 pub(super) struct Hook {
-    /// What is called.
+    /// The program to run, or the URL to request.
     pub(super) target: HookTarget,
     /// The time limit of a call.
     pub(super) timeout: Duration,

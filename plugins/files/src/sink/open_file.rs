@@ -114,7 +114,7 @@ impl OpenFile {
         self.encoder.shed()
     }
 
-    /// The buffered bytes.
+    /// The bytes of memory that the encoder uses, including compressors.
     pub(super) fn memory(&self) -> usize {
         self.encoder.memory()
     }
@@ -229,7 +229,7 @@ impl ClosedFile {
         self.file.sync_all()
     }
 
-    /// The hidden file.
+    /// The file under its hidden name.
     pub(super) fn hidden(&self) -> &HiddenFile {
         &self.unpublished.hidden
     }

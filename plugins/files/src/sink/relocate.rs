@@ -118,7 +118,7 @@ pub(super) fn remove_note(id: &str, moving: &Move, follow_up: &FollowUp) -> io::
 
 /// The names that a file can get in its target folder.
 struct TargetNames {
-    /// The preferred name.
+    /// The name that the file was published with. Another file in the folder may have it.
     preferred: PathBuf,
     /// A name that no other file has.
     own: PathBuf,

@@ -15,7 +15,7 @@ use pseidon_plugin::format::is_json;
 
 use super::lane_name::Piece;
 
-/// A compiled template.
+/// The template of a path, compiled over the columns in scope.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PathTemplate {
     parts: Vec<Part>,

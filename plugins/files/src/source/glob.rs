@@ -23,7 +23,7 @@ pub(super) struct Glob {
 }
 
 impl Glob {
-    /// Parses a glob.
+    /// Checks the syntax of a glob. The file system is not read.
     pub(super) fn new(text: &str, base: &Path) -> Result<Glob, PatternError> {
         Pattern::new(text)?;
         Ok(Glob {

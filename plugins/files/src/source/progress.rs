@@ -106,7 +106,7 @@ pub(super) fn end_of(split: Arc<Split>, position: Position, resume: ResumeToken)
 /// The bytes just before a position, at most [`TAIL`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tail {
-    /// The position.
+    /// The position after the last of `bytes`.
     upto: Position,
     bytes: [u8; TAIL],
     /// How many of `bytes` are known, at its end.
@@ -144,7 +144,7 @@ impl Tail {
         Ok(tail)
     }
 
-    /// The position.
+    /// The position after the bytes.
     pub(super) fn upto(&self) -> Position {
         self.upto
     }
@@ -188,7 +188,7 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    /// The position.
+    /// The position after the bytes of the digest.
     pub(super) fn upto(&self) -> Position {
         self.upto
     }

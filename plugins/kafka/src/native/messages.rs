@@ -145,7 +145,7 @@ impl<'a> Message<'a> {
         self.raw.rkt.addr()
     }
 
-    /// The topic's name.
+    /// The topic's name; empty for an error that concerns no topic.
     pub(crate) fn topic(&self) -> String {
         if self.raw.rkt.is_null() {
             return String::new();
@@ -154,7 +154,7 @@ impl<'a> Message<'a> {
         unsafe { text(rd::rd_kafka_topic_name(self.raw.rkt)) }
     }
 
-    /// The partition's number.
+    /// The partition's number, from 0.
     #[inline]
     pub(crate) fn partition(&self) -> i32 {
         self.raw.partition

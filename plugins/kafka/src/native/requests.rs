@@ -221,7 +221,7 @@ impl Client {
     }
 }
 
-/// An owned event.
+/// An event of librdkafka, which is destroyed when this is dropped.
 struct OwnedEvent(*mut rd::rd_kafka_event_t);
 
 impl Drop for OwnedEvent {

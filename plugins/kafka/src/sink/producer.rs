@@ -227,7 +227,7 @@ impl TransactionalProducer {
         self.sends_alone
     }
 
-    /// Begins a transaction.
+    /// Begins a transaction. The previous one must have been committed or aborted.
     pub(super) fn begin(&self) -> KafkaResult<()> {
         self.producer.begin_transaction()
     }

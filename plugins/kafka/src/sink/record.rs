@@ -129,7 +129,7 @@ impl RecordExprs {
 }
 
 impl RecordPlan {
-    /// Compiles the options.
+    /// Compiles the options for rows of this input. Fails with all errors in them.
     pub(super) fn new(
         options: &KafkaSinkOptions,
         input: &SinkInput,

@@ -21,7 +21,7 @@ use pseidon_delivery::{Position, SplitId};
 pub(super) struct Refusal {
     pub(super) split: SplitId,
     pub(super) position: Position,
-    /// The broker's reason.
+    /// librdkafka's description of the broker's error code.
     pub(super) reason: String,
     /// Whether it concerns this record. Otherwise it concerns a batch that contained the record.
     pub(super) is_certain: bool,

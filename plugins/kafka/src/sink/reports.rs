@@ -37,7 +37,7 @@ pub(super) struct DeliveryReports {
 /// The records that were not delivered.
 #[derive(Debug, Default)]
 pub(super) struct UndeliveredRecords {
-    /// The first error.
+    /// The error of the first of them, which need not be a refusal; `None` if there is none.
     pub(super) error: Option<KafkaError>,
     /// The records that the broker refused because of their content.
     pub(super) refused: Vec<RefusedRecord>,

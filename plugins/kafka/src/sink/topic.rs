@@ -48,7 +48,7 @@ impl SinkTopic {
         &self.name
     }
 
-    /// The cached rules.
+    /// The cached rules, which may be outdated; see [`SinkTopic::newer_rules`].
     pub(super) fn rules(&self) -> Arc<TopicRules> {
         self.cached.lock().rules.clone()
     }

@@ -15,7 +15,7 @@ use crate::native::{Message, MessageBatch, TopicPartition};
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_RECORDS: usize = 16 << 10;
 
-/// All assigned partitions.
+/// All assigned partitions whose start offset is known.
 #[derive(Default)]
 pub(super) struct Assignment {
     partitions: Vec<AssignedPartition>,
@@ -38,7 +38,7 @@ pub(super) struct ReadySplit {
     pub(super) until: Option<Position>,
 }
 
-/// An assigned partition.
+/// An assigned partition, with how far it was read.
 pub(super) struct AssignedPartition {
     pub(super) at: TopicPartition,
     pub(super) split: Arc<Split>,

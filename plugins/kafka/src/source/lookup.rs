@@ -98,7 +98,7 @@ pub(super) struct Lookups {
 }
 
 impl Lookups {
-    /// Starts the thread.
+    /// Starts the lookup thread, which sends its requests through `client`.
     pub(super) fn start(source: &KafkaSource, client: Arc<Client>) -> Result<Lookups, SourceExit> {
         let (requests, received) = unbounded();
         let (retries, received_retries) = unbounded();

@@ -176,7 +176,7 @@ pub(super) enum Outlets {
     One(Arc<Outlet>),
     /// Each topic has a run of its own; runs attach and detach.
     ByTopic {
-        /// The attached runs.
+        /// The attached runs, by topic.
         topics: HashMap<String, Arc<Outlet>>,
         /// The memory that all of them share.
         budget: Arc<Budget>,

@@ -39,7 +39,7 @@ pub struct ReaderSettings {
     pub begin: StartPosition,
     /// The consumer group to join.
     pub group: Option<String>,
-    /// Properties of librdkafka.
+    /// Properties of librdkafka, which override those that the reader sets itself.
     pub properties: Properties,
     /// Which metadata of a record to return.
     pub wanted: WantedMetadata,

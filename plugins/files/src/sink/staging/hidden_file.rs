@@ -85,7 +85,7 @@ impl HiddenFile {
         }
     }
 
-    /// The base directory.
+    /// The base directory, below which the file is published.
     pub(in crate::sink) fn base(&self) -> &Path {
         self.folder().base()
     }

@@ -93,9 +93,9 @@ impl Follower<'_> {
 
 /// Compares the bytes before the position up to which a file was read with those that were read.
 pub(super) enum ContentCheck {
-    /// The same bytes.
+    /// The same bytes. Reading resumes after this tail, at the start of a record.
     AsRead(Tail),
-    /// Other bytes.
+    /// Other or fewer bytes: the content is that of another split.
     Rewritten,
     /// The file no longer exists under this path.
     Gone,

@@ -63,10 +63,10 @@ enum ReadState {
     Open(Box<LineReader>, File),
 }
 
-/// Where reading begins.
+/// Where reading of a followed file begins.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StartPoint {
-    /// After these bytes.
+    /// After these bytes, at [`Tail::upto`].
     After(Tail),
     /// Nowhere: an earlier run has read the file to its end, at this position, when it had this
     /// size on disk.
@@ -128,7 +128,7 @@ impl Stat {
 
 /// The result of [`TrackedFile::read`].
 pub(super) enum ReadResult {
-    /// Complete lines.
+    /// Complete lines, or the last line of a file that does not end with a line feed.
     Block(Block),
     /// There are no more lines for now.
     Nothing,
