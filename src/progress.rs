@@ -88,7 +88,7 @@ pub(crate) struct ProgressDisplay {
 }
 
 impl ProgressDisplay {
-    /// Starts the thread.
+    /// Starts the thread. If the system refuses it, no progress is shown.
     pub(crate) fn start(bar: ProgressBar, runs: &Arc<RunRegistry>) -> ProgressDisplay {
         let ended = Arc::new(AtomicBool::new(false));
         let (line, runs, is_ended) = (bar.clone(), runs.clone(), ended.clone());

@@ -43,7 +43,7 @@ impl ProcessMemory {
         }
     }
 
-    /// All resident memory.
+    /// All resident memory in bytes: anonymous memory and that of files.
     pub(crate) fn resident(&self) -> u64 {
         self.anonymous + self.files
     }

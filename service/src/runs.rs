@@ -76,7 +76,8 @@ pub enum EntryState {
     Paused,
     /// It was requested to stop.
     Stopping,
-    /// It ended.
+    /// It ended, or its row was changed or removed. A log that is still in the table is
+    /// restarted.
     Stopped,
     /// It failed for this reason, and will be restarted.
     Failed(String),

@@ -184,7 +184,7 @@ fn measure(args: &ConsumeArgs) -> Result<(), ConsumeError> {
     outcome
 }
 
-/// Prints the records.
+/// Prints the records as the source of the plan decodes them.
 fn show(args: &ConsumeArgs, plan: &Plan) -> Result<(), ConsumeError> {
     let [source] = plan.sources.as_slice() else {
         return Err("the flow has no source".to_owned().into());

@@ -138,7 +138,7 @@ impl Command {
     }
 }
 
-/// Executes a line.
+/// Executes a line: a command and its arguments. An empty line has no output.
 pub(super) fn execute(pages: &StatusPages, line: &str) -> CommandResult {
     let (name, rest) = split_word(line);
     if name.is_empty() {

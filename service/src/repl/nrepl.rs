@@ -12,7 +12,7 @@ use super::bencode::{Bencode, BencodeError};
 use super::{MAX_IDLE, MAX_LINE, ReplSession};
 use crate::status_pages::StatusPages;
 
-/// The supported operations.
+/// The supported operations, as `describe` lists them.
 const OPS: [&str; 4] = ["clone", "close", "describe", "eval"];
 
 /// Serves one connection until the client disconnects or sends an invalid message.

@@ -47,7 +47,7 @@ pub(super) fn lines(
     Ok((0..rows.len()).map(|row| text(row).to_string()).collect())
 }
 
-/// Parses an expression.
+/// Parses an expression. Each error is one line.
 pub(super) fn parse(text: &str) -> Result<Expr, Vec<String>> {
     expr::parse(&Text::plain(text, 0)).map_err(reasons)
 }
