@@ -102,19 +102,45 @@ fn help_texts() {
     goldens.finish();
 }
 
-#[test]
-fn errors_in_pipeline_files() {
+/// `check` of each pipeline file in a folder of `tests/golden`, compared with the file beside it.
+/// `also` gets the file's name and what `check` printed.
+fn compare_checks(folder: &str, also: impl Fn(&str, &str)) {
     let mut goldens = Goldens::default();
-    let files = files_in("tests/golden/errors");
-    assert!(files.len() >= 16, "cases are missing");
-    for path in files {
+    for path in files_in(&format!("tests/golden/{folder}")) {
         let file = path.strip_prefix(Path::new(HOUSE).join("tests/golden"));
         let file = file.expect("it is below the folder").to_string_lossy();
-        let output = pseidon(&["check", &file]);
-        assert_eq!(output.status.code(), Some(2), "{file}");
-        goldens.compare(&format!("errors/{}.txt", name_of(&path)), &shown(&output));
+        let checked = shown(&pseidon(&["check", &file]));
+        also(&file, &checked);
+        goldens.compare(&format!("{folder}/{}.txt", name_of(&path)), &checked);
     }
     goldens.finish();
+}
+
+/// `run` finds the same errors as `check`, and starts nothing.
+#[test]
+fn errors_in_pipeline_files() {
+    let files = files_in("tests/golden/errors");
+    assert!(files.len() >= 20, "cases are missing");
+    compare_checks("errors", |file, checked| {
+        assert!(checked.starts_with("exit code 2\n"), "{file}: {checked}");
+        assert_eq!(shown(&pseidon(&["run", file])), checked, "{file}");
+    });
+}
+
+#[test]
+fn each_command_names_a_file_that_does_not_exist() {
+    let mut goldens = Goldens::default();
+    for command in ["check", "run", "test"] {
+        goldens.compare("no-file.txt", &shown(&pseidon(&[command, "none.edn"])));
+    }
+    goldens.finish();
+}
+
+#[test]
+fn plans() {
+    compare_checks("plans", |file, checked| {
+        assert!(checked.starts_with("exit code 0\n"), "{file}: {checked}");
+    });
 }
 
 #[test]
