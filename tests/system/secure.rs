@@ -65,6 +65,15 @@ fn a_wrong_password_ends_the_run_and_is_not_shown() {
     let mut run = site.start(command);
     run.expect_exit(1, 60);
     let log = run.log();
-    assert!(log.to_lowercase().contains("authentication"), "{log}");
+    let denied = format!(
+        "error: source `in`: {} refused access: ",
+        server("PSEIDON_TEST_KAFKA_SECURE")
+    );
+    let reason = "Authentication failed: Invalid username or password";
+    assert!(
+        log.lines()
+            .any(|line| line.starts_with(&denied) && line.contains(reason)),
+        "{log}"
+    );
     assert!(!log.contains("guessed-wrong"), "{log}");
 }
