@@ -104,7 +104,11 @@ fn throw_ends_the_run() {
     let mut pseidon = site.run("pipeline.edn");
     pseidon.expect_exit(1, 60);
     let log = pseidon.log();
-    assert!(log.contains("error: ") && log.contains("in"), "{log}");
+    let is_error = |line: &str| {
+        line.starts_with("error: stage `in` cannot process the record at position 14 of in:")
+            && line.ends_with(": the record is not a JSON object")
+    };
+    assert!(log.lines().any(is_error), "{log}");
     assert_eq!(
         output::hidden(&site.path("out")),
         Vec::<std::path::PathBuf>::new(),
