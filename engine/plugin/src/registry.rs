@@ -11,11 +11,11 @@ use crate::stage::{SinkFactory, SinkStage, SourceFactory};
 /// is meant.
 #[derive(Clone)]
 pub struct PluginRegistry {
-    /// Source plugins.
+    /// The source plugins, in the order of the reference pages.
     pub sources: Vec<Arc<dyn SourceFactory>>,
-    /// Sink plugins.
+    /// The sink plugins, like `sources`.
     pub sinks: Vec<Arc<dyn SinkFactory>>,
-    /// Record formats.
+    /// The formats for `:format`, in the order of the reference pages.
     pub formats: Vec<Arc<dyn Format>>,
     /// Creates the sink to which the engine writes invalid records.
     pub quarantine: QuarantineFactory,

@@ -11,7 +11,7 @@ use super::size::{BatchCompression, RecordParts, header};
 
 /// What the topic and the client accept.
 pub(super) struct RecordLimits<'a> {
-    /// The topic's name.
+    /// The topic's name, for the reasons of refusals.
     pub(super) topic: &'a str,
     pub(super) rules: &'a TopicRules,
     pub(super) client: ClientLimit,

@@ -62,7 +62,7 @@ pub(super) struct ProducerSettings {
     pub(super) stage: String,
     pub(super) connection: Connection,
     pub(super) base: std::path::PathBuf,
-    /// The sink's topic.
+    /// The name in `:topic`. The positions go to another topic.
     pub(super) topic: String,
     /// The size of the buffer for records that wait to be sent, in bytes.
     pub(super) memory: usize,
