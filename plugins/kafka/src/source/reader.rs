@@ -13,6 +13,7 @@ mod departures;
 mod gaps;
 mod group_offsets;
 mod membership;
+mod pace;
 mod pauses;
 mod runs;
 mod ticks;
@@ -20,7 +21,7 @@ mod topics;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, never};
 use pseidon_delivery::failpoint::reach;
@@ -31,6 +32,7 @@ use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup}
 use self::arrivals::Arrivals;
 use self::departures::Departures;
 use self::membership::Membership;
+use self::pace::Pace;
 pub(super) use self::runs::Command;
 use self::topics::TopicWatch;
 use super::KafkaSource;
@@ -42,17 +44,8 @@ use crate::native::{Consumer, Event, MessageBatch, TopicPartition};
 
 /// The maximum number of messages of one fetch.
 const FETCH_MESSAGES: usize = 8192;
-/// How long an idle source waits for messages before it does its other work.
-const IDLE: Duration = Duration::from_millis(250);
-/// How often it checks meanwhile whether a run has stopped or attached.
+/// How often a source that waits for messages checks whether a run has stopped or attached.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// The same while partitions arrive or leave.
-const BUSY: Duration = Duration::from_millis(10);
-/// The same at the beginning of that phase, when most responses arrive: each of several steps waits
-/// for the fetch before it.
-const QUICK: Duration = Duration::from_millis(1);
-/// The length of that beginning.
-const QUICK_PHASE: Duration = Duration::from_millis(200);
 
 /// Reads for one run, until everything is read or the run is stopped.
 pub(super) fn run(
@@ -101,16 +94,13 @@ pub(super) struct Reader<'a> {
     /// Whether most of the last messages were keys, which librdkafka does not count in what it
     /// fetches ahead.
     fetches_uncounted: bool,
-    /// Since when partitions arrive or leave.
-    busy_since: Option<Instant>,
+    pace: Pace,
     /// Whether no broker could be reached when one was last needed.
     unreachable: bool,
     /// Positions that are durable and not yet committed to the group.
     durable: HashMap<SplitId, Position>,
     /// The same of partitions that are read no longer.
     last_offsets: Vec<GroupOffset>,
-    /// When the next [`Reader::tick`] is due.
-    next_tick: Instant,
 }
 
 impl<'a> Reader<'a> {
@@ -140,11 +130,10 @@ impl<'a> Reader<'a> {
             failure: None,
             paused: false,
             fetches_uncounted: false,
-            busy_since: None,
+            pace: Pace::new(),
             unreachable: false,
             durable: HashMap::new(),
             last_offsets: Vec::new(),
-            next_tick: Instant::now(),
         })
     }
 
@@ -182,16 +171,8 @@ impl<'a> Reader<'a> {
 
     /// How long a fetch may wait for messages.
     fn fetch_timeout(&mut self) -> Duration {
-        if self.arrivals.is_empty() && self.departures.is_empty() {
-            self.busy_since = None;
-            return IDLE;
-        }
-        let since = *self.busy_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < QUICK_PHASE {
-            QUICK
-        } else {
-            BUSY
-        }
+        let is_busy = !(self.arrivals.is_empty() && self.departures.is_empty());
+        self.pace.fetch_timeout(is_busy)
     }
 
     fn emit(&self, outlet: &Outlet, batch: Batch) -> Result<(), SourceExit> {
@@ -222,7 +203,7 @@ impl<'a> Reader<'a> {
         self.advance_departures()?;
         self.detach_stopped()?;
         self.run_commands()?;
-        if Instant::now() >= self.next_tick {
+        if self.pace.start_tick() {
             self.tick()?;
         }
         Ok(())

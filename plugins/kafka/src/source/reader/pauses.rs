@@ -8,7 +8,8 @@ use rdkafka::Offset;
 
 use super::super::outlet::Outlets;
 use super::super::start::list_of;
-use super::{BUSY, IDLE, Reader};
+use super::Reader;
+use super::pace::{BUSY, IDLE};
 use crate::native::{MessageBatch, TopicPartition};
 
 /// How long the source only waits for room. After that it pauses its partitions, which discards

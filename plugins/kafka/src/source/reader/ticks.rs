@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pseidon_delivery::Position;
 use pseidon_plugin::source::SourceExit;
@@ -13,15 +13,12 @@ use super::super::outlet::{Outlet, Outlets};
 use super::{Reader, raw};
 use crate::native::OffsetAndEpoch;
 
-/// The interval between two ticks.
-const TICK: Duration = Duration::from_secs(1);
 /// The timeout of the request that checks whether a broker can be reached again.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 
 impl Reader<'_> {
     /// Does all periodic work once.
     pub(super) fn tick(&mut self) -> Result<(), SourceExit> {
-        self.next_tick = Instant::now() + TICK;
         self.skip_non_records()?;
         self.measure_lag();
         // librdkafka reports when the last broker is gone, but not when one is back.
