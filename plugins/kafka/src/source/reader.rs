@@ -33,6 +33,7 @@ use self::arrivals::Arrivals;
 use self::departures::Departures;
 use self::membership::Membership;
 use self::pace::Pace;
+use self::pauses::Pauses;
 pub(super) use self::runs::Command;
 use self::topics::TopicWatch;
 use super::KafkaSource;
@@ -89,11 +90,7 @@ pub(super) struct Reader<'a> {
     ending: bool,
     /// The error that ended reading, if any.
     failure: Option<SourceError>,
-    /// Whether partitions are paused for lack of room.
-    paused: bool,
-    /// Whether most of the last messages were keys, which librdkafka does not count in what it
-    /// fetches ahead.
-    fetches_uncounted: bool,
+    pauses: Pauses,
     pace: Pace,
     /// Whether no broker could be reached when one was last needed.
     unreachable: bool,
@@ -128,8 +125,7 @@ impl<'a> Reader<'a> {
             membership: Membership::none(),
             ending: false,
             failure: None,
-            paused: false,
-            fetches_uncounted: false,
+            pauses: Pauses::default(),
             pace: Pace::new(),
             unreachable: false,
             durable: HashMap::new(),
@@ -186,9 +182,7 @@ impl<'a> Reader<'a> {
     fn pass(&mut self, fetched: &mut MessageBatch, timeout: Duration) -> Result<(), SourceExit> {
         self.fetch(fetched, timeout);
         reach("kafka-fetched");
-        if !fetched.is_empty() {
-            self.fetches_uncounted = fetched.is_mostly_keys();
-        }
+        self.pauses.observe(fetched);
         self.append(fetched)?;
         if !fetched.is_full() {
             self.flush()?;

@@ -6,7 +6,7 @@ use pseidon_delivery::Reason;
 use pseidon_plugin::source::SourceExit;
 use rdkafka::Offset;
 
-use super::super::outlet::Outlets;
+use super::super::outlet::{Outlet, Outlets};
 use super::super::start::list_of;
 use super::Reader;
 use super::pace::{BUSY, IDLE};
@@ -17,6 +17,41 @@ use crate::native::{MessageBatch, TopicPartition};
 /// once if librdkafka would fetch ahead without a limit.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The pauses for lack of room in memory.
+#[derive(Default)]
+pub(super) struct Pauses {
+    /// Whether all partitions are paused for lack of room.
+    all: bool,
+    /// Whether most of the last messages were keys, which librdkafka does not count in what it
+    /// fetches ahead.
+    fetches_uncounted: bool,
+}
+
+impl Pauses {
+    /// Takes note of the messages of a fetch, if there are any.
+    pub(super) fn observe(&mut self, fetched: &MessageBatch) {
+        if !fetched.is_empty() {
+            self.fetches_uncounted = fetched.is_mostly_keys();
+        }
+    }
+
+    /// Whether the partitions of the run are paused, by themselves or with all others.
+    pub(super) fn include(&self, outlet: &Outlet) -> bool {
+        self.all || outlet.is_paused()
+    }
+
+    /// How long to wait for room before the next step.
+    fn room_timeout(&self) -> Duration {
+        if self.fetches_uncounted { BUSY } else { IDLE }
+    }
+
+    /// Whether a source that has waited for room for so long pauses all partitions now. Partitions
+    /// that leave are served only during a pause.
+    fn is_due(&self, waited: Duration, is_leaving: bool) -> bool {
+        !self.all && (self.fetches_uncounted || waited >= ROOM_TIMEOUT || is_leaving)
+    }
+}
+
 impl Reader<'_> {
     /// Returns once there is room in memory. Until then nothing is read, but the group is served.
     pub(super) fn wait_for_room(&mut self, fetched: &mut MessageBatch) -> Result<(), SourceExit> {
@@ -25,25 +60,18 @@ impl Reader<'_> {
         }
         self.flush()?;
         let began = Instant::now();
-        while !self.ending
-            && !self
-                .outlets
-                .wait_for_room(if self.fetches_uncounted { BUSY } else { IDLE })?
-        {
-            if !self.paused
-                && (self.fetches_uncounted
-                    || began.elapsed() >= ROOM_TIMEOUT
-                    || !self.departures.is_empty())
-            {
-                self.paused = true;
+        while !self.ending && !self.outlets.wait_for_room(self.pauses.room_timeout())? {
+            let is_leaving = !self.departures.is_empty();
+            if self.pauses.is_due(began.elapsed(), is_leaving) {
+                self.pauses.all = true;
                 self.pause(&self.assignment.names())?;
             }
-            if self.paused {
+            if self.pauses.all {
                 self.pass(fetched, Duration::ZERO)?;
             }
         }
-        if self.paused {
-            self.paused = false;
+        if self.pauses.all {
+            self.pauses.all = false;
             // The partitions of a run that has paused itself stay paused.
             let awake = self
                 .assignment
@@ -92,7 +120,7 @@ impl Reader<'_> {
                 .collect();
             if paused {
                 self.pause(&of_topic)?;
-            } else if !self.paused {
+            } else if !self.pauses.all {
                 self.resume(&of_topic)?;
             }
         }

@@ -33,7 +33,7 @@ impl Reader<'_> {
         // librdkafka remembers that a partition was paused, even if it was unassigned since.
         let (resting, reading): (Vec<_>, Vec<_>) = ready
             .iter()
-            .partition(|one| self.paused || one.outlet.is_paused());
+            .partition(|one| self.pauses.include(&one.outlet));
         let names =
             |of: Vec<&ReadySplit>| of.into_iter().map(|one| one.at.clone()).collect::<Vec<_>>();
         self.pause(&names(resting))?;
