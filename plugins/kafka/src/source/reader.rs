@@ -19,18 +19,19 @@ mod runs;
 mod ticks;
 mod topics;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, never};
 use pseidon_delivery::failpoint::reach;
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::Position;
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup};
 
 use self::arrivals::Arrivals;
 use self::departures::Departures;
+use self::group_offsets::GroupOffsets;
 use self::membership::Membership;
 use self::pace::Pace;
 use self::pauses::Pauses;
@@ -39,7 +40,7 @@ use self::topics::TopicWatch;
 use super::KafkaSource;
 use super::assignment::{AppendOutcome, AssignedPartition, Assignment};
 use super::lookup::{LookupResponse, Lookups};
-use super::outlet::{GroupOffset, Outlet, Outlets};
+use super::outlet::{Outlet, Outlets};
 use crate::logs::ClientLogs;
 use crate::native::{Consumer, Event, MessageBatch, TopicPartition};
 
@@ -69,7 +70,6 @@ pub(super) fn run(
 pub(super) struct Reader<'a> {
     source: &'a KafkaSource,
     consumer: &'a Consumer,
-    group: String,
     lookups: Lookups,
     outlets: Outlets,
     commands: Receiver<Command>,
@@ -92,12 +92,7 @@ pub(super) struct Reader<'a> {
     failure: Option<SourceError>,
     pauses: Pauses,
     pace: Pace,
-    /// Whether no broker could be reached when one was last needed.
-    unreachable: bool,
-    /// Positions that are durable and not yet committed to the group.
-    durable: HashMap<SplitId, Position>,
-    /// The same of partitions that are read no longer.
-    last_offsets: Vec<GroupOffset>,
+    group_offsets: GroupOffsets,
 }
 
 impl<'a> Reader<'a> {
@@ -111,7 +106,6 @@ impl<'a> Reader<'a> {
         Ok(Reader {
             source,
             consumer,
-            group: source.group(setup).to_owned(),
             lookups: Lookups::start(source, consumer.client())?,
             outlets,
             commands: never(),
@@ -122,14 +116,12 @@ impl<'a> Reader<'a> {
             unattended: BTreeSet::new(),
             topics: TopicWatch::default(),
             truncated: BTreeSet::new(),
-            membership: Membership::none(),
+            membership: Membership::new(source.group(setup)),
             ending: false,
             failure: None,
             pauses: Pauses::default(),
             pace: Pace::new(),
-            unreachable: false,
-            durable: HashMap::new(),
-            last_offsets: Vec::new(),
+            group_offsets: GroupOffsets::default(),
         })
     }
 

@@ -352,20 +352,7 @@ impl Reader<'_> {
             ..
         } = leaving;
         if !matches!(reason, DepartureReason::Lost | DepartureReason::Failed(_)) {
-            let durable = outlet.outbox.handle().durable();
-            let place_of = |split: &SplitId| {
-                gone.iter()
-                    .find(|(_, known)| known == split)
-                    .map(|(at, _)| at.clone())
-            };
-            let (ours, others): (Vec<_>, Vec<_>) = durable
-                .into_iter()
-                .partition(|(split, _)| place_of(split).is_some());
-            self.durable.extend(others);
-            let offsets = ours
-                .into_iter()
-                .filter_map(|(split, next)| Some(outlet.group_offset(place_of(&split)?, next)));
-            self.last_offsets.extend(offsets);
+            self.group_offsets.add_last(&outlet, &gone);
             if matches!(reason, DepartureReason::Ended) {
                 self.commit_last(true);
             }

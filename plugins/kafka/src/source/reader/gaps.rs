@@ -24,7 +24,7 @@ impl Reader<'_> {
                 self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
             )),
             _ => {
-                self.unreachable |= error.code == RDKafkaErrorCode::AllBrokersDown;
+                self.membership.unreachable |= error.code == RDKafkaErrorCode::AllBrokersDown;
                 self.logs.client_error(
                     &format!("{:?}", error.code),
                     &format!("{error} (brokers: {brokers})"),
@@ -71,14 +71,8 @@ impl Reader<'_> {
                 self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
             )),
             ErrorClass::Passing if error.code == RDKafkaErrorCode::InconsistentGroupProtocol => {
-                let group = &self.group;
-                let problem = format!(
-                    "the group {group} has members with an assignment strategy other than \
-                     cooperative-sticky, so this instance cannot join it: stop the other \
-                     consumers, or set another :group"
-                );
-                self.logs.warn("GROUP", &problem);
-                self.membership.problem = Some(problem);
+                let problem = self.membership.refuse_strategy();
+                self.logs.warn("GROUP", problem);
                 Ok(())
             }
             // Missing topics are looked up and reported together.

@@ -10,6 +10,7 @@ use super::super::failure::{ErrorClass, denied};
 use super::super::lookup::LookupRequest;
 use super::super::start::StartOption;
 use super::Reader;
+use super::topics::TopicWatch;
 use crate::native::NativeError;
 
 /// How long joining the group may take before it is reported as a problem.
@@ -17,6 +18,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The known state of the membership.
 pub(super) struct Membership {
+    /// The name of the group.
+    pub(super) group: String,
     /// Topics to subscribe to once their partitions are looked up.
     to_subscribe: Option<Vec<String>>,
     /// The number of topics that are subscribed to.
@@ -25,18 +28,22 @@ pub(super) struct Membership {
     since: Instant,
     /// Whether the group has sent an assignment, even an empty one.
     pub(super) joined: bool,
+    /// Whether no broker could be reached when one was last needed.
+    pub(super) unreachable: bool,
     /// Why the group does not admit this instance.
-    pub(super) problem: Option<String>,
+    problem: Option<String>,
 }
 
 impl Membership {
     /// Of a consumer without a subscription.
-    pub(super) fn none() -> Membership {
+    pub(super) fn new(group: &str) -> Membership {
         Membership {
+            group: group.to_owned(),
             to_subscribe: None,
             topics: 0,
             since: Instant::now(),
             joined: false,
+            unreachable: false,
             problem: None,
         }
     }
@@ -45,6 +52,37 @@ impl Membership {
     pub(super) fn confirm(&mut self) {
         self.joined = true;
         self.problem = None;
+    }
+
+    /// Records that other members use another assignment strategy, and returns the problem.
+    pub(super) fn refuse_strategy(&mut self) -> &str {
+        let group = &self.group;
+        self.problem.insert(format!(
+            "the group {group} has members with an assignment strategy other than \
+             cooperative-sticky, so this instance cannot join it: stop the other consumers, or set \
+             another :group"
+        ))
+    }
+
+    /// Why this instance is not a member of the group, if that is a problem.
+    pub(super) fn problem(&self, topics: &TopicWatch) -> Option<String> {
+        let problem = self.problem.clone();
+        problem.or_else(|| self.late_join(topics))
+    }
+
+    fn late_join(&self, topics: &TopicWatch) -> Option<String> {
+        let is_late = self.topics > 0
+            && !self.joined
+            && !self.unreachable
+            && self.since.elapsed() >= JOIN_TIMEOUT
+            && topics.has_some_of(self.topics);
+        is_late.then(|| {
+            format!(
+                "the group {} has not admitted this instance for {:.0?}",
+                self.group,
+                self.since.elapsed()
+            )
+        })
     }
 }
 
@@ -102,32 +140,5 @@ impl Reader<'_> {
                 Ok(())
             }
         }
-    }
-
-    /// Why this instance is not a member of the group, if that is a problem.
-    pub(super) fn membership_problem(&self) -> Option<String> {
-        let problem = self.membership.problem.clone();
-        problem.or_else(|| self.late_join())
-    }
-
-    fn late_join(&self) -> Option<String> {
-        let Membership {
-            topics,
-            since,
-            joined,
-            ..
-        } = self.membership;
-        let is_late = topics > 0
-            && !joined
-            && !self.unreachable
-            && since.elapsed() >= JOIN_TIMEOUT
-            && self.topics.has_some_of(topics);
-        is_late.then(|| {
-            format!(
-                "the group {} has not admitted this instance for {:.0?}",
-                self.group,
-                since.elapsed()
-            )
-        })
     }
 }

@@ -22,12 +22,12 @@ impl Reader<'_> {
         self.skip_non_records()?;
         self.measure_lag();
         // librdkafka reports when the last broker is gone, but not when one is back.
-        if self.unreachable && self.consumer.all_partitions(PROBE_TIMEOUT).is_ok() {
-            self.unreachable = false;
+        if self.membership.unreachable && self.consumer.all_partitions(PROBE_TIMEOUT).is_ok() {
+            self.membership.unreachable = false;
         }
         self.outlets
             .iter()
-            .for_each(|outlet| outlet.unreachable.set(i64::from(self.unreachable)));
+            .for_each(|outlet| outlet.unreachable.set(i64::from(self.membership.unreachable)));
         self.watch_topics();
         self.report_problems();
         self.pause_by_run()?;
@@ -79,7 +79,7 @@ impl Reader<'_> {
 
     /// Reports why runs read nothing, if that is known.
     fn report_problems(&self) {
-        let of_group = self.membership_problem();
+        let of_group = self.membership.problem(&self.topics);
         for outlet in self.outlets.iter() {
             let problem = of_group
                 .clone()

@@ -29,7 +29,7 @@ impl Reader<'_> {
     ) -> Result<Position, SourceError> {
         let at = &query.at;
         let name = format!("{}/{}", at.topic, at.partition);
-        let group = &self.group;
+        let group = &self.membership.group;
         let Some(known) = query.known else {
             if let Some(offset) = offsets.external {
                 tracing::info!(
