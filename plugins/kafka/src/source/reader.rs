@@ -10,6 +10,7 @@
 
 mod arrivals;
 mod departures;
+mod ending;
 mod gaps;
 mod group_offsets;
 mod membership;
@@ -24,13 +25,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, never};
-use pseidon_delivery::failpoint::reach;
 use pseidon_delivery::Position;
+use pseidon_delivery::failpoint::reach;
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup};
 
 use self::arrivals::Arrivals;
 use self::departures::Departures;
+use self::ending::Phase;
 use self::group_offsets::GroupOffsets;
 use self::membership::Membership;
 use self::pace::Pace;
@@ -86,10 +88,7 @@ pub(super) struct Reader<'a> {
     /// Partitions of which librdkafka has found that records below the position no longer exist.
     truncated: BTreeSet<TopicPartition>,
     membership: Membership,
-    /// Whether reading has ended, and what was read is being committed.
-    ending: bool,
-    /// The error that ended reading, if any.
-    failure: Option<SourceError>,
+    phase: Phase,
     pauses: Pauses,
     pace: Pace,
     group_offsets: GroupOffsets,
@@ -117,8 +116,7 @@ impl<'a> Reader<'a> {
             topics: TopicWatch::default(),
             truncated: BTreeSet::new(),
             membership: Membership::new(source.group(setup)),
-            ending: false,
-            failure: None,
+            phase: Phase::default(),
             pauses: Pauses::default(),
             pace: Pace::new(),
             group_offsets: GroupOffsets::default(),
@@ -137,7 +135,7 @@ impl<'a> Reader<'a> {
             let timeout = self.fetch_timeout();
             self.pass(&mut fetched, timeout)?;
             if self.departures.is_empty()
-                && let Some(error) = self.failure.take()
+                && let Some(error) = self.phase.take_failure()
             {
                 return Err(SourceExit::Failed(error));
             }
@@ -284,20 +282,6 @@ impl<'a> Reader<'a> {
             }
             Event::Error(error) => self.handle_client_error(&error),
         }
-    }
-
-    /// Commits everything that was read before the consumer leaves the group: otherwise other
-    /// instances would take the partitions over and this one's last commit would be refused.
-    fn finish(&mut self) -> Result<(), SourceExit> {
-        self.end_reading()?;
-        let mut fetched = MessageBatch::with_capacity(FETCH_MESSAGES);
-        while !self.departures.is_empty() {
-            let timeout = self.fetch_timeout();
-            self.pass(&mut fetched, timeout)?;
-        }
-        self.failure
-            .take()
-            .map_or(Ok(()), |error| Err(SourceExit::Failed(error)))
     }
 }
 

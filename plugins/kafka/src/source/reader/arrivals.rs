@@ -176,7 +176,11 @@ impl Reader<'_> {
     pub(super) fn take_over(&mut self, partitions: Vec<TopicPartition>) -> Result<(), SourceExit> {
         let mut attended: Vec<(Arc<Outlet>, Vec<TopicPartition>)> = Vec::new();
         for at in partitions {
-            match self.outlets.outlet_of(&at.topic).filter(|_| !self.ending) {
+            match self
+                .outlets
+                .outlet_of(&at.topic)
+                .filter(|_| !self.phase.is_ending())
+            {
                 Some(outlet) => add_to_run(&mut attended, outlet, at),
                 None => _ = self.unattended.insert(at),
             }

@@ -170,7 +170,7 @@ impl Reader<'_> {
 
     /// Ends reading.
     pub(super) fn end_reading(&mut self) -> Result<(), SourceExit> {
-        self.ending = true;
+        self.phase.end();
         self.flush()?;
         let (gone, arriving) = self.remove(|_| true);
         self.pause(&names(&gone))?;
@@ -193,8 +193,7 @@ impl Reader<'_> {
             if matches!(error, SourceError::Transient(_)) {
                 return Err(SourceExit::Failed(error));
             }
-            if self.failure.is_none() {
-                self.failure = Some(error);
+            if self.phase.fail(error) {
                 self.end_reading()?;
             }
             return Ok(());

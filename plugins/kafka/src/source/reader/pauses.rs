@@ -60,7 +60,7 @@ impl Reader<'_> {
         }
         self.flush()?;
         let began = Instant::now();
-        while !self.ending && !self.outlets.wait_for_room(self.pauses.room_timeout())? {
+        while !self.phase.is_ending() && !self.outlets.wait_for_room(self.pauses.room_timeout())? {
             let is_leaving = !self.departures.is_empty();
             if self.pauses.is_due(began.elapsed(), is_leaving) {
                 self.pauses.all = true;

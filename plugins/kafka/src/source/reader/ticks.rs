@@ -25,9 +25,11 @@ impl Reader<'_> {
         if self.membership.unreachable && self.consumer.all_partitions(PROBE_TIMEOUT).is_ok() {
             self.membership.unreachable = false;
         }
-        self.outlets
-            .iter()
-            .for_each(|outlet| outlet.unreachable.set(i64::from(self.membership.unreachable)));
+        self.outlets.iter().for_each(|outlet| {
+            outlet
+                .unreachable
+                .set(i64::from(self.membership.unreachable))
+        });
         self.watch_topics();
         self.report_problems();
         self.pause_by_run()?;

@@ -172,7 +172,7 @@ impl Reader<'_> {
         mut ready: Vec<ReadySplit>,
     ) -> Result<(), SourceExit> {
         // Another partition of the run may have failed it.
-        if self.ending
+        if self.phase.is_ending()
             || ready
                 .first()
                 .is_some_and(|one| !self.is_attended_by(&one.at.topic, &outlet))
