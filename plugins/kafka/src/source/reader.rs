@@ -24,7 +24,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, never};
 use pseidon_delivery::Position;
 use pseidon_delivery::failpoint::reach;
 use pseidon_plugin::batch::Batch;
@@ -38,6 +37,7 @@ use self::membership::Membership;
 use self::pace::Pace;
 use self::pauses::Pauses;
 pub(super) use self::runs::Command;
+use self::runs::Runs;
 use self::topics::TopicWatch;
 use super::KafkaSource;
 use super::assignment::{AppendOutcome, AssignedPartition, Assignment};
@@ -73,8 +73,7 @@ pub(super) struct Reader<'a> {
     source: &'a KafkaSource,
     consumer: &'a Consumer,
     lookups: Lookups,
-    outlets: Outlets,
-    commands: Receiver<Command>,
+    runs: Runs,
     logs: ClientLogs,
     /// Partitions that are read.
     assignment: Assignment,
@@ -82,8 +81,6 @@ pub(super) struct Reader<'a> {
     arrivals: Arrivals,
     /// Partitions that are not read any more and not committed yet.
     departures: Departures,
-    /// Partitions that the group has assigned while no run is attached for their records.
-    unattended: BTreeSet<TopicPartition>,
     topics: TopicWatch,
     /// Partitions of which librdkafka has found that records below the position no longer exist.
     truncated: BTreeSet<TopicPartition>,
@@ -106,13 +103,11 @@ impl<'a> Reader<'a> {
             source,
             consumer,
             lookups: Lookups::start(source, consumer.client())?,
-            outlets,
-            commands: never(),
+            runs: Runs::new(outlets),
             logs: ClientLogs::new(&setup.stage),
             assignment: Assignment::default(),
             arrivals: Arrivals::default(),
             departures: Departures::new(source),
-            unattended: BTreeSet::new(),
             topics: TopicWatch::default(),
             truncated: BTreeSet::new(),
             membership: Membership::new(source.group(setup)),
@@ -125,12 +120,12 @@ impl<'a> Reader<'a> {
 
     /// The outlets, to be closed after reading has ended.
     pub(super) fn into_outlets(self) -> Outlets {
-        self.outlets
+        self.runs.outlets
     }
 
     fn read(&mut self) -> Result<(), SourceExit> {
         let mut fetched = MessageBatch::with_capacity(FETCH_MESSAGES);
-        while !self.outlets.is_stopped() {
+        while !self.runs.outlets.is_stopped() {
             self.wait_for_room(&mut fetched)?;
             let timeout = self.fetch_timeout();
             self.pass(&mut fetched, timeout)?;
@@ -165,7 +160,7 @@ impl<'a> Reader<'a> {
         outlet
             .outbox
             .emit(batch)
-            .or_else(|stopped| self.run_stopped(stopped))
+            .or_else(|stopped| self.runs.continue_without(stopped))
     }
 
     /// Fetches once, emits what arrived, and advances everything else by a step.
@@ -181,7 +176,7 @@ impl<'a> Reader<'a> {
         for event in self.consumer.events() {
             self.handle_event(event)?;
         }
-        self.outlets.send_waiting()?;
+        self.runs.outlets.send_waiting()?;
         self.handle_responses()?;
         self.advance_arrivals()?;
         self.advance_departures()?;
@@ -209,13 +204,7 @@ impl<'a> Reader<'a> {
     /// Whether a run has stopped or attached, or the group has sent an event, and that is not
     /// handled yet.
     fn has_other_work(&self) -> bool {
-        !self.commands.is_empty()
-            || self.consumer.has_events()
-            || self.outlets.is_stopped()
-            || self
-                .outlets
-                .iter()
-                .any(|outlet| outlet.outbox.handle().is_stopped())
+        self.consumer.has_events() || self.runs.have_changed()
     }
 
     fn append(&mut self, fetched: &MessageBatch) -> Result<(), SourceExit> {

@@ -177,12 +177,13 @@ impl Reader<'_> {
         let mut attended: Vec<(Arc<Outlet>, Vec<TopicPartition>)> = Vec::new();
         for at in partitions {
             match self
+                .runs
                 .outlets
                 .outlet_of(&at.topic)
                 .filter(|_| !self.phase.is_ending())
             {
                 Some(outlet) => add_to_run(&mut attended, outlet, at),
-                None => _ = self.unattended.insert(at),
+                None => self.runs.wait_for_run([at]),
             }
         }
         for (outlet, partitions) in attended {
@@ -200,8 +201,8 @@ impl Reader<'_> {
                     });
                 }
                 Err(stopped) => {
-                    self.run_stopped(stopped)?;
-                    self.unattended.extend(partitions);
+                    self.runs.continue_without(stopped)?;
+                    self.runs.wait_for_run(partitions);
                 }
             }
         }
@@ -223,9 +224,9 @@ impl Reader<'_> {
                 }),
                 Ok(Some(known)) => self.look_up_offsets(&outlet, partitions, known),
                 Err(stopped) => {
-                    self.run_stopped(stopped)?;
-                    self.unattended
-                        .extend(partitions.into_iter().flatten().map(|(at, _)| at));
+                    self.runs.continue_without(stopped)?;
+                    self.runs
+                        .wait_for_run(partitions.into_iter().flatten().map(|(at, _)| at));
                 }
             }
         }
@@ -243,8 +244,8 @@ impl Reader<'_> {
                 }),
                 Ok(Some(())) => self.start_reading(ready)?,
                 Err(stopped) => {
-                    self.run_stopped(stopped)?;
-                    self.unattended.extend(ready.into_iter().map(|one| one.at));
+                    self.runs.continue_without(stopped)?;
+                    self.runs.wait_for_run(ready.into_iter().map(|one| one.at));
                 }
             }
         }

@@ -130,7 +130,7 @@ impl Reader<'_> {
             partitions = summary(&partitions),
             "partitions revoked"
         );
-        self.unattended.retain(|at| !partitions.contains(at));
+        self.runs.forget(|at| partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
         let answer = self.departures.answer.get_or_insert_with(|| PendingAnswer {
             revoked: Vec::new(),
@@ -146,7 +146,7 @@ impl Reader<'_> {
     /// was read can still be committed.
     pub(super) fn handle_loss(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceExit> {
         self.flush()?;
-        self.unattended.retain(|at| !partitions.contains(at));
+        self.runs.forget(|at| partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
         self.topics.lost(&gone);
         match &mut self.departures.answer {
@@ -160,7 +160,7 @@ impl Reader<'_> {
     /// Handles the loss of all partitions.
     pub(super) fn handle_total_loss(&mut self) -> Result<(), SourceExit> {
         self.flush()?;
-        self.unattended.clear();
+        self.runs.forget(|_| true);
         let (gone, arriving) = self.remove(|_| true);
         self.topics.lost(&gone);
         self.departures.answer = None;
@@ -189,7 +189,7 @@ impl Reader<'_> {
     /// Fails a topic that cannot be read any further. What was read is committed first, unless a
     /// retry can read it again. For a shared consumer only the topic's run ends.
     pub(super) fn fail(&mut self, topic: &str, error: SourceError) -> Result<(), SourceExit> {
-        if let Outlets::One(_) = self.outlets {
+        if let Outlets::One(_) = self.runs.outlets {
             if matches!(error, SourceError::Transient(_)) {
                 return Err(SourceExit::Failed(error));
             }
@@ -212,18 +212,15 @@ impl Reader<'_> {
 
     /// Detaches the topic's run with its partitions, which no run reads from then on.
     fn detach_run(&mut self, topic: &str) -> Result<Option<RunPartitions>, SourceExit> {
-        let Outlets::ByTopic { topics, .. } = &mut self.outlets else {
-            return Ok(None);
-        };
-        let Some(outlet) = topics.remove(topic) else {
+        let Some(outlet) = self.runs.detach(topic) else {
             return Ok(None);
         };
         outlet.metrics.set_source_trouble(&outlet.stage, None);
         self.flush()?;
         let (gone, arriving) = self.remove(|at| at.topic == topic);
-        self.unattended.extend(names(&gone));
-        self.unattended
-            .extend(arriving.iter().map(|(at, ..)| at.clone()));
+        self.runs.wait_for_run(names(&gone));
+        self.runs
+            .wait_for_run(arriving.iter().map(|(at, ..)| at.clone()));
         self.unassign(&names(&gone))?;
         let gone = gone.iter().map(|one| (one.at.clone(), one.split.clone()));
         Ok(Some((
@@ -305,7 +302,7 @@ impl Reader<'_> {
             }
             Err(stopped) => {
                 self.report(&outlet, reason);
-                self.run_stopped(stopped)
+                self.runs.continue_without(stopped)
             }
         }
     }
@@ -319,7 +316,7 @@ impl Reader<'_> {
                 Ok(Some(())) => self.finish_departure(leaving)?,
                 Err(stopped) => {
                     self.report(&leaving.outlet, leaving.reason);
-                    self.run_stopped(stopped)?;
+                    self.runs.continue_without(stopped)?;
                 }
             }
         }
@@ -384,8 +381,7 @@ impl Reader<'_> {
         );
         let topic = at.topic.clone();
         let error = SourceError::Transient(reason.into());
-        if matches!(self.outlets.outlet_of(&topic), Some(outlet) if Arc::ptr_eq(outlet, &leaving.outlet))
-        {
+        if self.runs.is_attended_by(&topic, &leaving.outlet) {
             self.fail(&topic, error)
         } else {
             self.report(&leaving.outlet, leaving.reason);

@@ -62,7 +62,7 @@ impl GroupOffsets {
 impl Reader<'_> {
     /// Commits the durable positions to the group. This may fail: delivery does not depend on it.
     pub(super) fn commit_durable(&mut self) {
-        for outlet in self.outlets.iter() {
+        for outlet in self.runs.outlets.iter() {
             self.group_offsets.add_durable(outlet);
         }
         let moved = self.group_offsets.take_durable(&mut self.assignment);

@@ -55,12 +55,17 @@ impl Pauses {
 impl Reader<'_> {
     /// Returns once there is room in memory. Until then nothing is read, but the group is served.
     pub(super) fn wait_for_room(&mut self, fetched: &mut MessageBatch) -> Result<(), SourceExit> {
-        if self.outlets.wait_for_room(Duration::ZERO)? {
+        if self.runs.outlets.wait_for_room(Duration::ZERO)? {
             return Ok(());
         }
         self.flush()?;
         let began = Instant::now();
-        while !self.phase.is_ending() && !self.outlets.wait_for_room(self.pauses.room_timeout())? {
+        while !self.phase.is_ending()
+            && !self
+                .runs
+                .outlets
+                .wait_for_room(self.pauses.room_timeout())?
+        {
             let is_leaving = !self.departures.is_empty();
             if self.pauses.is_due(began.elapsed(), is_leaving) {
                 self.pauses.all = true;
@@ -105,7 +110,7 @@ impl Reader<'_> {
 
     /// Pauses and resumes the partitions of single runs of a shared consumer.
     pub(super) fn pause_by_run(&self) -> Result<(), SourceExit> {
-        let Outlets::ByTopic { topics, .. } = &self.outlets else {
+        let Outlets::ByTopic { topics, .. } = &self.runs.outlets else {
             return Ok(());
         };
         for (topic, outlet) in topics {

@@ -1,8 +1,9 @@
-//! The runs of a shared consumer: they attach and detach while it reads.
+//! The runs of a consumer: those of a shared one attach and detach while it reads.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, never};
 use pseidon_plugin::source::{SourceExit, Stopped};
 
 use super::super::outlet::{Outlet, Outlets};
@@ -17,13 +18,97 @@ pub(in super::super) enum Command {
     Attach(String, Arc<Outlet>),
 }
 
+/// The runs that are attached, and the partitions that wait for a run.
+pub(super) struct Runs {
+    pub(super) outlets: Outlets,
+    commands: Receiver<Command>,
+    /// Partitions that the group has assigned while no run is attached for their records.
+    unattended: BTreeSet<TopicPartition>,
+}
+
+impl Runs {
+    pub(super) fn new(outlets: Outlets) -> Runs {
+        Runs {
+            outlets,
+            commands: never(),
+            unattended: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a run has stopped or attached, and that is not handled yet.
+    pub(super) fn have_changed(&self) -> bool {
+        let is_stopped = |outlet: &Arc<Outlet>| outlet.outbox.handle().is_stopped();
+        !self.commands.is_empty()
+            || self.outlets.is_stopped()
+            || self.outlets.iter().any(is_stopped)
+    }
+
+    /// Whether this run is attached for the topic.
+    pub(super) fn is_attended_by(&self, topic: &str, outlet: &Arc<Outlet>) -> bool {
+        self.outlets
+            .outlet_of(topic)
+            .is_some_and(|known| Arc::ptr_eq(known, outlet))
+    }
+
+    /// Handles a run that accepts no more batches because it has ended. Reading continues for the
+    /// other runs, if there can be any.
+    pub(super) fn continue_without(&self, _: Stopped) -> Result<(), SourceExit> {
+        match self.outlets {
+            Outlets::One(_) => Err(SourceExit::Stopped),
+            Outlets::ByTopic { .. } => Ok(()),
+        }
+    }
+
+    /// Keeps partitions until a run is attached for their records.
+    pub(super) fn wait_for_run(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) {
+        self.unattended.extend(partitions);
+    }
+
+    /// Forgets the partitions without a run that the group took away.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(&TopicPartition) -> bool) {
+        self.unattended.retain(|at| !is_gone(at));
+    }
+
+    /// Removes the partitions for which a run is attached now, unless they are still leaving an
+    /// earlier run, and returns them.
+    fn take_attended(
+        &mut self,
+        is_leaving: impl Fn(&TopicPartition) -> bool,
+    ) -> Vec<TopicPartition> {
+        let is_attended =
+            |at: &TopicPartition| self.outlets.outlet_of(&at.topic).is_some() && !is_leaving(at);
+        self.unattended
+            .extract_if(.., |at| is_attended(at))
+            .collect()
+    }
+
+    /// Detaches and returns the topic's run, if the consumer is shared and has one for the topic.
+    pub(super) fn detach(&mut self, topic: &str) -> Option<Arc<Outlet>> {
+        match &mut self.outlets {
+            Outlets::One(_) => None,
+            Outlets::ByTopic { topics, .. } => topics.remove(topic),
+        }
+    }
+
+    /// The topics of a shared consumer whose runs have stopped.
+    fn stopped_topics(&self) -> Vec<String> {
+        let Outlets::ByTopic { topics, .. } = &self.outlets else {
+            return Vec::new();
+        };
+        let stopped = topics
+            .iter()
+            .filter(|(_, outlet)| outlet.outbox.handle().is_stopped());
+        stopped.map(|(topic, _)| topic.clone()).collect()
+    }
+}
+
 impl Reader<'_> {
     /// Reads for runs that attach and detach, until reading ends.
     pub(in super::super) fn read_for_many(
         &mut self,
         commands: Receiver<Command>,
     ) -> Result<(), SourceExit> {
-        self.commands = commands;
+        self.runs.commands = commands;
         self.read()
     }
 
@@ -31,7 +116,7 @@ impl Reader<'_> {
     /// all runs that attached are served together.
     pub(super) fn run_commands(&mut self) -> Result<(), SourceExit> {
         let mut subscription = None;
-        while let Ok(command) = self.commands.try_recv() {
+        while let Ok(command) = self.runs.commands.try_recv() {
             match command {
                 Command::Subscribe(topics) => subscription = Some(topics),
                 Command::Attach(topic, outlet) => self.attach(topic, outlet)?,
@@ -45,13 +130,7 @@ impl Reader<'_> {
         if self.departures.owes_answer() {
             return Ok(());
         }
-        let is_attended = |at: &TopicPartition| {
-            self.outlets.outlet_of(&at.topic).is_some() && !self.departures.contains(at)
-        };
-        let attended: Vec<_> = self
-            .unattended
-            .extract_if(.., |at| is_attended(at))
-            .collect();
+        let attended = self.runs.take_attended(|at| self.departures.contains(at));
         if attended.is_empty() {
             Ok(())
         } else {
@@ -63,7 +142,7 @@ impl Reader<'_> {
     /// observed yet.
     fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), SourceExit> {
         self.detach(&topic)?;
-        if let Outlets::ByTopic { topics, .. } = &mut self.outlets {
+        if let Outlets::ByTopic { topics, .. } = &mut self.runs.outlets {
             topics.insert(topic, outlet);
             self.topics.refresh_soon();
         }
@@ -72,22 +151,7 @@ impl Reader<'_> {
 
     /// Stops reading for runs that have stopped.
     pub(super) fn detach_stopped(&mut self) -> Result<(), SourceExit> {
-        let Outlets::ByTopic { topics, .. } = &self.outlets else {
-            return Ok(());
-        };
-        let stopped = topics
-            .iter()
-            .filter(|(_, outlet)| outlet.outbox.handle().is_stopped());
-        let stopped: Vec<String> = stopped.map(|(topic, _)| topic.clone()).collect();
+        let stopped = self.runs.stopped_topics();
         stopped.iter().try_for_each(|topic| self.detach(topic))
-    }
-
-    /// Handles a run that accepts no more batches because it has ended. Reading continues for the
-    /// other runs, if there are any.
-    pub(super) fn run_stopped(&self, _: Stopped) -> Result<(), SourceExit> {
-        match self.outlets {
-            Outlets::One(_) => Err(SourceExit::Stopped),
-            Outlets::ByTopic { .. } => Ok(()),
-        }
     }
 }

@@ -25,7 +25,7 @@ impl Reader<'_> {
         if self.membership.unreachable && self.consumer.all_partitions(PROBE_TIMEOUT).is_ok() {
             self.membership.unreachable = false;
         }
-        self.outlets.iter().for_each(|outlet| {
+        self.runs.outlets.iter().for_each(|outlet| {
             outlet
                 .unreachable
                 .set(i64::from(self.membership.unreachable))
@@ -72,7 +72,7 @@ impl Reader<'_> {
                     (high - raw(assigned.next)).max(0);
             }
         }
-        self.outlets.iter().for_each(|outlet| {
+        self.runs.outlets.iter().for_each(|outlet| {
             outlet
                 .lag
                 .set(behind.get(&Arc::as_ptr(outlet)).copied().unwrap_or(0))
@@ -82,7 +82,7 @@ impl Reader<'_> {
     /// Reports why runs read nothing, if that is known.
     fn report_problems(&self) {
         let of_group = self.membership.problem(&self.topics);
-        for outlet in self.outlets.iter() {
+        for outlet in self.runs.outlets.iter() {
             let problem = of_group
                 .clone()
                 .or_else(|| self.missing_topics())
@@ -96,7 +96,7 @@ impl Reader<'_> {
     /// The topics of `:topics` that do not exist. For a shared consumer this is not a problem: the
     /// row of a table may exist before its topic.
     fn missing_topics(&self) -> Option<String> {
-        if matches!(self.outlets, Outlets::ByTopic { .. }) {
+        if matches!(self.runs.outlets, Outlets::ByTopic { .. }) {
             return None;
         }
         let missing: Vec<&str> = self.topics.missing().map(String::as_str).collect();

@@ -90,7 +90,7 @@ impl Reader<'_> {
         if self.topics.asking || self.topics.next.is_some_and(|next| Instant::now() < next) {
             return;
         }
-        let mut names: Vec<String> = match &self.outlets {
+        let mut names: Vec<String> = match &self.runs.outlets {
             Outlets::One(_) => self.source.topics.fixed_names().cloned().collect(),
             Outlets::ByTopic { topics, .. } => topics.keys().cloned().collect(),
         };
@@ -157,7 +157,7 @@ impl Reader<'_> {
         }
         self.report_lost(&found);
         let is_waited_for =
-            matches!(self.outlets, Outlets::One(_)) && !self.topics.missing.is_empty();
+            matches!(self.runs.outlets, Outlets::One(_)) && !self.topics.missing.is_empty();
         self.topics.next = Some(
             Instant::now()
                 + if is_waited_for {

@@ -16,7 +16,7 @@ use crate::source::identity::PartitionIdentity;
 use crate::source::lookup::{
     LookupError, LookupRequest, LookupResult, PartitionOffsets, PartitionQuery,
 };
-use crate::source::outlet::{Outlet, Outlets, add_to_run};
+use crate::source::outlet::{Outlet, add_to_run};
 
 /// The pause before a failed lookup of offsets is retried.
 const LOOKUP_RETRY: Duration = Duration::from_millis(500);
@@ -175,9 +175,9 @@ impl Reader<'_> {
         if self.phase.is_ending()
             || ready
                 .first()
-                .is_some_and(|one| !self.is_attended_by(&one.at.topic, &outlet))
+                .is_some_and(|one| !self.runs.is_attended_by(&one.at.topic, &outlet))
         {
-            self.unattended.extend(ready.drain(..).map(|one| one.at));
+            self.runs.wait_for_run(ready.drain(..).map(|one| one.at));
             return Ok(());
         }
         let start = |one: &ReadySplit| SplitStart {
@@ -192,19 +192,10 @@ impl Reader<'_> {
                 pending,
             }),
             Err(stopped) => {
-                self.run_stopped(stopped)?;
-                self.unattended.extend(ready.into_iter().map(|one| one.at));
+                self.runs.continue_without(stopped)?;
+                self.runs.wait_for_run(ready.into_iter().map(|one| one.at));
             }
         }
         Ok(())
-    }
-
-    fn is_attended_by(&self, topic: &str, outlet: &Arc<Outlet>) -> bool {
-        match &self.outlets {
-            Outlets::One(_) => true,
-            Outlets::ByTopic { topics, .. } => topics
-                .get(topic)
-                .is_some_and(|known| Arc::ptr_eq(known, outlet)),
-        }
     }
 }
