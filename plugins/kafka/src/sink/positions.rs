@@ -4,7 +4,7 @@
 //! split are in the sink's topic. Every commit writes one message for each split that advanced, in
 //! the same transaction as the records.
 
-use pseidon_delivery::{LaneId, Position, SinkId, SplitCommit, SplitId};
+use pseidon_delivery::{LaneId, Position, Reason, SinkId, SplitCommit, SplitId};
 use serde_json::{Value, json};
 
 /// The version of the value's format.
@@ -44,16 +44,17 @@ pub(super) fn value(position: Position) -> String {
 }
 
 /// Reads a value. The error says why it is invalid.
-pub(super) fn parse(value: &[u8]) -> Result<Position, String> {
-    let value: Value = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+pub(super) fn parse(value: &[u8]) -> Result<Position, Reason> {
+    let value: Value = serde_json::from_slice(value).map_err(Reason::of)?;
     match value["version"].as_u64() {
         Some(VERSION) => value["position"]
             .as_u64()
-            .ok_or_else(|| "it has no position".to_owned()),
+            .ok_or_else(|| "it has no position".into()),
         Some(other) => Err(format!(
             "it has version {other}, which only a newer version of the program can read"
-        )),
-        None => Err("it has no version".to_owned()),
+        )
+        .into()),
+        None => Err("it has no version".into()),
     }
 }
 
@@ -112,7 +113,7 @@ mod tests {
     #[test]
     fn values_round_trip() {
         for position in [0, 17, u64::MAX] {
-            assert_eq!(parse(value(position).as_bytes()), Ok(position));
+            assert_eq!(parse(value(position).as_bytes()).unwrap(), position);
         }
         for wrong in [
             "",

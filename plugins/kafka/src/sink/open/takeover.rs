@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, Reason, SplitId};
 use pseidon_plugin::sink::{SinkError, TakenSplit, TargetPosition};
 
 use super::super::positions;
@@ -82,8 +82,8 @@ impl PositionSearch<'_> {
             };
             let position = positions::parse(value).map_err(|reason| {
                 let topic = &self.sink.run.sink.positions_topic;
-                let what = format!("the position of {split} in {topic} is invalid: {reason}");
-                SinkError::Fatal(what.into())
+                let what = format!("the position of {split} in {topic} is invalid");
+                SinkError::Fatal(Reason::caused_by(what, reason))
             })?;
             // A later value replaces an earlier one.
             newer.insert(*split, position);
