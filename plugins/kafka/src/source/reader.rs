@@ -6,7 +6,11 @@
 //! [`pauses`] keeps what is fetched within the memory, [`runs`] attaches runs to a shared consumer.
 //! Errors of single partitions are handled in [`gaps`], topics are watched in [`topics`], and
 //! periodic work is done in [`ticks`], such as the commit of the group's offsets
-//! ([`group_offsets`]).
+//! ([`group_offsets`]). [`pace`] determines how long fetches wait and when a tick is due. In the
+//! end, what was read is committed before the consumer leaves the group ([`ending`]).
+//!
+//! Most of these modules have a struct for their part of the state. Their steps, which need several
+//! parts, are methods of [`Reader`].
 
 mod arrivals;
 mod departures;

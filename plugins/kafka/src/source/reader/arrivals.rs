@@ -176,12 +176,8 @@ impl Reader<'_> {
     pub(super) fn take_over(&mut self, partitions: Vec<TopicPartition>) -> Result<(), SourceExit> {
         let mut attended: Vec<(Arc<Outlet>, Vec<TopicPartition>)> = Vec::new();
         for at in partitions {
-            match self
-                .runs
-                .outlets
-                .outlet_of(&at.topic)
-                .filter(|_| !self.phase.is_ending())
-            {
+            let outlet = self.runs.outlets.outlet_of(&at.topic);
+            match outlet.filter(|_| !self.phase.is_ending()) {
                 Some(outlet) => add_to_run(&mut attended, outlet, at),
                 None => self.runs.wait_for_run([at]),
             }

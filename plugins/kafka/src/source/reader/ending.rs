@@ -8,6 +8,7 @@ use crate::native::MessageBatch;
 /// Whether reading has ended.
 #[derive(Default)]
 pub(super) enum Phase {
+    /// It has not.
     #[default]
     Reading,
     /// Reading has ended, because of this error if there is one, and what was read is being

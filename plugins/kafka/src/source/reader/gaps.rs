@@ -71,7 +71,7 @@ impl Reader<'_> {
                 self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
             )),
             ErrorClass::Passing if error.code == RDKafkaErrorCode::InconsistentGroupProtocol => {
-                let problem = self.membership.refuse_strategy();
+                let problem = self.membership.record_other_strategy();
                 self.logs.warn("GROUP", problem);
                 Ok(())
             }

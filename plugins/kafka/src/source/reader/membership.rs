@@ -55,7 +55,7 @@ impl Membership {
     }
 
     /// Records that other members use another assignment strategy, and returns the problem.
-    pub(super) fn refuse_strategy(&mut self) -> &str {
+    pub(super) fn record_other_strategy(&mut self) -> &str {
         let group = &self.group;
         self.problem.insert(format!(
             "the group {group} has members with an assignment strategy other than \

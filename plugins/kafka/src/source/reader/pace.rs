@@ -15,7 +15,7 @@ const QUICK_PHASE: Duration = Duration::from_millis(200);
 /// The interval between two ticks.
 const TICK: Duration = Duration::from_secs(1);
 
-/// When the consumer's thread does what.
+/// The times that decide what the consumer's thread does next.
 pub(super) struct Pace {
     /// Since when partitions arrive or leave.
     busy_since: Option<Instant>,
