@@ -82,12 +82,49 @@ impl TopicWatch {
         }
         self.next = None;
     }
+
+    /// Whether a lookup is due and not in progress.
+    fn is_due(&self) -> bool {
+        !self.asking && self.next.is_none_or(|next| Instant::now() >= next)
+    }
+
+    /// Records which of the topics that were asked for exist, and returns those that have become
+    /// missing. `is_ours` says whether partitions of a topic are assigned.
+    fn record<'a>(
+        &mut self,
+        asked: &'a [String],
+        found: &HashMap<String, String>,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Vec<&'a str> {
+        self.answered = true;
+        let mut new = Vec::new();
+        for name in asked {
+            if found.contains_key(name) {
+                let was_missing = self.missing.remove(name).is_some();
+                if was_missing && !is_ours(name) {
+                    self.appeared.insert(name.clone(), Instant::now());
+                }
+            } else if !self.missing.contains_key(name) {
+                self.missing.insert(name.clone(), Instant::now());
+                new.push(name.as_str());
+            }
+        }
+        self.missing.retain(|name, _| asked.contains(name));
+        new
+    }
+
+    /// A topic that has been missing for longer than a finite run waits.
+    fn missing_for_long(&self) -> Option<&String> {
+        let mut missing = self.missing.iter();
+        let found = missing.find(|(_, since)| since.elapsed() >= MISSING_TOPIC_TIMEOUT);
+        found.map(|(topic, _)| topic)
+    }
 }
 
 impl Reader<'_> {
     /// Looks the topics up if that is due.
     pub(super) fn watch_topics(&mut self) {
-        if self.topics.asking || self.topics.next.is_some_and(|next| Instant::now() < next) {
+        if !self.topics.is_due() {
             return;
         }
         let mut names: Vec<String> = match &self.runs.outlets {
@@ -120,40 +157,14 @@ impl Reader<'_> {
                 return Ok(());
             }
         };
-        self.topics.answered = true;
-        let mut new = Vec::new();
-        for name in &asked {
-            if found.contains_key(name) {
-                self.note_existing(name);
-            } else if !self.topics.missing.contains_key(name) {
-                self.topics.missing.insert(name.clone(), Instant::now());
-                new.push(name.as_str());
-            }
-        }
-        self.topics.missing.retain(|name, _| asked.contains(name));
+        let is_read = |name: &str| self.assignment.iter().any(|one| one.at.topic == name);
+        let is_ours = |name: &str| self.arrivals.have_topic(name) || is_read(name);
+        let mut new = self.topics.record(&asked, &found, is_ours);
         // The group soon reports a deleted topic that is being read; a topic that the group took
         // away is reported below.
-        new.retain(|name| {
-            !self.topics.lost.contains_key(*name)
-                && !self.assignment.iter().any(|one| one.at.topic == *name)
-        });
+        new.retain(|name| !self.topics.lost.contains_key(*name) && !is_read(name));
         if !new.is_empty() {
-            let names = new
-                .iter()
-                .take(SHOWN)
-                .copied()
-                .collect::<Vec<_>>()
-                .join(", ");
-            let more = new.len().saturating_sub(SHOWN);
-            let more = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-            tracing::warn!(
-                topics = new.len(),
-                "topics do not exist: {names}{more}; reading starts when they are created"
-            );
+            report_missing(&new);
         }
         self.report_lost(&found);
         let is_waited_for =
@@ -168,18 +179,6 @@ impl Reader<'_> {
         );
         self.fail_recreated(&found)?;
         self.fail_missing()
-    }
-
-    fn note_existing(&mut self, name: &str) {
-        let was_missing = self.topics.missing.remove(name).is_some();
-        let is_ours = self.arrivals.have_topic(name)
-            || self
-                .assignment
-                .iter()
-                .any(|assigned| assigned.at.topic == name);
-        if was_missing && !is_ours {
-            self.topics.appeared.insert(name.to_owned(), Instant::now());
-        }
     }
 
     /// Reports whether partitions were taken away by the group because their topic was deleted.
@@ -228,17 +227,28 @@ impl Reader<'_> {
         if !self.source.until_latest {
             return Ok(());
         }
-        let missing = self
-            .topics
-            .missing
-            .iter()
-            .find(|(_, since)| since.elapsed() >= MISSING_TOPIC_TIMEOUT)
-            .map(|(topic, _)| topic.clone());
-        let Some(topic) = missing else { return Ok(()) };
+        let Some(topic) = self.topics.missing_for_long().cloned() else {
+            return Ok(());
+        };
         let reason = format!(
             "topic `{topic}` has not existed for {MISSING_TOPIC_TIMEOUT:?}, and a run with :until \
              :latest waits no longer: create it, or correct :topics"
         );
         self.fail(&topic, SourceError::Fatal(reason.into()))
     }
+}
+
+fn report_missing(topics: &[&str]) {
+    let shown = &topics[..topics.len().min(SHOWN)];
+    let names = shown.join(", ");
+    let more = topics.len() - shown.len();
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    tracing::warn!(
+        topics = topics.len(),
+        "topics do not exist: {names}{more}; reading starts when they are created"
+    );
 }
