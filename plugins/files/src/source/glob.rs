@@ -8,7 +8,7 @@ use glob::{MatchOptions, Pattern, PatternError};
 
 /// What a glob finds.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct GlobMatches {
     /// The files that match, ordered by path.
     pub(super) files: BTreeSet<PathBuf>,
     /// Folders, and files of plain paths, that may exist but that this process may not read.
@@ -40,7 +40,7 @@ impl Glob {
     /// The files that match now; folders are left out. Hidden files and folders match only a glob
     /// that contains a name with a leading dot itself, so that files which another program is still
     /// writing are not read as finished ones.
-    pub(super) fn find(&self) -> io::Result<Found> {
+    pub(super) fn find(&self) -> io::Result<GlobMatches> {
         let Some(base) = self.base.to_str() else {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -58,7 +58,7 @@ impl Glob {
         let wants_hidden = Path::new(&self.text).components().any(is_hidden);
         let paths = glob::glob_with(&pattern, MatchOptions::new())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
-        let mut found = Found::default();
+        let mut found = GlobMatches::default();
         for path in paths {
             let path = match path {
                 Ok(path) => path,
