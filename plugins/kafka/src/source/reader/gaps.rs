@@ -95,6 +95,8 @@ impl Reader<'_> {
         offsets: Result<(i64, i64), NativeError>,
     ) -> Result<(), SourceExit> {
         let Some(assigned) = self.assignment.iter().find(|assigned| assigned.at == *at) else {
+            // The next instance that reads the partition finds a truncation again.
+            self.truncated.remove(at);
             return Ok(());
         };
         let wanted = assigned.next;
@@ -110,12 +112,13 @@ impl Reader<'_> {
                 return Ok(());
             }
         };
+        let is_truncated = self.truncated.remove(at);
         if wanted > high {
             return self.fail(&at.topic, too_short(&name, high, wanted));
         }
         let first = Position::try_from(low).unwrap_or(0);
         if wanted >= first {
-            if self.truncated.remove(at) {
+            if is_truncated {
                 return self.fail(&at.topic, truncated(&name, wanted));
             }
             // The offset exists now: a broker that has just become the leader may not have had it.
