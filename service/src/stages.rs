@@ -136,10 +136,7 @@ fn describe(plan: &Plan, step: &ChainStep) -> String {
         Operator::Keep(..) => String::new(),
         Operator::All(chains) => format!("all, {}", branches(chains.len())),
         Operator::Match { branches: all, .. } => format!("match, {}", branches(all.len())),
-        Operator::Sink(number) => format!(
-            "sink {}",
-            plan.sinks.get(*number).map_or("", |sink| sink.plugin)
-        ),
+        Operator::Sink(sink) => format!("sink {}", plan.sinks[*sink].plugin),
     }
 }
 

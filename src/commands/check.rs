@@ -133,8 +133,8 @@ fn describe_step(text: &mut String, plan: &Plan, step: &ChainStep, indent: &str)
                 }
             }
         }
-        Operator::Sink(number) => {
-            let sink = &plan.sinks[*number];
+        Operator::Sink(sink) => {
+            let sink = &plan.sinks[*sink];
             let _ = writeln!(text, "{indent}-> {} ({})", sink.id, sink.plugin);
         }
     }

@@ -18,8 +18,8 @@ use pseidon_exec::process::{ProcessOutcome, Processor, RowReceiver};
 use pseidon_expr::Scope;
 use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_kafka::tools::{ReaderSettings, TopicReader};
-use pseidon_plan::Plan;
 use pseidon_plan::chain::{ChainStep, Operator, PlannedSource};
+use pseidon_plan::{Plan, SinkIndex};
 use pseidon_plugin::batch::{Batch, WantedMetadata};
 use pseidon_plugin::options::kinds::Properties;
 use pseidon_plugin::rows::{BadRow, Rows};
@@ -326,7 +326,7 @@ struct LineCollector<'e> {
 impl RowReceiver for LineCollector<'_> {
     fn decoded(&mut self, _source: &PlannedSource, _rows: &Rows) {}
 
-    fn arrive(&mut self, _sink: usize, rows: Rows) -> Vec<BadRow> {
+    fn arrive(&mut self, _sink: SinkIndex, rows: Rows) -> Vec<BadRow> {
         let bad = self.encoder.check(&rows);
         let written = rows
             .without(&bad)

@@ -12,8 +12,8 @@ use pseidon_dsl::{Diagnostic, Document, Node, NodeKind};
 use pseidon_exec::process::{ProcessOutcome, Processor, RowReceiver};
 use pseidon_expr::Scope;
 use pseidon_formats::{OutputFormat, RecordEncoder};
-use pseidon_plan::Plan;
 use pseidon_plan::chain::{Chain, ChainStep, Operator, PlannedSource};
+use pseidon_plan::{Plan, SinkIndex};
 use pseidon_plugin::batch::{Batch, BatchBuilder, RecordMeta, Split, WantedMetadata};
 use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::{RecordShape, SinkInput};
@@ -218,7 +218,7 @@ impl RowReceiver for StageProbe<'_> {
         }
     }
 
-    fn arrive(&mut self, _sink: usize, _rows: Rows) -> Vec<BadRow> {
+    fn arrive(&mut self, _sink: SinkIndex, _rows: Rows) -> Vec<BadRow> {
         Vec::new()
     }
 

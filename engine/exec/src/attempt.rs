@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use pseidon_delivery::{Committer, Position, SplitId};
-use pseidon_plan::Plan;
+use pseidon_plan::{PerSink, Plan, SourceIndex};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::Sink;
 use pseidon_plugin::stop::Stop;
@@ -21,31 +21,31 @@ use crate::tap::Tap;
 pub(crate) struct Attempt {
     pub(crate) id: AttemptId,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) sinks: Vec<AttemptSink>,
+    pub(crate) sinks: PerSink<AttemptSink>,
     pub(crate) stop: Stop,
     pub(crate) failures: Failures,
     pub(crate) metrics: Metrics,
     pub(crate) tap: Arc<Tap>,
     pub(crate) last_bad: Arc<RecentBadRecords>,
-    /// For each split, keyed with the number of its source: the position after the last record that
-    /// was read, or, before any was, the one below which everything was durable when it was taken.
-    pub(crate) read: Mutex<HashMap<(usize, SplitId), Position>>,
+    /// For each split, keyed with its source: the position after the last record that was read, or,
+    /// before any was, the one below which everything was durable when it was taken.
+    pub(crate) read: Mutex<HashMap<(SourceIndex, SplitId), Position>>,
     /// The last field, and so dropped last: it notifies when nothing of the attempt is left.
     pub(crate) _over: DropNotifier,
 }
 
 impl Attempt {
     /// How far splits were read that are not yet completely durable in every sink that they reach.
-    pub(crate) fn uncommitted(&self) -> HashMap<(usize, SplitId), Position> {
+    pub(crate) fn uncommitted(&self) -> HashMap<(SourceIndex, SplitId), Position> {
         // A sink that receives none of the records stores its positions rarely, and it misses
         // nothing of them.
-        let settled: Vec<HashMap<SplitId, Position>> = self
+        let settled: PerSink<HashMap<SplitId, Position>> = self
             .sinks
             .iter()
             .map(|sink| sink.committer.ledger().settled().into_iter().collect())
             .collect();
-        let is_uncommitted = |((source, split), upto): &(&(usize, SplitId), &Position)| {
-            let sinks = &self.plan.sources[*source].sinks;
+        let is_uncommitted = |((source, split), upto): &(&(SourceIndex, SplitId), &Position)| {
+            let sinks = &self.plan.source(*source).sinks;
             sinks.iter().any(|sink| {
                 settled[*sink]
                     .get(split)

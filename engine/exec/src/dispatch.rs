@@ -4,6 +4,7 @@
 //! runs this code too.
 
 use pseidon_delivery::{Committer, Position, ResumePoint, SplitId};
+use pseidon_plan::SinkIndex;
 use pseidon_plugin::sink::Chunk;
 
 /// The results of a batch, or of a part of it.
@@ -14,8 +15,8 @@ pub struct BatchOutput {
     pub resume: Option<ResumePoint>,
     /// Whether the split ends with it.
     pub ends: bool,
-    /// Chunks, each with the number of its sink.
-    pub chunks: Vec<(usize, Chunk)>,
+    /// Chunks, each with its sink.
+    pub chunks: Vec<(SinkIndex, Chunk)>,
 }
 
 /// Enters chunks into the ledgers of their sinks and moves the frontier in all `sinks` that the
@@ -23,14 +24,14 @@ pub struct BatchOutput {
 /// left out. Results of one split come in order, and what is returned must reach the lanes in the
 /// same order.
 pub fn enter<'c>(
-    committer: &dyn Fn(usize) -> &'c Committer,
-    sinks: &[usize],
+    committer: &dyn Fn(SinkIndex) -> &'c Committer,
+    sinks: &[SinkIndex],
     split: &SplitId,
     outcome: BatchOutput,
-) -> Vec<(usize, Chunk)> {
+) -> Vec<(SinkIndex, Chunk)> {
     let mut to_write = Vec::with_capacity(outcome.chunks.len());
-    for (number, chunk) in outcome.chunks {
-        let mut ledger = committer(number).ledger();
+    for (sink, chunk) in outcome.chunks {
+        let mut ledger = committer(sink).ledger();
         let held = ledger.already_held(split, &chunk.lane);
         let Some(mut chunk) = trim(chunk, held) else {
             continue;
@@ -41,10 +42,10 @@ pub fn enter<'c>(
         );
         ledger.dispatch(split, &chunk.lane, first, last);
         chunk.next = outcome.next;
-        to_write.push((number, chunk));
+        to_write.push((sink, chunk));
     }
-    for number in sinks {
-        let mut ledger = committer(*number).ledger();
+    for sink in sinks {
+        let mut ledger = committer(*sink).ledger();
         ledger.advance(split, outcome.next, outcome.resume.as_ref());
         if outcome.ends {
             ledger.end(split);

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pseidon_delivery::{LaneId, Reason, SplitId};
 use pseidon_plan::chain::{ChainStep, PlannedSource, Policy};
-use pseidon_plan::quarantine;
+use pseidon_plan::{SinkIndex, SourceIndex, quarantine};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::Chunk;
@@ -24,13 +24,13 @@ use crate::writers::Writers;
 
 /// The processors of one thread, for the sources whose batches it has seen.
 #[derive(Default)]
-struct Processors(HashMap<(AttemptId, usize), (Weak<Attempt>, Processor)>);
+struct Processors(HashMap<(AttemptId, SourceIndex), (Weak<Attempt>, Processor)>);
 
 impl Processors {
     fn of(
         &mut self,
         attempt: &Arc<Attempt>,
-        source: usize,
+        source: SourceIndex,
         largest: usize,
     ) -> Result<&mut Processor, Failure> {
         let key = (attempt.id, source);
@@ -40,7 +40,7 @@ impl Processors {
         let (_, processor) = match self.0.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                let processor = Processor::new(&attempt.plan.sources[source], largest)
+                let processor = Processor::new(attempt.plan.source(source), largest)
                     .map_err(|reason| Failure::Fatal(reason.into()))?;
                 new.insert((Arc::downgrade(attempt), processor))
             }
@@ -84,7 +84,7 @@ fn handle(
     workplace: &EtlContext,
 ) -> Result<(), Failure> {
     let (attempt, queue) = (unit.attempt.clone(), &workplace.queue);
-    let (source, batch) = (&attempt.plan.sources[unit.source], &unit.batch);
+    let (source, batch) = (attempt.plan.source(unit.source), &unit.batch);
     let processor = processors.of(&attempt, unit.source, workplace.largest)?;
     let upto = unit
         .done
@@ -161,13 +161,13 @@ fn dispatch(
     outcome: BatchOutput,
     workplace: &EtlContext,
 ) -> Result<(), Failure> {
-    for (number, chunk) in enter(
-        &|number| &*attempt.sinks[number].committer,
+    for (index, chunk) in enter(
+        &|sink| &*attempt.sinks[sink].committer,
         &source.sinks,
         split,
         outcome,
     ) {
-        let sink = &attempt.sinks[number];
+        let sink = &attempt.sinks[index];
         attempt
             .metrics
             .records_out
@@ -179,7 +179,7 @@ fn dispatch(
         let unwritten = workplace.queue.unwritten(attempt.id, chunk.bytes());
         workplace
             .writers
-            .write(attempt.id, number, writer, chunk, unwritten);
+            .write(attempt.id, index, writer, chunk, unwritten);
     }
     Ok(())
 }
@@ -189,8 +189,8 @@ fn quarantine_bad(
     attempt: &Attempt,
     batch: &Arc<Batch>,
     bad: Vec<BadRecord>,
-) -> Result<Vec<(usize, Chunk)>, Failure> {
-    let mut by_sink: Vec<(usize, Vec<BadRecord>)> = Vec::new();
+) -> Result<Vec<(SinkIndex, Chunk)>, Failure> {
+    let mut by_sink: Vec<(SinkIndex, Vec<BadRecord>)> = Vec::new();
     // Only the last ones would be remembered.
     for record in bad.iter().rev().take(MAX_NOTED).rev() {
         let position = batch.positions[record.number as usize];
@@ -220,27 +220,27 @@ fn quarantine_bad(
             .bad_records
             .with_label_values(&[&record.stage, "quarantined"])
             .inc();
-        match by_sink.iter_mut().find(|(number, _)| *number == sink) {
+        match by_sink.iter_mut().find(|(known, _)| *known == sink) {
             Some((_, records)) => records.push(record),
             None => by_sink.push((sink, vec![record])),
         }
     }
     let mut chunks = Vec::new();
-    for (number, records) in by_sink {
+    for (sink, records) in by_sink {
         let broken = |error: arrow::error::ArrowError| {
             Failure::Fatal(Reason::caused_by(
                 "cannot quarantine invalid records",
                 error,
             ))
         };
-        let routed = attempt.sinks[number]
+        let routed = attempt.sinks[sink]
             .sink
             .route(quarantined(batch, &records).map_err(broken)?);
         if let Some(row) = routed.bad.first() {
             let what = format!("cannot quarantine an invalid record: {}", row.reason);
             return Err(Failure::Fatal(what.into()));
         }
-        chunks.extend(routed.chunks.into_iter().map(|chunk| (number, chunk)));
+        chunks.extend(routed.chunks.into_iter().map(|chunk| (sink, chunk)));
     }
     Ok(chunks)
 }
@@ -251,7 +251,7 @@ const MAX_NOTED: usize = 20;
 /// Collects the chunks of one batch.
 struct ChunkCollector<'a> {
     attempt: &'a Attempt,
-    chunks: Vec<(usize, Chunk)>,
+    chunks: Vec<(SinkIndex, Chunk)>,
 }
 
 impl RowReceiver for ChunkCollector<'_> {
@@ -259,7 +259,7 @@ impl RowReceiver for ChunkCollector<'_> {
         self.attempt.tap.show(&source.stage, rows);
     }
 
-    fn arrive(&mut self, sink: usize, rows: Rows) -> Vec<BadRow> {
+    fn arrive(&mut self, sink: SinkIndex, rows: Rows) -> Vec<BadRow> {
         let routed = self.attempt.sinks[sink].sink.route(rows);
         self.chunks
             .extend(routed.chunks.into_iter().map(|chunk| (sink, chunk)));

@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use parking_lot::Mutex;
 use pseidon_delivery::committer::SplitToBegin;
 use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint};
+use pseidon_plan::{PlannedSource, SourceIndex};
 use pseidon_plugin::batch::Split;
 use pseidon_plugin::source::{Resumption, SourceEvent, SplitPredicate, SplitStart};
 
@@ -30,7 +31,7 @@ const MAX_EVENTS: usize = 16;
 /// What is needed to handle a source's events.
 pub(crate) struct Intake {
     pub(crate) attempt: Arc<Attempt>,
-    pub(crate) source: usize,
+    pub(crate) source: SourceIndex,
     pub(crate) queue: Arc<BatchQueue>,
     pub(crate) writers: Arc<Writers>,
     pub(crate) durable: Arc<Mutex<HashMap<SplitId, Position>>>,
@@ -134,16 +135,14 @@ impl IntakeTask {
 }
 
 impl Intake {
-    fn stage(&self) -> &str {
-        &self.attempt.plan.sources[self.source].stage
+    fn planned(&self) -> &PlannedSource {
+        self.attempt.plan.source(self.source)
     }
 
     /// The sinks that the source's records reach.
     fn sinks(&self) -> impl Iterator<Item = &AttemptSink> {
-        self.attempt.plan.sources[self.source]
-            .sinks
-            .iter()
-            .map(|number| &self.attempt.sinks[*number])
+        let sinks = self.planned().sinks.iter();
+        sinks.map(|sink| &self.attempt.sinks[*sink])
     }
 
     /// Called when the source has ended.
@@ -196,12 +195,12 @@ impl Intake {
                 self.attempt
                     .metrics
                     .records_in
-                    .with_label_values(&[self.stage()])
+                    .with_label_values(&[&self.planned().stage])
                     .inc_by(batch.len() as u64);
                 self.attempt
                     .metrics
                     .bytes_in
-                    .with_label_values(&[self.stage()])
+                    .with_label_values(&[&self.planned().stage])
                     .inc_by(batch.payloads.bytes() as u64);
                 self.attempt
                     .read
@@ -256,7 +255,7 @@ impl Intake {
 
     /// Removes finished splits of the source that no longer exist.
     fn forget_finished(&self, is_gone: &SplitPredicate) -> Result<(), Failure> {
-        let prefix = format!("{}:", self.stage());
+        let prefix = format!("{}:", self.planned().stage);
         let retention = self.attempt.plan.settings.forget_after;
         for open in self.sinks() {
             let is_gone = |split: &SplitId| split.as_str().starts_with(&prefix) && is_gone(split);
@@ -264,7 +263,7 @@ impl Intake {
             if count > 0 {
                 tracing::info!(
                     sink = open.stage,
-                    source = self.stage(),
+                    source = self.planned().stage,
                     count,
                     "removed finished splits that no longer exist"
                 );
@@ -339,8 +338,8 @@ impl Intake {
         if ids.is_empty() {
             return Ok(());
         }
-        let numbers = &self.attempt.plan.sources[self.source].sinks;
-        let flushed = self.writers.flush(self.attempt.id, numbers, Some(&ids));
+        let sinks = &self.planned().sinks;
+        let flushed = self.writers.flush(self.attempt.id, sinks, Some(&ids));
         loop {
             match flushed.wait_for(CHECK_INTERVAL) {
                 Some(true) => break,

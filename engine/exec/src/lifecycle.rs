@@ -18,6 +18,7 @@ use std::time::Instant;
 use crossbeam_channel::{Select, TryRecvError};
 use pseidon_delivery::committer::AcknowledgedVersions;
 use pseidon_delivery::{StoreError, WithCauses};
+use pseidon_plan::PerSink;
 use pseidon_plugin::stop::Pause;
 
 use self::ending::{EndCallback, OnEnd, RunEnd, internal_error, internal_reason};
@@ -39,7 +40,7 @@ pub(crate) struct RunLifecycle {
     /// Whether sources may read.
     pause: Pause,
     /// What the store has acknowledged, for each sink of the plan.
-    acknowledged: Vec<Arc<AcknowledgedVersions>>,
+    acknowledged: PerSink<Arc<AcknowledgedVersions>>,
     /// Whether all sinks were opened successfully once.
     was_open: bool,
     /// The deadline of the run after a stop request.

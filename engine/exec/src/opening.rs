@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pseidon_delivery::committer::AcknowledgedVersions;
 use pseidon_delivery::{Claimant, Committer, StateStore};
-use pseidon_plan::Plan;
+use pseidon_plan::{PerSink, Plan};
 use pseidon_plugin::budget::LaneMemory;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::{SinkError, SinkSetup};
@@ -23,7 +23,7 @@ pub(crate) struct SinkOpener {
     pub(crate) instance: String,
     pub(crate) accept_changed_plan: bool,
     /// What the store has acknowledged, for each sink of the plan.
-    pub(crate) acknowledged: Vec<Arc<AcknowledgedVersions>>,
+    pub(crate) acknowledged: PerSink<Arc<AcknowledgedVersions>>,
     /// Whether all sinks were opened successfully once.
     pub(crate) was_open: bool,
     pub(crate) lanes: Arc<LaneMemory>,
@@ -33,9 +33,9 @@ pub(crate) struct SinkOpener {
 
 impl SinkOpener {
     /// Opens all sinks, one after another.
-    pub(crate) fn open(&self) -> Result<Vec<AttemptSink>, Failure> {
+    pub(crate) fn open(&self) -> Result<PerSink<AttemptSink>, Failure> {
         let settings = &self.plan.settings;
-        let mut sinks = Vec::new();
+        let mut sinks = PerSink::default();
         for (planned, seen) in self.plan.sinks.iter().zip(&self.acknowledged) {
             let claimant = Claimant {
                 owner: self.instance.clone(),

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use arrow::error::ArrowError;
 use pseidon_delivery::{Position, Reason};
 use pseidon_expr::panics::catch_panic;
+use pseidon_plan::SinkIndex;
 use pseidon_plan::chain::{ChainStep, PlannedSource, Policy};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::format::Decoder;
@@ -58,7 +59,7 @@ pub trait RowReceiver {
     fn decoded(&mut self, source: &PlannedSource, rows: &Rows);
 
     /// Rows arrive at a sink. Returns those that do not fit it.
-    fn arrive(&mut self, sink: usize, rows: Rows) -> Vec<BadRow>;
+    fn arrive(&mut self, sink: SinkIndex, rows: Rows) -> Vec<BadRow>;
 
     /// Rows have passed a step.
     fn passed(&mut self, step: &ChainStep, rows: &Rows);

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use pseidon_plan::SourceIndex;
 use pseidon_plugin::batch::Batch;
 
 use crate::actor::WakeFn;
@@ -16,7 +17,7 @@ use crate::sync::{Condvar, Mutex};
 /// A batch in the queue.
 pub(crate) struct QueuedBatch {
     pub(crate) attempt: Arc<Attempt>,
-    pub(crate) source: usize,
+    pub(crate) source: SourceIndex,
     pub(crate) split: Arc<OrderedSplit>,
     pub(crate) number: u64,
     pub(crate) batch: Arc<Batch>,

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use pseidon_plan::Settings;
+use pseidon_plan::{PerSink, Settings};
 use pseidon_plugin::budget::{Budget, LaneMemory};
 use pseidon_plugin::metrics::Metrics;
 
@@ -93,7 +93,7 @@ impl Resources {
 
     /// Creates the writers of the attempt's sinks.
     pub(crate) fn open(&self, attempt: &Attempt) {
-        let sinks: Vec<WriterSink> = attempt
+        let sinks: PerSink<WriterSink> = attempt
             .sinks
             .iter()
             .map(|sink| written(sink, &self.lanes, &attempt.metrics))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, Reason, SplitId};
-use pseidon_plan::chain::PlannedSource;
+use pseidon_plan::{PerSink, PlannedSource, SourceIndex};
 use pseidon_plugin::source::{SourceEndCallback, SourceExit, SourceHandle, SourceRun, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
 
@@ -19,9 +19,8 @@ use crate::resources::Resources;
 use crate::setup::RunSetup;
 use crate::sharing::Sharing;
 
-/// For each split, keyed with the number of its source: the position after the last record that was
-/// read.
-pub(crate) type ReadPositions = HashMap<(usize, SplitId), Position>;
+/// For each split, keyed with its source: the position after the last record that was read.
+pub(crate) type ReadPositions = HashMap<(SourceIndex, SplitId), Position>;
 
 /// An attempt that reads, and the channels on which its parts report.
 pub(crate) struct RunningAttempt {
@@ -41,7 +40,7 @@ pub(crate) struct RunningAttempt {
 
 impl RunningAttempt {
     /// Creates an attempt with these sinks. No source is started yet.
-    pub(crate) fn open(run: &RunSetup, sinks: Vec<AttemptSink>, stop: Stop) -> RunningAttempt {
+    pub(crate) fn open(run: &RunSetup, sinks: PerSink<AttemptSink>, stop: Stop) -> RunningAttempt {
         let (report, failures) = unbounded();
         let (over, is_over) = bounded(1);
         let attempt = Arc::new(Attempt {
@@ -80,8 +79,8 @@ impl RunningAttempt {
     ) -> Result<(), Failure> {
         let (done, ended) = unbounded();
         self.done = ended;
-        for (number, planned) in run.plan.sources.iter().enumerate() {
-            let reading = self.start_intake(run, number, instance, pause, &done);
+        for (source, planned) in run.plan.indexed_sources() {
+            let reading = self.start_intake(run, source, instance, pause, &done);
             let setup = source_setup(run, planned, store_id, instance);
             if let Err(reading) = planned.source.attach(&setup, reading) {
                 self.spawn_source(planned, setup, reading, done.clone())?;
@@ -94,12 +93,12 @@ impl RunningAttempt {
     fn start_intake(
         &mut self,
         run: &RunSetup,
-        number: usize,
+        source: SourceIndex,
         instance: &str,
         pause: &Pause,
         done: &Sender<()>,
     ) -> SourceRun {
-        let (attempt, planned) = (&self.attempt, &run.plan.sources[number]);
+        let (attempt, planned) = (&self.attempt, run.plan.source(source));
         let durable = Arc::new(Mutex::default());
         let (handle, events) = SourceHandle::new(
             run.resources.budget().clone(),
@@ -122,7 +121,7 @@ impl RunningAttempt {
             let (attempt, done) = (attempt.clone(), done.clone());
             let intake = Intake {
                 attempt,
-                source: number,
+                source,
                 queue,
                 writers,
                 durable,

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use pseidon_delivery::{Reason, StateStore, WithCauses};
-use pseidon_plan::Plan;
-use pseidon_plan::chain::PlannedSource;
+use pseidon_plan::{Plan, PlannedSource, SinkIndex};
 use pseidon_plugin::metrics::Metrics;
 use sha2::{Digest, Sha256};
 
@@ -76,7 +75,7 @@ impl RunSetup {
         let sinks = source
             .sinks
             .iter()
-            .map(|number| self.plan.sinks[*number].id.as_str());
+            .map(|sink| self.plan.sinks[*sink].id.as_str());
         let parts: Vec<&str> = [store_id, &self.plan.name, &source.stage]
             .into_iter()
             .chain(sinks)
@@ -91,7 +90,7 @@ impl RunSetup {
 
     /// Commits and publishes all open lanes, without waiting for it.
     pub(crate) fn roll(&self, attempt: &Attempt) {
-        let sinks: Vec<usize> = (0..attempt.sinks.len()).collect();
+        let sinks: Vec<SinkIndex> = attempt.sinks.indexes().collect();
         drop(self.resources.writers().flush(attempt.id, &sinks, None));
     }
 }

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
 use pseidon_delivery::{Committer, SplitId};
+use pseidon_plan::{PerSink, SinkIndex};
 use pseidon_plugin::budget::LaneMemory;
 use pseidon_plugin::sink::{Chunk, Sink};
 
@@ -140,13 +141,18 @@ impl Writers {
     }
 
     /// Creates the writers of a new attempt's sinks.
-    pub(crate) fn open(&self, attempt: AttemptId, sinks: &[WriterSink], failures: &Failures) {
+    pub(crate) fn open(
+        &self,
+        attempt: AttemptId,
+        sinks: &PerSink<WriterSink>,
+        failures: &Failures,
+    ) {
         let mut writers = Vec::new();
-        for (number, sink) in sinks.iter().enumerate() {
+        for (index, sink) in sinks.enumerate() {
             for writer in (0..self.pool.count)
                 .filter(|writer| sink.only_writer.is_none_or(|only| only == *writer))
             {
-                let key = (attempt, number, writer);
+                let key = (attempt, index, writer);
                 let waker = Waker::from(Arc::new(WriterWaker {
                     pool: Arc::downgrade(&self.pool),
                     key,
@@ -175,7 +181,7 @@ impl Writers {
     pub(crate) fn write(
         &self,
         attempt: AttemptId,
-        sink: usize,
+        sink: SinkIndex,
         writer: usize,
         chunk: Chunk,
         unwritten: UnwrittenCharge,
@@ -198,7 +204,7 @@ impl Writers {
     pub(crate) fn flush(
         &self,
         attempt: AttemptId,
-        sinks: &[usize],
+        sinks: &[SinkIndex],
         splits: Option<&[SplitId]>,
     ) -> AnswerReceiver {
         let (done, answer) = answer();

@@ -12,6 +12,7 @@ use pseidon_plugin::source::{Source, SourceFacts};
 use regex::Regex;
 
 use crate::columns::SourceColumns;
+use crate::index::SinkIndex;
 
 /// A source with its chain.
 pub struct PlannedSource {
@@ -35,9 +36,8 @@ pub struct PlannedSource {
     pub policy: Policy,
     /// The steps that process its records.
     pub chain: Chain,
-    /// The sinks that its records can reach, including quarantines, as indexes into
-    /// [`Plan::sinks`](crate::Plan::sinks).
-    pub sinks: Vec<usize>,
+    /// The sinks that its records can reach, including quarantines.
+    pub sinks: Vec<SinkIndex>,
 }
 
 /// A sequence of steps.
@@ -82,8 +82,8 @@ pub enum Operator {
         /// The chain for all other rows. Without it, they are passed on.
         otherwise: Option<Chain>,
     },
-    /// Writes rows to the sink with this index, and passes them on.
-    Sink(usize),
+    /// Writes rows to this sink, and passes them on.
+    Sink(SinkIndex),
 }
 
 /// A change of fields of the record's bytes.
@@ -125,8 +125,8 @@ pub enum Policy {
     Throw,
     /// The rows are counted and dropped.
     Noop,
-    /// The rows are written to the sink with this index.
-    Quarantine(usize),
+    /// The rows are written to this sink.
+    Quarantine(SinkIndex),
 }
 
 /// A use of a sink in the flow.

@@ -30,6 +30,7 @@ use self::select::Selection;
 use crate::chain::{Chain, ChainStep, Matcher, Operator, PlannedSink, PlannedSource, Policy};
 use crate::columns::uses_topic;
 use crate::errors::Errors;
+use crate::index::{PerSink, SinkIndex};
 use crate::prepare::PreparedSource;
 use crate::quarantine;
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
@@ -41,7 +42,7 @@ const TOPIC: &str = "@topic";
 pub(crate) struct Compiler<'a> {
     pub(crate) quarantine: QuarantineFactory,
     pub(crate) pipeline: &'a str,
-    pub(crate) sinks: Vec<PlannedSink>,
+    pub(crate) sinks: PerSink<PlannedSink>,
     pub(crate) errors: Errors,
 }
 
@@ -96,12 +97,12 @@ struct ChainCompiler<'c> {
     topic_may_change: bool,
     /// The folder for invalid records if `:on-error` names none.
     default_quarantine: String,
-    /// The folders of the source's quarantines, each with the index of its sink.
-    quarantines: Vec<(String, usize)>,
-    /// The indexes of the sinks that the source's records can reach.
-    reached: Vec<usize>,
+    /// The folders of the source's quarantines, each with its sink.
+    quarantines: Vec<(String, SinkIndex)>,
+    /// The sinks that the source's records can reach.
+    reached: Vec<SinkIndex>,
     /// The sinks of all sources.
-    sinks: &'c mut Vec<PlannedSink>,
+    sinks: &'c mut PerSink<PlannedSink>,
     errors: &'c mut Errors,
 }
 
@@ -262,9 +263,8 @@ impl ChainCompiler<'_> {
     }
 
     /// Adds a sink that the source's records can reach. Returns its index.
-    fn add_sink(&mut self, sink: PlannedSink) -> usize {
-        let index = self.sinks.len();
-        self.sinks.push(sink);
+    fn add_sink(&mut self, sink: PlannedSink) -> SinkIndex {
+        let index = self.sinks.push(sink);
         self.reached.push(index);
         index
     }

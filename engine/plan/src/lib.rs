@@ -20,6 +20,7 @@ pub mod columns;
 pub mod edits;
 pub mod fingerprint;
 pub mod guarantee;
+pub mod index;
 pub mod quarantine;
 pub mod resolve;
 pub mod settings;
@@ -33,6 +34,7 @@ mod prepare;
 
 pub use chain::{Chain, ChainStep, Operator, PlannedSink, PlannedSource};
 pub use guarantee::{Guarantee, PathGuarantee};
+pub use index::{PerSink, SinkIndex, SourceIndex};
 pub use plan::{Plan, PlanContext, plan};
 pub use prepare::SchemaInference;
 pub use settings::Settings;

@@ -10,6 +10,7 @@ use crate::compile::Compiler;
 use crate::errors::Errors;
 use crate::fingerprint;
 use crate::guarantee::{self, Guarantee, PathGuarantee};
+use crate::index::{PerSink, SourceIndex};
 use crate::prepare::{SchemaInference, prepare};
 use crate::resolve::resolve;
 use crate::settings::Settings;
@@ -23,7 +24,7 @@ pub struct Plan {
     /// The sources, each with its chain.
     pub sources: Vec<PlannedSource>,
     /// The sinks, one for each use in the flow. Quarantines are included.
-    pub sinks: Vec<PlannedSink>,
+    pub sinks: PerSink<PlannedSink>,
     /// The guarantee of every path from a source to a sink, without quarantines.
     pub guarantees: Vec<PathGuarantee>,
     /// The digest of everything that determines lanes and their contents; see
@@ -33,6 +34,18 @@ pub struct Plan {
     pub text: String,
     /// The folder of the pipeline file.
     pub base: PathBuf,
+}
+
+impl Plan {
+    /// The source with this index.
+    pub fn source(&self, source: SourceIndex) -> &PlannedSource {
+        &self.sources[source.0]
+    }
+
+    /// The sources, each with its index.
+    pub fn indexed_sources(&self) -> impl Iterator<Item = (SourceIndex, &PlannedSource)> {
+        (0..).map(SourceIndex).zip(&self.sources)
+    }
 }
 
 /// The inputs of the planner besides the document.
@@ -68,7 +81,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     let mut compiler = Compiler {
         quarantine: context.registry.quarantine,
         pipeline: &name,
-        sinks: Vec::new(),
+        sinks: PerSink::default(),
         errors: Errors::default(),
     };
     let mut sources = Vec::new();
@@ -134,7 +147,7 @@ fn weaker_than_exactly_once(
 }
 
 /// The guarantees of all paths, without quarantines.
-fn guarantees(sources: &[PlannedSource], sinks: &[PlannedSink]) -> Vec<PathGuarantee> {
+fn guarantees(sources: &[PlannedSource], sinks: &PerSink<PlannedSink>) -> Vec<PathGuarantee> {
     let mut paths = Vec::new();
     for source in sources {
         let reached = source.sinks.iter().map(|sink| &sinks[*sink]);

@@ -368,8 +368,9 @@ impl Chunk {
     }
 
     /// Charges the columns of these chunks of one batch to its source's share of the memory, until
-    /// the last of them is dropped. Chunks share columns, so they are charged together.
-    pub fn charge(batch: &Batch, chunks: &mut [(usize, Chunk)]) {
+    /// the last of them is dropped. Chunks share columns, so they are charged together. `S` is what
+    /// the caller keeps beside each chunk.
+    pub fn charge<S>(batch: &Batch, chunks: &mut [(S, Chunk)]) {
         let mut memory = ArrayMemory::default();
         chunks
             .iter()

@@ -12,6 +12,7 @@ use pseidon_exec::dispatch::{BatchOutput, enter};
 use pseidon_exec::lanes::Lanes;
 use pseidon_exec::sharing::Sharing;
 use pseidon_exec::takeover::{resumption, take_over};
+use pseidon_plan::{PerSink, SinkIndex};
 use pseidon_plugin::Stop;
 use pseidon_plugin::sink::{Sink, SinkError, SinkSetup};
 
@@ -37,7 +38,7 @@ struct Attempt<'a> {
     world: &'a SharedWorld,
     id: ProcessId,
     stop: Stop,
-    sinks: Vec<AttemptSink>,
+    sinks: PerSink<AttemptSink>,
     /// The attempt's claims, if instances share the partitions.
     sharing: Sharing,
     /// The partitions that it holds, each with the position from which it continues to read and the
@@ -66,7 +67,7 @@ pub(crate) fn run(
         world,
         id,
         stop: stop.clone(),
-        sinks: Vec::new(),
+        sinks: PerSink::default(),
         sharing,
         held: BTreeMap::new(),
     };
@@ -300,13 +301,13 @@ impl Attempt<'_> {
             .filter_map(|(position, key)| Some((*position, (*key)?)))
             .collect();
         let mut chunks = Vec::new();
-        for (number, open) in self.sinks.iter().enumerate().filter(|_| !wanted.is_empty()) {
+        for (sink, open) in self.sinks.enumerate().filter(|_| !wanted.is_empty()) {
             let routed = open
                 .sink
                 .route(rows(partition, progress.generation, &wanted, next));
-            chunks.extend(routed.chunks.into_iter().map(|chunk| (number, chunk)));
+            chunks.extend(routed.chunks.into_iter().map(|chunk| (sink, chunk)));
         }
-        let sinks: Vec<usize> = (0..self.sinks.len()).collect();
+        let sinks: Vec<SinkIndex> = self.sinks.indexes().collect();
         let resume = Some(ResumePoint {
             position: next,
             resume,
@@ -317,13 +318,13 @@ impl Attempt<'_> {
             ends: false,
             chunks,
         };
-        for (number, chunk) in enter(
-            &|number| &*self.sinks[number].committer,
+        for (sink, chunk) in enter(
+            &|sink| &*self.sinks[sink].committer,
             &sinks,
             &split_id(partition),
             outcome,
         ) {
-            self.sinks[number].lanes.write(chunk, ())?;
+            self.sinks[sink].lanes.write(chunk, ())?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pseidon_plan::PerSink;
 use pseidon_plugin::stop::Stop;
 
 use super::ending::{RunEnd, WRONG_PHASE, internal_error};
@@ -91,7 +92,7 @@ impl RunLifecycle {
         is_given_up.then(|| Ok(self.stopped_between_attempts()))
     }
 
-    pub(super) fn opened(&mut self, opened: Result<Vec<AttemptSink>, Failure>) -> RunEnd {
+    pub(super) fn opened(&mut self, opened: Result<PerSink<AttemptSink>, Failure>) -> RunEnd {
         let RunPhase::Opening(OpeningPhase {
             stop,
             instance,

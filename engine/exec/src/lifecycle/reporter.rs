@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use pseidon_expr::panics;
+use pseidon_plan::PerSink;
 
 use super::RunLifecycle;
 use crate::attempt::AttemptSink;
@@ -29,7 +30,7 @@ pub(crate) enum BlockingResult {
     /// The state was checked; contains the store's name.
     StateChecked(Result<String, RunError>),
     /// The sinks were opened.
-    Opened(Result<Vec<AttemptSink>, Failure>),
+    Opened(Result<PerSink<AttemptSink>, Failure>),
     /// Sinks that were opened after a stop request are closed again.
     Discarded,
     /// Nothing of the attempt is left.

@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use pseidon_expr::CompiledExpr;
 use pseidon_expr::panics::catch_panic;
+use pseidon_plan::SinkIndex;
 use pseidon_plan::chain::{Chain, ChainStep, Operator, Policy, RecordEdit};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
@@ -161,7 +162,12 @@ impl ChainPass<'_> {
         })
     }
 
-    fn arrive(&mut self, step: &ChainStep, sink: usize, rows: Rows) -> Result<Rows, Interruption> {
+    fn arrive(
+        &mut self,
+        step: &ChainStep,
+        sink: SinkIndex,
+        rows: Rows,
+    ) -> Result<Rows, Interruption> {
         // A sink evaluates expressions too, and encodes records.
         let bad = match catch_panic(|| self.exits.arrive(sink, rows.clone())) {
             Ok(bad) => bad,

@@ -8,7 +8,7 @@
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, MaxSteps, Runner, thread};
 
-use super::tests::{Event, Script, chunk, failures, unwritten};
+use super::tests::{Event, Script, chunk, failures, sink, unwritten};
 use super::*;
 use crate::sync::about_to_wait;
 
@@ -73,7 +73,7 @@ fn script(
 }
 
 fn write(writers: &Writers, attempt: AttemptId, position: u64) {
-    writers.write(attempt, 0, 0, chunk(position), unwritten(attempt));
+    writers.write(attempt, sink(0), 0, chunk(position), unwritten(attempt));
 }
 
 /// The target of one of two runs hangs, announced or not, until everything of the other run is
@@ -97,19 +97,23 @@ fn a_hanging_writer_stops_no_other() {
             let writers = Arc::new(Writers::start(1).expect("a thread"));
             let (failures, reported) = failures();
             let (blocked, free) = (AttemptId::new(), AttemptId::new());
-            writers.open(blocked, &[hanging.sink("hanging")], &failures);
-            writers.open(free, &[other.sink("other")], &failures);
+            writers.open(
+                blocked,
+                &PerSink::from_iter([hanging.sink("hanging")]),
+                &failures,
+            );
+            writers.open(free, &PerSink::from_iter([other.sink("other")]), &failures);
             let giving = writers.clone();
             let giver = thread::spawn(move || {
                 (0..3).for_each(|position| write(&giving, blocked, position));
                 assert!(
-                    giving.flush(blocked, &[0], None).wait(),
+                    giving.flush(blocked, &[sink(0)], None).wait(),
                     "the hanging run is flushed when it continues"
                 );
             });
             (0..2).for_each(|position| write(&writers, free, position));
             assert!(
-                writers.flush(free, &[0], None).wait(),
+                writers.flush(free, &[sink(0)], None).wait(),
                 "the other run is flushed"
             );
             writers.close(free);
@@ -151,7 +155,11 @@ fn a_task_wakes_a_thread() {
         let writers = Writers::start(2).expect("threads");
         let (failures, _reported) = failures();
         let attempt = AttemptId::new();
-        writers.open(attempt, &[script.sink("sink")], &failures);
+        writers.open(
+            attempt,
+            &PerSink::from_iter([script.sink("sink")]),
+            &failures,
+        );
         write(&writers, attempt, 0);
         done.pass();
         writers.close(attempt);
@@ -187,7 +195,7 @@ fn a_failure_is_reported_before_its_consequences() {
             let attempt = AttemptId::new();
             writers.open(
                 attempt,
-                &[failing.sink("failing"), well.sink("well")],
+                &PerSink::from_iter([failing.sink("failing"), well.sink("well")]),
                 &failures,
             );
             let giving = writers.clone();
@@ -195,7 +203,7 @@ fn a_failure_is_reported_before_its_consequences() {
                 (0..2).for_each(|position| write(&giving, attempt, position))
             });
             // A flush that comes before the failing task is done.
-            while writers.flush(attempt, &[0, 1], None).wait() {
+            while writers.flush(attempt, &[sink(0), sink(1)], None).wait() {
                 thread::yield_now();
             }
             assert!(
@@ -225,13 +233,17 @@ fn a_wake_up_is_never_lost() {
         let writers = Arc::new(Writers::start(1).expect("a thread"));
         let (failures, reported) = failures();
         let attempt = AttemptId::new();
-        writers.open(attempt, &[script.sink("sink")], &failures);
+        writers.open(
+            attempt,
+            &PerSink::from_iter([script.sink("sink")]),
+            &failures,
+        );
         script.fill();
         let room = script.clone();
         let giving = thread::spawn(move || room.make_room());
         (0..2).for_each(|position| write(&writers, attempt, position));
         assert!(
-            writers.flush(attempt, &[0], None).wait(),
+            writers.flush(attempt, &[sink(0)], None).wait(),
             "the lane is flushed when there is room"
         );
         giving.join().expect("the thread waits for nothing");
@@ -266,14 +278,18 @@ fn a_close_waits_only_for_its_writers() {
         let writers = Arc::new(Writers::start(1).expect("a thread"));
         let (failures, reported) = failures();
         let (closing, other) = (AttemptId::new(), AttemptId::new());
-        writers.open(other, &[hanging.sink("hanging")], &failures);
-        writers.open(closing, &[slow.sink("slow")], &failures);
+        writers.open(
+            other,
+            &PerSink::from_iter([hanging.sink("hanging")]),
+            &failures,
+        );
+        writers.open(closing, &PerSink::from_iter([slow.sink("slow")]), &failures);
         write(&writers, other, 0);
         let giving = writers.clone();
         let giver = thread::spawn(move || {
             (0..2).for_each(|position| write(&giving, closing, position));
             // Done or refused, but answered.
-            giving.flush(closing, &[0], None).wait();
+            giving.flush(closing, &[sink(0)], None).wait();
         });
         writers.close(closing);
         let done = slow.done();

@@ -8,12 +8,14 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use pseidon_plan::SinkIndex;
+
 use super::task::{CloseNotifier, Task};
 use crate::attempt::AttemptId;
 
-/// The identity of a writer: the attempt, the number of the sink in it, the number of the writer
-/// among those of the sink.
-pub(super) type WriterKey = (AttemptId, usize, usize);
+/// The identity of a writer: the attempt, the sink, the number of the writer among those of the
+/// sink.
+pub(super) type WriterKey = (AttemptId, SinkIndex, usize);
 
 /// All writers. `W` is what a thread needs to do a writer's work.
 pub(super) struct Schedule<W> {
@@ -121,11 +123,11 @@ impl<W> Schedule<W> {
         }
     }
 
-    /// The numbers of a sink's writers.
+    /// The keys of a sink's writers.
     pub(super) fn writers_of(
         &self,
         attempt: AttemptId,
-        sink: usize,
+        sink: SinkIndex,
     ) -> impl Iterator<Item = WriterKey> {
         let mut keys: Vec<WriterKey> = self
             .slots

@@ -18,6 +18,7 @@ use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
     Claimant, CommitRecord, Committer, LaneId, Position, SplitCommit, SplitId, StagedEntry,
 };
+use pseidon_plan::{PerSink, SinkIndex};
 use pseidon_plugin::LaneMemory;
 use pseidon_plugin::batch::{BatchBuilder, RecordMeta, Split, WantedMetadata};
 use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome, Transaction};
@@ -51,6 +52,11 @@ pub(super) fn chunk(position: Position) -> Chunk {
         LaneId::from("lane"),
         Rows::new(Arc::new(batch.finish(position + 1)), columns),
     )
+}
+
+/// The index of the sink after `before` others.
+pub(super) fn sink(before: usize) -> SinkIndex {
+    PerSink::from_iter(vec![(); before]).push(())
 }
 
 pub(super) fn unwritten(attempt: AttemptId) -> UnwrittenCharge {

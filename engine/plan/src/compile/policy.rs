@@ -6,6 +6,7 @@ use pseidon_plugin::options::OnError;
 use super::ChainCompiler;
 use super::flow_point::input_with_columns;
 use crate::chain::{PlannedSink, Policy};
+use crate::index::SinkIndex;
 use crate::quarantine;
 
 impl ChainCompiler<'_> {
@@ -25,7 +26,7 @@ impl ChainCompiler<'_> {
 
     /// The sink that quarantines the source's records in this folder. The steps behind a source
     /// share it.
-    fn quarantine_in(&mut self, folder: String) -> Option<usize> {
+    fn quarantine_in(&mut self, folder: String) -> Option<SinkIndex> {
         let known = self.quarantines.iter().find(|(known, _)| *known == folder);
         if let Some((_, sink)) = known {
             return Some(*sink);
@@ -35,7 +36,7 @@ impl ChainCompiler<'_> {
         Some(sink)
     }
 
-    fn add_quarantine(&mut self, folder: &str) -> Option<usize> {
+    fn add_quarantine(&mut self, folder: &str) -> Option<SinkIndex> {
         let place = quarantine::place(folder, self.pipeline);
         let sink = self.errors.value((self.quarantine)(&place))?;
         let input = input_with_columns(quarantine::schema());

@@ -32,7 +32,9 @@ impl Thread {
 
     fn open(&mut self, names: &[&'static str], period: Duration) -> (AttemptId, Vec<WriterKey>) {
         let attempt = AttemptId::new();
-        let keys: Vec<WriterKey> = (0..names.len()).map(|sink| (attempt, sink, 0)).collect();
+        let keys: Vec<WriterKey> = (0..names.len())
+            .map(|number| (attempt, sink(number), 0))
+            .collect();
         self.schedule.open(
             attempt,
             keys.iter().copied().zip(names.iter().copied()),

@@ -19,7 +19,7 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-fn write(writers: &Writers, attempt: AttemptId, sink: usize, position: Position) {
+fn write(writers: &Writers, attempt: AttemptId, sink: SinkIndex, position: Position) {
     writers.write(attempt, sink, 0, chunk(position), unwritten(attempt));
 }
 
@@ -41,22 +41,26 @@ fn a_waiting_or_hanging_writer_stops_no_other() {
         let writers = Writers::start(1).expect("a thread");
         let (failures, reported) = failures();
         let (blocked, free) = (AttemptId::new(), AttemptId::new());
-        writers.open(blocked, &[waiting.sink("waiting")], &failures);
-        writers.open(free, &[other.sink("other")], &failures);
+        writers.open(
+            blocked,
+            &PerSink::from_iter([waiting.sink("waiting")]),
+            &failures,
+        );
+        writers.open(free, &PerSink::from_iter([other.sink("other")]), &failures);
         for position in 0..10 {
-            write(&writers, blocked, 0, position);
-            write(&writers, free, 0, position);
+            write(&writers, blocked, sink(0), position);
+            write(&writers, free, sink(0), position);
         }
         // More than any queue would hold.
         for position in 10..2000 {
-            write(&writers, blocked, 0, position);
+            write(&writers, blocked, sink(0), position);
         }
         wait_until("the other run continues", || {
             other.wrote() == (0..10).collect::<Vec<_>>()
         });
-        let flushed = writers.flush(blocked, &[0], None);
+        let flushed = writers.flush(blocked, &[sink(0)], None);
         assert_eq!(
-            writers.flush(free, &[0], None).wait_for(TIMEOUT),
+            writers.flush(free, &[sink(0)], None).wait_for(TIMEOUT),
             Some(true),
             "the other run is flushed"
         );
@@ -100,12 +104,16 @@ fn more_writers_than_threads_may_hang() {
     let (failures, _reported) = failures();
     let attempts: Vec<AttemptId> = (0..8).map(|_| AttemptId::new()).collect();
     for attempt in &attempts {
-        writers.open(*attempt, &[hanging.sink("hanging")], &failures);
-        write(&writers, *attempt, 0, 0);
+        writers.open(
+            *attempt,
+            &PerSink::from_iter([hanging.sink("hanging")]),
+            &failures,
+        );
+        write(&writers, *attempt, sink(0), 0);
     }
     let free = AttemptId::new();
-    writers.open(free, &[other.sink("other")], &failures);
-    write(&writers, free, 0, 7);
+    writers.open(free, &PerSink::from_iter([other.sink("other")]), &failures);
+    write(&writers, free, sink(0), 7);
     wait_until("the other run continues", || other.wrote() == [7]);
     drop(open_gate);
     attempts.iter().for_each(|attempt| writers.close(*attempt));
@@ -150,16 +158,16 @@ fn a_failure_is_reported_before_its_consequences_are_visible() {
             let (attempt, other) = (AttemptId::new(), AttemptId::new());
             writers.open(
                 attempt,
-                &[script.sink("fails"), well.sink("well")],
+                &PerSink::from_iter([script.sink("fails"), well.sink("well")]),
                 &failures,
             );
-            writers.open(other, &[well.sink("other")], &failures);
-            write(&writers, attempt, 0, 0);
-            write(&writers, attempt, 0, 1);
+            writers.open(other, &PerSink::from_iter([well.sink("other")]), &failures);
+            write(&writers, attempt, sink(0), 0);
+            write(&writers, attempt, sink(0), 1);
             if failing == Event::Ticked {
                 wait_until("the writer has failed", || !reported.is_empty());
             }
-            let flushed = writers.flush(attempt, &[0, 1], None);
+            let flushed = writers.flush(attempt, &[sink(0), sink(1)], None);
             assert_eq!(
                 flushed.wait_for(TIMEOUT),
                 Some(false),
@@ -175,9 +183,9 @@ fn a_failure_is_reported_before_its_consequences_are_visible() {
             );
             assert_eq!(script.done().last(), Some(&Event::Dropped));
             // The threads continue.
-            write(&writers, other, 0, 5);
+            write(&writers, other, sink(0), 5);
             assert_eq!(
-                writers.flush(other, &[0], None).wait_for(TIMEOUT),
+                writers.flush(other, &[sink(0)], None).wait_for(TIMEOUT),
                 Some(true),
                 "the other run is flushed"
             );
@@ -196,8 +204,12 @@ fn a_lane_that_cannot_be_dropped_fails_its_attempt_only() {
     let writers = Writers::start(1).expect("a thread");
     for number in 0..3 {
         let attempt = AttemptId::new();
-        writers.open(attempt, &[script.sink("panics")], &failures);
-        write(&writers, attempt, 0, 0);
+        writers.open(
+            attempt,
+            &PerSink::from_iter([script.sink("panics")]),
+            &failures,
+        );
+        write(&writers, attempt, sink(0), 0);
         wait_until("the writer works", || script.wrote().len() > number);
         writers.close(attempt);
         assert!(matches!(reported.try_recv(), Ok(Failure::Fatal(_))));
@@ -219,12 +231,12 @@ fn a_flush_is_answered_when_every_writer_is_done() {
     let attempt = AttemptId::new();
     writers.open(
         attempt,
-        &[slow.sink("slow"), quick.sink("quick")],
+        &PerSink::from_iter([slow.sink("slow"), quick.sink("quick")]),
         &failures,
     );
-    write(&writers, attempt, 0, 0);
-    write(&writers, attempt, 1, 0);
-    let flushed = writers.flush(attempt, &[0, 1], None);
+    write(&writers, attempt, sink(0), 0);
+    write(&writers, attempt, sink(1), 0);
+    let flushed = writers.flush(attempt, &[sink(0), sink(1)], None);
     wait_until("the quick sink is flushed", || {
         quick.done().contains(&Event::Flushed)
     });
@@ -239,7 +251,7 @@ fn a_flush_is_answered_when_every_writer_is_done() {
     );
     writers.close(attempt);
     assert_eq!(
-        writers.flush(attempt, &[0], None).wait_for(TIMEOUT),
+        writers.flush(attempt, &[sink(0)], None).wait_for(TIMEOUT),
         Some(false),
         "the attempt is over"
     );
@@ -254,17 +266,17 @@ fn a_full_lane_is_filled_when_it_has_room() {
     let attempt = AttemptId::new();
     writers.open(
         attempt,
-        &[full.sink("full"), other.sink("other")],
+        &PerSink::from_iter([full.sink("full"), other.sink("other")]),
         &failures,
     );
     full.fill();
     for position in 0..5 {
-        write(&writers, attempt, 0, position);
-        write(&writers, attempt, 1, position);
+        write(&writers, attempt, sink(0), position);
+        write(&writers, attempt, sink(1), position);
     }
-    let flushed = writers.flush(attempt, &[0], None);
+    let flushed = writers.flush(attempt, &[sink(0)], None);
     assert_eq!(
-        writers.flush(attempt, &[1], None).wait_for(TIMEOUT),
+        writers.flush(attempt, &[sink(1)], None).wait_for(TIMEOUT),
         Some(true),
         "the other sink is flushed"
     );
