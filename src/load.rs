@@ -256,7 +256,7 @@ pub(crate) fn infer(
         wanted: WantedMetadata::default(),
         io_threads: 1,
         memory: 64 << 20,
-        instance: "infer".to_owned(),
+        instance: "infer".into(),
         state: String::new(),
         metrics: Metrics::new(),
     };

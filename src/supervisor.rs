@@ -67,7 +67,7 @@ pub(crate) fn run(
         wanted: WantedMetadata::default(),
         io_threads: template.plan.settings.io_threads.get(),
         memory: template.plan.settings.memory.bytes() / 4,
-        instance: String::new(),
+        instance: "".into(),
         state: String::new(),
         metrics: pseidon_plugin::metrics::Metrics::new(),
     };

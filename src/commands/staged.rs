@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use pseidon_delivery::{SinkId, StagedEntry, StateStore, StoreError, WithCauses};
+use pseidon_delivery::{SinkId, StagedEntry, StagedId, StateStore, StoreError, WithCauses};
 use pseidon_plan::Plan;
 use pseidon_plugin::sink::StagedFile;
 
@@ -56,7 +56,7 @@ fn try_staged(args: &StagedArgs) -> Result<String, Exit> {
         .on(disk, &name)
         .map_err(|reason| print_error(&reason))?;
     for SinkFiles { sink, files } in &on_disk {
-        let ids: Vec<String> = files.iter().map(|(id, _)| id.clone()).collect();
+        let ids: Vec<StagedId> = files.iter().map(|(id, _)| id.clone()).collect();
         if let Some(store) = &store {
             store.forget(sink, &ids).map_err(failed)?;
         }
@@ -73,13 +73,13 @@ fn print_error(reason: &str) -> Exit {
 
 /// The staged files with their ids, by sink and disk.
 #[derive(Default)]
-struct StagedFiles(BTreeMap<(SinkId, String), Vec<(String, StagedFile)>>);
+struct StagedFiles(BTreeMap<(SinkId, String), Vec<(StagedId, StagedFile)>>);
 
 /// The staged files of a sink on one disk, with their ids.
 #[derive(Debug)]
 struct SinkFiles<'f> {
     sink: &'f SinkId,
-    files: &'f [(String, StagedFile)],
+    files: &'f [(StagedId, StagedFile)],
 }
 
 impl StagedFiles {
@@ -170,14 +170,14 @@ fn describe_entry(plan: &Plan, entry: &StagedEntry) -> StagedFile {
         .filter_map(|sink| sink.prepared.staged_file(&entry.detail, &plan.base))
         .max_by_key(|file| file.is_here)
         .unwrap_or_else(|| StagedFile {
-            path: PathBuf::from(&entry.id),
+            path: PathBuf::from(entry.id.as_str()),
             disk: None,
             machine: UNKNOWN.to_owned(),
             is_here: false,
         })
 }
 
-fn machines(files: &[(String, StagedFile)]) -> String {
+fn machines(files: &[(StagedId, StagedFile)]) -> String {
     let mut names: Vec<&str> = files
         .iter()
         .map(|(_, file)| file.machine.as_str())

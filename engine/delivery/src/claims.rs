@@ -8,13 +8,13 @@
 
 use std::time::Duration;
 
-use crate::SplitId;
+use crate::{InstanceId, SplitId};
 
 /// The request of an instance in one round of distribution. A round also renews its claims.
 #[derive(Clone, Copy, Debug)]
 pub struct ClaimRound<'a> {
     /// The name of the requesting instance, as in [`Claimant::owner`](crate::Claimant::owner).
-    pub owner: &'a str,
+    pub owner: &'a InstanceId,
     /// How long its claims last without another round.
     pub lease: Duration,
     /// The splits that it holds.

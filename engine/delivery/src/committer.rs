@@ -18,7 +18,7 @@ pub use self::ownership::SplitToBegin;
 use crate::copies::PositionCopies;
 use crate::{
     Claimant, Commit, CommitError, LaneCommit, Ledger, Reason, SinkId, SplitCommit, SplitId,
-    StagedEntry, StateStore,
+    StagedEntry, StagedId, StateStore,
 };
 
 /// Makes a sink's lanes durable in the store. Shared by the sink's writer threads, which may commit
@@ -31,7 +31,7 @@ pub struct Committer {
     /// Held from preparing a step until it is confirmed, so that steps are strictly sequential.
     step: Mutex<()>,
     /// The ids that are published and still in the store; removed with the next step.
-    published: Mutex<Vec<String>>,
+    published: Mutex<Vec<StagedId>>,
     positions: Positions,
     /// If the target holds the positions: what the store knows of them.
     copies: Mutex<PositionCopies>,
@@ -142,7 +142,7 @@ impl Committer {
         &self,
         splits: Vec<SplitCommit>,
         staged: Vec<StagedEntry>,
-        published: Vec<String>,
+        published: Vec<StagedId>,
     ) -> Commit {
         Commit {
             owner: self.claimant.owner.clone(),
@@ -173,8 +173,8 @@ impl Committer {
     }
 
     /// Drops ids that the store has removed.
-    fn forgotten(&self, published: &[String]) {
-        let forgotten: HashSet<&String> = published.iter().collect();
+    fn forgotten(&self, published: &[StagedId]) {
+        let forgotten: HashSet<&StagedId> = published.iter().collect();
         self.published.lock().retain(|id| !forgotten.contains(id));
     }
 
@@ -254,7 +254,7 @@ impl Committer {
 
     /// Notes that the entries with these ids are visible now; the next step removes them from the
     /// store.
-    pub fn published(&self, ids: impl IntoIterator<Item = String>) {
+    pub fn published(&self, ids: impl IntoIterator<Item = StagedId>) {
         self.published.lock().extend(ids);
     }
 }

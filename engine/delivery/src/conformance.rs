@@ -74,9 +74,8 @@ fn steps(splits: Vec<SplitCommit>) -> Commit {
 
 fn steps_of(owner: &str, splits: Vec<SplitCommit>) -> Commit {
     Commit {
-        owner: owner.into(),
         splits,
-        ..Commit::default()
+        ..Commit::of(owner.into())
     }
 }
 
@@ -92,7 +91,7 @@ fn staged(store: &dyn StateStore, sink: &SinkId) -> Vec<String> {
         .staged(sink)
         .unwrap()
         .into_iter()
-        .map(|entry| entry.id)
+        .map(|entry| entry.id.to_string())
         .collect();
     ids.sort();
     ids

@@ -25,8 +25,8 @@ use self::tables::{
 };
 use crate::store::new_identity;
 use crate::{
-    Claimant, Commit, CommitError, CommitRecord, Reason, SinkId, SplitId, StagedEntry, StateStore,
-    StoreError, StoredPlan,
+    Claimant, Commit, CommitError, CommitRecord, InstanceId, Reason, SinkId, SplitId, StagedEntry,
+    StagedId, StateStore, StoreError, StoredPlan,
 };
 
 /// The state of one pipeline in a redb file.
@@ -162,7 +162,7 @@ impl StateStore for EmbeddedStore {
         &self,
         sink: &SinkId,
         splits: &[(SplitId, u64)],
-        owner: Option<&str>,
+        owner: Option<&InstanceId>,
     ) -> Result<(), StoreError> {
         if splits.is_empty() {
             return Ok(());
@@ -177,7 +177,7 @@ impl StateStore for EmbeddedStore {
                     .filter(|record| record.epoch == *epoch);
                 if let Some(record) = held {
                     let record = CommitRecord {
-                        owners: owner.into_iter().map(str::to_owned).collect(),
+                        owners: owner.cloned().into_iter().collect(),
                         ..record
                     };
                     tables::insert(&mut rows, key, &record)?;
@@ -187,7 +187,7 @@ impl StateStore for EmbeddedStore {
         })
     }
 
-    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+    fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError> {
         self.write(|transaction| {
             let mut owners = BTreeSet::new();
             records_of(&transaction.open_table(RECORDS)?, sink, |_, record| {
@@ -197,14 +197,14 @@ impl StateStore for EmbeddedStore {
             let mut fenced = transaction.open_table(FENCED)?;
             // An owner without a record has lost all its epochs, so its mark is no longer needed.
             fenced.retain_in((sink.as_str(), "").., |(of, other), ()| {
-                of != sink.as_str() || owners.contains(other)
+                of != sink.as_str() || owners.contains(&InstanceId::from(other))
             })?;
-            fenced.insert((sink.as_str(), owner), ())?;
+            fenced.insert((sink.as_str(), owner.as_str()), ())?;
             Ok(())
         })
     }
 
-    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<InstanceId>, StoreError> {
         self.read(|transaction| {
             let Some(rows) = existing(transaction.open_table(RECORDS))? else {
                 return Ok(BTreeSet::new());
@@ -254,7 +254,7 @@ impl StateStore for EmbeddedStore {
                     break;
                 }
                 staged.push(StagedEntry {
-                    id: id.to_owned(),
+                    id: id.into(),
                     detail: detail.value().to_owned(),
                 });
             }
@@ -262,7 +262,7 @@ impl StateStore for EmbeddedStore {
         })
     }
 
-    fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
+    fn forget(&self, sink: &SinkId, ids: &[StagedId]) -> Result<(), StoreError> {
         self.write(|transaction| forget_staged(transaction, sink, ids))
     }
 

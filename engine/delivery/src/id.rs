@@ -63,6 +63,15 @@ id! {
     /// further places.
     SinkId
 }
+id! {
+    /// The unique name of an instance, which is one attempt of one process to run a plan. The part
+    /// before its last `.` names the process. An owner of splits is an instance.
+    InstanceId
+}
+id! {
+    /// The name of a staged entry, unique within its sink. The sink chooses it.
+    StagedId
+}
 
 impl SinkId {
     /// The sink stage's name, and the number of the place unless it is the first.

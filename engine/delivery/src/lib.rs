@@ -40,7 +40,7 @@ pub use claims::{ClaimRound, Claims};
 pub use committer::Committer;
 pub use copies::position_in_target;
 pub use group_commit::GroupCommit;
-pub use id::{LaneId, Position, SinkId, SplitId};
+pub use id::{InstanceId, LaneId, Position, SinkId, SplitId, StagedId};
 pub use ledger::Ledger;
 pub use reason::{Reason, WithCauses};
 pub use record::{

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{LaneId, Position, SplitId};
+use crate::{InstanceId, LaneId, Position, SplitId, StagedId};
 
 /// What the store holds for each (pipeline, sink, split).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct CommitRecord {
     /// The instances that took the split and may still be working on it, oldest first: an instance
     /// that takes it over does not know at first whether the earlier ones have exited. Empty if it
     /// was released or never taken.
-    pub owners: Vec<String>,
+    pub owners: Vec<InstanceId>,
     /// The fingerprint of the plan whose lanes `ahead` names. `None` until an instance takes the
     /// split.
     pub plan: Option<String>,
@@ -76,8 +76,8 @@ pub struct ResumePoint {
 /// An instance that takes splits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimant {
-    /// Its name, unique among all instances.
-    pub owner: String,
+    /// Its name.
+    pub owner: InstanceId,
     /// The fingerprint of the plan that it runs.
     pub plan: String,
     /// Whether it takes over lanes that another plan left ahead as if they were its own.
@@ -98,8 +98,8 @@ pub struct LaneCommit {
 /// removed after it was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedEntry {
-    /// Unique within the sink.
-    pub id: String,
+    /// Its name.
+    pub id: StagedId,
     /// What the sink needs to publish it. It must be sufficient for every instance that reads the
     /// entry.
     pub detail: String,
@@ -143,14 +143,26 @@ impl SplitCommit {
 }
 
 /// An atomic step: it is applied completely or not at all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Commit {
     /// The committing instance. The step is refused once this name is fenced.
-    pub owner: String,
+    pub owner: InstanceId,
     /// The parts of the splits.
     pub splits: Vec<SplitCommit>,
     /// The entries that are staged by this step.
     pub staged: Vec<StagedEntry>,
     /// The ids of entries that were staged before and are published now.
-    pub published: Vec<String>,
+    pub published: Vec<StagedId>,
+}
+
+impl Commit {
+    /// A step of this instance that changes nothing.
+    pub fn of(owner: InstanceId) -> Commit {
+        Commit {
+            owner,
+            splits: Vec::new(),
+            staged: Vec::new(),
+            published: Vec::new(),
+        }
+    }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry,
-    StateStore, StoreError, StoredPlan,
+    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, InstanceId, SinkId, SplitId,
+    StagedEntry, StagedId, StateStore, StoreError, StoredPlan,
 };
 
 /// Separates a scope's name from the names in it. Neither a scope's name nor the name of a sink of
@@ -79,7 +79,7 @@ impl StateStore for ScopedStore {
         &self,
         source: &str,
         splits: &[SplitId],
-        owner: &str,
+        owner: &InstanceId,
         leaves: bool,
     ) -> Result<(), StoreError> {
         self.whole.unclaim(&self.key(source), splits, owner, leaves)
@@ -89,16 +89,16 @@ impl StateStore for ScopedStore {
         &self,
         sink: &SinkId,
         splits: &[(SplitId, u64)],
-        owner: Option<&str>,
+        owner: Option<&InstanceId>,
     ) -> Result<(), StoreError> {
         self.whole.set_owner(&self.sink(sink), splits, owner)
     }
 
-    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+    fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError> {
         self.whole.fence(&self.sink(sink), owner)
     }
 
-    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<InstanceId>, StoreError> {
         self.whole.owners(&self.sink(sink))
     }
 
@@ -120,7 +120,7 @@ impl StateStore for ScopedStore {
         self.whole.staged(&self.sink(sink))
     }
 
-    fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
+    fn forget(&self, sink: &SinkId, ids: &[StagedId]) -> Result<(), StoreError> {
         self.whole.forget(&self.sink(sink), ids)
     }
 

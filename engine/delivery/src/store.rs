@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use crate::random;
 use crate::{
-    ClaimRound, Claimant, Claims, Commit, CommitRecord, Reason, SinkId, SplitCommit, SplitId,
-    StagedEntry,
+    ClaimRound, Claimant, Claims, Commit, CommitRecord, InstanceId, Reason, SinkId, SplitCommit,
+    SplitId, StagedEntry, StagedId,
 };
 
 /// The store of one pipeline. Every call blocks until the store has answered. What the store has
@@ -52,7 +52,7 @@ pub trait StateStore: Send + Sync {
         &self,
         source: &str,
         splits: &[SplitId],
-        owner: &str,
+        owner: &InstanceId,
         leaves: bool,
     ) -> Result<(), StoreError> {
         let _ = (source, splits, owner, leaves);
@@ -66,17 +66,17 @@ pub trait StateStore: Send + Sync {
         &self,
         sink: &SinkId,
         splits: &[(SplitId, u64)],
-        owner: Option<&str>,
+        owner: Option<&InstanceId>,
     ) -> Result<(), StoreError>;
 
     /// Fences an instance off from the sink: after this returns, no [`take`](StateStore::take) and
     /// no [`commit`](StateStore::commit) of that owner is ever applied, no matter when it was sent.
     /// The owner must be dead, or must stop. Marks of owners that are on no commit record may be
     /// dropped: the epochs of all their splits have been raised.
-    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError>;
+    fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError>;
 
     /// The instances that are owners in a commit record of the sink.
-    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError>;
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<InstanceId>, StoreError>;
 
     /// Applies a step atomically, or not at all; see [`StateStore::commit_many`].
     fn commit(&self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
@@ -99,7 +99,7 @@ pub trait StateStore: Send + Sync {
     fn staged(&self, sink: &SinkId) -> Result<Vec<StagedEntry>, StoreError>;
 
     /// Removes staged entries, no matter which instance staged them. Unknown ids are ignored.
-    fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError>;
+    fn forget(&self, sink: &SinkId, ids: &[StagedId]) -> Result<(), StoreError>;
 
     /// The commit records of every split of a sink.
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError>;
@@ -147,18 +147,20 @@ macro_rules! forward_to_store {
             unclaim(
                 source: &str,
                 splits: &[$crate::SplitId],
-                owner: &str,
+                owner: &$crate::InstanceId,
                 leaves: bool
             ) -> (), StoreError;
             set_owner(
                 sink: &$crate::SinkId,
                 splits: &[($crate::SplitId, u64)],
-                owner: Option<&str>
+                owner: Option<&$crate::InstanceId>
             ) -> (), StoreError;
-            fence(sink: &$crate::SinkId, owner: &str) -> (), StoreError;
-            owners(sink: &$crate::SinkId) -> std::collections::BTreeSet<String>, StoreError;
+            fence(sink: &$crate::SinkId, owner: &$crate::InstanceId) -> (), StoreError;
+            owners(
+                sink: &$crate::SinkId
+            ) -> std::collections::BTreeSet<$crate::InstanceId>, StoreError;
             staged(sink: &$crate::SinkId) -> Vec<$crate::StagedEntry>, StoreError;
-            forget(sink: &$crate::SinkId, ids: &[String]) -> (), StoreError;
+            forget(sink: &$crate::SinkId, ids: &[$crate::StagedId]) -> (), StoreError;
             records(
                 sink: &$crate::SinkId
             ) -> Vec<($crate::SplitId, $crate::CommitRecord)>, StoreError;
@@ -214,7 +216,7 @@ pub enum CommitError {
     Fenced(Vec<SplitId>),
     /// Another instance has concluded that this one is dead, and has fenced it.
     #[error("another instance considered this one (`{0}`) dead and fenced it")]
-    OwnerFenced(String),
+    OwnerFenced(InstanceId),
     /// The store shows an older epoch than it once returned.
     #[error("the state store shows epoch {found} of {split}, but had returned {expected}")]
     Epoch {
@@ -254,7 +256,7 @@ pub struct SplitVersion {
 /// precedence that [`StateStore::commit_many`] states. `shown` is in the order of `steps`. For
 /// stores that decide in this process.
 pub fn refusal(
-    owner: &str,
+    owner: &InstanceId,
     is_fenced: bool,
     steps: &[SplitCommit],
     shown: &[SplitVersion],

@@ -95,13 +95,13 @@ fn published_entries_are_removed_with_the_next_step() {
     committer
         .commit(&dispatched(&committer, 0, 5), staged("1"))
         .unwrap();
-    committer.published(["1".to_owned()]);
+    committer.published(["1".into()]);
     assert_eq!(store.staged(&sink()).unwrap(), staged("1"));
     committer
         .commit(&dispatched(&committer, 5, 9), staged("2"))
         .unwrap();
     assert_eq!(store.staged(&sink()).unwrap(), staged("2"));
-    committer.published(["2".to_owned()]);
+    committer.published(["2".into()]);
     committer.commit_idle().unwrap();
     assert_eq!(store.staged(&sink()).unwrap(), []);
 }
@@ -121,7 +121,7 @@ fn an_impossible_sequence_stops_the_run() {
             &sink(),
             &Commit {
                 splits: vec![strange],
-                ..Commit::default()
+                ..Commit::of("a".into())
             },
         )
         .unwrap();
@@ -155,7 +155,7 @@ fn an_older_store_stops_the_run_even_after_a_takeover() {
             &sink(),
             &Commit {
                 splits: vec![later],
-                ..Commit::default()
+                ..Commit::of("b".into())
             },
         )
         .unwrap();
@@ -172,7 +172,7 @@ fn an_older_store_stops_the_run_even_after_a_takeover() {
         &sink(),
         &Commit {
             splits: vec![next],
-            ..Commit::default()
+            ..Commit::of("b".into())
         },
     ) {
         Err(CommitError::Sequence {

@@ -40,7 +40,7 @@ fn commit_once(store: &EmbeddedStore, sequence: u64) -> Result<(), pseidon_deliv
         &SinkId::from("lake"),
         &Commit {
             splits: vec![split],
-            ..Commit::default()
+            ..Commit::of("a".into())
         },
     )
 }

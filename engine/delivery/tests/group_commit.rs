@@ -75,16 +75,15 @@ fn counting(panics: bool) -> (tempfile::TempDir, Arc<CountingStore>) {
 
 fn step(owner: &str) -> Commit {
     Commit {
-        owner: owner.into(),
         splits: vec![SplitCommit::to_low("s".into(), 1, 0, 5)],
-        ..Commit::default()
+        ..Commit::of(owner.into())
     }
 }
 
 #[test]
 fn waiting_steps_share_a_call_and_each_has_its_own_answer() {
     let (_dir, counting) = counting(false);
-    counting.store.fence(&sink(7), "dead").unwrap();
+    counting.store.fence(&sink(7), &"dead".into()).unwrap();
     let grouped = GroupCommit::new(counting.clone());
     std::thread::scope(|scope| {
         let first = scope.spawn(|| grouped.commit(&sink(0), &step("a")));

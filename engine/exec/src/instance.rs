@@ -3,10 +3,10 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pseidon_delivery::{Reason, random};
+use pseidon_delivery::{InstanceId, Reason, random};
 
 /// Returns a unique name for this attempt: the name of the process, and the attempt after a `.`.
-pub(crate) fn instance_name() -> Result<String, Reason> {
+pub(crate) fn instance_name() -> Result<InstanceId, Reason> {
     static PROCESS: OnceLock<String> = OnceLock::new();
     static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
     if PROCESS.get().is_none() {
@@ -14,10 +14,8 @@ pub(crate) fn instance_name() -> Result<String, Reason> {
         let _ = PROCESS.set(process_name()?);
     }
     let process = PROCESS.get().map_or("", String::as_str);
-    Ok(format!(
-        "{process}.{}",
-        ATTEMPTS.fetch_add(1, Ordering::Relaxed)
-    ))
+    let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
+    Ok(format!("{process}.{attempt}").into())
 }
 
 /// A new name for this process: machine and process number for people, and 64 random bits, because
@@ -55,7 +53,7 @@ mod tests {
     fn attempts_of_a_process_share_its_name() {
         let [one, other] = [instance_name().unwrap(), instance_name().unwrap()];
         assert_ne!(one, other);
-        let process = |name: &str| name.rsplit_once('.').unwrap().0.to_owned();
+        let process = |name: &InstanceId| name.as_str().rsplit_once('.').unwrap().0.to_owned();
         assert_eq!(process(&one), process(&other));
     }
 }

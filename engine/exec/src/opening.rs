@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pseidon_delivery::committer::AcknowledgedVersions;
-use pseidon_delivery::{Claimant, Committer, StateStore};
+use pseidon_delivery::{Claimant, Committer, InstanceId, StateStore};
 use pseidon_plan::{PerSink, Plan};
 use pseidon_plugin::budget::LaneMemory;
 use pseidon_plugin::metrics::Metrics;
@@ -20,7 +20,7 @@ pub(crate) struct SinkOpener {
     pub(crate) plan: Arc<Plan>,
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) store_id: String,
-    pub(crate) instance: String,
+    pub(crate) instance: InstanceId,
     pub(crate) accept_changed_plan: bool,
     /// What the store has acknowledged, for each sink of the plan.
     pub(crate) acknowledged: PerSink<Arc<AcknowledgedVersions>>,

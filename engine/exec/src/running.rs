@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, Reason, SplitId};
+use pseidon_delivery::{InstanceId, Position, Reason, SplitId};
 use pseidon_plan::{PerSink, PlannedSource, SourceIndex};
 use pseidon_plugin::source::{SourceEndCallback, SourceExit, SourceHandle, SourceRun, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
@@ -74,7 +74,7 @@ impl RunningAttempt {
         &mut self,
         run: &RunSetup,
         store_id: &str,
-        instance: &str,
+        instance: &InstanceId,
         pause: &Pause,
     ) -> Result<(), Failure> {
         let (done, ended) = unbounded();
@@ -94,7 +94,7 @@ impl RunningAttempt {
         &mut self,
         run: &RunSetup,
         source: SourceIndex,
-        instance: &str,
+        instance: &InstanceId,
         pause: &Pause,
         done: &Sender<()>,
     ) -> SourceRun {
@@ -110,7 +110,7 @@ impl RunningAttempt {
         let sharing = Sharing::new(
             run.store.clone(),
             planned.stage.clone(),
-            instance.to_owned(),
+            instance.clone(),
             run.plan.settings.lease.get(),
         );
         let intake = Actor::new(run.resources.blocking().clone(), |wake| {
@@ -218,7 +218,7 @@ fn source_setup(
     run: &RunSetup,
     planned: &PlannedSource,
     store_id: &str,
-    instance: &str,
+    instance: &InstanceId,
 ) -> SourceSetup {
     let settings = &run.plan.settings;
     SourceSetup {
@@ -228,7 +228,7 @@ fn source_setup(
         wanted: planned.columns.meta,
         io_threads: settings.io_threads.get(),
         memory: settings.memory.bytes() / 4 / run.plan.sources.len().max(1),
-        instance: instance.to_owned(),
+        instance: instance.clone(),
         state: run.state_name(store_id, planned),
         metrics: run.metrics.clone(),
     }

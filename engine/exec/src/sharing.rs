@@ -6,7 +6,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pseidon_delivery::{ClaimRound, Claims, Reason, SplitId, StateStore, StoreError, WithCauses};
+use pseidon_delivery::{
+    ClaimRound, Claims, InstanceId, Reason, SplitId, StateStore, StoreError, WithCauses,
+};
 use pseidon_plugin::source::SplitShare;
 use thiserror::Error;
 
@@ -29,8 +31,8 @@ pub struct Sharing {
     store: Arc<dyn StateStore>,
     /// The stage of the source.
     source: String,
-    /// The name of this instance.
-    owner: String,
+    /// This instance.
+    owner: InstanceId,
     lease: Duration,
     held: HashSet<SplitId>,
     /// The number of splits to distribute.
@@ -44,7 +46,7 @@ impl Sharing {
     pub fn new(
         store: Arc<dyn StateStore>,
         source: String,
-        owner: String,
+        owner: InstanceId,
         lease: Duration,
     ) -> Sharing {
         Sharing {

@@ -13,7 +13,7 @@ use std::task::Waker;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use pseidon_delivery::committer::Positions;
-use pseidon_delivery::{Committer, LaneId, Position, SplitId, StagedEntry};
+use pseidon_delivery::{Committer, InstanceId, LaneId, Position, SplitId, StagedEntry, StagedId};
 use pseidon_dsl::Diagnostic;
 use pseidon_expr::Scope;
 
@@ -191,9 +191,8 @@ pub struct SinkSetup {
     pub pipeline: String,
     /// The folder of the pipeline file; relative paths are resolved against it.
     pub base: PathBuf,
-    /// The unique name of this attempt of this process to run the plan. The part before its last
-    /// `.` names the process.
-    pub instance: String,
+    /// This attempt of this process to run the plan.
+    pub instance: InstanceId,
     /// The name of the store's content; see [`pseidon_delivery::StateStore::identity`].
     pub store: String,
     /// Commits the sink's lanes.
@@ -257,7 +256,7 @@ pub trait Sink: Send + Sync {
 pub enum PublishProgress {
     /// Everything is visible, or will become visible without the engine. The store can forget these
     /// ids; the sink handles the others.
-    Done(Vec<String>),
+    Done(Vec<StagedId>),
     /// The target cannot be changed now, for this reason.
     Blocked(String),
 }
@@ -270,7 +269,7 @@ pub struct TakenSplit {
     /// The epoch under which this instance has it.
     pub epoch: u64,
     /// The earlier instances that may still be working on it.
-    pub owners: Vec<String>,
+    pub owners: Vec<InstanceId>,
     /// The low position in the store. If the target holds the positions, this is what the target
     /// had when the split was begun or released.
     pub low: Option<Position>,
@@ -280,7 +279,7 @@ pub struct TakenSplit {
 #[derive(Clone, Debug, Default)]
 pub struct TakeoverResult {
     /// Staged entries that are published now.
-    pub published: Vec<String>,
+    pub published: Vec<StagedId>,
     /// What the target holds of the splits; `None` if the store holds the positions.
     pub held: Option<TargetPositions>,
 }

@@ -18,7 +18,7 @@ use crossbeam_channel::{
     Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded,
 };
 use parking_lot::Mutex;
-use pseidon_delivery::{Position, ResumeToken, SplitId};
+use pseidon_delivery::{InstanceId, Position, ResumeToken, SplitId};
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::batch::{Batch, Split, WantedMetadata};
@@ -131,8 +131,8 @@ pub struct SourceSetup {
     pub io_threads: usize,
     /// The memory budget in bytes. What the source buffers by itself must be a small part of it.
     pub memory: usize,
-    /// The name of this run of this process.
-    pub instance: String,
+    /// This attempt of this process to run the plan.
+    pub instance: InstanceId,
     /// The name of the state that holds the source's positions. It differs for another store,
     /// pipeline or stage, and for the same source with other sinks behind it. Empty if there is no
     /// state.

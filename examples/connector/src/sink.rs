@@ -11,7 +11,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use arrow::datatypes::DataType;
-use pseidon_delivery::{LaneId, Reason, StagedEntry};
+use pseidon_delivery::{LaneId, Reason, StagedEntry, StagedId};
 use pseidon_dsl::Diagnostic;
 use pseidon_formats::{OutputFormat, RecordEncoder};
 use pseidon_plugin::Rows;
@@ -200,7 +200,7 @@ impl Sink for SpoolSink {
         if let Err(error) = self.hidden.publish(staged) {
             return Ok(PublishProgress::Blocked(error.to_string()));
         }
-        let ids: BTreeSet<String> = staged.iter().map(|entry| entry.id.clone()).collect();
+        let ids: BTreeSet<StagedId> = staged.iter().map(|entry| entry.id.clone()).collect();
         let (stage, _) = self.setup.committer.sink().stage_and_place();
         let files = self.setup.metrics.files.with_label_values(&[stage]);
         files.inc_by(ids.len() as u64);

@@ -48,7 +48,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use prometheus::{IntCounter, IntGauge};
-use pseidon_delivery::{LaneId, Reason, StagedEntry, failpoint};
+use pseidon_delivery::{InstanceId, LaneId, Reason, StagedEntry, failpoint};
 use pseidon_dsl::Diagnostic;
 use pseidon_formats::CodecName;
 use pseidon_plugin::Rows;
@@ -271,7 +271,7 @@ impl Sink for FilesRun {
         staged: &[StagedEntry],
     ) -> Result<TakeoverResult, SinkError> {
         let mut failed = Vec::new();
-        let is_other = |owner: &String| *owner != self.0.setup.instance;
+        let is_other = |owner: &InstanceId| *owner != self.0.setup.instance;
         if splits.iter().any(|taken| taken.owners.iter().any(is_other)) {
             failed = self.0.staging.clean_up_all()?;
         }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use pseidon_delivery::{
-    Commit, CommitError, CommitRecord, LaneId, Position, ResumeToken, SplitCommit, StoreError,
+    Commit, CommitError, CommitRecord, InstanceId, LaneId, Position, ResumeToken, SplitCommit,
+    StagedId, StoreError,
 };
 use serde_json::{Value, json};
 
@@ -44,7 +45,13 @@ pub(crate) fn step_json(commit: &Commit) -> Value {
         .iter()
         .flat_map(|entry| [entry.id.as_str(), entry.detail.as_str()])
         .collect();
-    json!({ "owner": commit.owner, "splits": splits, "staged": staged, "published": commit.published })
+    let published: Vec<&str> = commit.published.iter().map(StagedId::as_str).collect();
+    json!({
+        "owner": commit.owner.as_str(),
+        "splits": splits,
+        "staged": staged,
+        "published": published,
+    })
 }
 
 pub(crate) fn read_answer(answer: &[String], commit: &Commit) -> Result<(), CommitError> {
@@ -93,11 +100,11 @@ pub(crate) fn unexpected_answer(answer: &dyn std::fmt::Debug) -> StoreError {
 }
 
 /// The owners in the field of a record.
-pub(crate) fn parse_owners(owners: &str) -> impl Iterator<Item = String> + '_ {
+pub(crate) fn parse_owners(owners: &str) -> impl Iterator<Item = InstanceId> + '_ {
     owners
         .split('\n')
         .filter(|owner| !owner.is_empty())
-        .map(str::to_owned)
+        .map(InstanceId::from)
 }
 
 /// Parses the hash of a record.

@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use pseidon_delivery::store::new_identity;
 use pseidon_delivery::{
-    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, Reason, SinkId, SplitId,
-    StagedEntry, StateStore, StoreError, StoredPlan, WithCauses,
+    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, InstanceId, Reason, SinkId,
+    SplitId, StagedEntry, StagedId, StateStore, StoreError, StoredPlan, WithCauses,
 };
 use redis::cmd;
 use serde_json::Value;
@@ -67,7 +67,7 @@ impl RedisStore {
             .key(self.keyspace.splits_key(sink))
             .key(self.keyspace.fenced_key(sink));
         call.arg(FORMAT)
-            .arg(owner)
+            .arg(owner.as_str())
             .arg(plan)
             .arg(u8::from(*accepts_other_plans))
             .arg(sink.as_str());
@@ -150,7 +150,7 @@ impl StateStore for RedisStore {
             .iter()
             .chain(round.wanted)
             .for_each(|split| _ = call.key(self.keyspace.claim_key(source, split)));
-        call.arg(round.owner)
+        call.arg(round.owner.as_str())
             .arg(round.lease.as_millis() as u64)
             .arg(round.total)
             .arg(round.held.len());
@@ -185,7 +185,7 @@ impl StateStore for RedisStore {
         &self,
         source: &str,
         splits: &[SplitId],
-        owner: &str,
+        owner: &InstanceId,
         leaves: bool,
     ) -> Result<(), StoreError> {
         let mut call = self.scripts.unclaim.call();
@@ -193,7 +193,7 @@ impl StateStore for RedisStore {
         splits
             .iter()
             .for_each(|split| _ = call.key(self.keyspace.claim_key(source, split)));
-        call.arg(owner).arg(u8::from(leaves));
+        call.arg(owner.as_str()).arg(u8::from(leaves));
         self.keyspace.call_script(&call)
     }
 
@@ -201,23 +201,23 @@ impl StateStore for RedisStore {
         &self,
         sink: &SinkId,
         splits: &[(SplitId, u64)],
-        owner: Option<&str>,
+        owner: Option<&InstanceId>,
     ) -> Result<(), StoreError> {
         if splits.is_empty() {
             return Ok(());
         }
         let mut call = self.scripts.set_owner.call();
-        call.arg(owner.unwrap_or_default());
+        call.arg(owner.map_or("", InstanceId::as_str));
         for (split, epoch) in splits {
             call.key(self.keyspace.split_key(sink, split)).arg(*epoch);
         }
         self.keyspace.call_confirmed(&call)
     }
 
-    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+    fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError> {
         let key = self.keyspace.fenced_key(sink);
         self.keyspace
-            .query_confirmed::<i64>(cmd("SADD").arg(&key).arg(owner))?;
+            .query_confirmed::<i64>(cmd("SADD").arg(&key).arg(owner.as_str()))?;
         if self.keyspace.query::<usize>(cmd("SCARD").arg(&key))? <= MAX_FENCED {
             return Ok(());
         }
@@ -226,7 +226,10 @@ impl StateStore for RedisStore {
         // An owner without a record has lost all its epochs, so its mark has no effect any more.
         let useless: Vec<String> = fenced
             .into_iter()
-            .filter(|other| other != owner && !owners.contains(other))
+            .filter(|other| {
+                let other = InstanceId::from(other.as_str());
+                other != *owner && !owners.contains(&other)
+            })
             .collect();
         useless.chunks(ELEMENTS_PER_COMMAND).try_for_each(|some| {
             self.keyspace
@@ -235,7 +238,7 @@ impl StateStore for RedisStore {
         })
     }
 
-    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<InstanceId>, StoreError> {
         let mut owners = BTreeSet::new();
         for some in self.keyspace.splits(sink)?.chunks(ELEMENTS_PER_COMMAND) {
             let mut call = self.scripts.owners.call();
@@ -273,11 +276,15 @@ impl StateStore for RedisStore {
             .query_confirmed(cmd("HGETALL").arg(self.keyspace.staged_key(sink)))?;
         Ok(entries
             .into_iter()
-            .map(|(id, detail)| StagedEntry { id, detail })
+            .map(|(id, detail)| StagedEntry {
+                id: id.into(),
+                detail,
+            })
             .collect())
     }
 
-    fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
+    fn forget(&self, sink: &SinkId, ids: &[StagedId]) -> Result<(), StoreError> {
+        let ids: Vec<&str> = ids.iter().map(StagedId::as_str).collect();
         ids.chunks(ELEMENTS_PER_COMMAND).try_for_each(|some| {
             self.keyspace
                 .query(cmd("HDEL").arg(self.keyspace.staged_key(sink)).arg(some))

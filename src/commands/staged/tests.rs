@@ -14,18 +14,18 @@ fn file(name: &str, disk: Option<&str>, is_here: bool) -> StagedFile {
 fn files() -> StagedFiles {
     let many = (0..12).map(|number| {
         let name = format!("{number:02}");
-        (name.clone(), file(&name, Some("a1"), false))
+        (name.as_str().into(), file(&name, Some("a1"), false))
     });
     let group = |sink: &str, disk: &str| (SinkId::from(sink), disk.to_owned());
     StagedFiles(BTreeMap::from([
         (group("lake", "a1"), many.collect()),
         (
             group("lake", "b2"),
-            vec![("x".to_owned(), file("x", Some("b2"), true))],
+            vec![("x".into(), file("x", Some("b2"), true))],
         ),
         (
             group("other", UNKNOWN),
-            vec![("y".to_owned(), file("y", None, false))],
+            vec![("y".into(), file("y", None, false))],
         ),
     ]))
 }

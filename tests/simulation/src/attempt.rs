@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pseidon_delivery::committer::{AcknowledgedVersions, CommitterError, Positions, SplitToBegin};
-use pseidon_delivery::{Claimant, CommitRecord, Committer, Position, ResumePoint, SinkId, SplitId};
+use pseidon_delivery::{
+    Claimant, CommitRecord, Committer, InstanceId, Position, ResumePoint, SinkId, SplitId,
+};
 use pseidon_exec::dispatch::{BatchOutput, enter};
 use pseidon_exec::lanes::Lanes;
 use pseidon_exec::sharing::Sharing;
@@ -82,7 +84,7 @@ pub(crate) fn run(
 fn open(
     world: &SharedWorld,
     id: ProcessId,
-    owner: &str,
+    owner: &InstanceId,
     stop: &Stop,
     sink_id: &SinkId,
     kind: SinkKind,
@@ -93,7 +95,7 @@ fn open(
         process: id,
     });
     let claimant = Claimant {
-        owner: owner.to_owned(),
+        owner: owner.clone(),
         plan: plan_name(id.plan),
         accepts_other_plans: false,
     };
@@ -121,7 +123,7 @@ fn open(
     let setup = SinkSetup {
         pipeline: "clicks".into(),
         base,
-        instance: owner.to_owned(),
+        instance: owner.clone(),
         store: "simulated".into(),
         committer: committer.clone(),
         memory: FIXTURE.memory.clone(),

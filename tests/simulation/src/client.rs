@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use pseidon_delivery::{
-    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry,
-    StateStore, StoreError, StoredPlan,
+    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, InstanceId, SinkId, SplitId,
+    StagedEntry, StagedId, StateStore, StoreError, StoredPlan,
 };
 
 use crate::names::ProcessId;
@@ -83,25 +83,25 @@ impl StateStore for Client {
         &self,
         sink: &SinkId,
         splits: &[(SplitId, u64)],
-        owner: Option<&str>,
+        owner: Option<&InstanceId>,
     ) -> Result<(), StoreError> {
         self.call(StoreRequest::SetOwner {
             sink: sink.clone(),
             splits: splits.to_vec(),
-            owner: owner.map(str::to_owned),
+            owner: owner.cloned(),
         })
         .map(|_| ())
     }
 
-    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+    fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError> {
         self.call(StoreRequest::Fence {
             sink: sink.clone(),
-            owner: owner.to_owned(),
+            owner: owner.clone(),
         })
         .map(|_| ())
     }
 
-    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<InstanceId>, StoreError> {
         match self.call(StoreRequest::Owners { sink: sink.clone() })? {
             StoreAnswer::Owners(owners) => Ok(owners),
             other => Err(unexpected(&other)),
@@ -138,7 +138,7 @@ impl StateStore for Client {
             total,
         } = *round;
         match self.call(StoreRequest::Claim {
-            owner: owner.to_owned(),
+            owner: owner.clone(),
             lease,
             held: held.to_vec(),
             wanted: wanted.to_vec(),
@@ -153,18 +153,18 @@ impl StateStore for Client {
         &self,
         _: &str,
         splits: &[SplitId],
-        owner: &str,
+        owner: &InstanceId,
         leaves: bool,
     ) -> Result<(), StoreError> {
         self.call(StoreRequest::Unclaim {
             splits: splits.to_vec(),
-            owner: owner.to_owned(),
+            owner: owner.clone(),
             leaves,
         })
         .map(|_| ())
     }
 
-    fn forget(&self, _: &SinkId, _: &[String]) -> Result<(), StoreError> {
+    fn forget(&self, _: &SinkId, _: &[StagedId]) -> Result<(), StoreError> {
         not_simulated()
     }
 

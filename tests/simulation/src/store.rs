@@ -8,8 +8,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pseidon_delivery::store::{SplitVersion, refusal};
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, StagedEntry, StateStore,
-    StoreError, StoredPlan,
+    Claimant, Commit, CommitError, CommitRecord, InstanceId, SinkId, SplitId, StagedEntry,
+    StagedId, StateStore, StoreError, StoredPlan,
 };
 
 pub use self::claims::SharedSource;
@@ -19,8 +19,8 @@ pub use self::claims::SharedSource;
 pub struct StoreContent {
     identity: Option<String>,
     records: BTreeMap<(SinkId, SplitId), CommitRecord>,
-    staged: BTreeMap<(SinkId, String), String>,
-    fenced: BTreeSet<(SinkId, String)>,
+    staged: BTreeMap<(SinkId, StagedId), String>,
+    fenced: BTreeSet<(SinkId, InstanceId)>,
     plans: BTreeMap<String, String>,
     notes: HashMap<String, String>,
     shared: SharedSource,
@@ -43,12 +43,12 @@ impl StoreContent {
     }
 
     /// The id of every staged entry, with its sink.
-    pub fn all_staged(&self) -> impl Iterator<Item = (&SinkId, &str)> {
-        self.staged.keys().map(|(sink, id)| (sink, id.as_str()))
+    pub fn all_staged(&self) -> impl Iterator<Item = (&SinkId, &StagedId)> {
+        self.staged.keys().map(|(sink, id)| (sink, id))
     }
 
-    fn is_fenced(&self, sink: &SinkId, owner: &str) -> bool {
-        self.fenced.contains(&(sink.clone(), owner.to_owned()))
+    fn is_fenced(&self, sink: &SinkId, owner: &InstanceId) -> bool {
+        self.fenced.contains(&(sink.clone(), owner.clone()))
     }
 
     /// [`StateStore::take`]
@@ -79,27 +79,32 @@ impl StoreContent {
     }
 
     /// [`StateStore::set_owner`]
-    pub fn set_owner(&mut self, sink: &SinkId, splits: &[(SplitId, u64)], owner: Option<&str>) {
+    pub fn set_owner(
+        &mut self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        owner: Option<&InstanceId>,
+    ) {
         for (split, epoch) in splits {
             if let Some(record) = self.records.get_mut(&(sink.clone(), split.clone()))
                 && record.epoch == *epoch
             {
-                record.owners = owner.iter().map(|owner| (*owner).to_owned()).collect();
+                record.owners = owner.cloned().into_iter().collect();
             }
         }
     }
 
     /// [`StateStore::fence`]. Marks of owners without a record are dropped as soon as that is
     /// allowed.
-    pub fn fence(&mut self, sink: &SinkId, owner: &str) {
+    pub fn fence(&mut self, sink: &SinkId, owner: &InstanceId) {
         let owners = self.owners(sink);
         self.fenced
             .retain(|(of, other)| of != sink || owners.contains(other));
-        self.fenced.insert((sink.clone(), owner.to_owned()));
+        self.fenced.insert((sink.clone(), owner.clone()));
     }
 
     /// [`StateStore::owners`]
-    pub fn owners(&self, sink: &SinkId) -> BTreeSet<String> {
+    pub fn owners(&self, sink: &SinkId) -> BTreeSet<InstanceId> {
         self.all_records()
             .filter(|(of, _, _)| *of == sink)
             .flat_map(|(_, _, record)| record.owners.clone())
@@ -200,18 +205,18 @@ impl StateStore for DirectStore {
         &self,
         sink: &SinkId,
         splits: &[(SplitId, u64)],
-        owner: Option<&str>,
+        owner: Option<&InstanceId>,
     ) -> Result<(), StoreError> {
         self.0.lock().set_owner(sink, splits, owner);
         Ok(())
     }
 
-    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+    fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError> {
         self.0.lock().fence(sink, owner);
         Ok(())
     }
 
-    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<InstanceId>, StoreError> {
         Ok(self.0.lock().owners(sink))
     }
 
@@ -227,7 +232,7 @@ impl StateStore for DirectStore {
         Ok(self.0.lock().staged(sink))
     }
 
-    fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
+    fn forget(&self, sink: &SinkId, ids: &[StagedId]) -> Result<(), StoreError> {
         self.0
             .lock()
             .staged

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use pseidon_delivery::committer::CommitterError;
 use pseidon_delivery::{
-    CommitError, Committer, LaneId, Position, SplitCommit, SplitId, StagedEntry,
+    CommitError, Committer, InstanceId, LaneId, Position, SplitCommit, SplitId, StagedEntry,
 };
 use pseidon_plugin::Rows;
 use pseidon_plugin::lane::{self, Lane, LaneRules, Room, SealOutcome};
@@ -130,7 +130,7 @@ const LANE: &str = "transaction";
 struct OpenTransaction {
     world: SharedWorld,
     process: ProcessId,
-    owner: String,
+    owner: InstanceId,
     records: Vec<(String, String)>,
 }
 

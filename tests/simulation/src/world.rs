@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use parking_lot::{Mutex, MutexGuard};
-use pseidon_delivery::SinkId;
+use pseidon_delivery::{InstanceId, SinkId};
 use pseidon_plugin::Stop;
 use pseidon_plugin::threads::ThreadBody;
 
@@ -229,14 +229,15 @@ impl World {
     }
 
     /// A unique name for an attempt of a process.
-    pub(crate) fn owner_name(&mut self, process: ProcessId) -> String {
+    pub(crate) fn owner_name(&mut self, process: ProcessId) -> InstanceId {
         self.names += 1;
-        match self.mutation {
+        let name = match self.mutation {
             // In containers every process has the same number, and their hosts may have the same
             // name.
             Some(Mutation::EqualNames) => format!("localhost-1-{}", self.time.wall / 10_000),
             _ => format!("{process}-{}", self.names),
-        }
+        };
+        name.into()
     }
 
     /// A process has found that something has lost data.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Committer, CommitterError, Positions, now};
-use crate::{CommitError, CommitRecord, Position, ResumeToken, SplitCommit, SplitId};
+use crate::{CommitError, CommitRecord, InstanceId, Position, ResumeToken, SplitCommit, SplitId};
 
 /// A split that was taken and is about to be read.
 #[derive(Clone, Debug)]
@@ -67,13 +67,13 @@ impl Committer {
 
     /// Fences a dead instance off, whatever splits it has. After this returns, nothing that it ever
     /// sent is applied; see [`StateStore::fence`](crate::StateStore::fence).
-    pub fn fence(&self, owner: &str) -> Result<(), CommitterError> {
+    pub fn fence(&self, owner: &InstanceId) -> Result<(), CommitterError> {
         self.until_answered(|| self.store.fence(&self.sink, owner))
     }
 
     /// The instances that are owners in a commit record of the sink. All others must take splits
     /// before they can commit anything.
-    pub fn owners(&self) -> Result<BTreeSet<String>, CommitterError> {
+    pub fn owners(&self) -> Result<BTreeSet<InstanceId>, CommitterError> {
         self.until_answered(|| self.store.owners(&self.sink))
     }
 

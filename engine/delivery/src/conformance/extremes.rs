@@ -108,7 +108,9 @@ pub(super) fn thousands_of_lanes_fit_into_one_step(store: &dyn StateStore) {
 
     let mut back = step("s/0", 2, 1, LANES + 10);
     back.caught_up = record.ahead.into_keys().collect();
-    let published = (0..LANES / 4).map(|number| number.to_string()).collect();
+    let published = (0..LANES / 4)
+        .map(|number| number.to_string().into())
+        .collect();
     store
         .commit(
             &sink(),

@@ -25,7 +25,7 @@ pub(super) fn taking_raises_the_epoch_and_returns_the_previous_owner(store: &dyn
     );
     assert_eq!(
         (both[1].epoch, both[1].owners.as_slice()),
-        (2, &["a".to_owned()][..])
+        (2, &["a".into()][..])
     );
 
     let kept = records(store, &sink());
@@ -38,20 +38,20 @@ pub(super) fn taking_raises_the_epoch_and_returns_the_previous_owner(store: &dyn
     assert_eq!(kept["s/0"], expected);
     assert_eq!(
         store.owners(&sink()).unwrap(),
-        ["a".to_owned(), "b".to_owned()].into()
+        ["a".into(), "b".into()].into()
     );
     assert!(store.owners(&SinkId::from("other")).unwrap().is_empty());
     assert_eq!(
         take(store, "s/0", "b").owners,
-        ["a"],
+        ["a".into()],
         "a repeated take changes nothing but the epoch"
     );
     store
-        .set_owner(&sink(), &[("s/0".into(), 3)], Some("b"))
+        .set_owner(&sink(), &[("s/0".into(), 3)], Some(&"b".into()))
         .unwrap();
     assert_eq!(
         take(store, "s/0", "c").owners,
-        ["b"],
+        ["b".into()],
         "fenced owners are not returned again"
     );
     assert_eq!(store.sinks().unwrap(), [sink()]);
@@ -90,10 +90,10 @@ pub(super) fn a_fenced_owner_can_do_nothing(store: &dyn StateStore) {
     store
         .commit(&sink(), &steps(vec![step("s/0", 1, 0, 5)]))
         .unwrap();
-    store.fence(&sink(), "a").unwrap();
+    store.fence(&sink(), &"a".into()).unwrap();
     let before = records(store, &sink());
     let refused = |answer: Result<(), CommitError>| match answer {
-        Err(CommitError::OwnerFenced(owner)) => owner == "a",
+        Err(CommitError::OwnerFenced(owner)) => owner.as_str() == "a",
         _ => false,
     };
     // The same holds for a step without splits.
@@ -119,7 +119,7 @@ pub(super) fn a_fenced_owner_can_do_nothing(store: &dyn StateStore) {
         store.commit(&sink(), &steps(vec![step("s/0", 1, 4, 9)])),
         Err(CommitError::Sequence { .. })
     ));
-    store.fence(&sink(), "a").unwrap();
+    store.fence(&sink(), &"a".into()).unwrap();
 
     // Other owners and other sinks are not affected.
     let other = SinkId::from("other");
@@ -127,7 +127,7 @@ pub(super) fn a_fenced_owner_can_do_nothing(store: &dyn StateStore) {
     store
         .commit(&other, &steps(vec![step("s/0", 1, 0, 5)]))
         .unwrap();
-    assert_eq!(take(store, "s/0", "b").owners, ["a"]);
+    assert_eq!(take(store, "s/0", "b").owners, ["a".into()]);
     store
         .commit(&sink(), &steps_of("b", vec![step("s/0", 2, 1, 9)]))
         .unwrap();
@@ -135,14 +135,14 @@ pub(super) fn a_fenced_owner_can_do_nothing(store: &dyn StateStore) {
 
 pub(super) fn marks_of_fenced_owners_do_not_accumulate(store: &dyn StateStore) {
     take(store, "held", "dead");
-    store.fence(&sink(), "dead").unwrap();
+    store.fence(&sink(), &"dead".into()).unwrap();
     for number in 0..200 {
         let owner = format!("gone-{number}");
         take(store, "s/0", &owner);
-        store.fence(&sink(), &owner).unwrap();
+        store.fence(&sink(), &owner.into()).unwrap();
         let epoch = take(store, "s/0", "next").epoch;
         store
-            .set_owner(&sink(), &[("s/0".into(), epoch)], Some("next"))
+            .set_owner(&sink(), &[("s/0".into(), epoch)], Some(&"next".into()))
             .unwrap();
     }
     // An owner that is still on a record stays fenced, however many were fenced after it.

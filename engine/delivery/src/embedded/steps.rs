@@ -4,17 +4,17 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::tables::{self, AHEAD, FENCED, RECORDS, STAGED, forget_staged, lanes_ahead, record_of};
 use crate::store::{SplitVersion, refusal};
-use crate::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId};
+use crate::{Claimant, Commit, CommitError, CommitRecord, InstanceId, SinkId, SplitId};
 
 /// Whether an owner is fenced.
 pub(super) fn is_fenced(
     transaction: &WriteTransaction,
     sink: &SinkId,
-    owner: &str,
+    owner: &InstanceId,
 ) -> Result<bool, redb::Error> {
     Ok(transaction
         .open_table(FENCED)?
-        .get((sink.as_str(), owner))?
+        .get((sink.as_str(), owner.as_str()))?
         .is_some())
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use redb::{ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
-use crate::{CommitRecord, LaneId, ResumeToken, SinkId, SplitId};
+use crate::{CommitRecord, InstanceId, LaneId, ResumeToken, SinkId, SplitId, StagedId};
 
 /// Values that concern the whole file, under the keys below.
 pub(super) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
@@ -49,7 +49,7 @@ pub(super) fn record_of(
         owners: owners
             .split(OWNERS)
             .filter(|owner| !owner.is_empty())
-            .map(str::to_owned)
+            .map(InstanceId::from)
             .collect(),
         plan: plan.map(str::to_owned),
         resume: resume.map(ResumeToken::from),
@@ -63,7 +63,8 @@ pub(super) fn insert(
     key: SplitKey,
     record: &CommitRecord,
 ) -> Result<(), redb::Error> {
-    let owners = record.owners.join(OWNERS);
+    let owners: Vec<&str> = record.owners.iter().map(InstanceId::as_str).collect();
+    let owners = owners.join(OWNERS);
     let (plan, resume) = (
         record.plan.as_deref(),
         record.resume.as_ref().map(ResumeToken::as_str),
@@ -120,7 +121,7 @@ pub(super) fn lanes_ahead(
 pub(super) fn forget_staged(
     transaction: &WriteTransaction,
     sink: &SinkId,
-    ids: &[String],
+    ids: &[StagedId],
 ) -> Result<(), redb::Error> {
     let mut staged = transaction.open_table(STAGED)?;
     for id in ids {

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pseidon_delivery::store::{SplitVersion, refusal};
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, CommitRecord, SinkId, SplitCommit, SplitId, StagedEntry,
-    StateStore, StoreError, StoredPlan, conformance,
+    Claimant, Commit, CommitError, CommitRecord, InstanceId, SinkId, SplitCommit, SplitId,
+    StagedEntry, StagedId, StateStore, StoreError, StoredPlan, conformance,
 };
 
 #[derive(Default)]
 struct Content {
     identity: Option<String>,
     records: BTreeMap<(SinkId, SplitId), CommitRecord>,
-    staged: BTreeMap<(SinkId, String), String>,
-    fenced: BTreeSet<(SinkId, String)>,
+    staged: BTreeMap<(SinkId, StagedId), String>,
+    fenced: BTreeSet<(SinkId, InstanceId)>,
     plans: HashMap<String, String>,
     notes: HashMap<String, String>,
 }
@@ -37,8 +37,8 @@ pub(crate) struct MemoryStore {
 }
 
 impl Content {
-    fn is_fenced(&self, sink: &SinkId, owner: &str) -> bool {
-        self.fenced.contains(&(sink.clone(), owner.to_owned()))
+    fn is_fenced(&self, sink: &SinkId, owner: &InstanceId) -> bool {
+        self.fenced.contains(&(sink.clone(), owner.clone()))
     }
 
     fn apply(&mut self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
@@ -148,17 +148,17 @@ impl StateStore for MemoryStore {
         Ok(splits.iter().map(take).collect())
     }
 
-    fn fence(&self, sink: &SinkId, owner: &str) -> Result<(), StoreError> {
+    fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError> {
         let owners = self.owners(sink)?;
         let mut content = self.content.lock();
         content
             .fenced
             .retain(|(of, other)| of != sink || owners.contains(other));
-        content.fenced.insert((sink.clone(), owner.to_owned()));
+        content.fenced.insert((sink.clone(), owner.clone()));
         Ok(())
     }
 
-    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<String>, StoreError> {
+    fn owners(&self, sink: &SinkId) -> Result<BTreeSet<InstanceId>, StoreError> {
         let content = self.content.lock();
         Ok(content
             .records
@@ -172,14 +172,14 @@ impl StateStore for MemoryStore {
         &self,
         sink: &SinkId,
         splits: &[(SplitId, u64)],
-        owner: Option<&str>,
+        owner: Option<&InstanceId>,
     ) -> Result<(), StoreError> {
         let mut content = self.content.lock();
         for (split, epoch) in splits {
             if let Some(record) = content.records.get_mut(&(sink.clone(), split.clone()))
                 && record.epoch == *epoch
             {
-                record.owners = owner.iter().map(|owner| (*owner).to_owned()).collect();
+                record.owners = owner.cloned().into_iter().collect();
             }
         }
         Ok(())
@@ -203,7 +203,7 @@ impl StateStore for MemoryStore {
             .collect())
     }
 
-    fn forget(&self, sink: &SinkId, ids: &[String]) -> Result<(), StoreError> {
+    fn forget(&self, sink: &SinkId, ids: &[StagedId]) -> Result<(), StoreError> {
         self.content
             .lock()
             .staged

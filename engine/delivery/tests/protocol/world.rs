@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pseidon_delivery::committer::{Positions, SplitToBegin};
 use pseidon_delivery::{
-    Claimant, Committer, LaneCommit, LaneId, Position, SinkId, SplitId, StagedEntry, StateStore,
+    Claimant, Committer, InstanceId, LaneCommit, LaneId, Position, SinkId, SplitId, StagedEntry,
+    StagedId, StateStore,
 };
 
 use crate::store::{Fate, MemoryStore};
@@ -19,7 +20,7 @@ pub(crate) type Input = Vec<(Position, Option<u8>)>;
 
 #[derive(Clone, Debug)]
 struct File {
-    owner: String,
+    owner: InstanceId,
     machine: usize,
     lane: LaneId,
     records: Vec<(usize, Position)>,
@@ -28,7 +29,7 @@ struct File {
 
 /// A process that reads splits and writes files.
 struct Instance {
-    owner: String,
+    owner: InstanceId,
     committer: Committer,
     abandoned: Arc<AtomicBool>,
     /// The splits that it believes to hold, each with the number of its records that were read.
@@ -37,14 +38,14 @@ struct Instance {
     /// unless that is rolled.
     lanes: BTreeMap<LaneId, VecDeque<LaneFile>>,
     /// Committed and not yet published.
-    to_publish: Vec<String>,
+    to_publish: Vec<StagedId>,
     /// Owners whose hidden files it is about to remove.
-    dead: HashSet<String>,
-    live_staged: HashSet<String>,
+    dead: HashSet<InstanceId>,
+    live_staged: HashSet<StagedId>,
 }
 
 struct LaneFile {
-    file: String,
+    file: StagedId,
     upto: BTreeMap<usize, Position>,
     rolled: bool,
 }
@@ -54,7 +55,7 @@ pub(crate) struct World {
     store: MemoryStore,
     /// The position at which each split was begun.
     starts: BTreeMap<usize, Position>,
-    files: BTreeMap<String, File>,
+    files: BTreeMap<StagedId, File>,
     instances: Vec<Option<Instance>>,
     made: usize,
 }
@@ -170,7 +171,7 @@ impl World {
     /// "the latest".
     fn take(&mut self, by: usize, splits: Vec<usize>, start: Position) {
         if self.instances[by].is_none() {
-            let owner = self.name("owner");
+            let owner = InstanceId::from(self.name("owner"));
             let abandoned = Arc::new(AtomicBool::new(false));
             let claimant = Claimant {
                 owner: owner.clone(),
@@ -255,7 +256,7 @@ impl World {
             let files = instance.lanes.entry(lane.clone()).or_default();
             if files.back().is_none_or(|last| last.rolled) {
                 self.made += 1;
-                let file = format!("file{}", self.made);
+                let file = StagedId::from(format!("file{}", self.made));
                 let (owner, machine) = (instance.owner.clone(), machine(by));
                 self.files.insert(
                     file.clone(),
@@ -417,7 +418,7 @@ impl World {
 
 /// Publishing can be repeated, and comes too late for a file that another instance has published
 /// already.
-fn show(files: &mut BTreeMap<String, File>, id: &str) {
+fn show(files: &mut BTreeMap<StagedId, File>, id: &StagedId) {
     files
         .get_mut(id)
         .unwrap_or_else(|| panic!("{id} is committed, but was removed"))

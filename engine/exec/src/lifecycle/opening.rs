@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pseidon_delivery::InstanceId;
 use pseidon_plan::PerSink;
 use pseidon_plugin::stop::Stop;
 
@@ -22,7 +23,7 @@ const OPENING_GRACE: Duration = Duration::from_secs(2);
 /// The sinks are being opened, which may take long.
 pub(super) struct OpeningPhase {
     stop: Stop,
-    instance: String,
+    instance: InstanceId,
     /// Set after a stop request: the deadline for the sinks to give up.
     pub(super) give_up: Option<Instant>,
 }

@@ -142,7 +142,7 @@ impl Script {
             Arc::new(EmbeddedStore::open(&dir, "p").expect("a store"))
         });
         let claimant = Claimant {
-            owner: "one".to_owned(),
+            owner: "one".into(),
             plan: "p".to_owned(),
             accepts_other_plans: false,
         };

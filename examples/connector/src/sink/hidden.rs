@@ -16,7 +16,7 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pseidon_delivery::{Reason, StagedEntry};
+use pseidon_delivery::{InstanceId, Reason, StagedEntry};
 use pseidon_plugin::sink::{SinkError, SinkSetup};
 
 const OPEN: &str = ".open";
@@ -26,7 +26,7 @@ const LOCK: &str = "lock";
 pub(super) struct HiddenFolder {
     spool: PathBuf,
     dir: PathBuf,
-    instance: String,
+    instance: InstanceId,
     /// How many files were created.
     count: AtomicU64,
     /// Locked as long as it is open.
@@ -98,7 +98,10 @@ impl HiddenFolder {
         for entry in staged {
             let queue = self.spool.join(&entry.detail);
             fs::create_dir_all(&queue)?;
-            match fs::rename(self.dir.join(&entry.id), queue.join(&entry.id)) {
+            match fs::rename(
+                self.dir.join(entry.id.as_str()),
+                queue.join(entry.id.as_str()),
+            ) {
                 Ok(()) => {}
                 // An earlier call has moved it, and its consumer may have deleted it since.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -153,7 +156,7 @@ fn delete_uncommitted(dir: &Path, setup: &SinkSetup) -> Result<(), SinkError> {
         .filter_map(|name| name.rsplit_once('-').map(|(owner, _)| owner))
         .collect();
     for owner in owners {
-        setup.committer.fence(owner)?;
+        setup.committer.fence(&owner.into())?;
     }
     let staged = setup.committer.staged()?;
     let committed: HashSet<&str> = staged.iter().map(|entry| entry.id.as_str()).collect();

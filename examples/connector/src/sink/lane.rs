@@ -132,7 +132,7 @@ impl Completion for SealedFile {
                 SinkError::Transient(Reason::caused_by("cannot sync a file", error))
             })?;
         Ok(LaneProgress::Durable(vec![StagedEntry {
-            id: hidden.hand_over(),
+            id: hidden.hand_over().into(),
             detail: self.content.queue.to_string(),
         }]))
     }

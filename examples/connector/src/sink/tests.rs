@@ -105,7 +105,7 @@ fn a_lane_accepts_no_rows_while_its_disk_does_not() {
     let published = sink.publish(&staged).unwrap();
     let ids = vec![staged[0].id.clone()];
     assert_eq!(published, PublishProgress::Done(ids));
-    let file = dir.path().join("out/a").join(&staged[0].id);
+    let file = dir.path().join("out/a").join(staged[0].id.as_str());
     assert_eq!(fs::metadata(file).unwrap().len(), 2 * (RECORD as u64 + 1));
     // Publishing can be repeated.
     assert_eq!(sink.publish(&staged).unwrap(), published);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use pseidon_delivery::StagedEntry;
+use pseidon_delivery::{StagedEntry, StagedId};
 use pseidon_plugin::sink::{SinkError, StagedFile};
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ impl Move {
 }
 
 /// Parses staged entries. Returns the move of each, with its id.
-pub(super) fn read_moves(staged: Vec<StagedEntry>) -> Result<Vec<(String, Move)>, SinkError> {
+pub(super) fn read_moves(staged: Vec<StagedEntry>) -> Result<Vec<(StagedId, Move)>, SinkError> {
     let read = |entry: StagedEntry| match Move::from_detail(&entry.detail) {
         Some(moving) => Ok((entry.id, moving)),
         None => {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use pseidon_delivery::InstanceId;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -50,7 +51,7 @@ pub(super) struct Label {
     pub(super) host: Host,
     /// The owner's name in the state store; `None` in the label of an earlier version, where the
     /// owner had the name of its folder.
-    pub(super) owner: Option<String>,
+    pub(super) owner: Option<InstanceId>,
 }
 
 impl Label {
@@ -58,7 +59,7 @@ impl Label {
         format!(
             "{}\n{}\n",
             self.host.to_text(),
-            self.owner.as_deref().unwrap_or_default()
+            self.owner.as_ref().map_or("", InstanceId::as_str)
         )
     }
 
@@ -74,7 +75,7 @@ impl Label {
             .filter(|owner| !owner.is_empty());
         Some(Label {
             host: Host::from_text(host),
-            owner: owner.map(str::to_owned),
+            owner: owner.map(InstanceId::from),
         })
     }
 }
@@ -164,7 +165,7 @@ impl Folder {
 pub(super) struct DeadFolder {
     dir: PathBuf,
     name: String,
-    owner: String,
+    owner: InstanceId,
     /// Its run was on another machine, so the free lock does not prove that the run is dead.
     is_foreign: bool,
     _lock: File,
@@ -222,7 +223,7 @@ impl DeadFolder {
         }
         let owner = label
             .and_then(|label| label.owner)
-            .unwrap_or_else(|| name.strip_prefix(NEW).unwrap_or(&name).to_owned());
+            .unwrap_or_else(|| name.strip_prefix(NEW).unwrap_or(&name).into());
         Ok(Some(DeadFolder {
             dir,
             name,
@@ -255,7 +256,7 @@ impl DeadFolder {
     }
 
     /// The name in the state store of the run that created it.
-    pub(super) fn owner(&self) -> &str {
+    pub(super) fn owner(&self) -> &InstanceId {
         &self.owner
     }
 
@@ -343,7 +344,7 @@ mod tests {
     fn a_truncated_label_is_parsed() {
         let whole = Label {
             host: Host::from_text("box 1"),
-            owner: Some("box-1-2".to_owned()),
+            owner: Some("box-1-2".into()),
         };
         assert_eq!(whole.to_text(), "box 1\nbox-1-2\n");
         let without_owner = Label {

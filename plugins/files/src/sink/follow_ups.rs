@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use prometheus::IntGauge;
-use pseidon_delivery::Committer;
+use pseidon_delivery::{Committer, StagedId};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::threads::{BackgroundThread, spawn, wait_until};
 
@@ -91,7 +91,7 @@ impl FollowUps {
 
     /// Schedules another attempt to publish a committed file, and then its follow-up. Does nothing
     /// if the file has a job or is done already.
-    pub(super) fn publish_later(&self, id: String, moving: Move) {
+    pub(super) fn publish_later(&self, id: StagedId, moving: Move) {
         self.add(
             Job {
                 id,
@@ -105,7 +105,7 @@ impl FollowUps {
 
     /// Does the follow-up of a published file. Does nothing if the file has a job or is done
     /// already.
-    pub(super) fn follow(&self, id: String, moving: Move, follow_up: FollowUp) {
+    pub(super) fn follow(&self, id: StagedId, moving: Move, follow_up: FollowUp) {
         self.add(
             Job {
                 id,

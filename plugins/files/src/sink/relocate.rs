@@ -20,6 +20,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use pseidon_delivery::StagedId;
 use rustix::fs::{FlockOperation, flock};
 
 use super::damage::find_damage;
@@ -43,7 +44,7 @@ pub(super) enum Relocation {
 /// Moves the published file `id`, or finds it moved. Fails with an error of the kind `Interrupted`
 /// as soon as `is_over` returns true.
 pub(super) fn relocate(
-    id: &str,
+    id: &StagedId,
     moving: &Move,
     follow_up: &FollowUp,
     is_over: &dyn Fn() -> bool,
@@ -101,7 +102,7 @@ pub(super) fn relocate(
 }
 
 /// Removes the note beside the file `id`, which is done.
-pub(super) fn remove_note(id: &str, moving: &Move, follow_up: &FollowUp) -> io::Result<()> {
+pub(super) fn remove_note(id: &StagedId, moving: &Move, follow_up: &FollowUp) -> io::Result<()> {
     match &follow_up.destination {
         None => Ok(()),
         Some(destination) => remove_if_exists(
@@ -135,17 +136,17 @@ struct MoveTarget {
 }
 
 impl MoveTarget {
-    fn new(id: &str, folder: PathBuf, name: &str, extension: &str) -> MoveTarget {
+    fn new(id: &StagedId, folder: PathBuf, name: &str, extension: &str) -> MoveTarget {
         let stem = name.strip_suffix(&format!(".{extension}")).unwrap_or(name);
-        let own = folder.join(format!("{stem}~{}.{extension}", digest(id, 4)));
+        let own = folder.join(format!("{stem}~{}.{extension}", digest(id.as_str(), 4)));
         MoveTarget {
             names: TargetNames {
                 preferred: folder.join(name),
                 own,
             },
-            part: folder.join(format!(".pseidon-{}.part", digest(id, 8))),
-            copy: folder.join(format!(".pseidon-{}.copy", digest(id, 8))),
-            note: folder.join(format!(".pseidon-{}.own", digest(id, 8))),
+            part: folder.join(format!(".pseidon-{}.part", digest(id.as_str(), 8))),
+            copy: folder.join(format!(".pseidon-{}.copy", digest(id.as_str(), 8))),
+            note: folder.join(format!(".pseidon-{}.own", digest(id.as_str(), 8))),
             folder,
         }
     }
@@ -340,7 +341,12 @@ mod tests {
         }
 
         fn target(&self) -> MoveTarget {
-            MoveTarget::new(ID, self.other.path().join("lake"), "h-x-1.json", "json")
+            MoveTarget::new(
+                &ID.into(),
+                self.other.path().join("lake"),
+                "h-x-1.json",
+                "json",
+            )
         }
 
         fn published(&self) -> PathBuf {
@@ -348,7 +354,7 @@ mod tests {
         }
 
         fn relocate(&self) -> io::Result<Relocation> {
-            relocate(ID, &self.moving, &self.follow_up, &|| false)
+            relocate(&ID.into(), &self.moving, &self.follow_up, &|| false)
         }
 
         /// Moves it repeatedly, and panics unless it is at its destination and nowhere else.
@@ -416,7 +422,7 @@ mod tests {
     #[test]
     fn an_interrupted_move_keeps_the_published_file() {
         let case = Case::new();
-        let error = relocate(ID, &case.moving, &case.follow_up, &|| true).unwrap_err();
+        let error = relocate(&ID.into(), &case.moving, &case.follow_up, &|| true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);
         assert!(case.published().exists() && !case.target().names.preferred.exists());
         case.assert_moved_once();
@@ -439,7 +445,7 @@ mod tests {
             Relocation::Final(case.target().names.own),
             "also after a reader has taken it"
         );
-        remove_note(ID, &case.moving, &case.follow_up).unwrap();
+        remove_note(&ID.into(), &case.moving, &case.follow_up).unwrap();
         assert!(!case.target().note.exists());
         fs::write(case.target().names.own, content).unwrap();
         assert_eq!(

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use parking_lot::Mutex;
-use pseidon_delivery::{Committer, Reason};
+use pseidon_delivery::{Committer, Reason, StagedId};
 use pseidon_plugin::sink::{SinkError, SinkSetup};
 
 pub(super) use self::hidden_file::HiddenFile;
@@ -44,9 +44,9 @@ pub(super) struct Staging {
     /// Selects the next base directory.
     turn: AtomicUsize,
     /// The files that the cleanup has published and the state store may still name, by id.
-    published: Mutex<HashMap<String, Move>>,
+    published: Mutex<HashMap<StagedId, Move>>,
     /// The ids of files that cannot be published here, which is logged once for each.
-    not_here: Mutex<HashSet<String>>,
+    not_here: Mutex<HashSet<StagedId>>,
 }
 
 /// The result of publishing one committed file.
@@ -65,7 +65,7 @@ impl Staging {
     pub(super) fn open(
         bases: &[PathBuf],
         setup: &SinkSetup,
-    ) -> Result<(Staging, Vec<(String, Move)>), SinkError> {
+    ) -> Result<(Staging, Vec<(StagedId, Move)>), SinkError> {
         let safe = |text: &str| -> String {
             text.chars()
                 .map(|char| {
@@ -102,7 +102,7 @@ impl Staging {
             cannot_open,
         )?;
         for base in bases {
-            let folder = Folder::create(base, &sink, &safe(&setup.instance), label.clone());
+            let folder = Folder::create(base, &sink, &safe(setup.instance.as_str()), label.clone());
             staging
                 .folders
                 .push(folder.map_err(|error| cannot_open(base, error))?);
@@ -149,7 +149,12 @@ impl Staging {
 
     /// Publishes a committed file, or finds it published. Logs a warning about everything that is not
     /// as expected. Adds the changed folders to `changed`.
-    fn publish_one(&self, id: &str, moving: &Move, changed: &mut BTreeSet<PathBuf>) -> Publication {
+    fn publish_one(
+        &self,
+        id: &StagedId,
+        moving: &Move,
+        changed: &mut BTreeSet<PathBuf>,
+    ) -> Publication {
         match moving.apply(changed) {
             Ok(outcome) if self.is_published(id, moving, &outcome) => Publication::Done,
             Ok(_) => Publication::NotHere,
@@ -165,7 +170,7 @@ impl Staging {
     }
 
     /// Whether the file is published. Logs a warning if it is not, or if it is published and gone.
-    fn is_published(&self, id: &str, moving: &Move, outcome: &PublishOutcome) -> bool {
+    fn is_published(&self, id: &StagedId, moving: &Move, outcome: &PublishOutcome) -> bool {
         match outcome {
             PublishOutcome::Published => true,
             PublishOutcome::Taken => {
@@ -185,7 +190,7 @@ impl Staging {
                 true
             }
             PublishOutcome::NotHere(obstacle) => {
-                if self.not_here.lock().insert(id.to_owned()) {
+                if self.not_here.lock().insert(id.clone()) {
                     let reason = moving.explain(obstacle);
                     tracing::warn!(
                         file = %moving.shown(),

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, CommitRecord, Committer, Position, SinkId, SplitId, StateStore,
-    StoreError, forward_to_store,
+    Claimant, Commit, CommitError, CommitRecord, Committer, InstanceId, Position, SinkId, SplitId,
+    StateStore, StoreError, forward_to_store,
 };
 use pseidon_dsl::expr::ExprKind;
 use pseidon_dsl::node::Text;
@@ -290,7 +290,8 @@ impl World {
     fn setup(&self, sink: &str) -> SinkSetup {
         let stop = Stop::new();
         *self.store.stop.lock() = stop.clone();
-        let instance = format!("host/{}", self.runs.fetch_add(1, Ordering::Relaxed));
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        let instance = InstanceId::from(format!("host/{run}"));
         let claimant = Claimant {
             owner: instance.clone(),
             plan: "p".into(),

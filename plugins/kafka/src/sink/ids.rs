@@ -4,6 +4,8 @@
 //! plan use one id, and opening its producer fences off the attempt before. Other instances derive
 //! the id from an owner's name in the state store, to fence that owner off.
 
+use pseidon_delivery::InstanceId;
+
 /// The transactional ids of one sink.
 #[derive(Clone, Debug)]
 pub(super) struct TransactionalIds {
@@ -25,13 +27,13 @@ impl TransactionalIds {
     }
 
     /// The transactional id of an instance.
-    pub(super) fn id_of(&self, instance: &str) -> String {
+    pub(super) fn id_of(&self, instance: &InstanceId) -> String {
         let TransactionalIds {
             pipeline,
             sink,
             store,
         } = self;
-        match instance.rsplit_once('.') {
+        match instance.as_str().rsplit_once('.') {
             Some((process, _)) => format!("{pipeline}-{sink}-{store}-{process}"),
             // An owner that an earlier version left in the store: each attempt had its own id.
             None => format!("{pipeline}-{sink}-{instance}"),
@@ -46,18 +48,19 @@ mod tests {
     #[test]
     fn the_attempts_of_a_process_share_an_id() {
         let ids = TransactionalIds::new("p", "out", "s1");
-        assert_eq!(ids.id_of("host-7-ab.0"), ids.id_of("host-7-ab.12"));
-        for (ids, instance) in [
+        let id_of = |ids: &TransactionalIds, name: &str| ids.id_of(&name.into());
+        assert_eq!(id_of(&ids, "host-7-ab.0"), id_of(&ids, "host-7-ab.12"));
+        for (other, instance) in [
             (&ids, "host-7-ac.0"),
             (&TransactionalIds::new("p", "out", "s2"), "host-7-ab.0"),
             (&TransactionalIds::new("p", "out#2", "s1"), "host-7-ab.0"),
         ] {
             assert_ne!(
-                ids.id_of(instance),
-                TransactionalIds::new("p", "out", "s1").id_of("host-7-ab.0"),
+                id_of(other, instance),
+                id_of(&ids, "host-7-ab.0"),
                 "{instance}"
             );
         }
-        assert_eq!(ids.id_of("host-7-1a2b-0"), "p-out-host-7-1a2b-0");
+        assert_eq!(id_of(&ids, "host-7-1a2b-0"), "p-out-host-7-1a2b-0");
     }
 }

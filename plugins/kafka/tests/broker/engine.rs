@@ -37,7 +37,7 @@ pub(crate) fn setup(pipeline: &str, wanted: WantedMetadata) -> SourceSetup {
         wanted,
         io_threads: 1,
         memory: 64 << 20,
-        instance: unique("instance"),
+        instance: unique("instance").into(),
         state: "the state".to_owned(),
         metrics: Metrics::new(),
     }

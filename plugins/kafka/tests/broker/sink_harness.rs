@@ -7,7 +7,7 @@ use arrow::datatypes::Schema;
 use pseidon_delivery::committer::{Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
-    Claimant, CommitRecord, Committer, Position, StateStore, position_in_target,
+    Claimant, CommitRecord, Committer, InstanceId, Position, StateStore, position_in_target,
 };
 use pseidon_exec::lanes::Lanes;
 use pseidon_expr::Scope;
@@ -82,7 +82,7 @@ impl Pipeline {
         prepared: &dyn PreparedSink,
         name: &str,
     ) -> Result<Instance, SinkError> {
-        let (stop, name) = (Stop::new(), name.to_owned());
+        let (stop, name) = (Stop::new(), InstanceId::from(name));
         let claimant = Claimant {
             owner: name.clone(),
             plan: "p".into(),
@@ -125,7 +125,7 @@ impl Pipeline {
 }
 
 pub(crate) struct Instance {
-    pub(crate) name: String,
+    pub(crate) name: InstanceId,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) committer: Arc<Committer>,
     pub(crate) lanes: Lanes,

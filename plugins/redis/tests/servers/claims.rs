@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use pseidon_delivery::{ClaimRound, Claims, SplitId, StateStore};
+use pseidon_delivery::{ClaimRound, Claims, InstanceId, SplitId, StateStore};
 
 use super::server::{Server, wait_until};
 
 pub(super) fn round<'a>(
-    owner: &'a str,
+    owner: &'a InstanceId,
     held: &'a [SplitId],
     wanted: &'a [SplitId],
     total: usize,
@@ -28,11 +28,12 @@ fn instances_share_splits_fairly() {
     let splits: Vec<SplitId> = (0..5)
         .map(|number| SplitId::from(format!("in:{number}")))
         .collect();
+    let [a, b, c] = ["a", "b", "c"].map(InstanceId::from);
     let claim = |round: &ClaimRound<'_>| store.claim("in", round).unwrap();
-    let alone = claim(&round("a", &[], &splits, 5));
+    let alone = claim(&round(&a, &[], &splits, 5));
     assert_eq!((alone.fair_share, alone.granted.len()), (5, 5));
     // Another instance joins: nothing is free yet, and both get the new fair share.
-    let second = claim(&round("b", &[], &splits, 5));
+    let second = claim(&round(&b, &[], &splits, 5));
     assert_eq!(
         second,
         Claims {
@@ -42,7 +43,7 @@ fn instances_share_splits_fairly() {
         }
     );
     assert_eq!(
-        claim(&round("a", &splits, &[], 5)),
+        claim(&round(&a, &splits, &[], 5)),
         Claims {
             fair_share: 3,
             granted: vec![],
@@ -50,23 +51,23 @@ fn instances_share_splits_fairly() {
         },
         "what is held is renewed"
     );
-    store.unclaim("in", &splits[3..], "a", false).unwrap();
-    assert_eq!(claim(&round("b", &[], &splits, 5)).granted, splits[3..]);
+    store.unclaim("in", &splits[3..], &a, false).unwrap();
+    assert_eq!(claim(&round(&b, &[], &splits, 5)).granted, splits[3..]);
     // Claims belong to one source, and only the holder can release a claim.
-    store.unclaim("in", &splits, "c", false).unwrap();
-    assert_eq!(claim(&round("c", &[], &splits, 5)).granted, []);
+    store.unclaim("in", &splits, &c, false).unwrap();
+    assert_eq!(claim(&round(&c, &[], &splits, 5)).granted, []);
     assert_eq!(
         store
-            .claim("other", &round("c", &[], &splits, 5))
+            .claim("other", &round(&c, &[], &splits, 5))
             .unwrap()
             .granted
             .len(),
         5
     );
     // One instance leaves, and its splits are shared again.
-    store.unclaim("in", &[], "c", true).unwrap();
-    store.unclaim("in", &splits[..3], "a", true).unwrap();
-    let rest = claim(&round("b", &splits[3..], &splits[..3], 5));
+    store.unclaim("in", &[], &c, true).unwrap();
+    store.unclaim("in", &splits[..3], &a, true).unwrap();
+    let rest = claim(&round(&b, &splits[3..], &splits[..3], 5));
     assert_eq!((rest.fair_share, rest.granted.len()), (5, 3));
 }
 
@@ -77,21 +78,20 @@ fn a_claim_with_an_expired_lease_is_free_and_its_holder_learns_of_it() {
     let splits: Vec<SplitId> = (0..2)
         .map(|number| SplitId::from(format!("in:{number}")))
         .collect();
+    let frozen = InstanceId::from("frozen");
     let short = ClaimRound {
         lease: Duration::from_millis(50),
-        ..round("frozen", &[], &splits, 2)
+        ..round(&frozen, &[], &splits, 2)
     };
     assert_eq!(store.claim("in", &short).unwrap().granted.len(), 2);
     wait_until("the lease has run out", || {
         store
-            .claim("in", &round("b", &[], &splits[..1], 2))
+            .claim("in", &round(&"b".into(), &[], &splits[..1], 2))
             .unwrap()
             .granted
             .len()
             == 1
     });
-    let late = store
-        .claim("in", &round("frozen", &splits, &[], 2))
-        .unwrap();
+    let late = store.claim("in", &round(&frozen, &splits, &[], 2)).unwrap();
     assert_eq!(late.lost, splits[..1]);
 }

@@ -72,7 +72,7 @@ fn a_committer_waits_for_the_server_and_continues() {
         committer.commit(
             &[lane],
             vec![StagedEntry {
-                id: upto.to_string(),
+                id: upto.to_string().into(),
                 detail: String::new(),
             }],
         )

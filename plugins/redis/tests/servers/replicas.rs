@@ -152,9 +152,9 @@ const STEPS: [(&str, Step); 7] = [
     ("take", |store| {
         store_error(store.take(&sink(), &["other".into()], &claimant("a"))).map(drop)
     }),
-    ("fence", |store| store.fence(&sink(), "dead")),
+    ("fence", |store| store.fence(&sink(), &"dead".into())),
     ("set_owner", |store| {
-        store.set_owner(&sink(), &[(split(), 1)], Some("a"))
+        store.set_owner(&sink(), &[(split(), 1)], Some(&"a".into()))
     }),
     ("staged", |store| store.staged(&sink()).map(drop)),
     ("add_plan", |store| {
@@ -199,7 +199,7 @@ fn no_step_is_done_before_a_replica_has_it() {
     // Claims do not wait for replicas.
     assert_eq!(
         store
-            .claim("in", &round("a", &[], &["in:0".into()], 1))
+            .claim("in", &round(&"a".into(), &[], &["in:0".into()], 1))
             .unwrap()
             .granted
             .len(),

@@ -28,7 +28,7 @@ pub(super) fn step(epoch: u64, sequence: u64, low: u64) -> Commit {
         ..SplitCommit::to_low(split(), epoch, sequence, low)
     };
     let staged = vec![StagedEntry {
-        id: sequence.to_string(),
+        id: sequence.to_string().into(),
         detail: String::new(),
     }];
     Commit {

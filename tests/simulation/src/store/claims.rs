@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use pseidon_delivery::{ClaimRound, Claims, SplitId};
+use pseidon_delivery::{ClaimRound, Claims, InstanceId, SplitId};
 
 /// The claims of one source. Times are on the store's clock, in milliseconds.
 #[derive(Clone, Default)]
 pub struct SharedSource {
     /// Until when each instance counts.
-    members: BTreeMap<String, u64>,
+    members: BTreeMap<InstanceId, u64>,
     /// The owner of each split, and until when.
-    claims: BTreeMap<SplitId, (String, u64)>,
+    claims: BTreeMap<SplitId, (InstanceId, u64)>,
 }
 
 impl SharedSource {
@@ -19,7 +19,7 @@ impl SharedSource {
         let until = now + round.lease.as_millis() as u64;
         self.members.retain(|_, until| *until > now);
         self.claims.retain(|_, (_, until)| *until > now);
-        self.members.insert(round.owner.to_owned(), until);
+        self.members.insert(round.owner.clone(), until);
         let mut claims = Claims {
             fair_share: round.total.div_ceil(self.members.len()),
             ..Claims::default()
@@ -38,7 +38,7 @@ impl SharedSource {
             let is_granted = is_free && (is_held || mine < claims.fair_share);
             if is_granted {
                 self.claims
-                    .insert(split.clone(), (round.owner.to_owned(), until));
+                    .insert(split.clone(), (round.owner.clone(), until));
                 mine += 1;
             }
             match (is_held, is_granted) {
@@ -51,14 +51,14 @@ impl SharedSource {
     }
 
     /// Whether no other instance has the split.
-    pub fn is_free_for(&self, owner: &str, split: &SplitId, now: u64) -> bool {
+    pub fn is_free_for(&self, owner: &InstanceId, split: &SplitId, now: u64) -> bool {
         self.claims
             .get(split)
             .is_none_or(|(holder, until)| holder == owner || *until <= now)
     }
 
     /// [`StateStore::unclaim`](pseidon_delivery::StateStore::unclaim)
-    pub fn unclaim(&mut self, splits: &[SplitId], owner: &str, leaves: bool) {
+    pub fn unclaim(&mut self, splits: &[SplitId], owner: &InstanceId, leaves: bool) {
         self.claims
             .retain(|split, (holder, _)| holder != owner || !splits.contains(split));
         if leaves {

@@ -167,7 +167,7 @@ impl World {
                     .staged(sink)
                     .into_iter()
                     .map(|entry| entry.id)
-                    .filter(|id| id.starts_with(&own));
+                    .filter(|id| id.as_str().starts_with(&own));
                 let commit = Commit {
                     published: staged.chain(commit.published.clone()).collect(),
                     ..commit.clone()

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pseidon_delivery::{
-    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, SinkId, SplitCommit, SplitId,
-    StagedEntry,
+    ClaimRound, Claimant, Claims, Commit, CommitError, CommitRecord, InstanceId, SinkId,
+    SplitCommit, SplitId, StagedEntry,
 };
 
 use crate::store::StoreContent;
@@ -21,11 +21,11 @@ pub(crate) enum StoreRequest {
     SetOwner {
         sink: SinkId,
         splits: Vec<(SplitId, u64)>,
-        owner: Option<String>,
+        owner: Option<InstanceId>,
     },
     Fence {
         sink: SinkId,
-        owner: String,
+        owner: InstanceId,
     },
     Owners {
         sink: SinkId,
@@ -38,7 +38,7 @@ pub(crate) enum StoreRequest {
         sink: SinkId,
     },
     Claim {
-        owner: String,
+        owner: InstanceId,
         lease: Duration,
         held: Vec<SplitId>,
         wanted: Vec<SplitId>,
@@ -46,7 +46,7 @@ pub(crate) enum StoreRequest {
     },
     Unclaim {
         splits: Vec<SplitId>,
-        owner: String,
+        owner: InstanceId,
         leaves: bool,
     },
 }
@@ -56,7 +56,7 @@ pub(crate) enum StoreRequest {
 pub(crate) enum StoreAnswer {
     Done,
     Taken(Result<Vec<CommitRecord>, CommitError>),
-    Owners(BTreeSet<String>),
+    Owners(BTreeSet<InstanceId>),
     Committed(Result<(), CommitError>),
     Staged(Vec<StagedEntry>),
     Claimed(Claims),
@@ -76,7 +76,7 @@ impl StoreRequest {
                 splits,
                 owner,
             } => {
-                content.set_owner(sink, splits, owner.as_deref());
+                content.set_owner(sink, splits, owner.as_ref());
                 StoreAnswer::Done
             }
             StoreRequest::Fence { sink, owner } => {
@@ -132,7 +132,7 @@ impl StoreRequest {
                 owner,
             } => format!(
                 "owner {sink} {splits:?} = {}",
-                owner.as_deref().unwrap_or("none")
+                owner.as_ref().map_or("none", InstanceId::as_str)
             ),
             StoreRequest::Fence { sink, owner } => format!("fence {sink} {owner}"),
             StoreRequest::Owners { sink } => format!("owners {sink}"),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{InstanceId, Position, SplitId};
 
 use super::World;
 use crate::names::SinkKind;
@@ -17,14 +17,14 @@ pub(crate) struct Target {
     /// What readers see, in order: bucket and record.
     pub(crate) records: Vec<(String, String)>,
     pub(crate) positions: BTreeMap<SplitId, Position>,
-    fenced: BTreeSet<String>,
+    fenced: BTreeSet<InstanceId>,
     /// Transactions that will be applied later, unless their owner is fenced before.
     late: Vec<Transaction>,
 }
 
 /// Records and positions that become visible together.
 pub(crate) struct Transaction {
-    pub(crate) owner: String,
+    pub(crate) owner: InstanceId,
     pub(crate) records: Vec<(String, String)>,
     pub(crate) positions: Vec<(SplitId, Position)>,
 }
@@ -46,17 +46,17 @@ impl Target {
     }
 
     /// Removes the transactions that an owner has left behind.
-    pub(crate) fn take_late(&mut self, owner: &str) -> Vec<Transaction> {
+    pub(crate) fn take_late(&mut self, owner: &InstanceId) -> Vec<Transaction> {
         let (left, late) = std::mem::take(&mut self.late)
             .into_iter()
-            .partition(|late| late.owner == owner);
+            .partition(|late| late.owner == *owner);
         self.late = late;
         left
     }
 
     /// Applies no transaction of this owner from now on.
-    pub(crate) fn fence(&mut self, owner: &str) {
-        self.fenced.insert(owner.to_owned());
+    pub(crate) fn fence(&mut self, owner: &InstanceId) {
+        self.fenced.insert(owner.clone());
     }
 }
 

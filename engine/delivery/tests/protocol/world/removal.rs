@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use pseidon_delivery::StateStore;
 use pseidon_delivery::committer::CommitterError;
+use pseidon_delivery::{InstanceId, StagedId, StateStore};
 
 use super::{File, World, machine, sink};
 
@@ -19,7 +19,7 @@ impl World {
             CommitterError::Fenced(_) => {
                 // A commit whose answer was lost may have been applied: this instance must not
                 // remove what is staged now.
-                let staged: HashSet<String> = self
+                let staged: HashSet<StagedId> = self
                     .store
                     .staged(&sink())
                     .unwrap()
@@ -37,7 +37,7 @@ impl World {
     /// staged entries are read second: in the other order one of its commits could be applied in
     /// between, and leave an entry staged that is not known here.
     pub(super) fn look_for_dead(&mut self, by: usize) {
-        let alive: HashSet<String> = self
+        let alive: HashSet<InstanceId> = self
             .instances
             .iter()
             .flatten()

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Instant;
 
+use pseidon_delivery::StagedId;
+
 use super::super::entry::Move;
 use super::super::follow_up::FollowUp;
 
@@ -13,9 +15,9 @@ pub(super) struct JobQueues {
     pub(super) files: JobQueue,
     pub(super) reports: JobQueue,
     /// The ids of the files of all jobs.
-    pub(super) job_ids: HashSet<String>,
+    pub(super) job_ids: HashSet<StagedId>,
     /// The ids of the files that were done last, the oldest first.
-    pub(super) done: VecDeque<String>,
+    pub(super) done: VecDeque<StagedId>,
     added: u64,
     /// Until when jobs may run; `None` until the sink is closed.
     pub(super) deadline: Option<Instant>,
@@ -38,7 +40,7 @@ pub(super) enum QueueKind {
 
 /// One file and the next step for it.
 pub(super) struct Job {
-    pub(super) id: String,
+    pub(super) id: StagedId,
     pub(super) moving: Move,
     pub(super) step: JobStep,
     pub(super) failures: u32,

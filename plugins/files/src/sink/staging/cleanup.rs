@@ -12,7 +12,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use pseidon_delivery::failpoint;
+use pseidon_delivery::{InstanceId, StagedId, failpoint};
 use pseidon_plugin::sink::SinkError;
 
 use super::super::disk::DiskId;
@@ -24,7 +24,7 @@ use super::{ErrorMapper, Publication, Staging, cannot_write};
 impl Staging {
     /// Cleans up after runs that have died since. Returns those of their files that could not be
     /// published yet.
-    pub(in crate::sink) fn clean_up_all(&self) -> Result<Vec<(String, Move)>, SinkError> {
+    pub(in crate::sink) fn clean_up_all(&self) -> Result<Vec<(StagedId, Move)>, SinkError> {
         self.clean_up(
             self.folders
                 .iter()
@@ -39,7 +39,7 @@ impl Staging {
         &self,
         sinks: impl Iterator<Item = (&'a Path, &'a str)>,
         map_error: ErrorMapper,
-    ) -> Result<Vec<(String, Move)>, SinkError> {
+    ) -> Result<Vec<(StagedId, Move)>, SinkError> {
         let mut dead = self.claim_dead_folders(sinks, map_error)?;
         // A run on another machine may hold a lock that is not visible here. While it owns splits
         // it is left alone; without splits it has no files, unless it was cut off.
@@ -54,7 +54,8 @@ impl Staging {
         }
         // A dead run's last commit may still be in flight to the state store: it must be applied
         // before the staged entries are read, or never.
-        let owners: BTreeSet<&str> = dead.iter().map(|(_, _, folder)| folder.owner()).collect();
+        let owners: BTreeSet<&InstanceId> =
+            dead.iter().map(|(_, _, folder)| folder.owner()).collect();
         owners
             .into_iter()
             .try_for_each(|owner| self.committer.fence(owner))?;
@@ -95,8 +96,8 @@ impl Staging {
         base: &Path,
         sink: &str,
         folder: DeadFolder,
-        staged: &[(String, Move)],
-    ) -> Vec<(String, Move)> {
+        staged: &[(StagedId, Move)],
+    ) -> Vec<(StagedId, Move)> {
         let prefix = format!("{sink}/{}/", folder.name());
         let mut changed = BTreeSet::new();
         let (mut published, mut failed) = (Vec::new(), Vec::new());
@@ -129,10 +130,10 @@ impl Staging {
 /// The staged files that are in the folder `prefix` below this base directory. Their base directory
 /// may have had another path when they were written; the paths below it are the same.
 fn staged_on_disk(
-    staged: &[(String, Move)],
+    staged: &[(StagedId, Move)],
     base: &Path,
     prefix: &str,
-) -> impl Iterator<Item = (String, Move)> {
+) -> impl Iterator<Item = (StagedId, Move)> {
     let disk = DiskId::of(base).ok().flatten();
     staged.iter().filter_map(move |(id, written)| {
         let is_on_this_disk = match &written.disk {
@@ -149,13 +150,13 @@ fn staged_on_disk(
 
 /// Removes the folder of a dead run, `published` of whose files were published.
 fn remove(folder: DeadFolder, published: usize) {
-    let (dir, owner) = (folder.dir().to_owned(), folder.owner().to_owned());
+    let (dir, owner) = (folder.dir().to_owned(), folder.owner().clone());
     match folder.remove() {
         Ok(()) => {
             failpoint::reach("buried");
             tracing::info!(
                 folder = %dir.display(),
-                owner,
+                owner = owner.as_str(),
                 published,
                 "cleaned up after a run that did not exit cleanly"
             );

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use pseidon_delivery::StagedId;
+
 use super::super::disk::DiskId;
 use super::super::entry::Move;
 use super::super::folder::Folder;
@@ -60,8 +62,8 @@ impl Staging {
 
 impl HiddenFile {
     /// The file's id, unique in its sink: `<run>/<name>`.
-    pub(in crate::sink) fn id(&self) -> String {
-        format!("{}/{}", self.folder().name(), self.name)
+    pub(in crate::sink) fn id(&self) -> StagedId {
+        format!("{}/{}", self.folder().name(), self.name).into()
     }
 
     /// The staged entry that publishes the file under this name. Its size is not set yet.

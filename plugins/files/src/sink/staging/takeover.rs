@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use pseidon_delivery::StagedEntry;
+use pseidon_delivery::{StagedEntry, StagedId};
 use pseidon_plugin::sink::SinkError;
 
 use super::super::entry::{Move, read_moves};
@@ -15,11 +15,11 @@ use super::{Publication, Staging};
 #[derive(Default)]
 pub(in crate::sink) struct PublishResult {
     /// The ids of files that need no follow-up.
-    pub(in crate::sink) done: Vec<String>,
+    pub(in crate::sink) done: Vec<StagedId>,
     /// Published files that have to be moved or reported.
-    pub(in crate::sink) to_follow: Vec<(String, Move)>,
+    pub(in crate::sink) to_follow: Vec<(StagedId, Move)>,
     /// Files that could not be published yet.
-    pub(in crate::sink) failed: Vec<(String, Move)>,
+    pub(in crate::sink) failed: Vec<(StagedId, Move)>,
 }
 
 impl Staging {

@@ -109,7 +109,7 @@ fn without_disks(world: &World) {
             .unwrap();
         let commit = Commit {
             staged: vec![entry],
-            ..Commit::default()
+            ..Commit::of("earlier".into())
         };
         world.store.inner.commit(&"lake".into(), &commit).unwrap();
     }
