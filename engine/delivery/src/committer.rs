@@ -128,6 +128,11 @@ impl Committer {
         &self.sink
     }
 
+    /// Where the low positions are stored.
+    pub fn positions(&self) -> Positions {
+        self.positions
+    }
+
     /// The instance that commits, and the plan that it runs.
     pub fn claimant(&self) -> &Claimant {
         &self.claimant

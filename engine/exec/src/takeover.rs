@@ -3,6 +3,7 @@
 //! The order of the steps is part of the argument in `docs/delivery.md`, so the protocol simulation
 //! runs this code too.
 
+use pseidon_delivery::committer::Positions;
 use pseidon_delivery::{CommitRecord, Committer, Position, SplitId, failpoint, position_in_target};
 use pseidon_plugin::sink::{Sink, SinkError, TakenSplit, TargetPositions};
 use pseidon_plugin::source::Resumption;
@@ -34,12 +35,35 @@ pub fn take_over(
         .zip(records.iter().map(|record| record.epoch))
         .collect();
     committer.become_sole_owner(&held)?;
-    if let Some(target) = over.held {
-        for (record, split) in records.iter_mut().zip(splits) {
-            use_target(record, split, &target, committer)?;
+    if splits.is_empty() {
+        return Ok(records);
+    }
+    match (committer.positions(), over.held) {
+        (Positions::InStore, None) => {}
+        (Positions::InTarget, Some(target)) => {
+            for (record, split) in records.iter_mut().zip(splits) {
+                use_target(record, split, &target, committer)?;
+            }
+        }
+        (Positions::InStore, Some(_)) | (Positions::InTarget, None) => {
+            return Err(contradiction(committer));
         }
     }
     Ok(records)
+}
+
+/// The error for a plugin whose sink does not do what its protocol says. Its path would have
+/// another guarantee than the one that was shown.
+fn contradiction(committer: &Committer) -> SinkError {
+    let protocol = match committer.positions() {
+        Positions::InStore => "leaves its positions to the state store",
+        Positions::InTarget => "holds its positions in its target",
+    };
+    let what = format!(
+        "internal error: by its protocol the sink `{}` {protocol}, but at the takeover it did not",
+        committer.sink()
+    );
+    SinkError::Fatal(what.into())
 }
 
 /// Replaces the positions of a record by those that the target holds.
@@ -91,3 +115,6 @@ fn lost_positions(
     );
     SinkError::Fatal(what.into())
 }
+
+#[cfg(test)]
+mod tests;

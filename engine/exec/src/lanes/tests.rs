@@ -7,7 +7,7 @@ use arrow::datatypes::Schema;
 use parking_lot::Mutex;
 use pseidon_delivery::committer::{Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, Position, SplitId, StagedEntry, StateStore};
+use pseidon_delivery::{Claimant, Position, SplitId, StagedEntry, StagedId, StateStore};
 use pseidon_plugin::batch::{BatchBuilder, RecordMeta, Split, WantedMetadata};
 use pseidon_plugin::lane::{Completion, Lane, LaneProgress};
 use pseidon_plugin::metrics::Metrics;
@@ -30,7 +30,7 @@ struct Target {
     open: usize,
     /// What is visible, as `lane: positions`.
     visible: Vec<String>,
-    hidden: HashMap<String, String>,
+    hidden: HashMap<StagedId, String>,
 }
 
 #[derive(Clone, Default)]
@@ -117,8 +117,8 @@ impl Completion for TargetLane {
             return Ok(LaneProgress::Blocked("injected".to_owned()));
         }
         target.open -= 1;
-        let id = format!("{} {:?}", self.lane, self.positions);
-        target.hidden.insert(id.clone(), id.clone());
+        let id = StagedId::from(format!("{} {:?}", self.lane, self.positions));
+        target.hidden.insert(id.clone(), id.to_string());
         Ok(LaneProgress::Durable(vec![StagedEntry {
             id,
             detail: String::new(),
