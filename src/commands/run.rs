@@ -102,7 +102,7 @@ fn serve(plan: &Plan, runs: &Arc<RunRegistry>) -> Result<(), Exit> {
 }
 
 /// How a run is observed and controlled while this is alive: by the service, signals, the progress
-/// line and systemd.
+/// line, systemd and the file of `:fatal-errors`.
 struct Interfaces {
     control: Sender<Control>,
     controls: Receiver<Control>,

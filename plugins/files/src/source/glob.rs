@@ -11,7 +11,9 @@ use glob::{MatchOptions, Pattern, PatternError};
 pub(super) struct GlobMatches {
     /// The files that match, ordered by path.
     pub(super) files: BTreeSet<PathBuf>,
-    /// Folders, and files of plain paths, that may exist but that this process may not read.
+    /// What may exist but may not be read by this process: folders, or the path before the first
+    /// wildcard. A name without wildcards behind a wildcard is missing: in `a/*/b.json`, a folder
+    /// below `a` that may not be read looks like one without `b.json`.
     pub(super) refused: Vec<(PathBuf, io::Error)>,
 }
 
@@ -75,15 +77,22 @@ impl Glob {
                 found.files.insert(path);
             }
         }
-        if found.files.is_empty() && self.is_one_file() {
-            found.refused.extend(self.refusal());
-        }
+        found.refused.extend(self.refusal());
         Ok(found)
     }
 
-    /// The error if the plain path is in a folder that this process may not read.
+    /// The path before the first wildcard, if it is in a folder that this process may not read. For
+    /// the glob library it does not exist.
     fn refusal(&self) -> Option<(PathBuf, io::Error)> {
-        let path = self.base.join(&self.text);
+        let is_plain = |part: &Component<'_>| {
+            let name = part.as_os_str().to_string_lossy();
+            Pattern::escape(&name) == name
+        };
+        let path: PathBuf = Path::new(&self.text)
+            .components()
+            .take_while(is_plain)
+            .collect();
+        let path = self.base.join(path);
         let error = path.metadata().err()?;
         (error.kind() == io::ErrorKind::PermissionDenied).then_some((path, error))
     }
