@@ -13,7 +13,7 @@ use crate::{InstanceId, SplitId};
 /// The request of an instance in one round of distribution. A round also renews its claims.
 #[derive(Clone, Copy, Debug)]
 pub struct ClaimRound<'a> {
-    /// The name of the requesting instance, as in [`Claimant::owner`](crate::Claimant::owner).
+    /// The requesting instance, as in [`Claimant::owner`](crate::Claimant::owner).
     pub owner: &'a InstanceId,
     /// How long its claims last without another round.
     pub lease: Duration,

@@ -76,7 +76,7 @@ pub struct ResumePoint {
 /// An instance that takes splits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimant {
-    /// Its name.
+    /// The instance itself, which owns what it claims.
     pub owner: InstanceId,
     /// The fingerprint of the plan that it runs.
     pub plan: String,
@@ -98,7 +98,7 @@ pub struct LaneCommit {
 /// removed after it was published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedEntry {
-    /// Its name.
+    /// By which a later step, once it is published, removes it.
     pub id: StagedId,
     /// What the sink needs to publish it. It must be sufficient for every instance that reads the
     /// entry.

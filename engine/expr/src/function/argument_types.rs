@@ -11,8 +11,8 @@ use crate::types::is_text;
 /// `None` if it requires none, or one that JSON does not have.
 pub(crate) fn argument_type(name: &str, at: usize, count: usize) -> Option<DataType> {
     match name {
-        // These accept several types of which JSON has more than one, so the signature does not
-        // decide.
+        // They accept more than one of the types that a JSON value can have, so their signatures do
+        // not decide.
         "to_timestamp_seconds"
         | "to_timestamp_millis"
         | "to_timestamp_micros"
