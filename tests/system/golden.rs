@@ -106,7 +106,9 @@ fn help_texts() {
 /// `also` gets the file's name and what `check` printed.
 fn compare_checks(folder: &str, also: impl Fn(&str, &str)) {
     let mut goldens = Goldens::default();
-    for path in files_in(&format!("tests/golden/{folder}")) {
+    let files = files_in(&format!("tests/golden/{folder}"));
+    assert!(!files.is_empty(), "tests/golden/{folder} has no cases");
+    for path in files {
         let file = path.strip_prefix(Path::new(HOUSE).join("tests/golden"));
         let file = file.expect("it is below the folder").to_string_lossy();
         let checked = shown(&pseidon(&["check", &file]));
