@@ -59,6 +59,15 @@ pub fn strftime(array: &ArrayRef, format: &str) -> Result<StringArray, ArrowErro
     Ok(texts.finish())
 }
 
+/// Whether [`strftime`] accepts values of this type: times, dates and integers.
+pub fn is_time(data_type: &DataType) -> bool {
+    data_type.is_integer()
+        || matches!(
+            data_type,
+            DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64 | DataType::Null
+        )
+}
+
 /// The values as timestamps in microseconds, UTC.
 fn micros_since_1970(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     // Without this, a value that does not fit would become NULL.
@@ -72,17 +81,14 @@ fn micros_since_1970(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     } else {
         Arc::clone(array)
     };
-    match exact.data_type() {
-        DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64 | DataType::Null => {
-            cast_with_options(&exact, &timestamp(TimeUnit::Microsecond), &strict).map_err(|_| {
-                ArrowError::ComputeError("a time is outside the calendar range".to_owned())
-            })
-        }
-        other => Err(ArrowError::InvalidArgumentError(format!(
+    if !is_time(exact.data_type()) {
+        return Err(ArrowError::InvalidArgumentError(format!(
             "a time format requires a timestamp, a date or milliseconds since 1970, found {}",
-            type_name(other)
-        ))),
+            type_name(exact.data_type())
+        )));
     }
+    cast_with_options(&exact, &timestamp(TimeUnit::Microsecond), &strict)
+        .map_err(|_| ArrowError::ComputeError("a time is outside the calendar range".to_owned()))
 }
 
 /// The number of microseconds for which the item produces the same text.

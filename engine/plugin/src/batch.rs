@@ -10,6 +10,10 @@ use pseidon_delivery::{Position, ResumePoint, SplitId};
 use crate::budget::{Charge, Share};
 use crate::memory::ArrayMemory;
 
+/// The byte order mark, with which some programs begin a text in UTF-8. It is not part of the first
+/// record.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A source's unit of order, such as a partition of a topic or a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {

@@ -13,6 +13,7 @@ mod columns;
 mod edit;
 mod infer;
 mod keys;
+mod reasons;
 mod tree;
 
 use std::sync::Arc;

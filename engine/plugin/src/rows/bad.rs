@@ -18,14 +18,26 @@ impl BadRow {
     /// help the user, so that is left out.
     pub fn new(row: u32, error: &ArrowError) -> BadRow {
         let reason = match error {
-            ArrowError::CastError(text)
-            | ArrowError::ComputeError(text)
+            ArrowError::CastError(text) => cast_reason(text),
+            ArrowError::ComputeError(text)
             | ArrowError::InvalidArgumentError(text)
             | ArrowError::MemoryError(text)
             | ArrowError::ParseError(text) => text.clone(),
             other => other.to_string(),
         };
         BadRow { row, reason }
+    }
+}
+
+/// Arrow's message for a failed cast of a string, with the name of the type in expressions.
+fn cast_reason(text: &str) -> String {
+    let parts = text
+        .strip_prefix("Cannot cast string ")
+        .and_then(|rest| rest.strip_suffix(" type"))
+        .and_then(|rest| rest.rsplit_once(" to value of "));
+    match parts {
+        Some((value, data_type)) => format!("{value} is not a valid {}", data_type.to_lowercase()),
+        None => text.to_owned(),
     }
 }
 
@@ -108,6 +120,10 @@ impl BadRows {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::StringArray;
+    use arrow::compute::{CastOptions, cast_with_options};
+    use arrow::datatypes::DataType;
+
     use super::*;
 
     fn bad(rows: &[u32]) -> Vec<BadRow> {
@@ -136,5 +152,20 @@ mod tests {
     fn the_kind_of_an_error_is_not_part_of_the_reason() {
         let error = ArrowError::ComputeError("too large".to_owned());
         assert_eq!(BadRow::new(3, &error).reason, "too large");
+        let error = cast_error("one", &DataType::Int32);
+        assert_eq!(BadRow::new(3, &error).reason, "'one' is not a valid int32");
+        let error = cast_error("a to value of b", &DataType::Float64);
+        assert_eq!(
+            BadRow::new(3, &error).reason,
+            "'a to value of b' is not a valid float64"
+        );
+    }
+
+    fn cast_error(text: &str, to: &DataType) -> ArrowError {
+        let strict = CastOptions {
+            safe: false,
+            ..CastOptions::default()
+        };
+        cast_with_options(&StringArray::from(vec![text]), to, &strict).expect_err("not a number")
     }
 }

@@ -5,10 +5,11 @@ use arrow::array::{Array, AsArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
-use pseidon_dsl::Diagnostic;
-use pseidon_dsl::expr::{ExprKind, Meta};
+use pseidon_dsl::expr::{Expr, ExprKind, Meta};
 use pseidon_dsl::template::TemplatePart;
-use pseidon_expr::time::strftime;
+use pseidon_dsl::{Diagnostic, Span};
+use pseidon_expr::time::{self, strftime};
+use pseidon_expr::types::field_type_name;
 use pseidon_expr::{CompiledExpr, Scope};
 use pseidon_plugin::Rows;
 use pseidon_plugin::format::is_json;
@@ -48,9 +49,14 @@ impl PathTemplate {
             match part {
                 TemplatePart::Literal(text) if text.is_empty() => {}
                 TemplatePart::Literal(text) => template.parts.push(Part::Literal(text.clone())),
-                TemplatePart::Value { expr, format, .. } => {
+                TemplatePart::Value { expr, format, span } => {
                     match pseidon_expr::compile(expr, scope) {
                         Ok(compiled) => {
+                            if let Some(format) = format
+                                && !time::is_time(compiled.field().data_type())
+                            {
+                                errors.push(not_a_time(expr, &compiled, format, *span));
+                            }
                             if !compiled.is_deterministic() {
                                 template
                                     .nondeterminism
@@ -127,6 +133,16 @@ impl PathTemplate {
             ),
         })
     }
+}
+
+/// The error for a time format of values that are not times.
+fn not_a_time(expr: &Expr, compiled: &CompiledExpr, format: &str, span: Span) -> Diagnostic {
+    let label = format!(
+        "expected a timestamp, a date or milliseconds since 1970, found {}",
+        field_type_name(compiled.field())
+    );
+    Diagnostic::new(span, "a time format requires a time", label)
+        .with_help(format!("convert it: `{{{expr}::timestamp:{format}}}`"))
 }
 
 fn strings(

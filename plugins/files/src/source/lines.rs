@@ -111,6 +111,9 @@ impl LineReader {
                 Ok(at_end) => at_end,
                 Err(error) => return self.lines_before_error(bytes, searched, error),
             };
+            if self.position == 0 && is_utf16(&bytes) {
+                return Err(ReadError::Utf16);
+            }
             if let Some(end) = memchr::memrchr(b'\n', &bytes[searched..]) {
                 return self.take_block(bytes, searched + end + 1).map(Some);
             }
@@ -212,6 +215,14 @@ impl LineReader {
     }
 }
 
+/// Whether a file begins like one in UTF-16: with its byte order mark and an ASCII character.
+fn is_utf16(bytes: &[u8]) -> bool {
+    matches!(
+        bytes,
+        [0xff, 0xfe, 1..=127, 0, ..] | [0xfe, 0xff, 0, 1..=127, ..]
+    )
+}
+
 /// A stream that returns an error once and is at its end afterwards.
 struct FailedStream(Option<io::Error>);
 
@@ -228,6 +239,7 @@ mod tests {
 
     use proptest::prelude::*;
     use pseidon_plugin::Split;
+    use pseidon_plugin::batch::BYTE_ORDER_MARK;
 
     use super::block::MAX_BATCH_RECORDS;
     use super::*;
@@ -295,6 +307,10 @@ mod tests {
         let mut records = Vec::new();
         for line in data[from..].split(|byte| *byte == b'\n') {
             let record = line.strip_suffix(b"\r").unwrap_or(line);
+            let record = match record.strip_prefix(BYTE_ORDER_MARK) {
+                Some(record) if at == 0 => record,
+                _ => record,
+            };
             if !record.is_empty() {
                 records.push((at as Position, record.to_vec()));
             }
@@ -329,7 +345,13 @@ mod tests {
             1 => Just(b'\r'),
             1 => any::<u8>(),
         ];
-        prop::collection::vec(byte, 0..300)
+        let start = prop_oneof![
+            3 => Just(Vec::new()),
+            1 => Just(BYTE_ORDER_MARK.to_vec()),
+            1 => Just(BYTE_ORDER_MARK[..2].to_vec()),
+        ];
+        (start, prop::collection::vec(byte, 0..300))
+            .prop_map(|(start, text)| [start, text].concat())
     }
 
     proptest! {
@@ -351,6 +373,21 @@ mod tests {
                 let (records, _) = read_all(over(&data, vec![7], block, *position as usize));
                 prop_assert_eq!(&records[..], &whole[done..]);
             }
+        }
+    }
+
+    #[test]
+    fn utf_16_is_refused() {
+        for data in [b"\xff\xfe{\0}\0\n\0".as_slice(), b"\xfe\xff\0{\0}\0\n"] {
+            let error = over(data, vec![1], 4, 0).next_block().unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "it is in UTF-16: convert it to UTF-8, for example with iconv"
+            );
+        }
+        for data in [b"\xff\xfea\n".as_slice(), b"\xff\xfe\n"] {
+            let (records, _) = read_all(over(data, vec![1], 4, 0));
+            assert_eq!(records, naive(data, 0));
         }
     }
 

@@ -12,6 +12,9 @@ pub(super) enum ReadError {
     /// Reading or decompressing failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The file is not in UTF-8.
+    #[error("it is in UTF-16: convert it to UTF-8, for example with iconv")]
+    Utf16,
     /// A record is longer than `:max-record`.
     #[error("the record at byte {at} is longer than {limit} bytes: raise :max-record")]
     TooLong {

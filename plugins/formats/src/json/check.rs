@@ -6,6 +6,8 @@
 
 use std::{panic, thread};
 
+use super::reasons::unexpected_end;
+
 /// The maximum nesting of objects and lists, as in serde_json.
 const MAX_DEPTH: usize = 128;
 
@@ -77,7 +79,7 @@ impl<'a> CheckedRecord<'a> {
 /// Formats a parser's error as a short reason.
 fn reason(error: &sonic_rs::Error, text: &str) -> String {
     if error.is_eof() || error.offset() >= text.len() {
-        return "invalid JSON: unexpected end of the record".to_owned();
+        return unexpected_end(text);
     }
     let message = error.to_string();
     let what = message.split(" at line ").next().unwrap_or_default();

@@ -18,6 +18,7 @@ use pseidon_plugin::batch::NO_PAYLOAD;
 use pseidon_plugin::format::{EditedRecords, Editor, FieldChange};
 use pseidon_plugin::{BadRow, Payloads, Rows};
 
+use super::reasons::not_an_object;
 use crate::encode::{check_type, json_options};
 use object::{ObjectEdit, Values};
 use tree::ChangeTree;
@@ -56,7 +57,7 @@ impl JsonEditor {
         let text = simdutf8::basic::from_utf8(record)
             .map_err(|_| "the record is not valid UTF-8".to_owned())?;
         if !text.trim_ascii_start().starts_with('{') {
-            return Err("the record is not a JSON object".to_owned());
+            return Err(not_an_object(text));
         }
         let moved = self.tree.moved_values(text);
         let edit = ObjectEdit {

@@ -9,6 +9,7 @@ use sonic_rs::LazyValue;
 
 use super::columns::{Column, Mismatch};
 use super::keys::{KeySeed, KeySet};
+use super::reasons::not_an_object;
 
 /// The columns that a record's values are written to.
 pub(super) struct RecordColumns<'a> {
@@ -53,7 +54,7 @@ impl RootType {
             .ok_or("the record is empty")?;
         match (self, first) {
             (RootType::Object, b'{') | (RootType::List, b'[') | (RootType::Anything, _) => Ok(()),
-            (RootType::Object, _) => Err("the record is not a JSON object".to_owned()),
+            (RootType::Object, _) => Err(not_an_object(text)),
             (RootType::List, _) => Err("the record is not a JSON list".to_owned()),
         }
     }

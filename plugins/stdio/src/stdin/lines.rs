@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pseidon_delivery::Position;
+use pseidon_plugin::batch::BYTE_ORDER_MARK;
 use pseidon_plugin::{Batch, Payloads, Split};
 
 /// How many bytes are read before a batch is emitted, if they are available. A longer line makes
@@ -23,6 +24,8 @@ pub(super) struct LineReader {
     whole: usize,
     /// The offset of the buffer's first byte in this run.
     offset: u64,
+    /// Whether no line was returned yet.
+    is_start: bool,
     skip_empty: bool,
 }
 
@@ -43,6 +46,7 @@ impl LineReader {
             filled: 0,
             whole: 0,
             offset: 0,
+            is_start: true,
             skip_empty,
         }
     }
@@ -111,6 +115,10 @@ impl LineReader {
 
         let (mut spans, mut positions, mut line) = (Vec::new(), Vec::new(), 0);
         let mut skipped = false;
+        if std::mem::take(&mut self.is_start) && lines.starts_with(BYTE_ORDER_MARK) {
+            line = BYTE_ORDER_MARK.len();
+            skipped = true;
+        }
         for end in memchr::memchr_iter(b'\n', &lines) {
             if self.skip_empty && lines[line..end].iter().all(u8::is_ascii_whitespace) {
                 skipped = true;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pseidon_delivery::{Position, ResumePoint};
+use pseidon_plugin::batch::BYTE_ORDER_MARK;
 use pseidon_plugin::{Batch, Payloads, Split};
 
 use super::super::progress::Tail;
@@ -68,9 +69,14 @@ impl Iterator for Batches<'_> {
                 end -= 1;
                 plain = false;
             }
-            if end > line {
+            let mut begin = line;
+            if start + line as u64 == 0 && bytes[..end].starts_with(BYTE_ORDER_MARK) {
+                begin += BYTE_ORDER_MARK.len();
+                plain = false;
+            }
+            if end > begin {
                 // A block is far smaller than 4 GiB: `:max-record` limits it.
-                spans.push((line as u32, (end - line) as u32));
+                spans.push((begin as u32, (end - begin) as u32));
                 positions.push(start + line as u64);
             } else {
                 plain = false;

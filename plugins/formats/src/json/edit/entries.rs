@@ -12,6 +12,8 @@
 
 use std::borrow::Cow;
 
+use super::super::reasons::unexpected_end;
+
 /// The maximum nesting of objects and lists, as in the decoder.
 const MAX_DEPTH: u32 = 128;
 
@@ -120,7 +122,7 @@ impl<'t> Entries<'t> {
 
     fn error(&self, at: usize, what: &str) -> String {
         if at >= self.text.len() {
-            return "invalid JSON: unexpected end of the record".to_owned();
+            return unexpected_end(self.text);
         }
         format!("invalid JSON at byte {at}: expected {what}")
     }

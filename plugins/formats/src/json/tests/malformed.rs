@@ -7,7 +7,16 @@ fn malformed_records_are_bad_wherever_the_error_is() {
     let cases: &[(&[u8], &str)] = &[
         (b"", "the record is empty"),
         (b"  \n", "the record is empty"),
-        (b"[1]", "the record is not a JSON object"),
+        (
+            b" [1]",
+            "the record is a JSON array; expected one object per line, as `jq -c '.[]'` writes the \
+             elements of an array",
+        ),
+        (
+            b"{ ",
+            "the object goes on in the next line; expected one object per line, as `jq -c .` \
+             writes it",
+        ),
         (b"7", "the record is not a JSON object"),
         (b"null", "the record is not a JSON object"),
         (b"plain text", "the record is not a JSON object"),
