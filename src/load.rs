@@ -196,6 +196,7 @@ impl PipelineText {
                 base,
                 text,
                 infer,
+                has_default_quarantine: self.kind != TextKind::Flow,
             },
         )
     }

@@ -12,6 +12,8 @@ use pseidon_plugin::metrics::Metrics;
 use pseidon_service::runs::RunRegistry;
 
 use crate::counted::counted;
+use crate::invalid_records::InvalidRecords;
+use crate::missing_fields;
 use crate::systemd::ServiceProgress;
 
 /// A progress line, if it is `wanted` and standard error is a terminal.
@@ -60,8 +62,8 @@ impl Totals {
             if !sink.is_quarantine {
                 totals.records_out += metrics.records_out.with_label_values(&stage).get();
                 totals.bytes_out += metrics.bytes_out.with_label_values(&stage).get();
+                totals.files += metrics.files.with_label_values(&stage).get();
             }
-            totals.files += metrics.files.with_label_values(&stage).get();
             totals.open_files += metrics.open_files.with_label_values(&stage).get();
         }
         let (quarantined, dropped) = metrics.bad_totals();
@@ -174,7 +176,10 @@ impl RateWindow {
 pub(crate) fn summary(runs: &RunRegistry, how: &str) {
     let totals = Totals::of(runs);
     let seconds = runs.began.elapsed().as_secs_f64();
+    let invalid = InvalidRecords::of(runs);
     if !std::io::stderr().is_terminal() {
+        missing_fields::report(runs);
+        invalid.log(totals.quarantined);
         tracing::info!(
             records_in = totals.records_in,
             bytes_in = totals.bytes_in,
@@ -201,10 +206,7 @@ pub(crate) fn summary(runs: &RunRegistry, how: &str) {
         counted(totals.files, "file")
     );
     if totals.quarantined + totals.dropped > 0 {
-        eprintln!(
-            "  invalid  {} quarantined, {} dropped",
-            HumanCount(totals.quarantined),
-            HumanCount(totals.dropped)
-        );
+        invalid.print(totals.quarantined, totals.dropped);
     }
+    missing_fields::report(runs);
 }

@@ -5,6 +5,7 @@
 
 mod build;
 mod flow;
+mod other_language;
 
 use crate::node::Text;
 use crate::{Diagnostic, Name, Node, Span, edn, toml};
@@ -14,6 +15,11 @@ use crate::{Diagnostic, Name, Node, Span, edn, toml};
 /// # Errors
 /// All errors, in source order.
 pub fn from_edn(text: &str) -> Result<Document, Vec<Diagnostic>> {
+    read_edn(text)
+        .map_err(|errors| other_language::instead_of_edn(text).map_or(errors, |it| vec![it]))
+}
+
+fn read_edn(text: &str) -> Result<Document, Vec<Diagnostic>> {
     let (node, mut errors) = edn::recover(text);
     match node.map(build::document) {
         Some(Ok(document)) if errors.is_empty() => Ok(document),
@@ -38,7 +44,8 @@ pub fn from_edn(text: &str) -> Result<Document, Vec<Diagnostic>> {
 /// # Errors
 /// All errors, in source order.
 pub fn from_toml(text: &str) -> Result<Document, Vec<Diagnostic>> {
-    build::document(toml::read(text)?)
+    let read = toml::read(text).and_then(build::document);
+    read.map_err(|errors| other_language::instead_of_toml(text).map_or(errors, |it| vec![it]))
 }
 
 /// Builds a document from a map that has already been read.

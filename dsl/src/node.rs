@@ -1,6 +1,8 @@
 //! EDN values with their source positions.
 
-use crate::Span;
+use regex::Regex;
+
+use crate::{Diagnostic, Span};
 
 /// The name of a symbol or keyword, with its optional namespace: `a.b/c` is `c` in `a.b`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,7 +73,8 @@ pub enum NodeKind {
     Map(Vec<(Node, Node)>),
     /// `#{ … }`
     Set(Vec<Node>),
-    /// `#r"…"`: a regular expression, exactly as written between the quotes.
+    /// `#r"…"`: a string exactly as written between the quotes, such as a regular expression. Whether
+    /// it is valid is checked where it is used as one, by [`Text::to_regex`].
     Regex(Text),
     /// `#tag value`. The values of `#inst` and `#uuid` are validated by the reader.
     Tagged(Name, Box<Node>),
@@ -108,6 +111,21 @@ impl Text {
     /// The string to show in messages: the value, or `…` if it is secret.
     pub fn shown(&self) -> &str {
         if self.secret { "…" } else { &self.value }
+    }
+
+    /// Compiles the string as a regular expression.
+    ///
+    /// # Errors
+    /// It is not valid; the error says why.
+    pub fn to_regex(&self) -> Result<Regex, Diagnostic> {
+        Regex::new(&self.value).map_err(|error| {
+            // The last line of the error is the reason. The lines before it show the expression,
+            // which the diagnostic shows as well.
+            let error = error.to_string();
+            let reason = error.lines().last().unwrap_or_default();
+            let reason = reason.trim_start_matches("error: ");
+            Diagnostic::new(self.span(), "invalid regular expression", reason)
+        })
     }
 
     /// The position in the file of the range `start..end` of [`Text::value`].

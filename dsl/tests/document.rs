@@ -293,7 +293,7 @@ fn all_errors_of_a_file_at_once() {
  d ()
  e (kafka 012)
  [f] 1
- pipeline (-> a 7 (all) (match :x a "y" b :else c "z" d "w"))
+ pipeline (-> a 7 (all) (match :x a "y" b #r"a(b" e :else c "z" d "w"))
  :tests [5 {:name "" :at 1 :inputs [] :output {}}]}"#;
     assert_eq!(
         errors(text, from_edn(text)),
@@ -312,6 +312,7 @@ fn all_errors_of_a_file_at_once() {
             "(all): this form has no stages; expected at least one stage",
             ":x: `match` cannot compare a topic with a keyword; expected a string, #r\"…\" or \
                 :else",
+            "a(b: invalid regular expression; unclosed group",
             "\"z\": `:else` must be the last branch; unreachable branch",
             "\"w\": this `match` branch has no flow; expected a flow after this",
             "5: a test must be a map; expected {:name … :at … :input […] :output […]}, found a \
@@ -355,4 +356,58 @@ fn errors_in_toml() {
         ["': unclosed string; the string starts here"]
     );
     assert_eq!(errors("a = ", from_toml("a = ")).len(), 1);
+}
+
+#[test]
+fn a_file_in_another_language_has_one_error_that_says_so() {
+    let edn = "a pipeline file is written in EDN, or in TOML if its name ends with `.toml`";
+    let toml = "a file whose name ends with `.toml` must be written in TOML";
+    let begin = "in EDN it begins like this: {in (files \"in/*.json\") pipeline (-> in (stdout))}";
+    let cases = [
+        (
+            "{\"name\": \"x\",\n \"pipeline\": [1]}",
+            ("\"name\":", "JSON", begin),
+            (
+                "\"name\":",
+                "JSON",
+                "begin with `pipeline = \"(-> in out)\"`",
+            ),
+        ),
+        (
+            "# comment\npipeline:\n  - files: x\n",
+            ("pipeline:", "YAML", begin),
+            (
+                "pipeline:",
+                "YAML",
+                "begin with `pipeline = \"(-> in out)\"`",
+            ),
+        ),
+    ];
+    for (text, (place, language, help), (toml_place, toml_language, toml_help)) in cases {
+        let message = |place: &str, language: &str, label: &str| {
+            [format!(
+                "{place}: this file is written in {language}; {label}"
+            )]
+        };
+        assert_eq!(errors(text, from_edn(text)), message(place, language, edn));
+        assert_eq!(
+            errors(text, from_toml(text)),
+            message(toml_place, toml_language, toml)
+        );
+        let help_of = |read: Result<Document, Vec<Diagnostic>>| {
+            read.expect_err("another language")[0].help.clone()
+        };
+        assert_eq!(help_of(from_edn(text)).as_deref(), Some(help));
+        assert_eq!(help_of(from_toml(text)).as_deref(), Some(toml_help));
+    }
+    let text = "name = \"x\"\npipeline = \"(-> a b)\"\n";
+    assert_eq!(
+        errors(text, from_edn(text)),
+        [format!("name =: this file is written in TOML; {edn}")]
+    );
+    let text = "; comment\n{:name \"x\" pipeline (-> a b)}\n";
+    assert_eq!(
+        errors(text, from_toml(text)),
+        [format!("{{: this file is written in EDN; {toml}")]
+    );
 }

@@ -255,11 +255,7 @@ fn errors_have_a_position_and_a_message() {
 }
 
 #[test]
-fn regular_expressions_are_checked() {
-    assert_eq!(
-        errors("#r\"a(b\""),
-        ["a(b: invalid regular expression; unclosed group"]
-    );
+fn the_syntax_for_regular_expressions_of_clojure_is_corrected() {
     let clojure = edn::read("#\"a+\"").expect_err("Clojure's syntax");
     assert_eq!(clojure[0].help.as_deref(), Some("write #r\"a+\""));
 }

@@ -142,6 +142,11 @@ impl RunRegistry {
         }
     }
 
+    /// Whether each entry is a log of a template.
+    pub fn is_template(&self) -> bool {
+        self.is_template
+    }
+
     /// Marks all entries as known.
     pub fn set_loaded(&self) {
         self.is_loaded.store(true, Ordering::Relaxed);

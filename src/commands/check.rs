@@ -9,30 +9,38 @@ use pseidon_plan::chain::{Chain, ChainStep, Matcher, Operator, PlannedSource, Po
 use pseidon_plugin::format::FieldChange;
 
 use crate::cli::{Exit, FileArgs};
-use crate::load;
+use crate::load::{self, TextKind};
 
 /// Prints every error, or the plan: its stages with their types, and the guarantee of each path.
 pub(crate) fn check(from: &FileArgs) -> Exit {
-    let planned = load::text(from).and_then(|text| text.plan(&text.document()?));
-    match planned {
-        Ok(plan) => {
-            print!("{}", describe(&plan));
-            Exit::Done
-        }
-        Err(exit) => exit,
+    match try_check(from) {
+        Ok(exit) | Err(exit) => exit,
     }
 }
 
-fn describe(plan: &Plan) -> String {
+fn try_check(from: &FileArgs) -> Result<Exit, Exit> {
+    let text = load::text(from)?;
+    let document = text.document()?;
+    let plan = text.plan(&document)?;
+    let errors = super::test::errors(&document, &plan);
+    if !errors.is_empty() {
+        return Err(text.show(&errors));
+    }
+    print!("{}", describe(&plan, text.kind == TextKind::Flow));
+    Ok(Exit::Done)
+}
+
+/// Describes a plan. `is_flow` is whether it is the flow of `-e`, whose state is temporary.
+fn describe(plan: &Plan, is_flow: bool) -> String {
     let mut text = format!("pipeline {}\n", plan.name);
-    let state = if plan.settings.state.is_some() {
-        "Redis"
-    } else {
-        "a file in .pseidon/ beside the pipeline file"
+    let state = match plan.settings.state {
+        Some(_) => "state in Redis",
+        None if is_flow => "no state is kept",
+        None => "state in a file in .pseidon/ beside the pipeline file",
     };
     let _ = writeln!(
         text,
-        "state in {state}, memory {} MB\n",
+        "{state}, memory {} MB\n",
         plan.settings.memory.bytes() / 1_000_000
     );
     for source in &plan.sources {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use pseidon_plan::settings::SETTINGS;
 use pseidon_plan::transforms::Transform;
+use pseidon_plugin::format::Format;
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec};
 
 use crate::cli::Exit;
@@ -50,10 +51,24 @@ pub(crate) fn show(name: Option<&str>, markdown: bool, json_schema: bool) -> Exi
     };
     let found = specs.iter().copied().filter(|spec| spec.name == name);
     let found: Vec<&PluginSpec> = found.collect();
+    if found.is_empty() && !json_schema {
+        if name == "settings" {
+            print!("{}", settings_page());
+            return Exit::Done;
+        }
+        if let Some(format) = registry.formats.iter().find(|format| format.name() == name) {
+            print!("{}", format_item(format.as_ref()));
+            return Exit::Done;
+        }
+    }
     if found.is_empty() {
         eprintln!("error: unknown plugin `{name}`");
-        if let Some(near) = pseidon_dsl::nearest(name, specs.iter().map(|spec| spec.name)) {
-            eprintln!("  help: did you mean `{near}`?");
+        let mut names: Vec<&str> = specs.iter().map(|spec| spec.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        match pseidon_dsl::nearest(name, names.iter().copied()) {
+            Some(near) => eprintln!("  help: did you mean `{near}`?"),
+            None => eprintln!("  help: the plugins are {}", names.join(", ")),
         }
         return Exit::WrongFile;
     }
@@ -82,11 +97,24 @@ pub(crate) fn pages() -> String {
         .for_each(|spec| text.push_str(&page(spec)));
     text.push_str("## Formats\n\n");
     for format in &registry.formats {
-        let line = format!("- `{}`: {}", format.name(), format.summary());
-        push_wrapped(&mut text, &line, "  ");
+        text.push_str(&format_item(format.as_ref()));
     }
     text.push('\n');
-    text.push_str("## `:settings`\n\n");
+    text.push_str(&settings_page());
+    text
+}
+
+/// A format as an item of a list.
+fn format_item(format: &dyn Format) -> String {
+    let mut text = String::new();
+    let line = format!("- `{}`: {}", format.name(), format.summary());
+    push_wrapped(&mut text, &line, "  ");
+    text
+}
+
+/// The options of `:settings`.
+fn settings_page() -> String {
+    let mut text = String::from("## `:settings`\n\n");
     push_wrapped(&mut text, SETTINGS.summary, "");
     let _ = writeln!(text, "\n```clojure\n:settings {}\n```\n", SETTINGS.example);
     options(&mut text, SETTINGS.options, "");

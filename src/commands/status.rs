@@ -22,9 +22,29 @@ pub(crate) fn status(args: &StatusArgs) -> Exit {
         }
         Err(reason) => {
             eprintln!("error: {}", WithCauses(&reason));
+            if is_unreachable(&reason) {
+                eprintln!(
+                    "  help: the service listens if the pipeline is running and sets :monitor-port; \
+                     for another address, run `pseidon status http://HOST:PORT`"
+                );
+            }
             Exit::Failed
         }
     }
+}
+
+/// Whether nothing answered, unlike an error that the service has answered with.
+fn is_unreachable(reason: &Reason) -> bool {
+    let cause = std::error::Error::source(reason);
+    matches!(
+        cause.and_then(|cause| cause.downcast_ref()),
+        Some(
+            ureq::Error::Io(_)
+                | ureq::Error::Timeout(_)
+                | ureq::Error::HostNotFound
+                | ureq::Error::ConnectionFailed
+        )
+    )
 }
 
 fn fetch(url: &str) -> Result<String, Reason> {
@@ -49,7 +69,7 @@ fn page(agent: &Agent, url: &str, path: &str) -> Result<Value, Reason> {
         .header("Accept", "application/json")
         .call()
         .and_then(|mut response| response.body_mut().read_to_vec());
-    let body = response.map_err(|error| Reason::caused_by(page.clone(), error))?;
+    let body = response.map_err(|error| Reason::caused_by(format!("cannot read {page}"), error))?;
     serde_json::from_slice(&body)
         .map_err(|error| Reason::caused_by(format!("{page}: expected JSON"), error))
 }
@@ -290,8 +310,13 @@ not running
             assert!(reason.contains(expected), "{answer}: {reason}");
             served.join().unwrap();
         }
-        for wrong in ["http://127.0.0.1:1", "http:///", "nonsense"] {
-            assert!(fetch(wrong).is_err(), "{wrong}");
+        for (wrong, unreachable) in [
+            ("http://127.0.0.1:1", true),
+            ("http:///", false),
+            ("nonsense", false),
+        ] {
+            let reason = fetch(wrong).unwrap_err();
+            assert_eq!(is_unreachable(&reason), unreachable, "{wrong}: {reason:?}");
         }
     }
 }

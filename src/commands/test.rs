@@ -30,6 +30,9 @@ pub(crate) fn test(files: &[PathBuf]) -> Exit {
             Ok(loaded) => loaded,
             Err(exit) => return exit,
         };
+        if document.tests.is_empty() {
+            println!("none    {}: the file has no `:tests`", text.name);
+        }
         for test in &document.tests {
             match run_test(test, &plan) {
                 Ok(None) => {
@@ -59,21 +62,35 @@ fn load_all(file: &std::path::Path) -> Result<(PipelineText, Document, Plan), Ex
     Ok((text, document, plan))
 }
 
-/// Runs a test. Returns how the output differs from what is expected, or `None` if it does not.
-fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>> {
-    let (name, span) = (test.at.0.to_string(), test.at.1);
-    let Some(source) = plan
-        .sources
-        .iter()
-        .find(|source| source.stage == name || has_stage(&source.chain, &name))
-    else {
-        let error = Diagnostic::new(
-            span,
+/// The errors of the tests of a document that show without running them: stages that do not exist,
+/// and inputs that are not records.
+pub(super) fn errors(document: &Document, plan: &Plan) -> Vec<Diagnostic> {
+    let error_of = |test: &Test| {
+        source_of(test, plan)
+            .and_then(|source| batch_of(test, source))
+            .err()
+    };
+    let errors = document.tests.iter().filter_map(error_of);
+    errors.map(|error| *error).collect()
+}
+
+/// The source with the stage of a test.
+fn source_of<'p>(test: &Test, plan: &'p Plan) -> Result<&'p PlannedSource, Box<Diagnostic>> {
+    let name = test.at.0.to_string();
+    let has_it = |source: &&PlannedSource| source.stage == name || has_stage(&source.chain, &name);
+    plan.sources.iter().find(has_it).ok_or_else(|| {
+        Box::new(Diagnostic::new(
+            test.at.1,
             format!("unknown stage `{name}`"),
             "not a stage of the flow",
-        );
-        return Err(Box::new(error));
-    };
+        ))
+    })
+}
+
+/// Runs a test. Returns how the output differs from what is expected, or `None` if it does not.
+fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>> {
+    let name = test.at.0.to_string();
+    let source = source_of(test, plan)?;
     let at_span =
         |reason: String| Box::new(Diagnostic::new(test.span, "cannot run the test", reason));
     let batch = Arc::new(batch_of(test, source)?);

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::output::{count_gapless, hidden};
+use crate::harness::output::{all_lines, count_gapless, hidden};
 use crate::harness::redis::Redis;
 use crate::harness::watch::Watcher;
 use crate::harness::{Site, wait_until};
@@ -229,4 +230,76 @@ fn a_blocked_stop_ends() {
     pseidon.stop(20);
     assert!(count_gapless(&site.path("out")) > 0);
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
+}
+
+/// A flow on the command line needs no folder that it may write to. Invalid records are dropped,
+/// and the summary says why they are invalid.
+#[test]
+fn a_flow_on_the_command_line_leaves_nothing_behind() {
+    let site = Site::new("flow-leaves-nothing");
+    site.write("in.ndjson", "{\"n\":1}\n{\"n\":\"one\"}\nno json\n");
+    set_mode(&site, "", 0o555);
+    let mut command = site.pseidon();
+    command.args([
+        "run",
+        "-e",
+        "(-> (files 'in.ndjson') (select 'n::int as n') (stdout))",
+    ]);
+    let (code, stdout, stderr) = output(site.without_privileges(command));
+    set_mode(&site, "", 0o755);
+    assert_eq!((code, stdout.as_str()), (0, "{\"n\":1}\n"), "{stderr}");
+    for part in [
+        "invalid records stage=\"files\" count=1 reason=\"the record is not a JSON object\"",
+        "invalid records stage=\"select\" count=1 reason=\"'one' is not a valid int32\"",
+        "quarantined=0 dropped=2",
+    ] {
+        assert!(stderr.contains(part), "`{part}` is missing in\n{stderr}");
+    }
+    let left: Vec<_> = std::fs::read_dir(site.path(""))
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name())
+        .filter(|name| name != "logs")
+        .collect();
+    assert_eq!(left, ["in.ndjson"]);
+}
+
+/// A folder that `:on-error` names is used by a flow on the command line too.
+#[test]
+fn a_flow_on_the_command_line_quarantines_where_it_is_told() {
+    let site = Site::new("flow-quarantine");
+    site.write("in.ndjson", "no json\n");
+    let flow =
+        "(-> (files {:path 'in.ndjson' :on-error {:quarantine 'bad'}}) (where 'n > 1') (stdout))";
+    let (code, _, stderr) = pseidon(&site, &["run", "-e", flow]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("quarantined=1 dropped=0"), "{stderr}");
+    assert_eq!(all_lines(&site.path("bad")).len(), 1);
+}
+
+/// A field that no record has is NULL, so a misspelled name is reported at the end.
+#[test]
+fn a_field_that_no_record_has_is_reported() {
+    let site = Site::new("missing-field");
+    site.write("in.ndjson", "{\"id\":1,\"user\":{\"name\":\"a\"}}\n{\"id\":2,\"late\":3}\n");
+    let run = |condition: &str| {
+        let flow = format!("(-> (files 'in.ndjson') (where \"{condition}\") (stdout))");
+        let (code, _, stderr) = pseidon(&site, &["run", "-e", &flow]);
+        assert_eq!(code, 0, "{stderr}");
+        stderr
+    };
+    let stderr = run("idd = 2 or user.nmae = 'a' or other is null");
+    for part in [
+        "no record had this field stage=\"files\" field=idd did_you_mean=\"id\"\n",
+        "no record had this field stage=\"files\" field=user.nmae did_you_mean=\"user.name\"\n",
+        "no record had this field stage=\"files\" field=other\n",
+    ] {
+        assert!(stderr.contains(part), "`{part}` is missing in\n{stderr}");
+    }
+    let stderr = run("id = 2 or user.name = 'a' or late = 3");
+    assert!(!stderr.contains("no record had"), "{stderr}");
+}
+
+fn set_mode(site: &Site, name: &str, mode: u32) {
+    std::fs::set_permissions(site.path(name), std::fs::Permissions::from_mode(mode))
+        .expect("permissions");
 }

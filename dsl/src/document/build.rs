@@ -198,8 +198,11 @@ impl Builder {
                 ),
                 "expected a plugin",
             );
-            self.errors
-                .push(error.with_help("move the flow to `pipeline`"));
+            let help = match nearest(&name.to_string(), ["pipeline"]) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("a flow has no name; write it where `{name}` is used"),
+            };
+            self.errors.push(error.with_help(help));
             return;
         }
         self.stages.push(Stage {

@@ -141,7 +141,13 @@ fn branches(form: &Node, parts: &[Node], errors: &mut Vec<Diagnostic>) -> Option
 fn pattern(node: &Node, errors: &mut Vec<Diagnostic>) -> Option<Pattern> {
     match &node.kind {
         NodeKind::Str(text) => Some(Pattern::Text(text.value.clone())),
-        NodeKind::Regex(text) => Some(Pattern::Regex(text.clone())),
+        NodeKind::Regex(text) => match text.to_regex() {
+            Ok(_) => Some(Pattern::Regex(text.clone())),
+            Err(error) => {
+                errors.push(error);
+                None
+            }
+        },
         _ => {
             let message = format!("`match` cannot compare a topic with {}", node.describe());
             errors.push(Diagnostic::new(

@@ -76,7 +76,10 @@ impl Builder {
             Rule::set => self.set(pair),
             Rule::string => NodeKind::Str(self.string(pair)),
             Rule::quoted => NodeKind::Str(quoted(pair)),
-            Rule::regex => self.regex(pair)?,
+            Rule::regex => {
+                let inner = pair.into_inner().next()?;
+                NodeKind::Regex(Text::plain(inner.as_str(), inner.as_span().start()))
+            }
             Rule::tagged => self.tagged(pair, span)?,
             Rule::character => self.character(text, span)?,
             Rule::word => match text {
@@ -196,26 +199,6 @@ impl Builder {
             }
         }
         text
-    }
-
-    fn regex(&mut self, pair: Pair<'_, Rule>) -> Option<NodeKind> {
-        let inner = pair.into_inner().next()?;
-        let text = Text::plain(inner.as_str(), inner.as_span().start());
-        match regex::Regex::new(&text.value) {
-            Ok(_) => Some(NodeKind::Regex(text)),
-            Err(error) => {
-                // The last line of the error is the reason. The lines before it show the
-                // expression, which the diagnostic shows as well.
-                let reason = error.to_string();
-                let reason = reason
-                    .lines()
-                    .last()
-                    .unwrap_or_default()
-                    .trim_start_matches("error: ");
-                self.report(text.span(), "invalid regular expression", reason);
-                None
-            }
-        }
     }
 
     fn tagged(&mut self, pair: Pair<'_, Rule>, span: Span) -> Option<NodeKind> {

@@ -12,8 +12,9 @@ use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::sink::Sink;
 use pseidon_plugin::stop::Stop;
 
-use crate::bad_records::RecentBadRecords;
+use crate::bad_records::BadRecordHistory;
 use crate::failure::Failures;
+use crate::fields::SeenFields;
 use crate::lanes::LaneStatuses;
 use crate::tap::Tap;
 
@@ -26,7 +27,8 @@ pub(crate) struct Attempt {
     pub(crate) failures: Failures,
     pub(crate) metrics: Metrics,
     pub(crate) tap: Arc<Tap>,
-    pub(crate) last_bad: Arc<RecentBadRecords>,
+    pub(crate) bad_records: Arc<BadRecordHistory>,
+    pub(crate) seen_fields: Arc<SeenFields>,
     /// For each split, keyed with its source: the position after the last record that was read, or,
     /// before any was, the one below which everything was durable when it was taken.
     pub(crate) read: Mutex<HashMap<(SourceIndex, SplitId), Position>>,

@@ -199,13 +199,17 @@ fn quarantine_bad(
             batch.split.id.clone(),
             record.reason.clone(),
         );
-        attempt.last_bad.note(RecentBadRecord {
+        attempt.bad_records.note(RecentBadRecord {
             stage,
             split,
             position,
             reason,
         });
     }
+    attempt.bad_records.count(
+        bad.iter()
+            .map(|record| (record.stage.as_str(), record.reason.as_str())),
+    );
     for record in bad {
         let Policy::Quarantine(sink) = record.policy else {
             attempt
@@ -257,6 +261,7 @@ struct ChunkCollector<'a> {
 impl RowReceiver for ChunkCollector<'_> {
     fn decoded(&mut self, source: &PlannedSource, rows: &Rows) {
         self.attempt.tap.show(&source.stage, rows);
+        self.attempt.seen_fields.note(source, rows);
     }
 
     fn arrive(&mut self, sink: SinkIndex, rows: Rows) -> Vec<BadRow> {

@@ -51,7 +51,8 @@ impl RunningAttempt {
             failures: Failures(report),
             metrics: run.metrics.clone(),
             tap: run.view.tap.clone(),
-            last_bad: run.view.last_bad.clone(),
+            bad_records: run.view.bad_records.clone(),
+            seen_fields: run.view.seen_fields.clone(),
             read: Mutex::default(),
             _over: DropNotifier(over),
         });

@@ -10,7 +10,8 @@ use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::rows::Rows;
 
 use crate::attempt::{Attempt, AttemptSink};
-use crate::bad_records::{RecentBadRecord, RecentBadRecords};
+use crate::bad_records::{BadRecordHistory, BadRecordReasons, RecentBadRecord};
+use crate::fields::{MissingField, SeenFields};
 use crate::lanes::LaneStatus;
 use crate::tap::{Tap, TapRequest};
 
@@ -55,7 +56,8 @@ pub struct View {
     pub pulse: Pulse,
     attempt: Mutex<Weak<Attempt>>,
     pub(crate) tap: Arc<Tap>,
-    pub(crate) last_bad: Arc<RecentBadRecords>,
+    pub(crate) bad_records: Arc<BadRecordHistory>,
+    pub(crate) seen_fields: Arc<SeenFields>,
 }
 
 /// The positions of a sink.
@@ -99,7 +101,17 @@ impl View {
 
     /// The last invalid records, the newest last.
     pub fn last_bad(&self) -> Vec<RecentBadRecord> {
-        self.last_bad.list()
+        self.bad_records.list()
+    }
+
+    /// How many records were invalid for each reason.
+    pub fn bad_record_reasons(&self) -> BadRecordReasons {
+        self.bad_records.reasons()
+    }
+
+    /// The fields that the pipeline uses and that no record had so far.
+    pub fn missing_fields(&self) -> Vec<MissingField> {
+        self.seen_fields.missing()
     }
 
     /// Returns up to `count` of the next rows that pass a stage; `None` if none pass within

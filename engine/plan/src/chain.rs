@@ -139,6 +139,8 @@ pub struct PlannedSink {
     pub prepared: Arc<dyn PreparedSink>,
     /// The protocol by which it makes lanes durable.
     pub protocol: Protocol,
+    /// The folder that it writes below, if it has one, relative to that of the pipeline file.
+    pub folder: Option<String>,
     /// Whether it is a quarantine, which receives only invalid rows.
     pub is_quarantine: bool,
     /// The nondeterministic expressions before it and in it.

@@ -231,13 +231,12 @@ impl Walk<'_> {
             "not in the schema",
         );
         let text = path.to_string();
-        let error = match nearest(
-            &text,
-            schema.fields().iter().map(|field| field.name().as_str()),
-        ) {
-            Some(near) => error.with_help(format!("did you mean `{near}`?")),
-            None => error,
+        let fields = || schema.fields().iter().map(|field| field.name().as_str());
+        let help = match nearest(&text, fields()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the schema has {}", listed(fields())),
         };
+        let error = error.with_help(help);
         if !self.errors.contains(&error) {
             self.errors.push(error);
         }
@@ -422,5 +421,15 @@ fn walk(expr: &Expr, visit: &mut dyn FnMut(&Expr)) {
     }
     for part in inner {
         walk(part, visit);
+    }
+}
+
+/// The names of fields for a message, the first of them if there are many.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const MOST: usize = 8;
+    let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    match names.len().checked_sub(MOST) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more fields", names[..MOST].join(", ")),
     }
 }

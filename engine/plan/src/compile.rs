@@ -23,7 +23,6 @@ use pseidon_expr::types::field_type_name;
 use pseidon_expr::{Column, CompiledExpr, compile};
 use pseidon_plugin::format::Format;
 use pseidon_plugin::registry::QuarantineFactory;
-use regex::Regex;
 
 use self::flow_point::FlowPoint;
 use self::select::Selection;
@@ -42,6 +41,8 @@ const TOPIC: &str = "@topic";
 pub(crate) struct Compiler<'a> {
     pub(crate) quarantine: QuarantineFactory,
     pub(crate) pipeline: &'a str,
+    /// Whether invalid records are quarantined beside the output by default.
+    pub(crate) has_default_quarantine: bool,
     pub(crate) sinks: PerSink<PlannedSink>,
     pub(crate) errors: Errors,
 }
@@ -58,7 +59,9 @@ impl Compiler<'_> {
             stage: &resolved.stage,
             format: &*prepared.format,
             topic_may_change: prepared.facts.topic_may_change,
-            default_quarantine: quarantine::folder(&prepared.chain),
+            default_quarantine: self
+                .has_default_quarantine
+                .then(|| quarantine::folder(&prepared.chain)),
             quarantines: Vec::new(),
             reached: Vec::new(),
             sinks: &mut self.sinks,
@@ -95,8 +98,8 @@ struct ChainCompiler<'c> {
     /// The format of the source's records.
     format: &'c dyn Format,
     topic_may_change: bool,
-    /// The folder for invalid records if `:on-error` names none.
-    default_quarantine: String,
+    /// The folder for invalid records if `:on-error` names none. Without one, they are dropped.
+    default_quarantine: Option<String>,
     /// The folders of the source's quarantines, each with its sink.
     quarantines: Vec<(String, SinkIndex)>,
     /// The sinks that the source's records can reach.
@@ -240,7 +243,7 @@ impl ChainCompiler<'_> {
         point.join(&ends, common);
         let branches: Result<Vec<_>, Diagnostic> = compiled
             .into_iter()
-            .map(|(pattern, branch)| Ok((matcher(pattern, step.span)?, branch)))
+            .map(|(pattern, branch)| Ok((matcher(pattern)?, branch)))
             .collect();
         let operator = Operator::Match {
             branches: self.errors.value(branches)?,
@@ -351,11 +354,9 @@ fn check_ends(ends: &[FlowPoint], span: Span) -> Result<(), Diagnostic> {
     .with_help("end each branch with a sink, or select the same columns in each branch"))
 }
 
-fn matcher(pattern: &Pattern, span: Span) -> Result<Matcher, Diagnostic> {
+fn matcher(pattern: &Pattern) -> Result<Matcher, Diagnostic> {
     match pattern {
         Pattern::Text(text) => Ok(Matcher::Text(text.clone())),
-        Pattern::Regex(text) => Regex::new(&text.value)
-            .map(Matcher::Regex)
-            .map_err(|error| Diagnostic::new(span, "invalid pattern", error.to_string())),
+        Pattern::Regex(text) => text.to_regex().map(Matcher::Regex),
     }
 }

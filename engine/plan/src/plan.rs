@@ -61,6 +61,9 @@ pub struct PlanContext<'a> {
     /// Infers the fields of the records of a source with `:schema :infer`. An error is a message
     /// for the user.
     pub infer: &'a SchemaInference<'a>,
+    /// Whether invalid records are quarantined beside the output by default. Otherwise, for a
+    /// pipeline that leaves nothing behind, they are dropped unless `:on-error` names a folder.
+    pub has_default_quarantine: bool,
 }
 
 /// Plans a document.
@@ -81,6 +84,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     let mut compiler = Compiler {
         quarantine: context.registry.quarantine,
         pipeline: &name,
+        has_default_quarantine: context.has_default_quarantine,
         sinks: PerSink::default(),
         errors: Errors::default(),
     };

@@ -65,9 +65,13 @@ impl Site {
         command
     }
 
-    /// Like [`Site::command`] for a user to whom permissions apply. They do not apply to root.
+    /// Like [`Site::command`] for a user to whom permissions apply.
     pub(crate) fn unprivileged(&self, pipeline: &str) -> Command {
-        let command = self.command(pipeline);
+        self.without_privileges(self.command(pipeline))
+    }
+
+    /// The command for a user to whom permissions apply. They do not apply to root.
+    pub(crate) fn without_privileges(&self, command: Command) -> Command {
         if !rustix::process::geteuid().is_root() {
             return command;
         }

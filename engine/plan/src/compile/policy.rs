@@ -17,9 +17,10 @@ impl ChainCompiler<'_> {
             OnError::Noop => Some(Policy::Noop),
             OnError::Retry { then, .. } => self.policy(then),
             OnError::Quarantine { path } => {
-                let folder = path.as_deref().unwrap_or(&self.default_quarantine);
-                let folder = folder.to_owned();
-                self.quarantine_in(folder).map(Policy::Quarantine)
+                match path.clone().or_else(|| self.default_quarantine.clone()) {
+                    Some(folder) => self.quarantine_in(folder).map(Policy::Quarantine),
+                    None => Some(Policy::Noop),
+                }
             }
         }
     }
@@ -50,6 +51,7 @@ impl ChainCompiler<'_> {
             plugin: sink.options.spec.name,
             prepared,
             protocol: sink.facts.protocol,
+            folder: sink.facts.folder.clone(),
             is_quarantine: true,
             nondeterminism: Vec::new(),
             retry: None,

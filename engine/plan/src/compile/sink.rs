@@ -40,6 +40,7 @@ impl ChainCompiler<'_> {
             plugin: stage.options.spec.name,
             prepared,
             protocol: stage.facts.protocol,
+            folder: stage.facts.folder.clone(),
             is_quarantine: false,
             nondeterminism,
             retry,

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use pseidon_dsl::expr::{Expr, SelectItem, parse, parse_select};
 use pseidon_dsl::template::{self, Template, TemplatePart};
-use pseidon_dsl::{NodeKind, units};
+use pseidon_dsl::{Diagnostic, Node, NodeKind, units};
 
-use super::value::{Argument, OptionValue, ParseResult, SpannedValue, scalar, text};
+use super::value::{Argument, OptionValue, ParseResult, SpannedValue, scalar, string, text};
 use crate::secret::MASK;
 use crate::spec::OptionKind;
 
@@ -59,7 +59,7 @@ impl OptionValue for String {
     const KIND: OptionKind = OptionKind::String;
 
     fn parse(argument: &Argument<'_>) -> ParseResult<String> {
-        argument.scalar()
+        argument.string()
     }
 
     fn identity(&self) -> Option<String> {
@@ -72,7 +72,7 @@ impl OptionValue for PathBuf {
     const KIND: OptionKind = OptionKind::String;
 
     fn parse(argument: &Argument<'_>) -> ParseResult<PathBuf> {
-        argument.scalar().map(PathBuf::from)
+        argument.string().map(PathBuf::from)
     }
 
     fn identity(&self) -> Option<String> {
@@ -171,13 +171,18 @@ impl OptionValue for Vec<String> {
     const KIND: OptionKind = OptionKind::Strings;
 
     fn parse(argument: &Argument<'_>) -> ParseResult<Vec<String>> {
-        let strings = match &argument.node().kind {
-            NodeKind::Vector(items) | NodeKind::List(items) | NodeKind::Set(items) => {
-                items.iter().map(scalar).collect()
-            }
-            _ => scalar(argument.node()).map(|only| vec![only]),
+        let (NodeKind::Vector(items) | NodeKind::List(items) | NodeKind::Set(items)) =
+            &argument.node().kind
+        else {
+            return argument.string().map(|only| vec![only]);
         };
-        strings.ok_or_else(|| argument.wrong_kind())
+        let item = |node: &Node| {
+            string(node).ok_or_else(|| {
+                let message = format!("`:{}` cannot contain {}", argument.name(), node.describe());
+                vec![Diagnostic::new(node.span, message, "expected a string")]
+            })
+        };
+        items.iter().map(item).collect()
     }
 
     fn identity(&self) -> Option<String> {
@@ -199,7 +204,10 @@ impl OptionValue for NamesOrRegex {
 
     fn parse(argument: &Argument<'_>) -> ParseResult<NamesOrRegex> {
         match &argument.node().kind {
-            NodeKind::Regex(regex) => Ok(NamesOrRegex::Regex(regex.value.clone())),
+            NodeKind::Regex(regex) => match regex.to_regex() {
+                Ok(_) => Ok(NamesOrRegex::Regex(regex.value.clone())),
+                Err(error) => Err(vec![error]),
+            },
             _ => Vec::parse(argument).map(NamesOrRegex::Names),
         }
     }

@@ -120,7 +120,7 @@ fn values_of_every_kind_are_parsed() {
     let options = parse(
         r#"{:path p :user "u" :n "7" :mode :long-name :size "1KiB" :age "2s" :rate 0.5
             :verify "false" :names [a :b "c"] :topics #r"t.*" :properties {"x" 1 :y true}
-            :key "k" :headers {:h "a + 1"} :columns "a, b" :folder "out/{c}"
+            :key #r"k ~ '\d'" :headers {:h "a + 1"} :columns "a, b" :folder "out/{c}"
             :schema :infer :limits {:max-time 20 :when "w"} :on-error :noop}"#,
     )
     .unwrap();
@@ -150,6 +150,18 @@ fn a_value_of_a_wrong_kind_is_an_error() {
         (
             "{:path [1]}",
             "`:path` cannot be a vector: expected a string at [1]",
+        ),
+        (
+            "{:path 5}",
+            "`:path` cannot be a number: expected a string at 5",
+        ),
+        (
+            "{:path a :names [a true]}",
+            "`:names` cannot contain a boolean: expected a string at true",
+        ),
+        (
+            "{:path a :topics #r\"a(b\"}",
+            "invalid regular expression: unclosed group at a(b",
         ),
         (
             "{:path a :n -1}",

@@ -113,9 +113,19 @@ impl<'a> Argument<'a> {
         parse(&self.scalar()?).map_err(|error| self.invalid(error.to_string()))
     }
 
-    /// A string with its positions.
+    /// A string. A keyword or a symbol is its name. A number is not a string: where one is expected,
+    /// such as a path, it is more likely a mistake.
+    pub fn string(&self) -> ParseResult<String> {
+        string(self.node).ok_or_else(|| self.wrong_kind())
+    }
+
+    /// A string with its positions. It may be written as `#r"…"`, in which a backslash is a
+    /// backslash.
     pub fn text(&self) -> ParseResult<&'a Text> {
-        text(self.node).ok_or_else(|| self.wrong_kind())
+        match &self.node.kind {
+            NodeKind::Regex(text) => Ok(text),
+            _ => text(self.node).ok_or_else(|| self.wrong_kind()),
+        }
     }
 
     /// The entries of a map.
@@ -194,6 +204,14 @@ pub(super) fn scalar(node: &Node) -> Option<String> {
         NodeKind::Bool(value) => value.to_string(),
         _ => return None,
     })
+}
+
+/// A string, or the name of a keyword or a symbol.
+pub(super) fn string(node: &Node) -> Option<String> {
+    match &node.kind {
+        NodeKind::Str(_) | NodeKind::Keyword(_) | NodeKind::Symbol(_) => scalar(node),
+        _ => None,
+    }
 }
 
 pub(super) fn text(node: &Node) -> Option<&Text> {

@@ -153,6 +153,7 @@ impl Folder {
             base: self.path.clone(),
             text: text.as_str().into(),
             infer: &infer,
+            has_default_quarantine: true,
         };
         plan(&document::from_edn(&text)?, context)
     }

@@ -1,0 +1,77 @@
+//! Which fields had a value in some record. A misspelled name in an expression is a field that no
+//! record has, and without this it would go unnoticed.
+
+use std::collections::HashMap;
+
+use arrow::array::Array;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pseidon_dsl::expr::Path;
+use pseidon_plan::chain::PlannedSource;
+use pseidon_plugin::rows::Rows;
+
+/// The fields of a run that had a value, over all of its attempts.
+#[derive(Default)]
+pub(crate) struct SeenFields(Mutex<HashMap<String, SourceFields>>);
+
+/// The decoded fields of a source.
+struct SourceFields {
+    /// Each field with whether a record had a value for it.
+    fields: Vec<(Path, bool)>,
+    /// The first record.
+    sample: Option<Bytes>,
+}
+
+/// A field that is used in the pipeline and had no value in any record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingField {
+    /// The stage of the source.
+    pub stage: String,
+    /// The field.
+    pub path: Path,
+    /// The first record that was decoded, for suggestions.
+    pub sample: Option<Bytes>,
+}
+
+impl SeenFields {
+    /// Notes which fields of decoded records have values.
+    pub(crate) fn note(&self, source: &PlannedSource, rows: &Rows) {
+        if rows.is_empty() || source.columns.wanted.is_empty() {
+            return;
+        }
+        let mut sources = self.0.lock();
+        if !sources.contains_key(&source.stage) {
+            let wanted = source.columns.wanted.iter();
+            let (payloads, numbers) = rows.bytes();
+            let first = SourceFields {
+                fields: wanted.map(|column| (column.path.clone(), false)).collect(),
+                sample: payloads.get_bytes(numbers.value(0) as usize),
+            };
+            sources.insert(source.stage.clone(), first);
+        }
+        let Some(known) = sources.get_mut(&source.stage) else {
+            return;
+        };
+        for ((_, is_seen), column) in known.fields.iter_mut().zip(rows.columns().columns()) {
+            *is_seen |= column.null_count() < column.len();
+        }
+    }
+
+    /// The fields without a value so far.
+    pub(crate) fn missing(&self) -> Vec<MissingField> {
+        let sources = self.0.lock();
+        let mut missing: Vec<MissingField> = sources
+            .iter()
+            .flat_map(|(stage, source)| {
+                let unseen = source.fields.iter().filter(|(_, is_seen)| !is_seen);
+                unseen.map(|(path, _)| MissingField {
+                    stage: stage.clone(),
+                    path: path.clone(),
+                    sample: source.sample.clone(),
+                })
+            })
+            .collect();
+        missing.sort_by_key(|field| (field.stage.clone(), field.path.to_string()));
+        missing
+    }
+}

@@ -1,0 +1,102 @@
+//! Why records were invalid and where they are, for the summary of a run.
+
+use std::collections::BTreeSet;
+
+use indicatif::HumanCount;
+use pseidon_exec::BadRecordReason;
+use pseidon_service::runs::RunRegistry;
+
+/// How many reasons the summary shows.
+const MAX_SHOWN: usize = 5;
+
+/// The invalid records of all runs of the process.
+pub(crate) struct InvalidRecords {
+    /// The reasons, the most frequent first.
+    reasons: Vec<BadRecordReason>,
+    /// How many records had other reasons.
+    others: u64,
+    /// The folders that contain the quarantined ones. Empty for a template, whose logs may have
+    /// different ones.
+    folders: BTreeSet<String>,
+}
+
+impl InvalidRecords {
+    /// Those of all runs so far.
+    pub(crate) fn of(runs: &RunRegistry) -> InvalidRecords {
+        let mut reasons: Vec<BadRecordReason> = Vec::new();
+        let mut others = 0;
+        for entry in runs.entries() {
+            let of_run = entry.view.bad_record_reasons();
+            others += of_run.others;
+            for reason in of_run.reasons {
+                let known = reasons
+                    .iter_mut()
+                    .find(|known| known.stage == reason.stage && known.reason == reason.reason);
+                match known {
+                    Some(known) => known.count += reason.count,
+                    None => reasons.push(reason),
+                }
+            }
+        }
+        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.count));
+        others += reasons
+            .iter()
+            .skip(MAX_SHOWN)
+            .map(|reason| reason.count)
+            .sum::<u64>();
+        reasons.truncate(MAX_SHOWN);
+        let quarantines = runs.plan.sinks.iter().filter(|sink| sink.is_quarantine);
+        let folders = match runs.is_template() {
+            true => BTreeSet::new(),
+            false => quarantines.filter_map(|sink| sink.folder.clone()).collect(),
+        };
+        InvalidRecords {
+            reasons,
+            others,
+            folders,
+        }
+    }
+
+    /// Logs a warning for each reason. `quarantined` is how many were quarantined.
+    pub(crate) fn log(&self, quarantined: u64) {
+        for reason in &self.reasons {
+            tracing::warn!(
+                stage = reason.stage,
+                count = reason.count,
+                reason = reason.reason,
+                "invalid records"
+            );
+        }
+        if self.others > 0 {
+            tracing::warn!(count = self.others, "invalid records for other reasons");
+        }
+        if quarantined > 0 && !self.folders.is_empty() {
+            tracing::warn!(folder = self.folders(), "invalid records were quarantined");
+        }
+    }
+
+    /// Prints how many were quarantined and dropped, and a line for each reason.
+    pub(crate) fn print(&self, quarantined: u64, dropped: u64) {
+        let place = match quarantined > 0 && !self.folders.is_empty() {
+            true => format!(" in {}", self.folders()),
+            false => String::new(),
+        };
+        eprintln!(
+            "  invalid  {} quarantined{place}, {} dropped",
+            HumanCount(quarantined),
+            HumanCount(dropped)
+        );
+        for reason in &self.reasons {
+            let (count, stage, reason) = (HumanCount(reason.count), &reason.stage, &reason.reason);
+            eprintln!("    {count} at {stage}: {reason}");
+        }
+        if self.others > 0 {
+            eprintln!("    {} for other reasons", HumanCount(self.others));
+        }
+    }
+
+    fn folders(&self) -> String {
+        let folders: Vec<&str> = self.folders.iter().map(String::as_str).collect();
+        folders.join(", ")
+    }
+}

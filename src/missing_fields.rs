@@ -1,0 +1,56 @@
+//! Fields that the pipeline uses and that no record had, for the summary of a run.
+
+use std::io::IsTerminal;
+
+use pseidon_dsl::expr::{Path, PathStep};
+use pseidon_exec::MissingField;
+use pseidon_service::runs::RunRegistry;
+use serde_json::Value;
+
+/// Reports the fields that no record had. A template has none: its logs differ, and a field that
+/// one of them lacks is no mistake.
+pub(crate) fn report(runs: &RunRegistry) {
+    if runs.is_template() {
+        return;
+    }
+    let entries = runs.entries();
+    let missing = entries.iter().flat_map(|entry| entry.view.missing_fields());
+    for field in missing {
+        let near = suggestion(&field);
+        if std::io::stderr().is_terminal() {
+            let help = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            eprintln!(
+                "  note     no record of {} had `{}`{help}",
+                field.stage, field.path
+            );
+        } else {
+            tracing::warn!(
+                stage = field.stage,
+                field = %field.path,
+                did_you_mean = near,
+                "no record had this field"
+            );
+        }
+    }
+}
+
+/// The field of the first record whose name is most similar.
+fn suggestion(missing: &MissingField) -> Option<String> {
+    let record: Value = serde_json::from_slice(missing.sample.as_ref()?).ok()?;
+    let mut parent = &record;
+    let (last, before) = missing.path.0.split_last()?;
+    for step in before {
+        parent = match step {
+            PathStep::Field(name) => parent.get(name)?,
+            PathStep::Index(index) => parent.get(*index as usize)?,
+        };
+    }
+    let PathStep::Field(name) = last else {
+        return None;
+    };
+    let fields = parent.as_object()?.keys().map(String::as_str);
+    let near = pseidon_dsl::nearest(name, fields)?;
+    let mut path = before.to_vec();
+    path.push(PathStep::Field(near.to_owned()));
+    Some(Path(path).to_string())
+}
