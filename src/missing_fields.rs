@@ -1,4 +1,4 @@
-//! Fields that the pipeline uses and that no record had, for the summary of a run.
+//! Fields that the pipeline uses and that had no value in any record, for the summary of a run.
 
 use std::io::IsTerminal;
 
@@ -7,8 +7,8 @@ use pseidon_exec::MissingField;
 use pseidon_service::runs::RunRegistry;
 use serde_json::Value;
 
-/// Reports the fields that no record had. A template has none: its logs differ, and a field that
-/// one of them lacks is no mistake.
+/// Reports the fields that had no value in any record. A template reports none: its logs differ, and
+/// a field may be in some of them only.
 pub(crate) fn report(runs: &RunRegistry) {
     if runs.is_template() {
         return;
@@ -20,7 +20,7 @@ pub(crate) fn report(runs: &RunRegistry) {
         if std::io::stderr().is_terminal() {
             let help = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
             eprintln!(
-                "  note     no record of {} had `{}`{help}",
+                "  note     no record of {} had a value for `{}`{help}",
                 field.stage, field.path
             );
         } else {
@@ -28,7 +28,7 @@ pub(crate) fn report(runs: &RunRegistry) {
                 stage = field.stage,
                 field = %field.path,
                 did_you_mean = near,
-                "no record had this field"
+                "no record had a value for this field"
             );
         }
     }
@@ -49,7 +49,8 @@ fn suggestion(missing: &MissingField) -> Option<String> {
         return None;
     };
     let fields = parent.as_object()?.keys().map(String::as_str);
-    let near = pseidon_dsl::nearest(name, fields)?;
+    // The field itself may be there, with null.
+    let near = pseidon_dsl::nearest(name, fields.filter(|field| field != name))?;
     let mut path = before.to_vec();
     path.push(PathStep::Field(near.to_owned()));
     Some(Path(path).to_string())

@@ -280,7 +280,10 @@ fn a_flow_on_the_command_line_quarantines_where_it_is_told() {
 #[test]
 fn a_field_that_no_record_has_is_reported() {
     let site = Site::new("missing-field");
-    site.write("in.ndjson", "{\"id\":1,\"user\":{\"name\":\"a\"}}\n{\"id\":2,\"late\":3}\n");
+    site.write(
+        "in.ndjson",
+        "{\"id\":1,\"user\":{\"name\":\"a\"}}\n{\"id\":2,\"late\":3}\n",
+    );
     let run = |condition: &str| {
         let flow = format!("(-> (files 'in.ndjson') (where \"{condition}\") (stdout))");
         let (code, _, stderr) = pseidon(&site, &["run", "-e", &flow]);
@@ -289,9 +292,9 @@ fn a_field_that_no_record_has_is_reported() {
     };
     let stderr = run("idd = 2 or user.nmae = 'a' or other is null");
     for part in [
-        "no record had this field stage=\"files\" field=idd did_you_mean=\"id\"\n",
-        "no record had this field stage=\"files\" field=user.nmae did_you_mean=\"user.name\"\n",
-        "no record had this field stage=\"files\" field=other\n",
+        "no record had a value for this field stage=\"files\" field=idd did_you_mean=\"id\"\n",
+        "no record had a value for this field stage=\"files\" field=user.nmae did_you_mean=\"user.name\"\n",
+        "no record had a value for this field stage=\"files\" field=other\n",
     ] {
         assert!(stderr.contains(part), "`{part}` is missing in\n{stderr}");
     }

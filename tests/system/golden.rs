@@ -160,6 +160,11 @@ fn tests_that_fail() {
     let mut goldens = Goldens::default();
     let output = pseidon(&["test", "failing-test.edn"]);
     goldens.compare("failing-test.txt", &shown(&output));
+    // A test that cannot be run is an error of the file, which `check` finds as well.
+    for command in ["check", "test"] {
+        let output = pseidon(&[command, "invalid-tests.edn"]);
+        goldens.compare(&format!("invalid-tests-{command}.txt"), &shown(&output));
+    }
     goldens.finish();
 }
 

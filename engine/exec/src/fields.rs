@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use arrow::array::Array;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use pseidon_dsl::expr::Path;
 use pseidon_plan::chain::PlannedSource;
@@ -18,8 +17,8 @@ pub(crate) struct SeenFields(Mutex<HashMap<String, SourceFields>>);
 struct SourceFields {
     /// Each field with whether a record had a value for it.
     fields: Vec<(Path, bool)>,
-    /// The first record.
-    sample: Option<Bytes>,
+    /// A copy of the first record.
+    sample: Option<Box<[u8]>>,
 }
 
 /// A field that is used in the pipeline and had no value in any record.
@@ -30,7 +29,7 @@ pub struct MissingField {
     /// The field.
     pub path: Path,
     /// The first record that was decoded, for suggestions.
-    pub sample: Option<Bytes>,
+    pub sample: Option<Box<[u8]>>,
 }
 
 impl SeenFields {
@@ -45,7 +44,7 @@ impl SeenFields {
             let (payloads, numbers) = rows.bytes();
             let first = SourceFields {
                 fields: wanted.map(|column| (column.path.clone(), false)).collect(),
-                sample: payloads.get_bytes(numbers.value(0) as usize),
+                sample: payloads.get(numbers.value(0) as usize).map(Box::from),
             };
             sources.insert(source.stage.clone(), first);
         }

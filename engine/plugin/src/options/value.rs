@@ -114,7 +114,7 @@ impl<'a> Argument<'a> {
     }
 
     /// A string. A keyword or a symbol is its name. A number is not a string: where one is expected,
-    /// such as a path, it is more likely a mistake.
+    /// such as a path, a number is probably not meant.
     pub fn string(&self) -> ParseResult<String> {
         string(self.node).ok_or_else(|| self.wrong_kind())
     }

@@ -18,9 +18,8 @@ impl BadRow {
     /// help the user, so that is left out.
     pub fn new(row: u32, error: &ArrowError) -> BadRow {
         let reason = match error {
-            ArrowError::CastError(text) => cast_reason(text),
-            ArrowError::ComputeError(text)
-            | ArrowError::InvalidArgumentError(text)
+            ArrowError::CastError(text) | ArrowError::ComputeError(text) => cast_reason(text),
+            ArrowError::InvalidArgumentError(text)
             | ArrowError::MemoryError(text)
             | ArrowError::ParseError(text) => text.clone(),
             other => other.to_string(),
@@ -29,7 +28,8 @@ impl BadRow {
     }
 }
 
-/// Arrow's message for a failed cast of a string, with the name of the type in expressions.
+/// Arrow's message for a failed cast of a string, with the name of the type in expressions. The cast
+/// of an expression fails with an error of the computation.
 fn cast_reason(text: &str) -> String {
     let parts = text
         .strip_prefix("Cannot cast string ")

@@ -2,64 +2,66 @@
 
 use super::*;
 
+/// Malformed records, each with the reason.
+const MALFORMED: &[(&[u8], &str)] = &[
+    (b"", "the record is empty"),
+    (b"  \n", "the record is empty"),
+    (
+        b" [1]",
+        "the record is a JSON array; expected one object per line, as `jq -c '.[]'` writes the \
+         elements of an array",
+    ),
+    (
+        b"{ ",
+        "the object goes on in the next line; expected one object per line, as `jq -c .` \
+         writes it",
+    ),
+    (b"7", "the record is not a JSON object"),
+    (b"null", "the record is not a JSON object"),
+    (b"plain text", "the record is not a JSON object"),
+    (br#"{"a": 1"#, "invalid JSON: unexpected end of the record"),
+    (
+        br#"{"a": 1, "b": "x"#,
+        "invalid JSON: unexpected end of the record",
+    ),
+    (
+        br#"{"a": 1} x"#,
+        "invalid JSON at byte 9: json has non-whitespace trailing characters after the value",
+    ),
+    (
+        br#"{"a": 1}{"a": 2}"#,
+        "invalid JSON at byte 8: json has non-whitespace trailing characters after the value",
+    ),
+    (
+        br#"{"a": 1, "b": tru}"#,
+        "invalid JSON at byte 17: invalid literal (`true`, `false`, or a `null`) while parsing",
+    ),
+    (
+        br#"{"a": 1, "b": {"c" 1}}"#,
+        "invalid JSON at byte 19: expected this character to be a ':' while parsing",
+    ),
+    (
+        br#"{"a": 1, "b": 01}"#,
+        "invalid JSON at byte 14: invalid number",
+    ),
+    (
+        br#"{"a": 1, "b": "\u12g4"}"#,
+        "invalid JSON at byte 15: invalid \\u escape",
+    ),
+    (
+        br#"{"a": 1, "b": "\u"}"#,
+        "invalid JSON at byte 15: invalid \\u escape",
+    ),
+    (
+        b"{\"a\": 1, \"b\": \"\xff\"}",
+        "the record is not valid UTF-8",
+    ),
+];
+
 #[test]
 fn malformed_records_are_bad_wherever_the_error_is() {
-    let cases: &[(&[u8], &str)] = &[
-        (b"", "the record is empty"),
-        (b"  \n", "the record is empty"),
-        (
-            b" [1]",
-            "the record is a JSON array; expected one object per line, as `jq -c '.[]'` writes the \
-             elements of an array",
-        ),
-        (
-            b"{ ",
-            "the object goes on in the next line; expected one object per line, as `jq -c .` \
-             writes it",
-        ),
-        (b"7", "the record is not a JSON object"),
-        (b"null", "the record is not a JSON object"),
-        (b"plain text", "the record is not a JSON object"),
-        (br#"{"a": 1"#, "invalid JSON: unexpected end of the record"),
-        (
-            br#"{"a": 1, "b": "x"#,
-            "invalid JSON: unexpected end of the record",
-        ),
-        (
-            br#"{"a": 1} x"#,
-            "invalid JSON at byte 9: json has non-whitespace trailing characters after the value",
-        ),
-        (
-            br#"{"a": 1}{"a": 2}"#,
-            "invalid JSON at byte 8: json has non-whitespace trailing characters after the value",
-        ),
-        (
-            br#"{"a": 1, "b": tru}"#,
-            "invalid JSON at byte 17: invalid literal (`true`, `false`, or a `null`) while parsing",
-        ),
-        (
-            br#"{"a": 1, "b": {"c" 1}}"#,
-            "invalid JSON at byte 19: expected this character to be a ':' while parsing",
-        ),
-        (
-            br#"{"a": 1, "b": 01}"#,
-            "invalid JSON at byte 14: invalid number",
-        ),
-        (
-            br#"{"a": 1, "b": "\u12g4"}"#,
-            "invalid JSON at byte 15: invalid \\u escape",
-        ),
-        (
-            br#"{"a": 1, "b": "\u"}"#,
-            "invalid JSON at byte 15: invalid \\u escape",
-        ),
-        (
-            b"{\"a\": 1, \"b\": \"\xff\"}",
-            "the record is not valid UTF-8",
-        ),
-    ];
     let good: &[u8] = br#"{"a": 5}"#;
-    for (record, reason) in cases {
+    for (record, reason) in MALFORMED {
         let decoded = decode(
             &[wanted("a", DataType::Int64)],
             &[Some(good), Some(record), Some(good)],
