@@ -90,9 +90,9 @@ pub(crate) enum Command {
     /// List the committed files that are not visible because their disk is not mounted, or forget
     /// those of a lost disk.
     Staged(StagedArgs),
-    /// Print the fields of JSON files and their types as EDN, to paste after `:schema`.
+    /// Print the fields of JSON or CSV files and their types as EDN, to paste after `:schema`.
     Infer {
-        /// Paths or globs of JSON files.
+        /// Paths or globs. Files are CSV if their names end with `.csv` (`.tsv`), otherwise JSON.
         #[arg(required = true)]
         files: Vec<String>,
     },

@@ -250,11 +250,14 @@ pub(crate) fn infer(
     format: &dyn Format,
     base: &Path,
 ) -> Result<SchemaRef, String> {
+    let facts = source.facts();
+    let settings = facts.format.settings();
     let setup = SourceSetup {
         pipeline: "infer".to_owned(),
         stage: "infer".to_owned(),
         base: base.to_owned(),
         wanted: WantedMetadata::default(),
+        framing: format.framing(settings),
         io_threads: 1,
         memory: 64 << 20,
         instance: "infer".into(),
@@ -264,7 +267,7 @@ pub(crate) fn infer(
     let samples = source
         .sample(&setup, SAMPLES)
         .map_err(|error| WithCauses(&error).to_string())?;
-    format.infer(&samples)
+    format.infer(settings, &samples)
 }
 
 /// The host name, or `localhost` if the kernel does not report one.

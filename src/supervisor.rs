@@ -20,6 +20,7 @@ use pseidon_logs::LogsSettings;
 use pseidon_mysql::{LogRow, TableError};
 use pseidon_plan::Plan;
 use pseidon_plugin::batch::WantedMetadata;
+use pseidon_plugin::framing::Framing;
 use pseidon_plugin::source::SourceSetup;
 use pseidon_service::runs::{EntryState, RunEntry, RunRegistry};
 
@@ -65,6 +66,7 @@ pub(crate) fn run(
             .unwrap_or_default(),
         base: template.plan.base.clone(),
         wanted: WantedMetadata::default(),
+        framing: Framing::default(),
         io_threads: template.plan.settings.io_threads.get(),
         memory: template.plan.settings.memory.bytes() / 4,
         instance: "".into(),

@@ -1,4 +1,4 @@
-//! `pseidon infer`: the fields of JSON files and their types, as EDN to paste after `:schema`.
+//! `pseidon infer`: the fields of JSON or CSV files and their types, as EDN to paste after `:schema`.
 
 use std::path::Path;
 
@@ -35,16 +35,8 @@ fn schema_of(files: &[String]) -> Result<String, String> {
         .iter()
         .map(|path| node(NodeKind::Str(Text::plain(path.as_str(), 0))))
         .collect();
-    let entries = vec![
-        (
-            node(NodeKind::Keyword(Name::plain("path"))),
-            node(NodeKind::Vector(paths)),
-        ),
-        (
-            node(NodeKind::Keyword(Name::plain("format"))),
-            node(NodeKind::Keyword(Name::plain("json"))),
-        ),
-    ];
+    let path = node(NodeKind::Keyword(Name::plain("path")));
+    let entries = vec![(path, node(NodeKind::Vector(paths)))];
     let errors = |errors: Vec<pseidon_dsl::Diagnostic>| {
         errors
             .into_iter()
@@ -60,9 +52,14 @@ fn schema_of(files: &[String]) -> Result<String, String> {
     .map_err(errors)?;
     let source = FilesSource.prepare(&options).map_err(errors)?;
     let registry = registry();
+    // The format is that of the files' names. A file of another name may contain JSON.
+    let name = match source.facts().format.name() {
+        "txt" => "json".to_owned(),
+        by_name => by_name.to_owned(),
+    };
     let format = registry
-        .format("json")
-        .ok_or("this build does not have the format `json`")?;
+        .format(&name)
+        .ok_or_else(|| format!("this build does not have the format `{name}`"))?;
     let schema = load::infer(source.as_ref(), format.as_ref(), Path::new("."))?;
     Ok(print_schema(&schema))
 }

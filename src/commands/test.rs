@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pseidon_delivery::{SplitId, WithCauses};
 use pseidon_dsl::document::Test;
 use pseidon_dsl::{Diagnostic, Document, Node, NodeKind};
@@ -158,11 +159,17 @@ fn has_stage(chain: &Chain, name: &str) -> bool {
 }
 
 /// The input as a batch. A map is a record in JSON, with its metadata under `"@topic"`, `"@key"`
-/// and `"@timestamp"`; a string is the bytes of a record.
+/// and `"@timestamp"`; a string is the bytes of a record. If the format has a header, the first
+/// string is the header.
 fn batch_of(test: &Test, source: &PlannedSource) -> Result<Batch, Box<Diagnostic>> {
     let mut topic = source.stage.clone();
     let mut records = Vec::new();
-    for input in &test.input {
+    let framing = source.format.framing(&source.format_settings);
+    let (header, inputs) = match test.input.split_first() {
+        Some((first, rest)) if framing.has_header => (Some(header_of(first)?), rest),
+        _ => (None, &test.input[..]),
+    };
+    for input in inputs {
         let record = match value_of(input) {
             Value::String(text) => TestRecord {
                 payload: text,
@@ -212,7 +219,21 @@ fn batch_of(test: &Test, source: &PlannedSource) -> Result<Batch, Box<Diagnostic
         };
         builder.push(position as u64, Some(record.payload.as_bytes()), meta);
     }
-    Ok(builder.finish(records.len() as u64))
+    let mut batch = builder.finish(records.len() as u64);
+    batch.payloads = batch.payloads.with_header(header);
+    Ok(batch)
+}
+
+/// The header of a test's records.
+fn header_of(input: &Node) -> Result<Bytes, Box<Diagnostic>> {
+    match &input.kind {
+        NodeKind::Str(text) => Ok(Bytes::from(text.value.clone())),
+        _ => Err(Box::new(Diagnostic::new(
+            input.span,
+            "the records of this test have no header",
+            "expected the header as a string, such as \"id,name\"",
+        ))),
+    }
 }
 
 /// A record of a test's input.

@@ -156,7 +156,7 @@ const INVALID_PIPELINES: [InvalidPipeline; 42] = [
     (
         untyped,
         "(files {:path \"o\" :codec :parquet})",
-        "unknown fields in `*`",
+        "the fields of these records are not known",
     ),
     (
         untyped,

@@ -20,6 +20,7 @@
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
 //! - [`flows`], [`edits`], [`bad_records`], [`command_line`]: the output of flows, changed fields,
 //!   invalid records, and the commands.
+//! - [`csv`]: CSV that other programs wrote, and kills while it is read.
 //! - [`golden`]: what a person reads, compared with files.
 //! - [`secure`]: brokers with TLS and authentication. [`service`]: the HTTP endpoints and the REPL.
 //! - [`under_load`]: sources that are faster than their sinks.
@@ -33,6 +34,7 @@
 
 mod bad_records;
 mod command_line;
+mod csv;
 mod dead_runs;
 mod edits;
 mod fail_points;

@@ -35,10 +35,12 @@ pub struct SourceColumns {
 /// are errors, the columns are a best effort, so that planning can continue and find more errors.
 pub fn columns_of(
     chain: &[ResolvedStep],
+    format: &str,
     schema: Option<&SchemaRef>,
     edits_bytes: bool,
 ) -> (SourceColumns, Vec<Diagnostic>) {
     let mut walk = Walk {
+        format,
         schema,
         edits_bytes,
         uses: BTreeMap::new(),
@@ -72,15 +74,18 @@ pub(crate) fn is_field(path: &Path, name: &str) -> bool {
     matches!(path.0.as_slice(), [PathStep::Field(field)] if field == name)
 }
 
-/// The error for a `*` whose fields are unknown.
+/// The error for a `*`, or a sink that writes columns, if the fields are unknown.
 pub(crate) fn unknown_fields(span: Span) -> Diagnostic {
-    Diagnostic::new(span, "unknown fields in `*`", "`*` requires a schema").with_help(
-        "add a :schema to the source, such as {:id :int64 :name :utf8}, or list the \
-            columns in a `select`",
+    let message = "the fields of these records are not known";
+    Diagnostic::new(span, message, "all fields are needed here").with_help(
+        "set the :schema of the source: `:infer` reads the first records, a map such as {:id \
+         :int64 :name :utf8} lists the fields; or list the columns in a `select`",
     )
 }
 
 struct Walk<'a> {
+    /// The name of the records' format.
+    format: &'a str,
     schema: Option<&'a SchemaRef>,
     edits_bytes: bool,
     /// The used paths of the record, each with the types that its uses require.
@@ -141,7 +146,7 @@ impl Walk<'_> {
                     self.expr(expr, None, &names);
                 }
                 let facts = &sink.facts;
-                if facts.typed && names.are_of_record() {
+                if facts.needs_columns.of(self.format, self.schema) && names.are_of_record() {
                     self.all_fields(&[], step.span, &names);
                 }
                 if facts.copies_meta && names.are_of_record() {

@@ -54,6 +54,9 @@ pub(crate) fn prepare<'r>(
         infer,
     ))?;
     let by_format = errors.value(schema_of_format(format_span, &*format, format_settings))?;
+    if !facts.splits_bytes && format.framing(format_settings).has_header {
+        errors.add(messages_without_header(format_span, format_name));
+    }
     let schema = inferred.or(facts.schema.clone()).or(by_format);
     let edits_bytes = format.editor(&[]).is_ok();
     let chain = if edits_bytes && schema.is_none() {
@@ -61,7 +64,7 @@ pub(crate) fn prepare<'r>(
     } else {
         resolved.chain.clone()
     };
-    let (columns, unknown_columns) = columns_of(&chain, schema.as_ref(), edits_bytes);
+    let (columns, unknown_columns) = columns_of(&chain, format_name, schema.as_ref(), edits_bytes);
     match format.decoder(format_settings, &columns.wanted) {
         Err(reason) if unknown_columns.is_empty() => errors.add(Diagnostic::new(
             resolved.span,
@@ -125,6 +128,14 @@ fn infer_schema(
                 "set :schema explicitly, for example to the output of `pseidon infer FILE`",
             )
         })
+}
+
+/// The error for a format whose first record is a header, at a source of messages.
+fn messages_without_header(span: Span, format: &str) -> Diagnostic {
+    let message = format!("the fields of these {format} records have no names");
+    Diagnostic::new(span, message, "messages have no header").with_help(format!(
+        "name the fields in their order: :format \"{format}:fields=a,b,c\""
+    ))
 }
 
 /// The fields of the records if the format with these settings determines them.

@@ -132,6 +132,7 @@ pub struct Payloads {
     buffer: Bytes,
     spans: Vec<PayloadSpan>,
     lines: bool,
+    header: Option<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -168,7 +169,29 @@ impl Payloads {
             buffer,
             spans,
             lines,
+            header: None,
         }
+    }
+
+    /// Copies records into a buffer of their own.
+    pub fn copied<'a>(records: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let (mut buffer, mut spans) = (Vec::new(), Vec::new());
+        for record in records {
+            spans.push((buffer.len() as u32, record.len() as u32));
+            buffer.extend_from_slice(record);
+        }
+        Payloads::new(buffer.into(), spans, false)
+    }
+
+    /// Adds the header of the file that the records are from.
+    pub fn with_header(self, header: Option<Bytes>) -> Self {
+        Payloads { header, ..self }
+    }
+
+    /// The header of the file that the records are from, if the format has one; see
+    /// [`Framing::has_header`](crate::framing::Framing::has_header).
+    pub fn header(&self) -> Option<&Bytes> {
+        self.header.as_ref()
     }
 
     /// The number of records.
@@ -202,6 +225,7 @@ impl Payloads {
             buffer: self.buffer.clone(),
             spans: self.spans[rows].to_vec(),
             lines: self.lines,
+            header: self.header.clone(),
         }
     }
 
@@ -210,6 +234,11 @@ impl Payloads {
         let span = self.spans[row];
         (span.len != NO_PAYLOAD)
             .then(|| &self.buffer[span.start as usize..(span.start + span.len) as usize])
+    }
+
+    /// All records in turn, each like [`Payloads::get`].
+    pub fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> + Clone {
+        (0..self.len()).map(|row| self.get(row))
     }
 
     /// The record's bytes as a slice that keeps the buffer alive.
@@ -348,6 +377,7 @@ impl BatchBuilder {
                 buffer: self.buffer.freeze(),
                 spans: self.spans,
                 lines: self.lines,
+                header: None,
             },
             positions: self.positions,
             next,

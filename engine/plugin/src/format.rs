@@ -6,11 +6,11 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use arrow::datatypes::{FieldRef, SchemaRef};
 use arrow::error::ArrowError;
-use bytes::Bytes;
 use pseidon_delivery::Reason;
 use pseidon_dsl::expr::Path;
 
 use crate::batch::Payloads;
+use crate::framing::Framing;
 use crate::options::{Argument, OptionValue, ParseResult};
 use crate::rows::{BadRow, Rows};
 use crate::secret::without_users;
@@ -30,9 +30,14 @@ pub trait Format: Send + Sync {
     /// what was expected.
     fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String>;
 
+    /// How records follow each other in a file, with valid settings.
+    fn framing(&self, _settings: &str) -> Framing {
+        Framing::default()
+    }
+
     /// The fields of these records, for `:schema :infer`. An error says why they cannot be
     /// determined.
-    fn infer(&self, samples: &[Bytes]) -> Result<SchemaRef, String>;
+    fn infer(&self, settings: &str, samples: &[Payloads]) -> Result<SchemaRef, String>;
 
     /// Creates a decoder for these columns. An error says which column cannot be decoded, and why.
     fn decoder(&self, settings: &str, columns: &[WantedColumn])

@@ -20,6 +20,7 @@ extern crate self as pseidon_plugin;
 pub mod batch;
 pub mod budget;
 pub mod format;
+pub mod framing;
 pub mod lane;
 pub mod memory;
 pub mod metrics;

@@ -56,9 +56,8 @@ pub trait SinkPlugin: Send + Sync + 'static {
 /// The facts that the planner needs about a sink.
 #[derive(Clone, Debug)]
 pub struct SinkFacts {
-    /// Whether every column needs a type (Parquet). The planner decodes columns for such a sink
-    /// even if the record is unchanged.
-    pub typed: bool,
+    /// Whether the planner decodes the fields of unchanged records as columns for it.
+    pub needs_columns: NeedsColumns,
     /// Whether it writes the key, the headers and the timestamp of an unchanged record as they were
     /// read.
     pub copies_meta: bool,
@@ -67,6 +66,30 @@ pub struct SinkFacts {
     /// The folder below which the sink writes, relative to the folder of the pipeline file; invalid
     /// records are quarantined beside it.
     pub folder: Option<String>,
+}
+
+/// Whether a sink needs the fields of unchanged records as columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeedsColumns {
+    /// It writes the records' bytes.
+    Never,
+    /// It writes the bytes of JSON records, and the fields of others if they are known.
+    UnlessJson,
+    /// It writes columns.
+    Always,
+}
+
+impl NeedsColumns {
+    /// Whether it needs the columns of records of this format, with these fields if they are known.
+    pub fn of(self, format: &str, fields: Option<&SchemaRef>) -> bool {
+        match self {
+            NeedsColumns::Never => false,
+            NeedsColumns::UnlessJson => {
+                format != "json" && fields.is_some_and(|schema| !schema.fields().is_empty())
+            }
+            NeedsColumns::Always => true,
+        }
+    }
 }
 
 /// How a sink makes its lanes durable. This decides the delivery guarantee of a path to it.

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
 use crossbeam_channel::{
     Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded,
 };
@@ -21,9 +20,10 @@ use parking_lot::Mutex;
 use pseidon_delivery::{InstanceId, Position, ResumeToken, SplitId};
 use pseidon_dsl::{Diagnostic, Span};
 
-use crate::batch::{Batch, Split, WantedMetadata};
+use crate::batch::{Batch, Payloads, Split, WantedMetadata};
 use crate::budget::{Budget, Share};
 use crate::format::SourceFormat;
+use crate::framing::Framing;
 use crate::metrics::Metrics;
 use crate::options::{OnError, Options};
 use crate::sink::Target;
@@ -59,7 +59,7 @@ pub trait Source: Send + Sync {
 
     /// Returns up to `count` of the records that exist now, for `:schema :infer`. An error says why
     /// there are none.
-    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError>;
+    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Payloads>, SourceError>;
 
     /// Reads until the source is exhausted or the handle returns [`Stopped`], which is passed on.
     /// Blocks.
@@ -95,6 +95,9 @@ pub struct SourceFacts {
     pub schema: Option<SchemaRef>,
     /// The position of `:schema :infer`, if the fields are to be inferred from records.
     pub infer: Option<Span>,
+    /// Whether it splits bytes into records, by the [`Framing`] of the format. A source of messages
+    /// has records already.
+    pub splits_bytes: bool,
     /// What a re-read of a split returns.
     pub reread: Reread,
     /// Whether it ends by itself, as a file does.
@@ -127,6 +130,8 @@ pub struct SourceSetup {
     pub base: PathBuf,
     /// Which metadata to read for each record.
     pub wanted: WantedMetadata,
+    /// How records follow each other, for a source that [splits bytes](SourceFacts::splits_bytes).
+    pub framing: Framing,
     /// How many threads may read in parallel.
     pub io_threads: usize,
     /// The memory budget in bytes. What the source buffers by itself must be a small part of it.

@@ -20,8 +20,8 @@ use pseidon_plugin::options::kinds::ByteSize;
 use pseidon_plugin::options::{Expr, OnError, Options, SpannedValue};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
-    PreparedSink, Protocol, PublishProgress, RoutedRows, Sink, SinkError, SinkFacts, SinkInput,
-    SinkPlugin, SinkSetup, TakenSplit, TakeoverResult,
+    NeedsColumns, PreparedSink, Protocol, PublishProgress, RoutedRows, Sink, SinkError, SinkFacts,
+    SinkInput, SinkPlugin, SinkSetup, TakenSplit, TakeoverResult,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -91,7 +91,7 @@ impl SinkPlugin for SpoolSinkPlugin {
 
     fn facts(&self, options: &SpoolSinkOptions) -> SinkFacts {
         SinkFacts {
-            typed: false,
+            needs_columns: NeedsColumns::Never,
             copies_meta: false,
             protocol: Protocol::Staged,
             folder: Some(options.folder.display().to_string()),

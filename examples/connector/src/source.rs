@@ -7,16 +7,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use pseidon_delivery::Reason;
 use pseidon_dsl::Diagnostic;
-use pseidon_plugin::Split;
 use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
     Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
+use pseidon_plugin::{Payloads, Split};
 
 mod lines;
 mod reading;
@@ -89,31 +88,33 @@ impl Source for SpoolSource {
             format_span: Some(self.options.format.span),
             schema: schema.as_ref().and_then(SpannedValue::fields),
             infer: schema.as_ref().and_then(SpannedValue::infer),
+            splits_bytes: false,
             reread: Reread::Exact,
             finite: true,
             topic_may_change: false,
         }
     }
 
-    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
-        let mut records = Vec::new();
+    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Payloads>, SourceError> {
+        let (mut samples, mut found) = (Vec::new(), 0);
         for split in self.find_files(setup)? {
             let mut lines = LineReader::new(self.path_of(setup, &split.topic), split, 0);
             while let Some(batch) = lines.next_batch(setup.wanted)? {
-                records.extend((0..batch.len()).filter_map(|row| batch.payloads.get_bytes(row)));
-                if records.len() >= count {
-                    records.truncate(count);
-                    return Ok(records);
+                let some = batch.len().min(count - found);
+                found += some;
+                samples.push(batch.payloads.part(0..some));
+                if found == count {
+                    return Ok(samples);
                 }
             }
         }
-        if records.is_empty() {
+        if found == 0 {
             let folder = self.options.folder.display();
             return Err(SourceError::Fatal(
                 format!("no records yet in {folder}").into(),
             ));
         }
-        Ok(records)
+        Ok(samples)
     }
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {

@@ -50,7 +50,6 @@ use std::task::Waker;
 use prometheus::{IntCounter, IntGauge};
 use pseidon_delivery::{InstanceId, LaneId, Reason, StagedEntry, failpoint};
 use pseidon_dsl::Diagnostic;
-use pseidon_formats::CodecName;
 use pseidon_plugin::Rows;
 use pseidon_plugin::lane::{Lane, LaneRules};
 use pseidon_plugin::options::OnError;
@@ -88,9 +87,8 @@ impl SinkPlugin for FilesSink {
     }
 
     fn facts(&self, options: &FilesSinkOptions) -> SinkFacts {
-        let typed = matches!(options.codec.value, CodecName::Parquet | CodecName::Avro);
         SinkFacts {
-            typed,
+            needs_columns: options.codec.value.needs_columns(),
             copies_meta: false,
             protocol: Protocol::Staged,
             folder: settings::folder(options),

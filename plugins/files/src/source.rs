@@ -20,7 +20,7 @@ mod read_error;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,14 +28,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use pseidon_delivery::Reason;
 use pseidon_dsl::{Diagnostic, Span};
-use pseidon_plugin::Split;
 use pseidon_plugin::format::SourceFormat;
+use pseidon_plugin::framing::Framing;
 use pseidon_plugin::options::kinds::ByteSize;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
     Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
+use pseidon_plugin::{Payloads, Split};
 
 use self::compression::{InputCompression, Stream};
 use self::glob::Glob;
@@ -46,14 +47,17 @@ use self::read_error::ReadError;
 /// The upper limit of `:max-record`: a record and its block have to fit into memory many times
 /// over.
 const MAX_RECORD_BYTES: u64 = 1 << 30;
+/// How many bytes are read at once to find a header.
+const HEADER_BLOCK_BYTES: usize = 64 << 10;
 
 static SPEC: PluginSpec = PluginSpec {
     name: "files",
     role: Role::Source,
     summary: "Reads lines from files, once or as they grow.",
     details: "\
-Each line is a record; empty lines are skipped, and `\\r\\n` ends a line like `\\n`. Files
-compressed with gzip (of several members) or Zstandard (of several frames) are detected by their
+Each line is a record; empty lines are skipped, and `\\r\\n` ends a line like `\\n`. In the
+formats `csv` and `tsv` a field in quotes may contain line ends, and the first line of each file is
+its header. Files compressed with gzip (of several members) or Zstandard (of several frames) are detected by their
 first bytes.
 
 Without `:follow` the matching files are read as they are, including a last line without a line end,
@@ -86,7 +90,7 @@ pub struct FilesSourceOptions {
     #[option(positional)]
     path: SpannedValue<Vec<String>>,
     /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
-    /// `.jsonl`, also with `.gz` or `.zst`; otherwise `txt`.
+    /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz` or `.zst`; otherwise `txt`.
     format: Option<SpannedValue<SourceFormat>>,
     /// The records' fields and their types, or `:infer` to infer them from the first records.
     schema: Option<SpannedValue<SchemaOption>>,
@@ -165,6 +169,7 @@ impl SourcePlugin for FilesSource {
                     block: BLOCK_BYTES,
                     max_record: options.max_record.value.0 as usize,
                 },
+                framing: Framing::default(),
             },
             follow: options.follow.then(|| follow::Settings {
                 poll: options.poll.max(Duration::from_millis(1)),
@@ -200,21 +205,30 @@ impl FilesSourceOptions {
     }
 }
 
-/// The default format for these paths: `json` if the extension of each is one of JSON, else `txt`.
+/// The default format for these paths: that of their extension if it is the same for all, else `txt`.
 fn format_by_name(paths: &[String]) -> &'static str {
-    let is_json = |path: &String| {
+    let format = |path: &String| {
         let plain = path
             .strip_suffix(".gz")
             .or_else(|| path.strip_suffix(".zst"))
             .unwrap_or(path);
-        [".json", ".ndjson", ".jsonl"]
+        let by_extension = [
+            (".json", "json"),
+            (".ndjson", "json"),
+            (".jsonl", "json"),
+            (".csv", "csv"),
+            (".tsv", "tsv"),
+        ];
+        let known = by_extension
             .iter()
-            .any(|extension| plain.ends_with(extension))
+            .find(|(extension, _)| plain.ends_with(extension));
+        known.map_or("txt", |(_, format)| format)
     };
-    if paths.iter().all(is_json) {
-        "json"
-    } else {
-        "txt"
+    let mut formats = paths.iter().map(format);
+    let first = formats.next().unwrap_or("txt");
+    match formats.all(|format| format == first) {
+        true => first,
+        false => "txt",
     }
 }
 
@@ -234,6 +248,8 @@ struct Config {
     /// `None` detects it for each file.
     compression: Option<InputCompression>,
     limits: Limits,
+    /// That of the format, which is known when the source runs.
+    framing: Framing,
 }
 
 impl Source for PreparedFilesSource {
@@ -243,14 +259,16 @@ impl Source for PreparedFilesSource {
             format_span: self.format_span,
             schema: self.schema.as_ref().and_then(SpannedValue::fields),
             infer: self.schema.as_ref().and_then(SpannedValue::infer),
+            splits_bytes: true,
             reread: Reread::Exact,
             finite: self.follow.is_none(),
             topic_may_change: self.follow.is_some(),
         }
     }
 
-    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
-        let mut records = Vec::new();
+    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Payloads>, SourceError> {
+        let config = self.config(setup);
+        let (mut samples, mut missing) = (Vec::new(), count);
         let split = Arc::new(Split {
             id: "sample".into(),
             topic: String::new(),
@@ -262,44 +280,50 @@ impl Source for PreparedFilesSource {
                 error.into_cause(),
             ))
         };
-        let found = self.config.find(setup)?;
+        let found = config.find(setup)?;
         if let Some((shown, error)) = found.refused.into_iter().next() {
             return Err(failed(&shown, error.into()));
         }
         for (path, shown) in found.files {
             let failed = |error: ReadError| failed(&shown, error);
             let file = File::open(&path).map_err(|error| failed(error.into()))?;
-            let mut reader = self
-                .config
-                .open(file, &path, 0)
-                .map_err(|error| failed(error.into()))?;
-            while records.len() < count {
+            let mut reader = config.open(file, &path, 0).map_err(failed)?;
+            while missing > 0 {
                 let block = match reader.next_block().map_err(failed)? {
                     Some(block) => Some(block),
                     None => reader.last_line().map_err(failed)?,
                 };
                 let Some(block) = block else { break };
                 for batch in block.batches(&split) {
-                    let missing = count - records.len();
-                    records.extend(
-                        (0..batch.len().min(missing))
-                            .filter_map(|row| batch.payloads.get_bytes(row)),
-                    );
+                    let some = batch.payloads.part(0..batch.len().min(missing));
+                    missing -= some.len();
+                    samples.push(some);
                 }
             }
         }
-        if records.is_empty() {
+        if missing == count {
             return Err(SourceError::Fatal(
-                format!("no records yet in {}", self.config.paths.join(", ")).into(),
+                format!("no records yet in {}", config.paths.join(", ")).into(),
             ));
         }
-        Ok(records)
+        Ok(samples)
     }
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
+        let config = self.config(setup);
         match &self.follow {
-            None => Ok(once::run(&self.config, setup, &handle)?),
-            Some(settings) => follow::run(&self.config, settings, setup, &handle),
+            None => Ok(once::run(&config, setup, &handle)?),
+            Some(settings) => follow::run(&config, settings, setup, &handle),
+        }
+    }
+}
+
+impl PreparedFilesSource {
+    /// The settings, with what is known when the source runs.
+    fn config(&self, setup: &SourceSetup) -> Config {
+        Config {
+            framing: setup.framing,
+            ..self.config.clone()
         }
     }
 }
@@ -354,17 +378,48 @@ impl Config {
     }
 
     /// Opens a reader of the file's lines, beginning at `position`.
-    fn open(&self, file: File, path: &Path, position: u64) -> io::Result<LineReader> {
+    fn open(&self, file: File, path: &Path, position: u64) -> Result<LineReader, ReadError> {
         let compression = self.compression_of(&file, path)?;
         let before = match compression {
             InputCompression::None => Tail::of(&file, position)?,
             _ => Tail::unknown(position),
         };
-        Ok(LineReader::new(
-            Stream::open(file, compression, position)?,
-            before,
-            self.limits,
-        ))
+        self.reader(file, compression, before)
+    }
+
+    /// Creates a reader of the file's lines after the bytes `before`.
+    fn reader(
+        &self,
+        file: File,
+        compression: InputCompression,
+        before: Tail,
+    ) -> Result<LineReader, ReadError> {
+        let is_header_behind = self.framing.has_header && before.upto() > 0;
+        let header = match is_header_behind {
+            true => self.header_of(&file, compression)?,
+            false => None,
+        };
+        let stream = Stream::open(file, compression, before.upto())?;
+        let reader = LineReader::new(stream, before, self.limits, self.framing);
+        Ok(reader.with_header(header))
+    }
+
+    /// The header at the beginning of the file.
+    fn header_of(
+        &self,
+        mut file: &File,
+        compression: InputCompression,
+    ) -> Result<Option<Bytes>, ReadError> {
+        let limits = Limits {
+            block: HEADER_BLOCK_BYTES,
+            ..self.limits
+        };
+        let stream = Stream::open(file.try_clone()?, compression, 0)?;
+        let reader = LineReader::new(stream, Tail::unknown(0), limits, self.framing);
+        let header = reader.into_header()?;
+        // A clone has the same cursor, which a decoder moves.
+        file.rewind()?;
+        Ok(header)
     }
 }
 

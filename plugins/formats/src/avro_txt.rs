@@ -16,7 +16,6 @@ use arrow::array::{ArrayRef, UInt32Array, new_empty_array};
 use arrow::compute;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
-use bytes::Bytes;
 use pseidon_delivery::Reason;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
@@ -48,7 +47,7 @@ impl Format for AvroTxt {
         Ok(Some(event::schema(&layout(settings)?.event)))
     }
 
-    fn infer(&self, _samples: &[Bytes]) -> Result<SchemaRef, String> {
+    fn infer(&self, _: &str, _: &[Payloads]) -> Result<SchemaRef, String> {
         Err("the fields of avro-txt records are defined by their format; remove :schema".to_owned())
     }
 

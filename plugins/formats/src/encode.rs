@@ -4,8 +4,9 @@
 //! expressions. A changed record is written from its columns. As JSON, each column is a key:
 //! numbers are numbers (decimals exactly), `json` columns are written unchanged, binary is base64,
 //! dates are `2024-05-01`, timestamps are RFC 3339 in UTC with the digits of their unit; NULL, NaN
-//! and the infinities are `null`.
+//! and the infinities are `null`. [`csv`] says how columns are written as CSV.
 
+mod csv;
 mod json;
 
 use std::io::{self, Write};
@@ -15,9 +16,10 @@ use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use arrow::json::writer::{EncoderOptions, NullableEncoder, make_encoder};
 use pseidon_plugin::format::is_json;
 use pseidon_plugin::options::Choice;
-use pseidon_plugin::sink::{RecordShape, SinkInput};
+use pseidon_plugin::sink::{NeedsColumns, RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 
+use self::csv::{CsvEncoder, CsvRows};
 pub(crate) use json::options as json_options;
 
 /// The format that records are written in.
@@ -25,11 +27,26 @@ pub(crate) use json::options as json_options;
 pub enum OutputFormat {
     /// JSON, one object per record.
     Json,
+    /// CSV: the columns, separated by commas.
+    Csv,
+    /// Like `csv`, separated by tabs.
+    Tsv,
     /// Text: the original bytes of an unchanged record, or the only column of a changed one, which
     /// must be a string or binary.
     Txt,
     /// The original bytes; changed records are rejected.
     Raw,
+}
+
+impl OutputFormat {
+    /// Whether the fields of unchanged records are needed as columns.
+    pub fn needs_columns(self) -> NeedsColumns {
+        match self {
+            OutputFormat::Json => NeedsColumns::UnlessJson,
+            OutputFormat::Csv | OutputFormat::Tsv => NeedsColumns::Always,
+            OutputFormat::Txt | OutputFormat::Raw => NeedsColumns::Never,
+        }
+    }
 }
 
 /// Encodes rows as lines of JSON.
@@ -65,6 +82,8 @@ enum EncoderKind {
         keys: Vec<Vec<u8>>,
         options: EncoderOptions,
     },
+    /// All columns, as fields between separators.
+    Fields(CsvEncoder),
 }
 
 /// Encoded values are gathered up to this number of bytes before they are written.
@@ -75,10 +94,21 @@ impl RecordEncoder {
     /// written in this format, and how to fix it.
     pub fn new(format: OutputFormat, input: &SinkInput) -> Result<RecordEncoder, String> {
         let source = match (&input.record, format) {
+            (RecordShape::AsCame { format }, OutputFormat::Json) if format == "raw" => {
+                return Err(
+                    "raw records cannot be written as json; write them as txt or raw".to_owned(),
+                );
+            }
             (RecordShape::AsCame { format }, OutputFormat::Json) if format != "json" => {
                 return Err(format!(
-                    "{format} records cannot be written as json; select their columns first, or \
-                     write them as txt or raw"
+                    "{format} records can be written as json if their fields are known; set \
+                     :schema :infer at the source, or select the columns"
+                ));
+            }
+            (RecordShape::AsCame { format }, OutputFormat::Csv | OutputFormat::Tsv) => {
+                return Err(format!(
+                    "csv writes columns, but these {format} records are unparsed; select their \
+                     columns first"
                 ));
             }
             (RecordShape::AsCame { .. }, format) => EncoderKind::Bytes {
@@ -93,8 +123,18 @@ impl RecordEncoder {
             }
             (RecordShape::Columns(schema), OutputFormat::Txt) => text_kind(schema)?,
             (RecordShape::Columns(schema), OutputFormat::Json) => object_kind(schema)?,
+            (RecordShape::Columns(schema), OutputFormat::Csv) => fields_kind(b',', schema)?,
+            (RecordShape::Columns(schema), OutputFormat::Tsv) => fields_kind(b'\t', schema)?,
         };
         Ok(RecordEncoder(source))
+    }
+
+    /// What a file begins with before its records: the names of the columns of CSV, as a line.
+    pub fn header(&self) -> Option<Vec<u8>> {
+        match &self.0 {
+            EncoderKind::Fields(csv) => Some([csv.header(), b"\n"].concat()),
+            _ => None,
+        }
     }
 
     /// The rows that cannot be written, with the reasons. The caller removes them before it writes
@@ -109,7 +149,7 @@ impl RecordEncoder {
                 Box::new(|row| rows.columns().column(0).is_null(row)),
                 "the value is null",
             ),
-            EncoderKind::Object { .. } => return Vec::new(),
+            EncoderKind::Object { .. } | EncoderKind::Fields(_) => return Vec::new(),
         };
         let (missing, reason) = missing;
         (0..rows.len())
@@ -147,6 +187,9 @@ impl RecordEncoder {
                 )
             }
             EncoderKind::Object { .. } => return self.object_values(rows.columns()),
+            EncoderKind::Fields(csv) => {
+                RowValues::Fields(csv.values(rows.columns()).map_err(io::Error::other)?)
+            }
         };
         Ok(ValueEncoder(values))
     }
@@ -241,6 +284,10 @@ fn text_kind(schema: &SchemaRef) -> Result<EncoderKind, String> {
     }
 }
 
+fn fields_kind(separator: u8, schema: &SchemaRef) -> Result<EncoderKind, String> {
+    CsvEncoder::new(separator, schema).map(EncoderKind::Fields)
+}
+
 fn object_kind(schema: &SchemaRef) -> Result<EncoderKind, String> {
     let options = json::options();
     let mut keys = Vec::new();
@@ -253,7 +300,7 @@ fn object_kind(schema: &SchemaRef) -> Result<EncoderKind, String> {
     Ok(EncoderKind::Object { keys, options })
 }
 
-/// Checks that JSON can represent the values of a column.
+/// Checks that JSON, and so CSV, can represent the values of a column.
 pub(crate) fn check_type(
     field: &FieldRef,
     name: &str,
@@ -282,6 +329,7 @@ enum RowValues<'a> {
         keys: &'a [Vec<u8>],
         columns: Vec<NullableEncoder<'a>>,
     },
+    Fields(CsvRows<'a>),
 }
 
 impl ValueEncoder<'_> {
@@ -298,6 +346,7 @@ impl ValueEncoder<'_> {
             RowValues::Text(texts) => out.extend_from_slice(texts.value(row).as_bytes()),
             RowValues::Binary(values) if values.is_null(row) => {}
             RowValues::Binary(values) => out.extend_from_slice(values.value(row)),
+            RowValues::Fields(rows) => rows.encode(row, out),
             RowValues::Object { columns, .. } if columns.is_empty() => out.extend_from_slice(b"{}"),
             RowValues::Object { keys, columns } => {
                 for (key, column) in keys.iter().zip(columns) {

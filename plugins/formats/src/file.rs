@@ -19,7 +19,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use pseidon_plugin::format::is_json;
 use pseidon_plugin::options::Choice;
-use pseidon_plugin::sink::{RecordShape, SinkInput};
+use pseidon_plugin::sink::{NeedsColumns, RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 use thiserror::Error;
 
@@ -34,6 +34,10 @@ use crate::retry::RetryWriter;
 pub enum CodecName {
     /// One JSON object per line.
     Json,
+    /// A header with the names of the columns, and a line per record.
+    Csv,
+    /// Like CSV, separated by tabs.
+    Tsv,
     /// One string per line.
     Txt,
     /// The unchanged records, each followed by a line feed.
@@ -51,7 +55,20 @@ impl CodecName {
             CodecName::Parquet => Compression::Zstd,
             // Every Avro reader supports snappy; not every reader supports zstd.
             CodecName::Avro => Compression::Snappy,
-            CodecName::Json | CodecName::Txt | CodecName::Raw => Compression::None,
+            CodecName::Json | CodecName::Csv | CodecName::Tsv | CodecName::Txt | CodecName::Raw => {
+                Compression::None
+            }
+        }
+    }
+
+    /// Whether the fields of unchanged records are needed as columns.
+    pub fn needs_columns(self) -> NeedsColumns {
+        match self {
+            CodecName::Json => OutputFormat::Json.needs_columns(),
+            CodecName::Txt | CodecName::Raw => NeedsColumns::Never,
+            CodecName::Csv | CodecName::Tsv | CodecName::Parquet | CodecName::Avro => {
+                NeedsColumns::Always
+            }
         }
     }
 }
@@ -111,6 +128,8 @@ impl FileCodec {
     pub fn new(settings: FileCodecSettings, input: &SinkInput) -> Result<FileCodec, String> {
         let (name, format) = match settings.codec {
             CodecName::Json => ("json", OutputFormat::Json),
+            CodecName::Csv => ("csv", OutputFormat::Csv),
+            CodecName::Tsv => ("tsv", OutputFormat::Tsv),
             CodecName::Txt => ("txt", OutputFormat::Txt),
             CodecName::Raw => ("raw", OutputFormat::Raw),
             CodecName::Parquet => return FileCodec::parquet(&settings, input),
@@ -264,7 +283,9 @@ impl FileCodec {
                 FileBody::Avro(AvroWriter::new(codec.clone(), out).map_err(EncodeError::Records)?)
             }
         };
-        Ok(FileEncoder(body))
+        let mut body = FileEncoder(body);
+        body.begin().map_err(EncodeError::Records)?;
+        Ok(body)
     }
 }
 
@@ -338,6 +359,20 @@ enum FileBody {
 }
 
 impl FileEncoder {
+    /// Writes what a file has before its records.
+    fn begin(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            FileBody::Plain { records, out } => {
+                out.write_all(&records.header().unwrap_or_default())
+            }
+            FileBody::Compressed { records, out } => {
+                out.write_all(&records.header().unwrap_or_default())
+            }
+            // Their writers do it.
+            FileBody::Parquet(..) | FileBody::Avro(_) => Ok(()),
+        }
+    }
+
     /// Appends rows. Bytes that the disk does not accept are buffered; see
     /// [`FileEncoder::blocked`]. After an error the file must be abandoned.
     pub fn write(&mut self, rows: &Rows) -> Result<(), EncodeError> {

@@ -19,7 +19,6 @@ mod tree;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Editor, FieldChange, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
@@ -27,8 +26,6 @@ use self::check::CheckedRecord;
 use self::columns::{Column, Mismatch};
 use self::edit::JsonEditor;
 use self::tree::{PathNode, RecordColumns, RootType};
-
-pub use self::infer::infer_json_schema;
 
 /// The format `json`.
 pub(crate) struct Json;
@@ -48,8 +45,8 @@ impl Format for Json {
         Ok(None)
     }
 
-    fn infer(&self, samples: &[Bytes]) -> Result<SchemaRef, String> {
-        infer_json_schema(samples)
+    fn infer(&self, _: &str, samples: &[Payloads]) -> Result<SchemaRef, String> {
+        infer::infer(samples)
     }
 
     fn decoder(

@@ -1,7 +1,7 @@
 //! Record formats: decoders from bytes to columns, and encoders from rows to messages, lines and
 //! files.
 //!
-//! - [`formats`] lists the formats that sources read: `json`, `txt`, `avro-txt` and `raw`;
+//! - [`formats`] lists the formats that sources read: `json`, `csv`, `tsv`, `txt`, `avro-txt` and `raw`;
 //!   [`record_format`] parses their settings.
 //! - A [`RecordEncoder`] encodes rows as messages or lines.
 //! - A [`FileCodec`] writes files: lines with or without compression, Parquet and Avro. They are
@@ -13,6 +13,7 @@ pub mod record_format;
 pub mod retry;
 
 mod avro_txt;
+mod csv;
 mod decimal;
 mod event;
 mod json;
@@ -32,7 +33,6 @@ use pseidon_plugin::format::Format;
 
 pub use encode::{OutputFormat, RecordEncoder, ValueEncoder, json_lines};
 pub use file::{CodecName, Compression, EncodeError, FileCodec, FileCodecSettings, FileEncoder};
-pub use json::infer_json_schema;
 pub use record_format::RecordLayout;
 pub use retry::RetryWriter;
 
@@ -40,6 +40,8 @@ pub use retry::RetryWriter;
 pub fn formats() -> Vec<Arc<dyn Format>> {
     vec![
         Arc::new(json::Json),
+        Arc::new(csv::Csv::CSV),
+        Arc::new(csv::Csv::TSV),
         Arc::new(txt::Txt),
         Arc::new(avro_txt::AvroTxt::default()),
         Arc::new(raw::Raw),

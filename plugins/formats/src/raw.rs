@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
-use bytes::Bytes;
 use pseidon_plugin::Payloads;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 
@@ -24,7 +23,7 @@ impl Format for Raw {
         Ok(Some(Arc::new(Schema::empty())))
     }
 
-    fn infer(&self, _samples: &[Bytes]) -> Result<SchemaRef, String> {
+    fn infer(&self, _: &str, _: &[Payloads]) -> Result<SchemaRef, String> {
         Err("raw records have no fields; remove :schema".to_owned())
     }
 

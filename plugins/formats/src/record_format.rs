@@ -24,6 +24,7 @@ use std::ops::Range;
 use pseidon_dsl::expr::Path;
 use pseidon_plugin::Secret;
 
+pub(crate) use read::Settings;
 pub use read::parse;
 
 /// The layout of records.

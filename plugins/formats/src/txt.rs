@@ -9,7 +9,7 @@ mod line;
 mod split;
 
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
+use pseidon_plugin::Payloads;
 use pseidon_plugin::format::{Decoder, Format, WantedColumn};
 
 use self::fields::FieldsDecoder;
@@ -36,7 +36,7 @@ impl Format for Txt {
         }))
     }
 
-    fn infer(&self, _samples: &[Bytes]) -> Result<SchemaRef, String> {
+    fn infer(&self, _: &str, _: &[Payloads]) -> Result<SchemaRef, String> {
         Err("the fields of txt records are defined by their format; remove :schema".to_owned())
     }
 

@@ -129,6 +129,15 @@ impl TextColumn {
         added
     }
 
+    /// Appends the value of an empty string: null if the column has no strings.
+    pub(crate) fn add_empty(&mut self) {
+        match &mut self.values {
+            TextBuilder::Utf8(values) => values.append_value(""),
+            TextBuilder::Binary(values) => values.append_value(b""),
+            _ => self.add_null(),
+        }
+    }
+
     pub(crate) fn add_null(&mut self) {
         match &mut self.values {
             TextBuilder::Utf8(values) => values.append_null(),

@@ -20,7 +20,8 @@ use pseidon_formats::OutputFormat;
 use pseidon_plugin::options::kinds::NamedExprs;
 use pseidon_plugin::options::{Expr, OnError, Options, SpannedValue};
 use pseidon_plugin::sink::{
-    PreparedSink, Protocol, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin, SinkSetup, Target,
+    NeedsColumns, PreparedSink, Protocol, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin,
+    SinkSetup, Target,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -85,8 +86,8 @@ pub struct KafkaSinkOptions {
     brokers: BrokerOptions,
     /// The topic to write to.
     topic: TopicName,
-    /// How a record's value is written: `:json`, `:txt` (the only string column), or `:raw` (the
-    /// bytes as they were read). Without it, an unchanged record is written as it was read, and any
+    /// How a record's value is written: `:json`, `:csv` or `:tsv` (the columns, without a header),
+    /// `:txt` (the only string column), or `:raw` (the bytes as they were read). Without it, an unchanged record is written as it was read, and any
     /// other as JSON.
     format: Option<SpannedValue<OutputFormat>>,
     /// The record's key, as a string, such as `"user.id"` or `"@key"`. NULL writes no key. Without
@@ -161,7 +162,9 @@ impl SinkPlugin for KafkaSinkPlugin {
 
     fn facts(&self, options: &KafkaSinkOptions) -> SinkFacts {
         SinkFacts {
-            typed: false,
+            needs_columns: options
+                .format
+                .map_or(NeedsColumns::Never, |format| format.value.needs_columns()),
             copies_meta: CopiedParts::of(options).any(),
             protocol: Protocol::Transactional,
             folder: None,

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use pseidon_dsl::{Diagnostic, Span};
+use pseidon_plugin::Payloads;
 use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::kinds::NamesOrRegex;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
@@ -231,6 +231,7 @@ impl Source for KafkaSource {
             format_span: self.format_span,
             schema: self.schema.as_ref().and_then(SpannedValue::fields),
             infer: self.schema.as_ref().and_then(SpannedValue::infer),
+            splits_bytes: false,
             reread: Reread::Exact,
             finite: self.until_latest,
             topic_may_change: false,
@@ -244,7 +245,7 @@ impl Source for KafkaSource {
             && self.topics.contains(&target.name)
     }
 
-    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
+    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Payloads>, SourceError> {
         sample::sample(self, setup, count)
     }
 

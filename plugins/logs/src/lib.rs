@@ -10,8 +10,8 @@ mod settings;
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use pseidon_dsl::Diagnostic;
+use pseidon_plugin::Payloads;
 use pseidon_plugin::options::OnError;
 use pseidon_plugin::source::{
     Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceRun,
@@ -75,13 +75,14 @@ impl Source for LogSource {
             format_span: None,
             schema: self.0.schema().cloned(),
             infer: None,
+            splits_bytes: false,
             reread: Reread::Exact,
             finite: false,
             topic_may_change: false,
         }
     }
 
-    fn sample(&self, _setup: &SourceSetup, _count: usize) -> Result<Vec<Bytes>, SourceError> {
+    fn sample(&self, _setup: &SourceSetup, _count: usize) -> Result<Vec<Payloads>, SourceError> {
         Err(SourceError::Fatal(
             "the fields of logs come from their rows and tables; remove :schema".into(),
         ))

@@ -10,17 +10,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, Reason};
 use pseidon_dsl::Diagnostic;
-use pseidon_plugin::Split;
 use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
     Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
+use pseidon_plugin::{Payloads, Split};
 
 mod lines;
 
@@ -39,7 +38,7 @@ static SPEC: PluginSpec = PluginSpec {
     role: Role::Source,
     summary: "Reads lines from standard input.",
     details: "Each line is a record; it ends at a line feed or at the end of the input. Empty \
-        lines are skipped if the format is `json`. The pipeline stops at the end of the input.\n\n\
+        lines are skipped if the format is `json`, `csv` or `tsv`. The pipeline stops at the end of the input.\n\n\
         Standard input cannot be re-read: records that were read but not delivered when the \
         process is killed are lost, so every path from this source is at-most-once, and `check` \
         reports it. A graceful stop (Ctrl-C, SIGTERM) delivers every complete line that was \
@@ -114,6 +113,7 @@ impl Source for Stdin {
             format_span: Some(self.format.span),
             schema: self.schema.clone(),
             infer: None,
+            splits_bytes: true,
             reread: Reread::Inexact {
                 reason: "standard input cannot be re-read",
             },
@@ -122,7 +122,7 @@ impl Source for Stdin {
         }
     }
 
-    fn sample(&self, _setup: &SourceSetup, _count: usize) -> Result<Vec<Bytes>, SourceError> {
+    fn sample(&self, _setup: &SourceSetup, _count: usize) -> Result<Vec<Payloads>, SourceError> {
         Err(SourceError::Fatal(
             "cannot infer a schema from standard input, because it cannot be re-read; set :schema"
                 .into(),
@@ -139,7 +139,7 @@ impl Source for Stdin {
 
 impl Stdin {
     fn new(format: SpannedValue<SourceFormat>, schema: Option<SchemaRef>) -> Stdin {
-        let skip_empty = format.value.name() == "json";
+        let skip_empty = matches!(format.value.name(), "json" | "csv" | "tsv");
         Stdin {
             format,
             schema,
@@ -181,7 +181,7 @@ fn read_lines(
         SystemTime::now(),
     );
     handle.begin(vec![(split.clone(), first)])?;
-    reader.begin_run();
+    reader.begin_run(setup.framing);
     loop {
         match await_input(input, handle) {
             Err(SourceExit::Stopped) if reader.unfinished() > 0 => {

@@ -52,9 +52,9 @@ static SPEC: PluginSpec = PluginSpec {
 /// The options of the sink `stdout`.
 #[derive(Clone, Debug, Options)]
 pub struct StdoutOptions {
-    /// The format of a record: `:json` writes one object, `:txt` the record as text (the original
-    /// record, or its only column), `:raw` the original bytes. Each record is followed by a line
-    /// feed.
+    /// The format of a record: `:json` writes one object, `:csv` and `:tsv` the columns after a
+    /// header with their names, `:txt` the record as text (the original record, or its only
+    /// column), `:raw` the original bytes. Each record is followed by a line feed.
     #[option(positional, default = "json")]
     format: SpannedValue<OutputFormat>,
     /// What to do with a record that cannot be written in the format. By default the record is
@@ -77,10 +77,10 @@ impl SinkPlugin for StdoutPlugin {
         options.on_error.clone().unwrap_or_default()
     }
 
-    fn facts(&self, _options: &StdoutOptions) -> SinkFacts {
+    fn facts(&self, options: &StdoutOptions) -> SinkFacts {
         let protocol = Protocol::AtLeastOnce("records printed before a crash are printed again");
         SinkFacts {
-            typed: false,
+            needs_columns: options.format.value.needs_columns(),
             copies_meta: false,
             protocol,
             folder: None,
@@ -143,6 +143,7 @@ impl Stdout {
             printer: Arc::new(Printer {
                 encoder,
                 out,
+                has_begun: AtomicBool::new(false),
                 stop: setup.stop.clone(),
                 has_reader: AtomicBool::new(true),
             }),
@@ -208,6 +209,8 @@ impl Sink for Stdout {
 struct Printer {
     encoder: Arc<RecordEncoder>,
     out: Mutex<BufWriter<InterruptibleWriter>>,
+    /// Whether the header, if there is one, was printed.
+    has_begun: AtomicBool,
     stop: Stop,
     /// Whether the reader may still read. Once it is false, nothing more is printed.
     has_reader: AtomicBool,
@@ -218,6 +221,9 @@ impl Printer {
         let mut out = self.out.lock();
         // Several stdout sinks of a pipeline may print at once; their lines must not be mixed.
         let _turn = io::stdout().lock();
+        if !self.has_begun.swap(true, Ordering::Relaxed) {
+            out.write_all(&self.encoder.header().unwrap_or_default())?;
+        }
         self.encoder.write_lines(rows, &mut *out)?;
         out.flush()
     }

@@ -14,8 +14,8 @@ use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome};
 use pseidon_plugin::options::{OnError, Options};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, Protocol, RoutedRows, Sink, SinkError, SinkFacts, SinkInput, SinkPlugin,
-    SinkSetup, TakenSplit, TakeoverResult,
+    Chunk, NeedsColumns, PreparedSink, Protocol, RoutedRows, Sink, SinkError, SinkFacts, SinkInput,
+    SinkPlugin, SinkSetup, TakenSplit, TakeoverResult,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -55,7 +55,7 @@ impl SinkPlugin for DropPlugin {
 
     fn facts(&self, _options: &DropOptions) -> SinkFacts {
         SinkFacts {
-            typed: false,
+            needs_columns: NeedsColumns::Never,
             copies_meta: false,
             protocol: Protocol::Discard,
             folder: None,

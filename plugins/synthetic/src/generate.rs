@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
 use pseidon_plugin::options::kinds::{IntegerIn, NamedExprs};
@@ -15,7 +14,7 @@ use pseidon_plugin::source::{
     Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
-use pseidon_plugin::{Batch, Split};
+use pseidon_plugin::{Batch, Payloads, Split};
 
 mod numbers;
 mod pace;
@@ -165,13 +164,14 @@ impl Source for Generate {
             format_span: None,
             schema: Some(self.generator.schema().clone()),
             infer: None,
+            splits_bytes: false,
             reread,
             finite: self.count.is_some(),
             topic_may_change: false,
         }
     }
 
-    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Bytes>, SourceError> {
+    fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Payloads>, SourceError> {
         let mut count = self.end().min(count as u64);
         let generated = loop {
             match self.generate_batch(&self.split(setup, 0), (0..count).collect(), count, setup)? {
@@ -179,9 +179,7 @@ impl Source for Generate {
                 None => count /= 2,
             }
         };
-        Ok((0..generated.len())
-            .filter_map(|row| generated.payloads.get_bytes(row))
-            .collect())
+        Ok(vec![generated.payloads])
     }
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {

@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(properties["codec"]["default"], json!("json"));
         assert_eq!(
             properties["codec"]["enum"],
-            json!(["json", "txt", "raw", "parquet", "avro"])
+            json!(["json", "csv", "tsv", "txt", "raw", "parquet", "avro"])
         );
         assert_eq!(properties["max-open-files"]["minimum"], json!(1));
         assert_eq!(properties["max-open-files"].get("maximum"), None);

@@ -6,7 +6,7 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use pseidon_dsl::expr::{Path, PathStep};
 use pseidon_expr::{Column, Scope};
 use pseidon_plugin::format::WantedColumn;
-use pseidon_plugin::sink::{RecordShape, SinkInput};
+use pseidon_plugin::sink::{RecordShape, SinkFacts, SinkInput};
 
 use crate::chain::Operator;
 use crate::edits::{FieldEdit, apply};
@@ -45,6 +45,14 @@ impl FlowPoint {
             },
             fields,
             nondeterminism: Vec::new(),
+        }
+    }
+
+    /// Whether the fields of the record have to become columns for a sink at this point.
+    pub(super) fn needs_columns(&self, sink: &SinkFacts) -> bool {
+        match &self.input.record {
+            RecordShape::AsCame { format } => sink.needs_columns.of(format, self.fields.as_ref()),
+            RecordShape::Columns(_) => false,
         }
     }
 

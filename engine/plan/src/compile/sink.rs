@@ -19,7 +19,7 @@ impl ChainCompiler<'_> {
         stage: &SinkStage,
         point: &FlowPoint,
     ) -> Option<ChainStep> {
-        if stage.facts.typed && point.selected().is_none() {
+        if point.needs_columns(&stage.facts) {
             return self.sink_of_every_field(step, stage, point);
         }
         let prepared = self.errors.value(stage.prepare(&point.input))?;

@@ -69,8 +69,9 @@ pub struct FilesSinkOptions {
     /// (ts)"`. The templates still see all columns. The default, also for an empty string, is the
     /// whole record.
     pub(super) write: Option<Vec<SelectItem>>,
-    /// How records are written: as a JSON object per line, as a string per line, as the original
-    /// bytes per line, as Parquet, or as Avro object container files.
+    /// How records are written: as a JSON object per line, as CSV or TSV after a header with the
+    /// names of the columns, as a string per line, as the original bytes per line, as Parquet, or
+    /// as Avro object container files.
     #[option(default = "json")]
     pub(super) codec: SpannedValue<CodecName>,
     /// The default is `:none`, `:zstd` for the pages of Parquet and `:snappy` for the blocks of

@@ -16,12 +16,14 @@ pub(super) enum ReadError {
     #[error("it is in UTF-16: convert it to UTF-8, for example with iconv")]
     Utf16,
     /// A record is longer than `:max-record`.
-    #[error("the record at byte {at} is longer than {limit} bytes: raise :max-record")]
+    #[error("the record at byte {at} is longer than {limit} bytes: {help}")]
     TooLong {
         /// The position of the record.
         at: Position,
         /// The limit in bytes.
         limit: usize,
+        /// What to do.
+        help: &'static str,
     },
 }
 

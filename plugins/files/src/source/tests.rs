@@ -91,6 +91,7 @@ impl World {
             stage: "logs".into(),
             base: self.dir.path().into(),
             wanted: WantedMetadata::default(),
+            framing: Default::default(),
             io_threads: 2,
             memory: 64 << 20,
             instance: "i".into(),
@@ -119,6 +120,7 @@ impl World {
             paths: vec![path.into()],
             compression: None,
             limits,
+            framing: Framing::default(),
         };
         self.start_source(Arc::new(PreparedFilesSource {
             format_span: None,

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use pseidon_plugin::Rows;
 use pseidon_plugin::format::json_field;
 use pseidon_plugin::options::Choice;
+use pseidon_plugin::sink::{RecordShape, SinkInput};
 use sonic_rs::JsonValueTrait;
 
 use super::{OutputFormat, RecordEncoder};
@@ -241,22 +242,6 @@ fn rows_that_cannot_be_written_are_reported() {
 fn unsupported_input_is_rejected() {
     let number = || column("n", Int64Array::from(vec![1]));
     let text = || column("t", StringArray::from(vec!["x"]));
-    let interval = (
-        Field::new("i", DataType::Interval(IntervalUnit::YearMonth), true),
-        arrow::array::new_null_array(&DataType::Interval(IntervalUnit::YearMonth), 1),
-    );
-    let map = Field::new_map(
-        "m",
-        "entries",
-        Field::new("k", DataType::Int64, false),
-        Field::new("v", DataType::Int64, true),
-        false,
-        true,
-    );
-    let map = (
-        map.clone(),
-        arrow::array::new_null_array(map.data_type(), 1),
-    );
     let cases = [
         (
             OutputFormat::Raw,
@@ -275,8 +260,26 @@ fn unsupported_input_is_rejected() {
         ),
         (
             OutputFormat::Json,
-            as_came("txt"),
-            "txt records cannot be written as json; select their columns first, or write them as txt or raw",
+            as_came("csv"),
+            "csv records can be written as json if their fields are known; set :schema :infer at the source, or select the columns",
+        ),
+        (
+            OutputFormat::Json,
+            as_came("raw"),
+            "raw records cannot be written as json; write them as txt or raw",
+        ),
+        (
+            OutputFormat::Csv,
+            as_came("json"),
+            "csv writes columns, but these json records are unparsed; select their columns first",
+        ),
+        (
+            OutputFormat::Tsv,
+            SinkInput {
+                scope: Default::default(),
+                record: RecordShape::Columns(Arc::new(Schema::empty())),
+            },
+            "csv needs at least one column",
         ),
     ];
     for (format, input, expected) in cases {
@@ -285,6 +288,27 @@ fn unsupported_input_is_rejected() {
             Some(expected)
         );
     }
+    assert_eq!(OutputFormat::named("xml"), None);
+}
+
+#[test]
+fn a_column_that_json_cannot_represent_is_rejected() {
+    let interval = (
+        Field::new("i", DataType::Interval(IntervalUnit::YearMonth), true),
+        arrow::array::new_null_array(&DataType::Interval(IntervalUnit::YearMonth), 1),
+    );
+    let map = Field::new_map(
+        "m",
+        "entries",
+        Field::new("k", DataType::Int64, false),
+        Field::new("v", DataType::Int64, true),
+        false,
+        true,
+    );
+    let map = (
+        map.clone(),
+        arrow::array::new_null_array(map.data_type(), 1),
+    );
     assert!(
         RecordEncoder::new(OutputFormat::Json, &columns(&batch(vec![map])))
             .err()
@@ -292,7 +316,59 @@ fn unsupported_input_is_rejected() {
             .starts_with("json cannot represent `m` of type Map(")
     );
     assert!(RecordEncoder::new(OutputFormat::Json, &columns(&batch(vec![interval]))).is_ok());
-    assert_eq!(OutputFormat::named("xml"), None);
+}
+
+#[test]
+fn columns_of_every_type_as_csv() {
+    let nested = Field::new("o", DataType::Struct(vec![json_field("x")].into()), true);
+    let DataType::Struct(fields) = nested.data_type().clone() else {
+        unreachable!()
+    };
+    let json = || StringArray::from(vec![Some(r#""a,\"b""#), Some("null"), Some("[1, 2]")]);
+    let objects = StructArray::new(fields, vec![Arc::new(json())], None);
+    let columns_of_types = vec![
+        column("n", Int64Array::from(vec![Some(-1), None, Some(2)])),
+        column(
+            "f,",
+            Float64Array::from(vec![Some(0.5), Some(f64::NAN), None]),
+        ),
+        column(
+            "s\"",
+            StringArray::from(vec![Some("a\nb"), Some(""), Some("c d")]),
+        ),
+        (json_field("j"), Arc::new(json()) as ArrayRef),
+        column("t", TimestampSecondArray::from(vec![Some(1), None, None])),
+        column(
+            "b",
+            BinaryArray::from_opt_vec(vec![Some(b"hi"), None, Some(b"")]),
+        ),
+        (nested, Arc::new(objects)),
+    ];
+    let batch = batch(columns_of_types);
+    let encoder = RecordEncoder::new(OutputFormat::Csv, &columns(&batch)).unwrap();
+    assert_eq!(
+        String::from_utf8(encoder.header().unwrap()).unwrap(),
+        "n,\"f,\",\"s\"\"\",j,t,b,o\n"
+    );
+    let expected = [
+        r#"-1,0.5,"a"#,
+        r#"b","a,""b",1970-01-01T00:00:01Z,aGk=,"{""x"":""a,\""b""}""#,
+        r#",,"",,,,"{""x"":null}""#,
+        r#"2,,c d,"[1, 2]",,"","{""x"":[1, 2]}""#,
+        "",
+    ];
+    assert_eq!(lines(&encoder, &changed(batch)), expected.join("\n"));
+}
+
+/// Readers skip empty lines, so a record of one NULL is not an empty line.
+#[test]
+fn a_record_of_one_null_is_not_an_empty_line() {
+    let batch = batch(vec![column(
+        "s",
+        StringArray::from(vec![None, Some(""), Some("x")]),
+    )]);
+    let encoder = RecordEncoder::new(OutputFormat::Tsv, &columns(&batch)).unwrap();
+    assert_eq!(lines(&encoder, &changed(batch)), "\"\"\n\"\"\nx\n");
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! Infers a schema from sample records.
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use bytes::Bytes;
+use pseidon_plugin::Payloads;
 use pseidon_plugin::format::json_field;
 use sonic_rs::{JsonContainerTrait, JsonNumberTrait, JsonValueTrait, Value};
 use std::sync::Arc;
@@ -12,10 +12,12 @@ use super::check::CheckedRecord;
 /// `float64` (also for integers beyond 64 bits), `utf8`, `boolean`, structs and lists. A field that
 /// has several types, or is always null, is `json`. Samples that are not JSON objects are ignored;
 /// it is an error if all of them are.
-pub fn infer_json_schema(samples: &[Bytes]) -> Result<SchemaRef, String> {
+pub(super) fn infer(samples: &[Payloads]) -> Result<SchemaRef, String> {
     let mut fields = Vec::new();
     let mut objects = 0;
-    for sample in samples {
+    let records = samples.iter().flat_map(Payloads::iter).flatten();
+    let count = records.clone().count();
+    for sample in records {
         let parsed = CheckedRecord::new(sample)
             .and_then(|checked| checked.parse(sonic_rs::from_str::<Value>));
         let Ok(InferredType::Object(more)) = parsed.map(|value| InferredType::of(&value)) else {
@@ -25,10 +27,7 @@ pub fn infer_json_schema(samples: &[Bytes]) -> Result<SchemaRef, String> {
         merge_fields(&mut fields, more);
     }
     if objects == 0 {
-        return Err(format!(
-            "none of {} sample records is a JSON object",
-            samples.len()
-        ));
+        return Err(format!("none of {count} sample records is a JSON object"));
     }
     Ok(Arc::new(Schema::new(
         fields

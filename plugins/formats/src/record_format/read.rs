@@ -17,6 +17,8 @@ use super::{
 #[grammar = "record_format.pest"]
 struct Grammar;
 
+/// The separator of `txt` without the setting `sep`.
+const DEFAULT_SEPARATOR: u8 = 1;
 const KINDS: [&str; 4] = ["txt", "avro-txt", "json", "raw"];
 const TXT: [&str; 7] = ["sep", "ts", "ts_ms", "ts_sec", "msg", "fields", "bytes"];
 const AVRO: [&str; 7] = [
@@ -39,11 +41,12 @@ pub fn parse(text: &str) -> Result<RecordLayout, String> {
     let mut pairs = Grammar::parse(Rule::format, text).map_err(|error| malformed(text, &error))?;
     let mut parts = pairs.next().into_iter().flat_map(Pair::into_inner);
     let kind = parts.next().map_or("", |kind| kind.as_str());
-    let settings = Settings::new(kind, parts.filter(|part| part.as_rule() == Rule::setting))?;
+    let settings = parts.filter(|part| part.as_rule() == Rule::setting);
+    let settings = Settings::new(kind, known_settings(kind)?, settings)?;
     let layout = match kind {
         "txt" if settings.is_empty() => RecordLayout::Line,
         "txt" => RecordLayout::Txt(TxtLayout {
-            separator: settings.separator()?,
+            separator: settings.separator()?.unwrap_or(DEFAULT_SEPARATOR),
             event: settings.event()?,
         }),
         "avro-txt" => {
@@ -78,28 +81,42 @@ fn malformed(text: &str, error: &pest::error::Error<Rule>) -> String {
     }
 }
 
+/// The names of the settings of a format.
+fn known_settings(kind: &str) -> Result<&'static [&'static str], String> {
+    match kind {
+        "txt" => Ok(&TXT),
+        "avro-txt" => Ok(&AVRO),
+        "json" => Ok(&JSON),
+        "raw" => Ok(&[]),
+        _ => Err(format!(
+            "unknown format `{kind}`; {}",
+            suggestion(kind, &KINDS)
+        )),
+    }
+}
+
 /// The settings of one format.
-struct Settings<'a> {
+pub(crate) struct Settings<'a> {
     kind: &'a str,
     found: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Settings<'a> {
-    /// Checks the format's name and its settings. Returns an error for an unknown format, an
-    /// unknown setting and a duplicate setting.
-    fn new(kind: &'a str, settings: impl Iterator<Item = Pair<'a, Rule>>) -> Result<Self, String> {
-        let known: &[&str] = match kind {
-            "txt" => &TXT,
-            "avro-txt" => &AVRO,
-            "json" => &JSON,
-            "raw" => &[],
-            _ => {
-                return Err(format!(
-                    "unknown format `{kind}`; {}",
-                    suggestion(kind, &KINDS)
-                ));
-            }
-        };
+    /// Parses the settings of a format, `key=value;key=value`. Returns an error for an unknown
+    /// setting and a duplicate setting.
+    pub(crate) fn parse(kind: &'a str, known: &[&str], text: &'a str) -> Result<Self, String> {
+        let pairs = Grammar::parse(Rule::all_settings, text);
+        let pairs = pairs.map_err(|error| malformed(text, &error))?;
+        let settings = pairs.flat_map(Pair::into_inner);
+        let settings = settings.filter(|part| part.as_rule() == Rule::setting);
+        Settings::new(kind, known, settings)
+    }
+
+    fn new(
+        kind: &'a str,
+        known: &[&str],
+        settings: impl Iterator<Item = Pair<'a, Rule>>,
+    ) -> Result<Self, String> {
         let mut found: Vec<(&str, &str)> = Vec::new();
         for setting in settings {
             let mut inner = setting.into_inner();
@@ -128,19 +145,21 @@ impl<'a> Settings<'a> {
         self.found.is_empty()
     }
 
-    fn get(&self, key: &str) -> Option<&'a str> {
+    /// The value of a setting.
+    pub(crate) fn get(&self, key: &str) -> Option<&'a str> {
         self.found
             .iter()
             .find(|(found, _)| *found == key)
             .map(|(_, value)| *value)
     }
 
-    fn separator(&self) -> Result<u8, String> {
+    /// The byte that the setting `sep` names.
+    pub(crate) fn separator(&self) -> Result<Option<u8>, String> {
         let Some(name) = self.get("sep") else {
-            return Ok(1);
+            return Ok(None);
         };
         if let Some((_, byte)) = SEPARATORS.iter().find(|(separator, _)| *separator == name) {
-            return Ok(*byte);
+            return Ok(Some(*byte));
         }
         Err(format!(
             "invalid `sep` value `{}`; {}",
@@ -244,13 +263,14 @@ impl<'a> Settings<'a> {
         }
     }
 
-    fn fields(&self) -> Result<Vec<String>, String> {
-        let Some(value) = self.get("fields") else {
+    /// The names in the value of a setting; none if it is not set.
+    pub(crate) fn names(&self, key: &str) -> Result<Vec<String>, String> {
+        let Some(value) = self.get(key) else {
             return Ok(Vec::new());
         };
         let wrong = || {
             format!(
-                "invalid `fields` value `{}`; expected a list of names such as `a,b,c`",
+                "invalid `{key}` value `{}`; expected a list of names such as `a,b,c`",
                 crate::abbreviate(value)
             )
         };
@@ -261,10 +281,15 @@ impl<'a> Settings<'a> {
         let mut fields: Vec<String> = Vec::new();
         for name in names.map(|name| name.as_str().to_owned()) {
             if fields.contains(&name) {
-                return Err(format!("duplicate name `{name}` in `fields`"));
+                return Err(format!("duplicate name `{name}` in `{key}`"));
             }
             fields.push(name);
         }
+        Ok(fields)
+    }
+
+    fn fields(&self) -> Result<Vec<String>, String> {
+        let fields = self.names("fields")?;
         for (name, own) in [("event_ts", "ts"), ("event_msg", "msg")] {
             if fields.iter().any(|field| field == name) && fields.iter().any(|field| field == own) {
                 return Err(format!(

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use pseidon_delivery::Reason;
+use pseidon_plugin::Payloads;
 use pseidon_plugin::source::{SourceError, SourceSetup};
 use rdkafka::Offset;
 
@@ -21,7 +21,7 @@ pub(super) fn sample(
     source: &KafkaSource,
     setup: &SourceSetup,
     count: usize,
-) -> Result<Vec<Bytes>, SourceError> {
+) -> Result<Vec<Payloads>, SourceError> {
     let failed = |cause: Reason| {
         let what = format!(
             "cannot read sample records of {}",
@@ -64,7 +64,7 @@ pub(super) fn sample(
             .filter(|message| message.error().is_none())
             .filter_map(|message| message.payload());
         let before = records.len();
-        records.extend(payloads.map(Bytes::copy_from_slice));
+        records.extend(payloads.map(<[u8]>::to_vec));
         if records.len() > before {
             deadline = Instant::now() + NEXT_RECORD_TIMEOUT;
         }
@@ -75,5 +75,5 @@ pub(super) fn sample(
         ));
     }
     records.truncate(count);
-    Ok(records)
+    Ok(vec![Payloads::copied(records.iter().map(Vec::as_slice))])
 }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use pseidon_delivery::{SplitId, WithCauses};
 use pseidon_kafka::KafkaSourcePlugin;
 use pseidon_kafka::source::KafkaSourceOptions;
+use pseidon_plugin::Payloads;
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::options::Options;
 use pseidon_plugin::source::{SourceError, SourcePlugin};
@@ -376,8 +377,8 @@ fn a_sample_needs_no_group() {
         let sampled = source(options)
             .sample(&setup(&pipeline, WantedMetadata::default()), count)
             .unwrap();
-        sampled
-            .iter()
+        let records = sampled.iter().flat_map(Payloads::iter).flatten();
+        records
             .map(|record| String::from_utf8(record.to_vec()).unwrap())
             .collect::<Vec<_>>()
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_plugin::batch::BYTE_ORDER_MARK;
+use pseidon_plugin::framing::Framing;
 use pseidon_plugin::{Batch, Payloads, Split};
 
 /// How many bytes are read before a batch is emitted, if they are available. A longer line makes
@@ -27,6 +28,9 @@ pub(super) struct LineReader {
     /// Whether no line was returned yet.
     is_start: bool,
     skip_empty: bool,
+    framing: Framing,
+    /// The header, once it is read, if the framing has one.
+    header: Option<Bytes>,
 }
 
 /// Whether the input may have more bytes.
@@ -48,13 +52,16 @@ impl LineReader {
             offset: 0,
             is_start: true,
             skip_empty,
+            framing: Framing::default(),
+            header: None,
         }
     }
 
     /// Starts a run: bytes are counted from 0, beginning with those of a line that the last run was
     /// stopped in.
-    pub(super) fn begin_run(&mut self) {
+    pub(super) fn begin_run(&mut self, framing: Framing) {
         self.offset = 0;
+        self.framing = framing;
     }
 
     /// The number of bytes that were read of an incomplete line.
@@ -77,23 +84,33 @@ impl LineReader {
             self.make_room(longest_line)?;
             let count = match input.read(&mut self.buffer[self.filled..]) {
                 Ok(0) => {
+                    self.find_lines();
                     self.end_last_line();
                     return Ok(InputState::End);
                 }
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(InputState::More),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.find_lines();
+                    return Ok(InputState::More);
+                }
                 Err(error) => return Err(error),
             };
-            let read = &self.buffer[self.filled..self.filled + count];
-            if let Some(last) = memchr::memrchr(b'\n', read) {
-                self.whole = self.filled + last + 1;
-            }
             self.filled += count;
-            if self.filled == self.buffer.len() && self.whole > 0 || !ready(input)? {
-                return Ok(InputState::More);
+            let (is_full, has_more) = (self.filled == self.buffer.len(), ready(input)?);
+            if is_full || !has_more {
+                self.find_lines();
+                if self.whole > 0 || !has_more {
+                    return Ok(InputState::More);
+                }
             }
         }
+    }
+
+    /// Finds the end of the complete lines.
+    fn find_lines(&mut self) {
+        let end = self.framing.last_end(&self.buffer[..self.filled], 0);
+        self.whole = end.map_or(0, |end| end + 1);
     }
 
     /// Returns the complete lines that were read as a batch, or `None` if there are none. `first`
@@ -117,9 +134,16 @@ impl LineReader {
         let mut skipped = false;
         if std::mem::take(&mut self.is_start) && lines.starts_with(BYTE_ORDER_MARK) {
             line = BYTE_ORDER_MARK.len();
-            skipped = true;
         }
-        for end in memchr::memchr_iter(b'\n', &lines) {
+        if self.header.is_none()
+            && let Some(header) = self.framing.header(&lines[line..])
+        {
+            self.header = Some(Bytes::copy_from_slice(&lines[line..][header.clone()]));
+            line += header.end + 1;
+        }
+        let first_line = line;
+        for end in self.framing.ends(&lines[first_line..]) {
+            let end = first_line + end;
             if self.skip_empty && lines[line..end].iter().all(u8::is_ascii_whitespace) {
                 skipped = true;
             } else {
@@ -131,7 +155,7 @@ impl LineReader {
         let next = start + lines.len() as u64;
         Some(Batch::from_payloads(
             split.clone(),
-            Payloads::new(lines, spans, !skipped),
+            Payloads::new(lines, spans, !skipped).with_header(self.header.clone()),
             positions,
             next,
         ))

@@ -27,6 +27,7 @@ fn setup() -> SourceSetup {
         stage: "in".into(),
         base: ".".into(),
         wanted: WantedMetadata::default(),
+        framing: Default::default(),
         io_threads: 1,
         memory: 64 << 20,
         instance: "one".into(),

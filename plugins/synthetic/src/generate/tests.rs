@@ -6,7 +6,7 @@ use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{Resumption, SourceEvent, SourceExit, SplitShare, SplitStart};
-use pseidon_plugin::{Budget, Pause, Stop};
+use pseidon_plugin::{Budget, Pause, Payloads, Stop};
 
 use super::*;
 
@@ -25,6 +25,7 @@ fn setup() -> SourceSetup {
         stage: "gen".into(),
         base: ".".into(),
         wanted: WantedMetadata::default(),
+        framing: Default::default(),
         io_threads: 1,
         memory: 64 << 20,
         instance: "one".into(),
@@ -295,11 +296,13 @@ fn remaining_records_are_reported_as_lag() {
 #[test]
 fn samples_are_the_first_records() {
     let source = prepare("{:record {:id \"n\"} :count 2}").unwrap();
-    assert_eq!(
-        source.sample(&setup(), 10).unwrap(),
-        [&b"{\"id\":0}"[..], b"{\"id\":1}"]
-    );
-    assert_eq!(source.sample(&setup(), 1).unwrap().len(), 1);
+    let sampled = |count| {
+        let samples = source.sample(&setup(), count).unwrap();
+        let records = samples.iter().flat_map(Payloads::iter).flatten();
+        records.map(<[u8]>::to_vec).collect::<Vec<_>>()
+    };
+    assert_eq!(sampled(10), [&b"{\"id\":0}"[..], b"{\"id\":1}"]);
+    assert_eq!(sampled(1).len(), 1);
 }
 
 #[test]

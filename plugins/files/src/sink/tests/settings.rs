@@ -3,6 +3,8 @@
 use pseidon_plugin::options::Options;
 use pseidon_plugin::{BadRow, OptionKind};
 
+use pseidon_plugin::sink::NeedsColumns;
+
 use super::*;
 
 #[test]
@@ -136,8 +138,8 @@ fn every_declared_codec_and_compression_is_supported() {
             let is_refused = *codec == "raw" || (*codec, *compression) == ("parquet", "bzip2");
             assert_eq!(is_accepted, !is_refused, "{codec} {compression}");
             assert_eq!(
-                FilesSink.facts(&options).typed,
-                matches!(*codec, "parquet" | "avro")
+                FilesSink.facts(&options).needs_columns == NeedsColumns::Always,
+                matches!(*codec, "csv" | "tsv" | "parquet" | "avro")
             );
         }
     }

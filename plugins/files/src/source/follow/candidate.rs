@@ -9,11 +9,14 @@ use std::time::SystemTime;
 
 use pseidon_delivery::Position;
 use pseidon_plugin::Split;
+use pseidon_plugin::framing::Framing;
 
+use super::super::Config;
 use super::super::compression::{InputCompression, Stream};
 use super::super::identity::{FileKey, Head};
-use super::super::lines::record_start;
+use super::super::lines::{LineReader, record_start};
 use super::super::progress::{Mark, Tail};
+use super::super::read_error::ReadError;
 use super::tracked::{StartPoint, Stat, TrackedFile};
 use super::{Follower, LastLook};
 
@@ -25,6 +28,7 @@ pub(super) struct Candidate {
     stat: Stat,
     size: u64,
     pub(super) compression: InputCompression,
+    framing: Framing,
     pub(super) head: Head,
     /// Where reading begins if only new content is wanted.
     pub(super) latest: StartPoint,
@@ -72,7 +76,11 @@ impl Follower<'_> {
         };
         let latest = match compressed {
             false if self.is_first_scan_from_latest() => {
-                StartPoint::After(Tail::of(&file, start_of_last_line(&file, size)?)?)
+                let start = match self.config.framing.quotes {
+                    None => start_of_last_line(&file, size)?,
+                    Some(_) => start_of_last_record(&file, self.config)?,
+                };
+                StartPoint::After(Tail::of(&file, start)?)
             }
             false => StartPoint::After(Tail::unknown(0)),
             true => StartPoint::End(0, size),
@@ -85,6 +93,7 @@ impl Follower<'_> {
             stat,
             size,
             compression,
+            framing: self.config.framing,
             head,
             latest,
         }))
@@ -114,7 +123,8 @@ impl Candidate {
         let is_as_read =
             position <= self.size && mark.map_or(Ok(true), |mark| mark.is_in(&file))?;
         if is_as_read {
-            let start = record_start(file.try_clone()?, self.compression, position, mark)?;
+            let clone = file.try_clone()?;
+            let start = record_start(clone, self.compression, self.framing, position, mark)?;
             Tail::of(&file, start).map(ContentCheck::AsRead)
         } else {
             Ok(ContentCheck::Rewritten)
@@ -129,7 +139,7 @@ impl Candidate {
         mark: Option<&Mark>,
     ) -> io::Result<Option<Position>> {
         self.open()?
-            .map(|file| record_start(file, self.compression, position, mark))
+            .map(|file| record_start(file, self.compression, self.framing, position, mark))
             .transpose()
     }
 
@@ -186,4 +196,18 @@ fn start_of_last_line(file: &File, size: u64) -> io::Result<Position> {
         end = start;
     }
     Ok(0)
+}
+
+/// Like [`start_of_last_line`], if a line feed may be in quotes: which ones are shows only from the
+/// file's beginning.
+fn start_of_last_record(file: &File, config: &Config) -> io::Result<Position> {
+    let reader = config.reader(file.try_clone()?, InputCompression::None, Tail::unknown(0));
+    let find = |mut reader: LineReader| {
+        while reader.next_block()?.is_some() {}
+        Ok(reader.position())
+    };
+    reader.and_then(find).map_err(|error| match error {
+        ReadError::Io(error) => error,
+        other => io::Error::new(io::ErrorKind::InvalidData, other),
+    })
 }

@@ -12,7 +12,7 @@ use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceError, SplitStart};
 
 use super::super::Config;
-use super::super::compression::{InputCompression, Stream};
+use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, Head};
 use super::super::lines::{Block, LineReader};
 use super::super::progress::{Tail, read_to_end};
@@ -376,11 +376,8 @@ impl TrackedFile {
         }
         let second_handle = file.try_clone()?;
         self.opened_size = self.size;
-        let stream = Stream::open(file, self.compression, tail.upto())?;
-        self.state = ReadState::Open(
-            Box::new(LineReader::new(stream, tail, config.limits)),
-            second_handle,
-        );
+        let reader = config.reader(file, self.compression, tail)?;
+        self.state = ReadState::Open(Box::new(reader), second_handle);
         Ok(true)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pseidon_delivery::{Position, ResumePoint};
 use pseidon_plugin::batch::BYTE_ORDER_MARK;
+use pseidon_plugin::framing::Framing;
 use pseidon_plugin::{Batch, Payloads, Split};
 
 use super::super::progress::Tail;
@@ -26,6 +27,12 @@ pub(in crate::source) struct Block {
     pub(super) before: Tail,
     /// Whether the file is not compressed, so that each position is stored with a mark.
     pub(super) is_plain: bool,
+    /// Where the lines end.
+    pub(super) framing: Framing,
+    /// The file's header, if the framing has one.
+    pub(super) header: Option<Bytes>,
+    /// How many bytes at the beginning are the header and empty lines before it.
+    pub(super) header_len: usize,
 }
 
 /// An iterator over the records of a block, as batches.
@@ -39,11 +46,13 @@ pub(in crate::source) struct Batches<'a> {
 impl Block {
     /// The lines as batches of this split.
     pub(in crate::source) fn batches(self, split: &Arc<Split>) -> Batches<'_> {
+        let (mut tail, done) = (self.before, self.header_len);
+        tail.push(&self.bytes[..done]);
         Batches {
-            tail: self.before,
+            tail,
             block: self,
             split,
-            done: 0,
+            done,
         }
     }
 }
@@ -63,7 +72,7 @@ impl Iterator for Batches<'_> {
         // Whether every line so far is a record that ends with just `\n`.
         let mut plain = true;
         let mut line = 0;
-        for line_end in memchr::memchr_iter(b'\n', bytes) {
+        for line_end in self.block.framing.ends(bytes) {
             let mut end = line_end;
             if end > line && bytes[end - 1] == b'\r' {
                 end -= 1;
@@ -90,7 +99,8 @@ impl Iterator for Batches<'_> {
         let next = (start + line as u64).min(self.block.end);
         self.tail
             .push(&self.block.bytes[from..from + (next - start) as usize]);
-        let payloads = Payloads::new(self.block.bytes.slice(from..self.done), spans, plain);
+        let payloads = Payloads::new(self.block.bytes.slice(from..self.done), spans, plain)
+            .with_header(self.block.header.clone());
         let mut batch = Batch::from_payloads(self.split.clone(), payloads, positions, next);
         batch.resume = self.block.is_plain.then(|| ResumePoint {
             position: next,

@@ -2,12 +2,14 @@
 //!
 //! A position in the state store separates the records below it from the others. While a lane has
 //! newer records than those that it has committed, that is the start of the last committed record
-//! plus one: a byte inside a line. The rest of that line is not a record.
+//! plus one: a byte inside a line. The rest of that line is not a record. So the byte before a
+//! position is the first one of a line, or the last one of the line before.
 
 use std::fs::File;
 use std::io;
 
 use pseidon_delivery::Position;
+use pseidon_plugin::framing::Framing;
 
 use super::super::compression::{InputCompression, Stream};
 use super::super::progress::Mark;
@@ -21,13 +23,14 @@ const SEARCH_BYTES: usize = 64 << 10;
 pub(in crate::source) fn record_start(
     file: File,
     compression: InputCompression,
+    framing: Framing,
     position: Position,
     mark: Option<&Mark>,
 ) -> io::Result<Position> {
     if position == 0 || mark.is_some_and(|mark| mark.upto() == position) {
         return Ok(position);
     }
-    match find_line_start(file, compression, position) {
+    match find_line_start(file, compression, framing, position) {
         // Reading fails at the same byte, and reports it.
         Err(error) if compression != InputCompression::None && error.raw_os_error().is_none() => {
             Ok(position)
@@ -39,19 +42,25 @@ pub(in crate::source) fn record_start(
 fn find_line_start(
     file: File,
     compression: InputCompression,
+    framing: Framing,
     position: Position,
 ) -> io::Result<Position> {
     let mut at = position - 1;
     let mut stream = Stream::open(file, compression, at)?;
     let mut bytes = Vec::with_capacity(SEARCH_BYTES);
     while stream.read(&mut bytes)? > 0 {
-        if let Some(line_end) = memchr::memchr(b'\n', &bytes) {
+        if let Some(line_end) = framing.ends(&bytes).next() {
             return Ok(at + line_end as u64 + 1);
         }
-        at += bytes.len() as u64;
-        bytes.clear();
+        if framing.quotes.is_some() {
+            // The quote of a field may be in what was read.
+            bytes.reserve(bytes.len());
+        } else {
+            at += bytes.len() as u64;
+            bytes.clear();
+        }
     }
-    Ok(at)
+    Ok(at + bytes.len() as u64)
 }
 
 #[cfg(test)]
@@ -60,6 +69,7 @@ mod tests {
     use std::io::Write;
 
     use flate2::write::GzEncoder;
+    use pseidon_plugin::framing::Quotes;
 
     use super::super::super::progress::Tail;
     use super::*;
@@ -83,8 +93,30 @@ mod tests {
         ] {
             for (position, expected) in expected.into_iter().enumerate() {
                 let file = File::open(path).unwrap();
-                let found = record_start(file, compression, position as u64, None).unwrap();
+                let found =
+                    record_start(file, compression, Framing::default(), position as u64, None)
+                        .unwrap();
                 assert_eq!(found, expected, "{compression:?} at {position}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_position_in_a_quoted_record_is_followed_by_the_next_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.csv");
+        let content = b"a,b\n1,\"x\ny\"\n2,\"\"\n";
+        fs::write(&path, content).unwrap();
+        let framing = Framing {
+            quotes: Some(Quotes { separator: b',' }),
+            has_header: true,
+        };
+        for (record, next) in [(4, 12), (12, 17)] {
+            for position in [record + 1, next] {
+                let file = File::open(&path).unwrap();
+                let none = InputCompression::None;
+                let found = record_start(file, none, framing, position, None).unwrap();
+                assert_eq!(found, next, "{position}");
             }
         }
     }
@@ -97,7 +129,14 @@ mod tests {
         let file = File::open(&path).unwrap();
         let mark = Tail::of(&file, 6).unwrap().mark();
         fs::write(&path, b"one\ntwo\n").unwrap();
-        let found = record_start(file, InputCompression::None, 6, Some(&mark)).unwrap();
+        let found = record_start(
+            file,
+            InputCompression::None,
+            Framing::default(),
+            6,
+            Some(&mark),
+        )
+        .unwrap();
         assert_eq!(found, 6);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pseidon_delivery::Position;
 use pseidon_plugin::Split;
+use pseidon_plugin::framing::Framing;
 
 use super::super::Config;
 use super::super::compression::InputCompression;
@@ -27,6 +28,7 @@ pub(super) struct FoundFile {
     pub(super) head: Head,
     pub(super) size: u64,
     compression: InputCompression,
+    framing: Framing,
 }
 
 impl FoundFile {
@@ -57,7 +59,8 @@ impl FoundFile {
 
     /// To read the file from a position in the store.
     fn resumed(&self, position: Position, mark: Option<&Mark>) -> io::Result<Remaining> {
-        record_start(self.open()?, self.compression, position, mark).map(Remaining::Read)
+        let start = record_start(self.open()?, self.compression, self.framing, position, mark);
+        start.map(Remaining::Read)
     }
 
     fn open(&self) -> io::Result<File> {
@@ -108,6 +111,7 @@ pub(super) fn find(
             head,
             size: metadata.len(),
             compression,
+            framing: config.framing,
         }))
     };
     look().unwrap_or_else(|error| {

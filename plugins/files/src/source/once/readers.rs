@@ -41,18 +41,16 @@ fn read_file(
     handle: &SourceHandle,
     job: &ReadJob,
 ) -> Result<Result<(), ReadError>, Stopped> {
-    let opened = File::open(&job.file.path).and_then(|file| {
+    let open = || -> Result<_, ReadError> {
+        let file = File::open(&job.file.path)?;
         let size = file.metadata()?.len();
         let compression = config.compression_of(&file, &job.file.path)?;
-        Ok((
-            config.open(file, &job.file.path, job.from)?,
-            size,
-            compression,
-        ))
-    });
-    let (mut reader, size, compression) = match opened {
+        let reader = config.open(file, &job.file.path, job.from)?;
+        Ok((reader, size, compression))
+    };
+    let (mut reader, size, compression) = match open() {
         Ok(opened) => opened,
-        Err(error) => return Ok(Err(error.into())),
+        Err(error) => return Ok(Err(error)),
     };
     loop {
         while !handle.wait_for_room(ROOM_POLL)? {}

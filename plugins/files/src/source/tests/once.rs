@@ -285,11 +285,15 @@ fn samples_the_first_records() {
     let source = FilesSource
         .prepare(&options(r#"["a.log" "b.log.gz"]"#))
         .unwrap();
-    assert_eq!(
-        source.sample(&world.setup(), 3).unwrap(),
-        ["one", "two", "three"]
-    );
-    assert_eq!(source.sample(&world.setup(), 10).unwrap().len(), 4);
+    let sampled = |count| {
+        let samples = source.sample(&world.setup(), count).unwrap();
+        let records = samples.iter().flat_map(Payloads::iter).flatten();
+        records
+            .map(|record| String::from_utf8(record.to_vec()).unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sampled(3), ["one", "two", "three"]);
+    assert_eq!(sampled(10).len(), 4);
     world.write("c.log", "");
     let source = FilesSource.prepare(&options(r#""c.log""#)).unwrap();
     assert!(source.sample(&world.setup(), 3).is_err());

@@ -1,8 +1,8 @@
 //! Tests of schemas that are inferred from samples.
 
-use bytes::Bytes;
+use pseidon_plugin::Payloads;
 
-use super::super::infer_json_schema;
+use super::super::infer::infer;
 use super::*;
 
 #[test]
@@ -13,7 +13,7 @@ fn a_schema_is_inferred_from_samples() {
         "not json",
         "[1]",
     ];
-    let schema = infer_json_schema(&samples.map(Bytes::from)).unwrap();
+    let schema = infer(&[Payloads::copied(samples.map(str::as_bytes))]).unwrap();
     let field = |name: &str, data_type| Field::new(name, data_type, true);
     let expected = [
         field("id", DataType::Int64),
@@ -55,7 +55,7 @@ fn a_schema_is_inferred_from_samples() {
         "the inferred schema matches its samples"
     );
     assert_eq!(
-        infer_json_schema(&[Bytes::from("1")]).unwrap_err(),
+        infer(&[Payloads::copied([b"1".as_slice()])]).unwrap_err(),
         "none of 1 sample records is a JSON object"
     );
 }

@@ -1,0 +1,91 @@
+//! The formats `csv` and `tsv`: fields between separators, as in RFC 4180.
+//!
+//! The header of a file names the fields, so a column is found by its name, whatever its place in a
+//! file; or the setting `fields` names them, and there is no header. An empty field is NULL, and an
+//! empty one in quotes (`""`) is the empty string. A field without a declared type is a string.
+
+mod columns;
+mod fields;
+mod infer;
+mod layout;
+
+use arrow::datatypes::SchemaRef;
+use pseidon_plugin::Payloads;
+use pseidon_plugin::format::{Decoder, Format, WantedColumn};
+use pseidon_plugin::framing::{Framing, Quotes};
+
+use self::columns::CsvDecoder;
+use self::layout::CsvLayout;
+
+/// The format `csv` or `tsv`.
+pub(crate) struct Csv {
+    name: &'static str,
+    summary: &'static str,
+    /// The separator if the settings name none.
+    separator: u8,
+}
+
+impl Csv {
+    /// Fields between commas.
+    pub(crate) const CSV: Csv = Csv {
+        name: "csv",
+        summary: "Comma-separated values with a header that names the fields. `csv:sep=semicolon` \
+                  sets the separator, with `quote=none` quotes have no meaning, and `fields=a,b` \
+                  names the fields of records without a header.",
+        separator: b',',
+    };
+
+    /// Fields between tabs.
+    pub(crate) const TSV: Csv = Csv {
+        name: "tsv",
+        summary: "Tab-separated values; otherwise like `csv`.",
+        separator: b'\t',
+    };
+
+    fn layout(&self, settings: &str) -> Result<CsvLayout, String> {
+        CsvLayout::parse(self.name, self.separator, settings)
+    }
+}
+
+impl Format for Csv {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn summary(&self) -> &'static str {
+        self.summary
+    }
+
+    fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String> {
+        // The header is not known before the files are read.
+        self.layout(settings).map(|_| None)
+    }
+
+    fn framing(&self, settings: &str) -> Framing {
+        let Ok(layout) = self.layout(settings) else {
+            return Framing::default();
+        };
+        Framing {
+            quotes: layout.has_quotes.then_some(Quotes {
+                separator: layout.separator,
+            }),
+            has_header: layout.fields.is_none(),
+        }
+    }
+
+    fn infer(&self, settings: &str, samples: &[Payloads]) -> Result<SchemaRef, String> {
+        infer::infer(&self.layout(settings)?, samples)
+    }
+
+    fn decoder(
+        &self,
+        settings: &str,
+        columns: &[WantedColumn],
+    ) -> Result<Box<dyn Decoder>, String> {
+        let decoder = CsvDecoder::new(self.layout(settings)?, columns)?;
+        Ok(Box::new(decoder))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! Locates the fields of a record.
+
+use std::ops::Range;
+
+use pseidon_plugin::framing::closing_quote;
+
+use super::layout::CsvLayout;
+
+/// Why a record with an open quote is invalid.
+const OPEN_QUOTE: &str =
+    "a quote is not closed; if quotes have no meaning in these records, set quote=none";
+
+/// The fields of one record. The memory is reused for the next record.
+#[derive(Default)]
+pub(super) struct Fields {
+    fields: Vec<Field>,
+    /// The values that differ from their bytes in the record.
+    unescaped: Vec<u8>,
+}
+
+/// Where the value of a field is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Field {
+    /// These bytes of the record.
+    Bare(Range<usize>),
+    /// These bytes of the record, which are in quotes.
+    Quoted(Range<usize>),
+    /// These bytes of `unescaped`.
+    Unescaped(Range<usize>),
+}
+
+/// The value of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    /// Nothing between two separators.
+    Null,
+    /// A string; empty if there is nothing between two quotes.
+    Text(&'a [u8]),
+}
+
+impl Fields {
+    /// Locates the fields of a record. A carriage return at its end belongs to the line end.
+    ///
+    /// # Errors
+    /// A quote is not closed.
+    pub(super) fn split(&mut self, record: &[u8], layout: &CsvLayout) -> Result<(), &'static str> {
+        self.fields.clear();
+        self.unescaped.clear();
+        let record = record.strip_suffix(b"\r").unwrap_or(record);
+        if layout.has_quotes && memchr::memchr(b'"', record).is_some() {
+            return self.split_quoted(record, layout.separator);
+        }
+        let mut start = 0;
+        for end in memchr::memchr_iter(layout.separator, record) {
+            self.fields.push(Field::Bare(start..end));
+            start = end + 1;
+        }
+        self.fields.push(Field::Bare(start..record.len()));
+        Ok(())
+    }
+
+    fn split_quoted(&mut self, record: &[u8], separator: u8) -> Result<(), &'static str> {
+        let end_of_field = |from: usize| {
+            let found = memchr::memchr(separator, &record[from..]);
+            found.map_or(record.len(), |found| from + found)
+        };
+        let mut start = 0;
+        loop {
+            let end = if record.get(start) == Some(&b'"') {
+                let content = start + 1;
+                let quote = closing_quote(record, content).ok_or(OPEN_QUOTE)?;
+                let end = end_of_field(quote + 1);
+                self.push_quoted(record, content..quote, quote + 1..end);
+                end
+            } else {
+                let end = end_of_field(start);
+                self.fields.push(Field::Bare(start..end));
+                end
+            };
+            if end == record.len() {
+                return Ok(());
+            }
+            start = end + 1;
+        }
+    }
+
+    /// Adds a field in quotes. `rest` is what follows the closing quote, which belongs to the value
+    /// and is empty in correct CSV.
+    fn push_quoted(&mut self, record: &[u8], content: Range<usize>, rest: Range<usize>) {
+        let text = &record[content.clone()];
+        let is_exact = rest.is_empty() && memchr::memchr(b'"', text).is_none();
+        if is_exact {
+            self.fields.push(Field::Quoted(content));
+            return;
+        }
+        let start = self.unescaped.len();
+        let mut copied = 0;
+        for quote in memchr::memchr_iter(b'"', text) {
+            // Quotes inside come in pairs, of which the second is left out.
+            if quote >= copied {
+                self.unescaped.extend_from_slice(&text[copied..=quote]);
+                copied = quote + 2;
+            }
+        }
+        self.unescaped
+            .extend_from_slice(text.get(copied..).unwrap_or_default());
+        self.unescaped.extend_from_slice(&record[rest]);
+        self.fields
+            .push(Field::Unescaped(start..self.unescaped.len()));
+    }
+
+    /// The number of fields.
+    pub(super) fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// The value of a field of the record that was split last. A field that does not exist is NULL.
+    pub(super) fn value<'a>(&'a self, record: &'a [u8], number: usize) -> Value<'a> {
+        match self.fields.get(number) {
+            None => Value::Null,
+            Some(Field::Bare(range)) if range.is_empty() => Value::Null,
+            Some(Field::Bare(range) | Field::Quoted(range)) => Value::Text(&record[range.clone()]),
+            Some(Field::Unescaped(range)) => Value::Text(&self.unescaped[range.clone()]),
+        }
+    }
+
+    /// The names in a header.
+    ///
+    /// # Errors
+    /// It is not valid UTF-8, or a quote is not closed.
+    pub(super) fn names(
+        &mut self,
+        header: &[u8],
+        layout: &CsvLayout,
+    ) -> Result<Vec<String>, String> {
+        simdutf8::basic::from_utf8(header).map_err(|_| "the header is not valid UTF-8")?;
+        self.split(header, layout)
+            .map_err(|reason| format!("the header: {reason}"))?;
+        let name = |number| match self.value(header, number) {
+            Value::Null => String::new(),
+            Value::Text(name) => String::from_utf8_lossy(name).into_owned(),
+        };
+        Ok((0..self.len()).map(name).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LAYOUT: CsvLayout = CsvLayout {
+        separator: b',',
+        has_quotes: true,
+        fields: None,
+    };
+
+    fn values(record: &str, layout: &CsvLayout) -> Vec<Option<String>> {
+        let mut fields = Fields::default();
+        // Leftovers of the previous record must not matter.
+        fields.split(b"\"a\"\"b\",c,d,e", layout).unwrap();
+        fields.split(record.as_bytes(), layout).unwrap();
+        let text = |number| match fields.value(record.as_bytes(), number) {
+            Value::Null => None,
+            Value::Text(text) => Some(String::from_utf8(text.to_vec()).unwrap()),
+        };
+        (0..fields.len()).map(text).collect()
+    }
+
+    #[test]
+    fn an_empty_field_is_null_and_an_empty_one_in_quotes_is_empty() {
+        let shown = |record, layout: &CsvLayout| {
+            let text =
+                |value: Option<String>| value.map_or("NULL".to_owned(), |text| format!("{text:?}"));
+            let all: Vec<String> = values(record, layout).into_iter().map(text).collect();
+            all.join(" ")
+        };
+        let no_quotes = CsvLayout {
+            has_quotes: false,
+            ..LAYOUT
+        };
+        for (record, layout, expected) in [
+            ("", &LAYOUT, "NULL"),
+            ("a,\r", &LAYOUT, r#""a" NULL"#),
+            ("a,,", &LAYOUT, r#""a" NULL NULL"#),
+            (
+                r#""","a,b","c""d","""""#,
+                &LAYOUT,
+                r#""" "a,b" "c\"d" "\"""#,
+            ),
+            (r#""a"b,5" x,"a""b"c"#, &LAYOUT, r#""ab" "5\" x" "a\"bc""#),
+            ("\"a\nb\",", &LAYOUT, r#""a\nb" NULL"#),
+            (r#""a,b"#, &no_quotes, r#""\"a" "b""#),
+        ] {
+            assert_eq!(shown(record, layout), expected, "{record}");
+        }
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_is_an_error() {
+        for record in ["\"", "a,\"b", "\"a\"\"", "\"a\"\",b"] {
+            let split = Fields::default().split(record.as_bytes(), &LAYOUT);
+            assert_eq!(split, Err(OPEN_QUOTE), "{record}");
+        }
+    }
+
+    /// The fields as csv-core reads them. It skips empty records and accepts open quotes.
+    fn by_csv_core(record: &[u8]) -> Vec<String> {
+        let mut reader = csv_core::ReaderBuilder::new()
+            .terminator(csv_core::Terminator::Any(0))
+            .build();
+        let (mut text, mut ends) = (vec![0; record.len() + 1], vec![0; record.len() + 2]);
+        let (mut at, mut written, mut count) = (0, 0, 0);
+        loop {
+            let (result, read, more, fields) =
+                reader.read_record(&record[at..], &mut text[written..], &mut ends[count..]);
+            (at, written, count) = (at + read, written + more, count + fields);
+            if result == csv_core::ReadRecordResult::Record {
+                break;
+            }
+        }
+        let mut start = 0;
+        let field = |end: &usize| {
+            let field = String::from_utf8(text[start..*end].to_vec()).unwrap();
+            start = *end;
+            field
+        };
+        ends[..count].iter().map(field).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn fields_are_those_of_csv_core(record in "[ab,\"\n]{1,20}") {
+            let mut fields = Fields::default();
+            prop_assume!(fields.split(record.as_bytes(), &LAYOUT).is_ok());
+            let values = values(&record, &LAYOUT).into_iter();
+            let texts: Vec<String> = values.map(Option::unwrap_or_default).collect();
+            prop_assert_eq!(texts, by_csv_core(record.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Infers the types of fields from sample records.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use pseidon_plugin::Payloads;
+
+use super::fields::{Fields, Value};
+use super::layout::CsvLayout;
+use crate::values::timestamp;
+
+/// What the values of a field are, from the most special to the most general.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FieldType {
+    /// No value yet.
+    Nothing,
+    Boolean,
+    Integer,
+    Float,
+    Date,
+    Time,
+    Text,
+}
+
+/// The fields of all headers, in the order of their first occurrence, with the type that all sample
+/// values have: `boolean`, `int64`, `float64`, `date`, a timestamp in microseconds, or else `utf8`.
+/// What would not be written back in the same digits is a string: `007`, and integers of more than
+/// 64 bits.
+///
+/// # Errors
+/// No sample has a header.
+pub(super) fn infer(layout: &CsvLayout, samples: &[Payloads]) -> Result<SchemaRef, String> {
+    let mut fields = Fields::default();
+    let mut found: Vec<(String, FieldType)> = Vec::new();
+    for payloads in samples {
+        let names = match (&layout.fields, payloads.header()) {
+            (Some(names), _) => names.clone(),
+            (None, Some(header)) => fields.names(header, layout)?,
+            (None, None) => continue,
+        };
+        let mut places = Vec::new();
+        for name in names {
+            let place = found.iter().position(|(known, _)| *known == name);
+            places.push(place.unwrap_or(found.len()));
+            if place.is_none() {
+                found.push((name, FieldType::Nothing));
+            }
+        }
+        for record in payloads.iter().flatten() {
+            let is_valid = fields.split(record, layout).is_ok() && fields.len() == places.len();
+            if !is_valid {
+                continue;
+            }
+            for (number, place) in places.iter().enumerate() {
+                if let Value::Text(text) = fields.value(record, number) {
+                    found[*place].1 = found[*place].1.merge(FieldType::of(text));
+                }
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err("there is no header that names the fields".to_owned());
+    }
+    let field =
+        |(name, inferred): (String, FieldType)| Field::new(name, inferred.data_type(), true);
+    Ok(Arc::new(Schema::new(
+        found.into_iter().map(field).collect::<Vec<_>>(),
+    )))
+}
+
+impl FieldType {
+    fn of(text: &[u8]) -> FieldType {
+        let Ok(text) = std::str::from_utf8(text) else {
+            return FieldType::Text;
+        };
+        if text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false") {
+            return FieldType::Boolean;
+        }
+        if let Some(number) = number(text) {
+            return number;
+        }
+        match time(text) {
+            Some(time) => time,
+            None => FieldType::Text,
+        }
+    }
+
+    /// The type that covers both.
+    fn merge(self, other: FieldType) -> FieldType {
+        match (self, other) {
+            (one, other) if one == other => one,
+            (FieldType::Nothing, one) | (one, FieldType::Nothing) => one,
+            (FieldType::Integer, FieldType::Float) | (FieldType::Float, FieldType::Integer) => {
+                FieldType::Float
+            }
+            (FieldType::Date, FieldType::Time) | (FieldType::Time, FieldType::Date) => {
+                FieldType::Time
+            }
+            _ => FieldType::Text,
+        }
+    }
+
+    fn data_type(self) -> DataType {
+        match self {
+            FieldType::Boolean => DataType::Boolean,
+            FieldType::Integer => DataType::Int64,
+            FieldType::Float => DataType::Float64,
+            FieldType::Date => DataType::Date32,
+            FieldType::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            FieldType::Nothing | FieldType::Text => DataType::Utf8,
+        }
+    }
+}
+
+/// The type of a number as JSON writes it, without zeros before it.
+fn number(text: &str) -> Option<FieldType> {
+    let number: sonic_rs::Number = sonic_rs::from_str(text).ok()?;
+    // JSON allows white space around a number.
+    if text.trim().len() != text.len() {
+        return None;
+    }
+    let is_integer = text
+        .bytes()
+        .all(|byte| byte == b'-' || byte.is_ascii_digit());
+    match is_integer {
+        true if sonic_rs::JsonNumberTrait::is_i64(&number) => Some(FieldType::Integer),
+        true => None,
+        false => Some(FieldType::Float),
+    }
+}
+
+/// The type of an ISO 8601 date, or of a time with at most six digits of a second.
+fn time(text: &str) -> Option<FieldType> {
+    if !text.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    if chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok() && text.len() == 10 {
+        return Some(FieldType::Date);
+    }
+    let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction);
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    let is_time = digits <= 6 && timestamp(text, TimeUnit::Microsecond).is_some();
+    is_time.then_some(FieldType::Time)
+}

@@ -1,0 +1,223 @@
+//! CSV as it is in the world: headers in another order, quotes with line ends, empty values.
+
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+use crate::harness::output::{all_lines, files, hidden, lines};
+use crate::harness::{Site, wait_until};
+
+/// Runs a flow of the command line. Returns the lines that it prints, and its log.
+fn printed(site: &Site, flow: &str, input: &str) -> (Vec<String>, String) {
+    let mut command: Command = site.pseidon();
+    command.args(["run", "-e", flow]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary can be started");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    // A flow that does not read it may have exited.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().expect("it exits");
+    let log = String::from_utf8(output.stderr).expect("text");
+    assert!(output.status.success(), "{log}");
+    let text = String::from_utf8(output.stdout).expect("text");
+    (text.lines().map(str::to_owned).collect(), log)
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(content).expect("compressed");
+    encoder.finish().expect("compressed")
+}
+
+#[test]
+fn columns_are_found_by_name_in_files_of_several_programs() {
+    let site = Site::new("csv-names");
+    site.write(
+        "in/a.csv",
+        "\u{feff}id,amount,\"full name\"\r\n1,12.50,\"Ann, \"\"A\"\"\"\r\n\r\n2,,\"\"\r\n",
+    );
+    site.write(
+        "in/b.csv.gz",
+        gzip(b"full name,more,id\nBo,x,3\n\"C\nD\",y,4"),
+    );
+    let flow = r#"(-> (files {:path ["in/a.csv" "in/b.csv.gz"]})
+        (select "id::int as id, \"full name\" as name, amount") (stdout))"#;
+    let (mut records, log) = printed(&site, flow, "");
+    records.sort();
+    assert_eq!(
+        records,
+        [
+            r#"{"id":1,"name":"Ann, \"A\"","amount":"12.50"}"#,
+            r#"{"id":2,"name":"","amount":null}"#,
+            r#"{"id":3,"name":"Bo","amount":null}"#,
+            r#"{"id":4,"name":"C\nD","amount":null}"#,
+        ],
+        "{log}"
+    );
+}
+
+#[test]
+fn types_are_inferred_and_compared_as_numbers() {
+    let site = Site::new("csv-infer");
+    site.write(
+        "a.csv",
+        "id,zip,price,at\n1,00501,9.5,2024-05-01 10:00:00\n2,98101,50.5,2024-05-02T10:00:00Z\n",
+    );
+    let flow = r#"(-> (files {:path "a.csv" :schema :infer}) (where "price > 50") (stdout))"#;
+    let (records, log) = printed(&site, flow, "");
+    assert_eq!(
+        records,
+        [r#"{"id":2,"zip":"98101","price":50.5,"at":"2024-05-02T10:00:00.000000Z"}"#],
+        "{log}"
+    );
+    let inferred = site.pseidon().args(["infer", "a.csv"]).output();
+    let inferred = String::from_utf8(inferred.expect("it runs").stdout).expect("text");
+    assert_eq!(
+        inferred,
+        "{:id :int64, :zip :utf8, :price :float64, :at :timestamp_us}\n"
+    );
+    // Without types, a comparison with a number compares numbers.
+    let flow = r#"(-> (files "a.csv") (where "price > 50") (select "id, zip") (stdout :csv))"#;
+    assert_eq!(printed(&site, flow, "").0, ["id,zip", "2,98101"]);
+}
+
+#[test]
+fn records_that_do_not_match_the_header_are_counted() {
+    let site = Site::new("csv-invalid");
+    let input = "a\tb\n1\t2\n1\n1\t2\t3\n\"4\t5\n";
+    let flow = r#"(-> (stdin "tsv") (select "a, b") (stdout :tsv))"#;
+    let flow = flow.replace("(stdin \"tsv\")", "(stdin {:format \"tsv:quote=none\"})");
+    let (records, log) = printed(&site, &flow, input);
+    assert_eq!(records, ["a\tb", "1\t2", "\"\"\"4\"\t5"]);
+    for part in ["count=2 reason=\"expected 2 fields, found 1\"", "dropped=2"] {
+        assert!(log.contains(part), "`{part}` is missing in\n{log}");
+    }
+}
+
+/// Every file of the sink has the header, and the source reads all of them back.
+#[test]
+fn written_files_are_read_back() {
+    let site = Site::new("csv-back");
+    let texts = ["", "a,b", "\"q\"", "x\ny", "plain"];
+    let records: Vec<Value> = (0..200)
+        .map(|n| json!({"n": n, "text": texts[n % texts.len()], "none": null}))
+        .collect();
+    let text: String = records.iter().map(|record| format!("{record}\n")).collect();
+    site.write("in.ndjson", text);
+    for (codec, compression) in [("csv", ":none"), ("csv", ":gzip"), ("tsv", ":zstd")] {
+        let (out, name) = (format!("out-{codec}-{}", &compression[1..]), "name");
+        site.write(
+            "write.edn",
+            format!(
+                r#"{{:{name} "{out}"
+                    in (files {{:path "in.ndjson" :schema {{:n :int64 :text :utf8 :none :utf8}}}})
+                    pipeline (-> in (files {{:path "{out}" :codec :{codec} :compression {compression}
+                                             :check-freq "10ms" :rollover {{:records 50}}}}))}}"#
+            ),
+        );
+        site.finish("write.edn", 30);
+        let found = files(&site.path(&out));
+        assert!(found.iter().all(|path| lines(path)[0].starts_with("n")));
+        let flow = format!(
+            r#"(-> (files {{:path "{out}/**/*" :format "{codec}" :schema {{:n :int64 :text :utf8 :none :utf8}}}})
+                   (stdout))"#
+        );
+        let (mut back, log) = printed(&site, &flow, "");
+        back.sort_by_key(|line| {
+            let record: Value = serde_json::from_str(line).expect("json");
+            record["n"].as_u64()
+        });
+        let expected: Vec<String> = records
+            .iter()
+            .map(|record| {
+                let text = &record["text"];
+                format!(r#"{{"n":{},"text":{text},"none":null}}"#, record["n"])
+            })
+            .collect();
+        assert_eq!(back, expected, "{log}");
+    }
+}
+
+const RECORDS: u64 = 100_000;
+/// After how many commits each run is killed.
+const KILLED_AFTER: [u32; 3] = [2, 3, 4];
+
+#[test]
+fn a_plain_file_is_read_once() {
+    killed_while_reading("csv-plain", "in/a.csv", "", |content| content);
+}
+
+#[test]
+fn a_compressed_file_is_read_once() {
+    killed_while_reading("csv-gzip", "in/a.csv.gz", "", |content| gzip(&content));
+}
+
+#[test]
+fn a_followed_file_is_read_once() {
+    killed_while_reading(
+        "csv-follow",
+        "in/a.csv",
+        ":follow true :poll \"50ms\"",
+        |content| content,
+    );
+}
+
+/// Kills runs while their lane has committed files and holds newer records. Each record has line
+/// ends in quotes, and looks like two records to who resumes inside of it.
+fn killed_while_reading(test: &str, path: &str, more: &str, encode: fn(Vec<u8>) -> Vec<u8>) {
+    let site = Site::new(test);
+    let mut content = String::from("id,text\n");
+    for number in 0..RECORDS {
+        content += &format!("{number},\"{}\n{number},\"\"torn\"\"\n\"\n", pad(number));
+    }
+    fs::create_dir_all(site.path("in")).expect("a folder");
+    site.write(path, encode(content.into_bytes()));
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:name "csv" :settings {{:commit-interval "50ms"}}
+                in (files {{:path "{path}" :schema {{:id :int64 :text :utf8}} :on-error :noop {more}}})
+                pipeline (-> in (select "id, translate(text, chr(10), '|') as text") (files {{:path "out" :codec :csv :compression :gzip :check-freq "10ms" :rollover {{:size "20KB" :idle "1s"}}}}))}}"#
+        ),
+    );
+    for commits in KILLED_AFTER {
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", format!("committed:{commits}"));
+        site.start(command).expect_death("committed", 60);
+    }
+    let mut pseidon = site.run("pipeline.edn");
+    let records = || {
+        let mut all = all_lines(&site.path("out"));
+        all.retain(|line| line != "id,text");
+        all
+    };
+    wait_until("everything is visible", 120, || {
+        records().len() as u64 >= RECORDS
+    });
+    if more.is_empty() {
+        pseidon.expect_exit(0, 60);
+    } else {
+        pseidon.stop(60);
+    }
+    let mut expected: Vec<String> = (0..RECORDS)
+        .map(|number| format!("{number},\"{}|{number},\"\"torn\"\"|\"", pad(number)))
+        .collect();
+    expected.sort();
+    let found = records();
+    assert!(found == expected, "{} of {RECORDS} records", found.len());
+    assert!(hidden(&site.path("out")).is_empty());
+}
+
+/// What makes the records different in length.
+fn pad(number: u64) -> String {
+    "x".repeat(number as usize * 7919 % 61)
+}
