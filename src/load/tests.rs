@@ -150,8 +150,8 @@ const INVALID_PIPELINES: [InvalidPipeline; 42] = [
     ),
     (
         untyped,
-        "(where \"a + 1 > 1 and lower(a) = 'x'\") (stdout)",
-        "`a` is used as int64 and as utf8",
+        "(where \"a + 0.5 > 1 and lower(a) = 'x'\") (stdout)",
+        "`a` is used as float64 and as utf8",
     ),
     (
         untyped,
@@ -287,7 +287,8 @@ fn independent_errors_are_shown_at_once() {
 fn only_named_fields_are_decoded_with_the_type_of_their_use() {
     assert_eq!(decoded("(stdout)"), [""; 0]);
     assert_eq!(decoded("(where \"a > 1\") (stdout)"), ["a json"]);
-    assert_eq!(decoded("(where \"a + 1 > 1\") (stdout)"), ["a int64"]);
+    assert_eq!(decoded("(where \"a + 1 > 1\") (stdout)"), ["a json"]);
+    assert_eq!(decoded("(where \"a + 0.5 > 1\") (stdout)"), ["a float64"]);
     // Edits: only what expressions use is decoded, under its name in the record.
     assert_eq!(
         decoded("(remove \"a, b.c\") (rename \"d as e\") (stdout)"),
@@ -295,9 +296,9 @@ fn only_named_fields_are_decoded_with_the_type_of_their_use() {
     );
     assert_eq!(
         decoded(
-            "(set \"b = a + 1\") (rename \"c as d, u as v\") (where \"b > 1 and d - 1 > 0 and v.id is not null\") (stdout)"
+            "(set \"b = a + 0.5\") (rename \"c as d, u as v\") (where \"b > 1 and d - 1 > 0 and v.id is not null\") (stdout)"
         ),
-        ["a int64", "c int64", "u.id json"]
+        ["a float64", "c json", "u.id json"]
     );
     assert_eq!(
         decoded("(select \"*, lower(a) as b, * except (c)\") (stdout)"),
@@ -320,8 +321,8 @@ fn only_named_fields_are_decoded_with_the_type_of_their_use() {
         ["a json", "u.id json"]
     );
     assert_eq!(
-        decoded("(select \"u.id as id\") (where \"id % 7 = 0\") (stdout)"),
-        ["u.id int64"],
+        decoded("(select \"u.id as id\") (where \"id % 0.5 = 0\") (stdout)"),
+        ["u.id float64"],
         "a renamed column takes its type from later uses"
     );
 }

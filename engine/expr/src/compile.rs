@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion_common::{DataFusionError, ScalarValue};
+use datafusion_expr::Operator;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column as ColumnExpr;
 use pseidon_dsl::expr::{Expr, ExprKind, Literal, Meta, Path, PathStep};
@@ -295,7 +296,18 @@ impl Compiler<'_> {
             return Some(operator::conditional(name, args?, span));
         }
         let function = self.value(function::find(name, name_span));
-        Some(function::call(name, function?, args?, span))
+        let args = args?;
+        let extreme = match name {
+            "greatest" => Some(Operator::GtEq),
+            "least" => Some(Operator::LtEq),
+            _ => None,
+        };
+        if let Some(op) = extreme
+            && args.iter().any(|arg| arg.json)
+        {
+            return Some(operator::extreme(op, args, span));
+        }
+        Some(function::call(name, function?, args, span))
     }
 
     fn cast_type(&mut self, name: &str, span: Span) -> Option<Field> {

@@ -1,9 +1,10 @@
 //! Type inference for payload paths from their use in expressions.
 //!
-//! If no schema defines the type of a payload field, its use does: a path that is added to `500` is
-//! an `int64`, and the argument of `lower` is a string. A use that accepts every value (a
-//! comparison, `like`, `is null`, `cast`, a bare `select a`) requires no type. Such a path is a JSON
-//! value unless another use requires a type.
+//! If no schema defines the type of a payload field, its use does: a path that is added to `0.5` is
+//! a `float64`, and the argument of `lower` is a string. A use that accepts every value (a
+//! comparison, `like`, `is null`, `cast`, a bare `select a`) requires no type, nor does arithmetic
+//! with integers or other such paths: the values decide whether the result is an integer. Such a
+//! path is a JSON value unless another use requires a type.
 
 use arrow::datatypes::DataType;
 use datafusion_expr::Operator;
@@ -56,10 +57,7 @@ impl Demands<'_> {
             }),
             ExprKind::Unary(UnaryOp::Not, operand) => self.expr(operand, Some(&DataType::Boolean)),
             ExprKind::Unary(UnaryOp::Neg, operand) => {
-                let number = wanted
-                    .filter(|wanted| wanted.is_numeric())
-                    .unwrap_or(&DataType::Float64);
-                self.expr(operand, Some(number));
+                self.expr(operand, wanted.filter(|wanted| wanted.is_numeric()));
             }
             ExprKind::Binary(left, op, right) => self.binary(left, *op, right, wanted),
             ExprKind::Between {
@@ -116,9 +114,11 @@ impl Demands<'_> {
         }
     }
 
-    /// Expressions that are compared. Any value can be compared, so a path requires no type.
+    /// Expressions that are compared. Any value can be compared, so a path requires no type, and
+    /// neither does arithmetic.
     fn compared(&mut self, exprs: &[&Expr]) {
         let common = self.common_type(exprs);
+        let common = common.filter(|common| !common.is_numeric());
         for expr in exprs {
             let is_path = matches!(expr.kind, ExprKind::Path(_));
             self.expr(expr, common.as_ref().filter(|_| !is_path));
@@ -127,7 +127,10 @@ impl Demands<'_> {
 
     /// Expressions that must have one type, because they are alternatives.
     fn alike(&mut self, exprs: &[&Expr], wanted: Option<&DataType>) {
-        let common = self.common_type(exprs);
+        // An integer is also an alternative to a fraction, so it requires no type.
+        let common = self
+            .common_type(exprs)
+            .filter(|common| !common.is_integer());
         for expr in exprs {
             self.expr(expr, common.as_ref().or(wanted));
         }
@@ -159,7 +162,9 @@ impl Demands<'_> {
         } else {
             Some(DataType::Boolean)
         };
-        let result_type = self.common_type(&results).or_else(|| wanted.cloned());
+        let common = self.common_type(&results);
+        let common = common.filter(|common| !common.is_integer());
+        let result_type = common.or_else(|| wanted.cloned());
         let is_compared = operand.is_some();
         let of_test = |test: &Expr| {
             test_type
@@ -211,9 +216,7 @@ impl Demands<'_> {
             ExprKind::Meta(meta) => Some(meta_field(meta))
                 .filter(|field| !is_json(field))
                 .map(|field| field.data_type().clone()),
-            ExprKind::Unary(UnaryOp::Neg, operand) => {
-                Some(self.type_of(operand).unwrap_or(DataType::Float64))
-            }
+            ExprKind::Unary(UnaryOp::Neg, operand) => self.type_of(operand),
             ExprKind::Binary(_, BinaryOp::Concat, _) => Some(DataType::Utf8),
             ExprKind::Binary(left, op, right) => match arithmetic(*op) {
                 Some(op) => arithmetic_type(self.type_of(left), op, self.type_of(right)),
@@ -269,16 +272,12 @@ fn arithmetic(op: BinaryOp) -> Option<Operator> {
     }
 }
 
-/// The type of an operand of unknown type, if the other operand has the type `other`. If both are
-/// unknown, both are float64, which represents every number.
+/// The type of an operand of unknown type, if the other operand has the type `other`. Without one,
+/// the values decide, unless the result has to be a number of a certain type.
 fn operand_type(other: Option<&DataType>, wanted: Option<&DataType>) -> Option<DataType> {
     match other {
-        None => Some(
-            wanted
-                .filter(|wanted| wanted.is_floating())
-                .cloned()
-                .unwrap_or(DataType::Float64),
-        ),
+        None => wanted.filter(|wanted| wanted.is_numeric()).cloned(),
+        Some(other) if other.is_integer() => wanted.filter(|wanted| wanted.is_numeric()).cloned(),
         Some(other) if other.is_numeric() => Some(other.clone()),
         Some(_) => None,
     }
@@ -290,7 +289,8 @@ fn arithmetic_type(
     right: Option<DataType>,
 ) -> Option<DataType> {
     let (left, right) = match (left, right) {
-        (None, None) => return Some(DataType::Float64),
+        (None, None) => return None,
+        (Some(known), None) | (None, Some(known)) if known.is_integer() => return None,
         (Some(known), None) | (None, Some(known)) => (known.clone(), known),
         (Some(left), Some(right)) => (left, right),
     };

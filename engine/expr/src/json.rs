@@ -3,6 +3,8 @@
 //! In an operator or a function, such a value is converted to a string: a JSON string without its
 //! quotes and escapes; a number, an object or an array as written; and NULL for `null`.
 
+mod arithmetic;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -12,6 +14,8 @@ use datafusion_common::{Result, exec_datafusion_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use pseidon_dsl::expr::{Path, PathStep};
 use sonic_rs::{JsonValueTrait, PointerNode};
+
+pub(crate) use self::arithmetic::JsonArithmetic;
 
 /// A function that converts a JSON value to a string.
 #[derive(Debug, PartialEq, Eq, Hash)]

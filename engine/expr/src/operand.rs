@@ -100,6 +100,17 @@ impl Operand {
         }
     }
 
+    /// Converts integers to JSON values. JSON values and NULL are returned unchanged.
+    pub(crate) fn integer_to_json(self) -> Result<Operand, Diagnostic> {
+        if self.json {
+            return Ok(self);
+        }
+        Ok(Operand {
+            json: true,
+            ..self.cast(&DataType::Utf8)?
+        })
+    }
+
     /// Casts the operand to `to`. A constant that cannot be cast, and types without a cast between
     /// them, are errors.
     pub(crate) fn cast(self, to: &DataType) -> Result<Operand, Diagnostic> {
@@ -264,29 +275,12 @@ pub(crate) fn is_exactly(data_type: &DataType, literal: &Operand) -> bool {
 }
 
 /// Casts operands of which one is the result (`case`, `coalesce`) to one type. If all of them are
-/// JSON or NULL, they stay JSON.
+/// JSON, integers or NULL, they become JSON.
 pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagnostic> {
-    if operands.iter().any(|operand| operand.json)
-        && operands
-            .iter()
-            .all(|operand| operand.json || operand.is_null())
-    {
-        let as_json = |operand: Operand| {
-            if operand.json {
-                Ok(operand)
-            } else {
-                operand.cast(&DataType::Utf8)
-            }
-        };
-        return operands
-            .into_iter()
-            .map(|operand| {
-                as_json(operand).map(|operand| Operand {
-                    json: true,
-                    ..operand
-                })
-            })
-            .collect();
+    let is_json =
+        |operand: &Operand| operand.json || operand.is_null() || operand.data_type.is_integer();
+    if operands.iter().any(|operand| operand.json) && operands.iter().all(is_json) {
+        return operands.into_iter().map(Operand::integer_to_json).collect();
     }
     let operands: Vec<Operand> = operands.into_iter().map(Operand::json_to_string).collect();
     let (literals, others): (Vec<&Operand>, Vec<&Operand>) = operands

@@ -17,8 +17,9 @@ use pseidon_dsl::expr::{BinaryOp, IsPredicate, UnaryOp};
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::comparison::{comparable, comparable_with};
-use crate::json::StringsAs;
+use crate::json::{JsonArithmetic, StringsAs};
 use crate::operand::{Operand, alternatives, computable, reason};
+use crate::scalar::own_call;
 
 /// Compiles `op operand`.
 pub(crate) fn unary(op: UnaryOp, operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
@@ -156,6 +157,9 @@ fn arithmetic(
         left.type_name(),
         right.type_name()
     );
+    if computes_as_json(&left, &right) {
+        return json_arithmetic(left, op, right, span);
+    }
     let undefined = || Diagnostic::new(span, message, "not defined for these types");
     let (left, right) = computable(left, right)?;
     let types = (left.data_type.clone(), right.data_type.clone());
@@ -176,13 +180,38 @@ fn arithmetic(
     )
 }
 
+/// Whether the values decide about the type of the result. A float or a decimal decides it itself.
+fn computes_as_json(left: &Operand, right: &Operand) -> bool {
+    let has_any_type = |operand: &Operand| operand.json || operand.data_type.is_integer();
+    (left.json || right.json) && has_any_type(left) && has_any_type(right)
+}
+
+fn json_arithmetic(
+    left: Operand,
+    op: Operator,
+    right: Operand,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
+    let (left, right) = (left.integer_to_json()?, right.integer_to_json()?);
+    let function = JsonArithmetic::new(op);
+    let physical = own_call(
+        function,
+        vec![left.physical, right.physical],
+        DataType::Utf8,
+    );
+    Ok(Operand {
+        json: true,
+        ..Operand::computed(physical, DataType::Utf8, span)?
+    })
+}
+
 /// Compiles `-operand`.
 fn negate(operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
-    let operand = if operand.json {
-        operand.cast(&DataType::Float64)?
-    } else {
-        operand
-    };
+    if operand.json {
+        // The sign of a zero counts, so this is not a difference.
+        let minus_one = Operand::literal(ScalarValue::from(-1_i64), span);
+        return json_arithmetic(minus_one, Operator::Multiply, operand, span);
+    }
     match &operand.data_type {
         // DataFusion's negation of the smallest integer silently overflows. A difference is
         // checked.
@@ -466,6 +495,25 @@ pub(crate) fn conditional(
         }
         _ => Err(misuse()),
     }
+}
+
+/// Compiles `greatest` (`op` is `>=`) and `least` (`<=`) of values of which one has no known type.
+/// NULL is ignored, as in PostgreSQL.
+pub(crate) fn extreme(op: Operator, args: Vec<Operand>, span: Span) -> Result<Operand, Diagnostic> {
+    let pick = |one: Operand, other: Operand| {
+        let whens = vec![
+            (is_null(one.clone(), false, span)?, other.clone()),
+            (is_null(other.clone(), false, span)?, one.clone()),
+            (comparison(one.clone(), op, other.clone(), span)?, one),
+        ];
+        case(None, whens, Some(other), span)
+    };
+    let mut args = args.into_iter();
+    let Some(first) = args.next() else {
+        let message = "`greatest` and `least` need an argument";
+        return Err(Diagnostic::new(span, message, "wrong number of arguments"));
+    };
+    args.try_fold(first, pick)
 }
 
 /// Whether the expression always returns the same value for the same record.

@@ -22,13 +22,22 @@ pub(crate) fn unary_call(
     argument: Arc<dyn PhysicalExpr>,
     result: DataType,
 ) -> Arc<dyn PhysicalExpr> {
+    own_call(function, vec![argument], result)
+}
+
+/// A call of one of our own functions.
+pub(crate) fn own_call(
+    function: impl ScalarUDFImpl + 'static,
+    arguments: Vec<Arc<dyn PhysicalExpr>>,
+    result: DataType,
+) -> Arc<dyn PhysicalExpr> {
     let function = Arc::new(ScalarUDF::from(function));
     let field = Arc::new(Field::new(function.name(), result, true));
     let name = function.name().to_owned();
     Arc::new(ScalarFunctionExpr::new(
         &name,
         function,
-        vec![argument],
+        arguments,
         field,
         config(),
     ))
