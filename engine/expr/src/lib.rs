@@ -23,6 +23,7 @@
 //! - `and`, `or` and `case` may skip operands that cannot affect the result for a row, but only
 //!   `case` guarantees that.
 
+mod arithmetic;
 mod comparison;
 pub mod compile;
 mod constants;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::can_cast_types;
-use arrow::datatypes::{DataType, Field, IntervalUnit, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DataFusionError, ScalarValue};
 use datafusion_expr::ColumnarValue;
 use datafusion_expr::type_coercion::binary::type_union_coercion;
@@ -19,9 +19,6 @@ use pseidon_dsl::{Diagnostic, Span};
 use crate::json::{JsonNumber, JsonText, StringsAs};
 use crate::scalar::unary_call;
 use crate::types::{canonical, is_text, json_field, type_name};
-
-/// The type of SQL intervals: months, days and nanoseconds.
-const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
 
 /// A compiled part of an expression.
 #[derive(Clone, Debug)]
@@ -323,48 +320,6 @@ pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagn
         .into_iter()
         .map(|operand| operand.cast(&target))
         .collect()
-}
-
-/// Casts the operands of `+ - * / %`: JSON values to numbers, and a constant string next to a time
-/// to an interval.
-pub(crate) fn computable(left: Operand, right: Operand) -> Result<(Operand, Operand), Diagnostic> {
-    let left_type = left.data_type.clone();
-    let right_type = right.data_type.clone();
-    let (left_json, right_json) = (left.json, right.json);
-    let left = computable_with(left, &right_type, right_json)?;
-    let right = computable_with(right, &left_type, left_json)?;
-    Ok((left, right))
-}
-
-fn computable_with(
-    operand: Operand,
-    other: &DataType,
-    other_is_json: bool,
-) -> Result<Operand, Diagnostic> {
-    if operand.json {
-        let known = !other_is_json
-            && (other.is_numeric() || other.is_temporal())
-            && !matches!(other, DataType::Interval(_));
-        return operand.cast(if known { other } else { &DataType::Float64 });
-    }
-    let is_text_literal = is_text(&operand.data_type) && operand.as_literal().is_some();
-    if is_text_literal
-        && matches!(
-            other,
-            DataType::Timestamp(_, _) | DataType::Date32 | DataType::Date64 | DataType::Time64(_)
-        )
-    {
-        return operand.cast(&INTERVAL);
-    }
-    if is_text(&operand.data_type) && !operand.is_null() {
-        let diagnostic = Diagnostic::new(
-            operand.span,
-            "cannot compute with a string",
-            "this is a string",
-        );
-        return Err(diagnostic.with_help("convert it to a number: cast(x as double)"));
-    }
-    Ok(operand)
 }
 
 /// The column for the values of the operand.

@@ -8,18 +8,17 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema};
 use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
-use datafusion_expr::type_coercion::binary::BinaryTypeCoercer;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{
-    BinaryExpr, CaseExpr, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, NegativeExpr, NotExpr,
+    BinaryExpr, CaseExpr, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, NotExpr,
 };
 use pseidon_dsl::expr::{BinaryOp, IsPredicate, UnaryOp};
 use pseidon_dsl::{Diagnostic, Span};
 
+use crate::arithmetic::{arithmetic, negate};
 use crate::comparison::{comparable, comparable_with};
-use crate::json::{JsonArithmetic, StringsAs};
-use crate::operand::{Operand, alternatives, computable, reason};
-use crate::scalar::own_call;
+use crate::json::StringsAs;
+use crate::operand::{Operand, alternatives, reason};
 
 /// Compiles `op operand`.
 pub(crate) fn unary(op: UnaryOp, operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
@@ -63,7 +62,8 @@ pub(crate) fn binary(
     }
 }
 
-fn operation(
+/// An operation whose operands have the types that it needs.
+pub(crate) fn operation(
     left: Operand,
     op: Operator,
     right: Operand,
@@ -142,100 +142,6 @@ pub(crate) fn check_regex(pattern: &Operand) -> Result<(), Diagnostic> {
             pattern.span,
             format!("invalid regular expression '{text}'"),
             "cannot be parsed",
-        )),
-    }
-}
-
-fn arithmetic(
-    left: Operand,
-    op: Operator,
-    right: Operand,
-    span: Span,
-) -> Result<Operand, Diagnostic> {
-    let message = format!(
-        "cannot compute {} {op} {}",
-        left.type_name(),
-        right.type_name()
-    );
-    if computes_as_json(&left, &right) {
-        return json_arithmetic(left, op, right, span);
-    }
-    let undefined = || Diagnostic::new(span, message, "not defined for these types");
-    let (left, right) = computable(left, right)?;
-    let types = (left.data_type.clone(), right.data_type.clone());
-    let Ok((left_type, right_type)) =
-        BinaryTypeCoercer::new(&types.0, &op, &types.1).get_input_types()
-    else {
-        return Err(undefined());
-    };
-    let Ok(result) = BinaryTypeCoercer::new(&left_type, &op, &right_type).get_result_type() else {
-        return Err(undefined());
-    };
-    operation(
-        left.cast(&left_type)?,
-        op,
-        right.cast(&right_type)?,
-        result,
-        span,
-    )
-}
-
-/// Whether the values decide about the type of the result. A float or a decimal decides it itself.
-fn computes_as_json(left: &Operand, right: &Operand) -> bool {
-    let has_any_type = |operand: &Operand| operand.json || operand.data_type.is_integer();
-    (left.json || right.json) && has_any_type(left) && has_any_type(right)
-}
-
-fn json_arithmetic(
-    left: Operand,
-    op: Operator,
-    right: Operand,
-    span: Span,
-) -> Result<Operand, Diagnostic> {
-    let (left, right) = (left.integer_to_json()?, right.integer_to_json()?);
-    let function = JsonArithmetic::new(op);
-    let physical = own_call(
-        function,
-        vec![left.physical, right.physical],
-        DataType::Utf8,
-    );
-    Ok(Operand {
-        json: true,
-        ..Operand::computed(physical, DataType::Utf8, span)?
-    })
-}
-
-/// Compiles `-operand`.
-fn negate(operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
-    if operand.json {
-        // The sign of a zero counts, so this is not a difference.
-        let minus_one = Operand::literal(ScalarValue::from(-1_i64), span);
-        return json_arithmetic(minus_one, Operator::Multiply, operand, span);
-    }
-    match &operand.data_type {
-        // DataFusion's negation of the smallest integer silently overflows. A difference is
-        // checked.
-        integer if integer.is_integer() || *integer == DataType::Null => arithmetic(
-            Operand::literal(ScalarValue::from(0_i64), span),
-            Operator::Minus,
-            operand,
-            span,
-        ),
-        number
-            if number.is_numeric()
-                || matches!(number, DataType::Interval(_) | DataType::Duration(_)) =>
-        {
-            let data_type = operand.data_type.clone();
-            Operand::computed(
-                Arc::new(NegativeExpr::new(operand.physical)),
-                data_type,
-                span,
-            )
-        }
-        _ => Err(Diagnostic::new(
-            span,
-            format!("cannot negate {}", operand.type_name()),
-            "expected a number",
         )),
     }
 }
