@@ -107,6 +107,11 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "markdown")]
         json_schema: bool,
     },
+    /// List the functions of expressions, or show what a function returns, with examples.
+    Functions {
+        /// The function to describe.
+        name: Option<String>,
+    },
     /// Print a script that completes commands and options in a shell.
     Completions {
         /// The shell that runs the script.

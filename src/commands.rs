@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod consume;
+pub(crate) mod functions;
 pub(crate) mod import;
 pub(crate) mod infer;
 pub(crate) mod man;

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Command::Staged(args) => commands::staged::staged(&args),
         Command::Status(args) => commands::status::status(&args),
         Command::Infer { files } => commands::infer::infer(&files),
+        Command::Functions { name } => commands::functions::show(name.as_deref()),
         Command::Completions { shell } => commands::completions::print(shell),
         Command::Man { folder } => commands::man::write(&folder),
         Command::Plugins {

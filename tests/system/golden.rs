@@ -12,10 +12,11 @@ use std::process::{Command, Output};
 use crate::harness::Site;
 
 const HOUSE: &str = env!("CARGO_MANIFEST_DIR");
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "check",
     "completions",
     "consume",
+    "functions",
     "import",
     "infer",
     "man",
@@ -180,6 +181,25 @@ fn a_conversion_and_a_reference_page() {
         &shown(&pseidon(&["plugins", "kafak"])),
     );
     goldens.finish();
+}
+
+#[test]
+fn functions_of_expressions() {
+    let mut goldens = Goldens::default();
+    for name in ["REGEXP_MATCH", "nvl", "uper"] {
+        let file = format!("functions-{}.txt", name.to_lowercase().replace('_', "-"));
+        goldens.compare(&file, &shown(&pseidon(&["functions", name])));
+    }
+    goldens.finish();
+    let list = shown(&pseidon(&["functions"]));
+    for line in [
+        "\nMath Functions\n",
+        "\n  abs  ",
+        "\n  nullif  ",
+        "\n  now  ",
+    ] {
+        assert!(list.contains(line), "{line} is missing in\n{list}");
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The functions available in expressions: DataFusion's, and our own.
 //!
 //! Each of our own functions is a module of this one: [`wall_clock`] and [`regexp_match`].
-//! [`argument_types`] finds what a function requires of untyped arguments.
+//! [`argument_types`] finds what a function requires of untyped arguments; [`reference`] is what
+//! users read about them.
 
 mod argument_types;
+mod reference;
 mod regexp_match;
 mod wall_clock;
 
@@ -18,6 +20,7 @@ use datafusion_physical_expr::ScalarFunctionExpr;
 use pseidon_dsl::{Diagnostic, Span};
 
 pub(crate) use self::argument_types::argument_type;
+pub use self::reference::{FunctionExample, FunctionReference, functions};
 use self::regexp_match::RegexpMatch;
 use self::wall_clock::{Clock, WallClock};
 use crate::length::{LENGTHENING, LengthLimit};
@@ -65,24 +68,16 @@ static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
         if HIDDEN.contains(&function.name()) || CONDITIONAL.contains(&function.name()) {
             continue;
         }
-        functions.extend(
-            function
-                .aliases()
-                .iter()
-                .map(|alias| (alias.clone(), Arc::clone(&function))),
-        );
-        functions.insert(function.name().to_owned(), Arc::clone(&function));
+        add(&mut functions, function);
     }
-    for clock in [Clock::Now, Clock::Today] {
-        let function = Arc::new(ScalarUDF::from(WallClock::new(clock)));
-        functions.extend(
-            clock
-                .names()
-                .map(|name| (name.to_owned(), Arc::clone(&function))),
-        );
+    let ours = [
+        ScalarUDF::from(WallClock::new(Clock::Now)),
+        ScalarUDF::from(WallClock::new(Clock::Today)),
+        ScalarUDF::from(RegexpMatch::new()),
+    ];
+    for function in ours {
+        add(&mut functions, Arc::new(function));
     }
-    let regexp_match = Arc::new(ScalarUDF::from(RegexpMatch::new()));
-    functions.insert("regexp_match".to_owned(), regexp_match);
     for (alias, name) in ALIASES {
         if let Some(function) = functions.get(name).cloned() {
             functions.insert(alias.to_owned(), function);
@@ -90,6 +85,14 @@ static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     }
     functions
 });
+
+/// Adds a function under all of its names.
+fn add(functions: &mut HashMap<String, Arc<ScalarUDF>>, function: Arc<ScalarUDF>) {
+    for alias in function.aliases() {
+        functions.insert(alias.clone(), Arc::clone(&function));
+    }
+    functions.insert(function.name().to_owned(), function);
+}
 
 /// The function named `name`, which is not [`CONDITIONAL`].
 pub(crate) fn find(name: &str, span: Span) -> Result<&'static Arc<ScalarUDF>, Diagnostic> {

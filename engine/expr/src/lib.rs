@@ -10,8 +10,10 @@
 //!   the record. `try_cast` returns NULL instead.
 //! - A path without a known type is JSON (`types::json_field`). Selected alone, it is passed on
 //!   unchanged. In an operator or a function it is converted to a string (without quotes and
-//!   escapes, NULL for `null`), which is then cast to the type of the other operands: `any + 12`
-//!   casts it to a number, and a value that is not a number is an error of the record.
+//!   escapes, NULL for `null`), which is then cast to the type of the other operands: `any + 0.5`
+//!   casts it to a number, and a value that is not a number is an error of the record. Computed with
+//!   an integer or another such value, it stays JSON, and each value decides whether the result is
+//!   an integer.
 //! - Comparing such a value is never an error. It is compared in the type of the other operand:
 //!   with a number as a number, whatever its digits, and a value that is not of this type is NULL.
 //!   Two of them are compared as numbers if both are JSON numbers, else as strings.
@@ -41,3 +43,4 @@ pub mod time;
 pub mod types;
 
 pub use compile::{Column, CompiledExpr, Input, Scope, compile};
+pub use function::{FunctionExample, FunctionReference, functions};

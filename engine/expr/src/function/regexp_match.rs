@@ -16,9 +16,15 @@ use datafusion_expr::{
 };
 use regex::Regex;
 
+const SECTION: DocSection = DocSection {
+    include: true,
+    label: "Regular Expression Functions",
+    description: None,
+};
+
 static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
     Documentation::builder(
-        DocSection::default(),
+        SECTION,
         "Returns the groups of the first match.",
         "regexp_match(str, regexp[, flags])",
     )

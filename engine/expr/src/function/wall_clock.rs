@@ -2,12 +2,33 @@
 //!
 //! DataFusion's own functions are replaced at planning time by the time of planning.
 
+use std::sync::LazyLock;
+
 use arrow::datatypes::{DataType, TimeUnit};
 use chrono::Utc;
 use datafusion_common::{Result, ScalarValue};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion_expr::{
+    ColumnarValue, DocSection, Documentation, ScalarFunctionArgs, ScalarUDFImpl, Signature,
+    Volatility,
+};
 
 use crate::types::timestamp;
+
+const SECTION: DocSection = DocSection {
+    include: true,
+    label: "Time and Date Functions",
+    description: None,
+};
+
+static NOW: LazyLock<Documentation> = LazyLock::new(|| {
+    let description = "Returns the current time in UTC, with microseconds.";
+    Documentation::builder(SECTION, description, "now()").build()
+});
+
+static TODAY: LazyLock<Documentation> = LazyLock::new(|| {
+    let description = "Returns the current date in UTC.";
+    Documentation::builder(SECTION, description, "current_date()").build()
+});
 
 /// What [`WallClock`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,21 +39,11 @@ pub(super) enum Clock {
     Today,
 }
 
-impl Clock {
-    /// The function's names in expressions.
-    pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
-        match self {
-            Clock::Now => ["now", "current_timestamp"],
-            Clock::Today => ["current_date", "today"],
-        }
-        .into_iter()
-    }
-}
-
 /// A function without arguments that returns the time.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct WallClock {
     clock: Clock,
+    other_names: [String; 1],
     signature: Signature,
 }
 
@@ -40,6 +51,10 @@ impl WallClock {
     pub(super) fn new(clock: Clock) -> WallClock {
         WallClock {
             clock,
+            other_names: match clock {
+                Clock::Now => ["current_timestamp".to_owned()],
+                Clock::Today => ["today".to_owned()],
+            },
             signature: Signature::nullary(Volatility::Volatile),
         }
     }
@@ -51,6 +66,17 @@ impl ScalarUDFImpl for WallClock {
             Clock::Now => "now",
             Clock::Today => "current_date",
         }
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.other_names
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        Some(match self.clock {
+            Clock::Now => &NOW,
+            Clock::Today => &TODAY,
+        })
     }
 
     fn signature(&self) -> &Signature {
