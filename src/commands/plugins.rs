@@ -131,10 +131,10 @@ fn page(spec: &PluginSpec) -> String {
         text.push('\n');
     }
     let _ = writeln!(text, "```clojure\n{}\n```\n", spec.example);
-    if let Some(first) = spec.positional {
+    for (name, place) in spec.positional.iter().zip(["first", "second"]) {
         let _ = writeln!(
             text,
-            "A first argument that is not a map is the value of `:{first}`.\n"
+            "A {place} argument that is not a map is the value of `:{name}`.\n"
         );
     }
     options(&mut text, spec.options, "");

@@ -261,7 +261,8 @@ impl RowReceiver for StageProbe<'_> {
     }
 
     fn passed(&mut self, step: &ChainStep, rows: &Rows) {
-        if step.stage == self.stage && self.seen.is_none() {
+        // A stage may be several steps; its output is that of the last.
+        if step.stage == self.stage {
             self.seen = Some(rows.clone());
         }
     }

@@ -18,7 +18,7 @@
 //!   refuses, and topics that lose data.
 //! - [`kafka_source`]: the offsets of a group as evidence of lost state, and invalid headers.
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
-//! - [`flows`], [`edits`], [`bad_records`], [`command_line`]: the output of flows, changed fields,
+//! - [`flows`], [`edits`], [`parse`], [`bad_records`], [`command_line`]: the output of flows, changed fields,
 //!   invalid records, and the commands.
 //! - [`csv`]: CSV that other programs wrote, and kills while it is read.
 //! - [`golden`]: what a person reads, compared with files.
@@ -56,6 +56,7 @@ mod memory;
 mod moved_logs;
 mod old_offsets;
 mod outages;
+mod parse;
 mod refused_folders;
 mod registry_logs;
 mod restarts;

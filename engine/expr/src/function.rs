@@ -1,11 +1,13 @@
 //! The functions available in expressions: DataFusion's, and our own.
 //!
-//! Each of our own functions is a module of this one: [`wall_clock`] and [`regexp_match`].
+//! Each of our own functions is a module of this one: [`wall_clock`], [`regexp_match`]
+//! and [`regexp_groups`].
 //! [`argument_types`] finds what a function requires of untyped arguments; [`reference`] is what
 //! users read about them.
 
 mod argument_types;
 mod reference;
+mod regexp_groups;
 mod regexp_match;
 mod wall_clock;
 
@@ -21,6 +23,7 @@ use pseidon_dsl::{Diagnostic, Span};
 
 pub(crate) use self::argument_types::argument_type;
 pub use self::reference::{FunctionExample, FunctionReference, functions};
+use self::regexp_groups::RegexpGroups;
 use self::regexp_match::RegexpMatch;
 use self::wall_clock::{Clock, WallClock};
 use crate::length::{LENGTHENING, LengthLimit};
@@ -74,6 +77,7 @@ static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
         ScalarUDF::from(WallClock::new(Clock::Now)),
         ScalarUDF::from(WallClock::new(Clock::Today)),
         ScalarUDF::from(RegexpMatch::new()),
+        ScalarUDF::from(RegexpGroups::new()),
     ];
     for function in ours {
         add(&mut functions, Arc::new(function));

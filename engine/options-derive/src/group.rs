@@ -25,7 +25,7 @@ struct Parts {
 pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
     let mut identifiers = Vec::new();
     let mut parts = Vec::new();
-    let mut positional = quote!(None);
+    let mut positional = Vec::new();
     for field in named_fields(input)? {
         let identifier = field
             .ident
@@ -33,8 +33,7 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
             .ok_or_else(|| Error::new_spanned(field, "an option has a name"))?;
         let attribute = OptionAttribute::read(&field.attrs)?;
         if attribute.positional {
-            let name = name(identifier, &attribute);
-            positional = quote!(Some(#name));
+            positional.push(name(identifier, &attribute));
         }
         parts.push(parts_of(field, identifier, &attribute));
         identifiers.push(identifier);
@@ -57,7 +56,7 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
             impl __options::Options for #group {
                 const DECLARED: &'static [__spec::OptionSpec] =
                     &__options::concat::<{ __options::total(__PARTS) }>(__PARTS);
-                const POSITIONAL: Option<&'static str> = #positional;
+                const POSITIONAL: &'static [&'static str] = &[#(#positional),*];
 
                 fn read(reader: &mut __options::Reader<'_>) -> Option<Self> {
                     #(let #identifiers = #reads;)*

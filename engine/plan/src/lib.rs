@@ -29,6 +29,7 @@ pub mod transforms;
 mod compile;
 mod errors;
 mod in_place;
+mod parse;
 mod plan;
 mod prepare;
 

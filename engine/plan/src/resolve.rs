@@ -16,6 +16,7 @@ use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::stage::{SinkFactory, SinkStage, SourceStage};
 
 use crate::edits::FieldEdit;
+use crate::parse;
 use crate::transforms::{Transform, TransformOptions};
 
 /// A source with the chain that processes its records.
@@ -209,33 +210,42 @@ impl<'a> Resolver<'a> {
                     },
                 )
             }
-            Flow::Named(..) | Flow::Inline(_) => self.stage(flow).into_iter().collect(),
+            Flow::Named(..) | Flow::Inline(_) => self.stage(flow).unwrap_or_default(),
         }
     }
 
-    fn stage(&mut self, flow: &'a Flow) -> Option<ResolvedStep> {
+    /// The steps of a stage: one, except for `parse`. `None` if there are errors.
+    fn stage(&mut self, flow: &'a Flow) -> Option<Vec<ResolvedStep>> {
         let (name, call) = self.call(flow)?;
         let plugin_name = call.plugin.to_string();
         if let Some(transform) = Transform::named(&plugin_name) {
-            let (kind, on_error) = match self.checked(transform.parse(&call))? {
+            let (kinds, invalid) = match self.checked(transform.parse(&call))? {
                 TransformOptions::Where(options) => (
-                    ResolvedStepKind::Where(options.condition),
-                    options.invalid.on_error,
+                    vec![ResolvedStepKind::Where(options.condition)],
+                    options.invalid,
                 ),
                 TransformOptions::Select(options) => (
-                    ResolvedStepKind::Select(options.columns),
-                    options.invalid.on_error,
+                    vec![ResolvedStepKind::Select(options.columns)],
+                    options.invalid,
                 ),
                 TransformOptions::Edit(edits, invalid) => {
-                    (ResolvedStepKind::Edit(edits), invalid.on_error)
+                    (vec![ResolvedStepKind::Edit(edits)], invalid)
+                }
+                TransformOptions::Parse(options) => {
+                    let selects = parse::selects(&options).map_err(|error| vec![error]);
+                    let selects = self.checked(selects)?;
+                    let kinds = selects.map(ResolvedStepKind::Select);
+                    (kinds.into(), options.invalid)
                 }
             };
-            return Some(ResolvedStep {
-                stage: self.place(&name),
+            let stage = self.place(&name);
+            let step = |kind| ResolvedStep {
+                stage: stage.clone(),
                 span: flow.span(),
                 kind,
-                on_error,
-            });
+                on_error: invalid.on_error.clone(),
+            };
+            return Some(kinds.into_iter().map(step).collect());
         }
         let Some(plugin) = self.registry.sink(&plugin_name) else {
             let error = self.role_error(Role::Sink, &call, flow.span());
@@ -243,12 +253,12 @@ impl<'a> Resolver<'a> {
             return None;
         };
         let sink = self.checked(plugin.clone().configure(&call.args, call.span))?;
-        Some(ResolvedStep {
+        Some(vec![ResolvedStep {
             stage: self.place(&name),
             span: flow.span(),
             on_error: sink.options.on_error.clone(),
             kind: ResolvedStepKind::Sink(Arc::new(sink)),
-        })
+        }])
     }
 
     /// The name of a stage, and the plugin that it uses. `None` if an error was reported.

@@ -2,10 +2,11 @@
 
 use pseidon_dsl::Call;
 use pseidon_dsl::expr::{Assignment, Expr, PlacedPath, Renaming, SelectItem};
-use pseidon_plugin::options::{OnError, Options, ParseResult};
+use pseidon_plugin::options::{OnError, Options, ParseResult, SpannedValue};
 use pseidon_plugin::spec::{PluginSpec, Role};
 
 use crate::edits::FieldEdit;
+use crate::parse::ParsePattern;
 
 /// The transform `where`.
 static WHERE: PluginSpec = PluginSpec {
@@ -74,6 +75,27 @@ static RENAME: PluginSpec = PluginSpec {
     example: "(rename \"usr as user, mail as contact.mail\")",
 };
 
+/// The transform `parse`.
+static PARSE: PluginSpec = PluginSpec {
+    name: "parse",
+    role: Role::Transform,
+    summary: "Builds a new record from the parts of a string, such as a line of a log.",
+    details: "The pattern is a regular expression, whose named groups become columns of strings, or \
+        one of these formats:\n\n\
+        - `:nginx` or `:apache`: the combined or common log format, with the columns \
+        `client`, `user`, `time`, `method`, `path`, `protocol`, `request`, `status`, `size`, \
+        `referer` and `agent`;\n\
+        - `:syslog`: RFC 5424, with the columns `facility`, `severity`, `time`, `host`, `app`, \
+        `process`, `message_id`, `data` and `message`;\n\
+        - `:syslog-bsd`: RFC 3164, with the columns `facility`, `severity`, `time` (a string, since \
+        it has no year), `host`, `app`, `process` and `message`.\n\n\
+        A part that is missing (`-`) is NULL. A string that does not match makes its record \
+        invalid.",
+    positional: ParseOptions::POSITIONAL,
+    options: ParseOptions::DECLARED,
+    example: "(parse \"line\" #r\"(?<ip>\\S+) (?<path>\\S+)\")",
+};
+
 /// The options of `where`.
 #[derive(Clone, Debug, Options)]
 pub struct WhereOptions {
@@ -129,6 +151,22 @@ pub struct RenameOptions {
     pub invalid: InvalidRecords,
 }
 
+/// The options of `parse`.
+#[derive(Clone, Debug, Options)]
+pub struct ParseOptions {
+    /// The string, an SQL expression such as the name of a field.
+    #[option(positional)]
+    pub text: Expr,
+    /// A regular expression with named groups, or the name of a format.
+    #[option(positional)]
+    pub pattern: SpannedValue<ParsePattern>,
+    /// Further columns of the new record, as in `select`.
+    pub keep: Option<Vec<SelectItem>>,
+    /// What happens to invalid records.
+    #[option(flatten)]
+    pub invalid: InvalidRecords,
+}
+
 /// The options for invalid records.
 #[derive(Clone, Debug, Options)]
 pub struct InvalidRecords {
@@ -145,6 +183,8 @@ pub enum TransformOptions {
     Where(WhereOptions),
     /// Those of `select`.
     Select(SelectOptions),
+    /// Those of `parse`.
+    Parse(ParseOptions),
     /// The edits of `set`, `remove` or `rename`.
     Edit(Vec<FieldEdit>, InvalidRecords),
 }
@@ -162,16 +202,19 @@ pub enum Transform {
     Remove,
     /// Renames or moves fields, and leaves all others as they are.
     Rename,
+    /// Builds a new record from the parts of a string.
+    Parse,
 }
 
 impl Transform {
     /// All of them, in the order of the reference pages.
-    pub const ALL: [Transform; 5] = [
+    pub const ALL: [Transform; 6] = [
         Transform::Where,
         Transform::Select,
         Transform::Set,
         Transform::Remove,
         Transform::Rename,
+        Transform::Parse,
     ];
 
     /// Its name, documentation and options, declared as those of a plugin.
@@ -182,6 +225,7 @@ impl Transform {
             Transform::Set => &SET,
             Transform::Remove => &REMOVE,
             Transform::Rename => &RENAME,
+            Transform::Parse => &PARSE,
         }
     }
 
@@ -204,6 +248,9 @@ impl Transform {
                 .map(|options| edits(options.fields, FieldEdit::Remove, options.invalid)),
             Transform::Rename => RenameOptions::parse_stage(spec, args, span)
                 .map(|options| edits(options.fields, FieldEdit::Rename, options.invalid)),
+            Transform::Parse => {
+                ParseOptions::parse_stage(spec, args, span).map(TransformOptions::Parse)
+            }
         }
     }
 

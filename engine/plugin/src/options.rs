@@ -102,7 +102,7 @@ pub trait Options: Sized {
     const DECLARED: &'static [OptionSpec];
 
     /// The option that the first argument of a stage sets if it is not a map: `(where "a > 1")`.
-    const POSITIONAL: Option<&'static str> = None;
+    const POSITIONAL: &'static [&'static str] = &[];
 
     /// Reads the fields. Returns `None` if there are errors; the reader has them.
     fn read(reader: &mut Reader<'_>) -> Option<Self>;

@@ -13,7 +13,7 @@ pub struct PluginSpec {
     /// The rest of the documentation, as Markdown.
     pub details: &'static str,
     /// The option that the first argument sets if it is not a map: `(where "a > 1")`.
-    pub positional: Option<&'static str>,
+    pub positional: &'static [&'static str],
     /// The options in the order of the reference page.
     pub options: &'static [OptionSpec],
     /// An example stage of a pipeline file.

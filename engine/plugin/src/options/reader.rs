@@ -39,34 +39,36 @@ impl<'a> Reader<'a> {
         self.span
     }
 
-    /// Adds the arguments of a stage: a value for the option `positional`, a map, or both.
+    /// Adds the arguments of a stage: values for the options `positional`, a map, or both.
     pub(super) fn add_arguments(
         &mut self,
         args: &'a [Node],
-        positional: Option<&'static str>,
+        positional: &'static [&'static str],
         example: &str,
     ) -> ParseResult<()> {
-        let Some(StageArguments { value, entries }) = StageArguments::of(args) else {
-            return Err(self.unexpected(args, positional, example));
+        let (values, entries) = match args.split_last() {
+            Some((last, values)) if entries_of(last).is_some() => (values, entries_of(last)),
+            _ => (args, None),
         };
-        match (value, positional) {
-            (None, _) => {}
-            (Some(value), Some(name)) => self.settings.push((name, value)),
-            (Some(_), None) => return Err(self.unexpected(args, positional, example)),
+        let has_map = values.iter().any(|value| entries_of(value).is_some());
+        if has_map || values.len() > positional.len() {
+            return Err(self.unexpected(args, positional, example));
         }
-        self.add_entries(entries);
+        self.settings.extend(positional.iter().copied().zip(values));
+        self.add_entries(entries.unwrap_or_default());
         Ok(())
     }
 
     fn unexpected(
         &self,
         args: &[Node],
-        positional: Option<&'static str>,
+        positional: &'static [&'static str],
         example: &str,
     ) -> Vec<Diagnostic> {
         let expected = match positional {
-            Some(_) => "expected one value, a map of options, or both",
-            None => "expected a map of options",
+            [] => "expected a map of options",
+            [_] => "expected one value, a map of options, or both",
+            _ => "expected values, a map of options, or both",
         };
         let spans = args.iter().map(|arg| arg.span);
         let place = spans.reduce(Span::to).unwrap_or(self.span);
@@ -191,32 +193,6 @@ impl Argument<'_> {
             _ => return Err(self.wrong_kind()),
         };
         T::parse_map(&format!(":{}", self.name()), entries, self.span())
-    }
-}
-
-/// The arguments of a stage.
-struct StageArguments<'a> {
-    /// The first argument, if it is not a map.
-    value: Option<&'a Node>,
-    /// The entries of the map.
-    entries: &'a [(Node, Node)],
-}
-
-impl<'a> StageArguments<'a> {
-    /// `None` if there is anything else than a value and a map.
-    fn of(args: &'a [Node]) -> Option<StageArguments<'a>> {
-        let (value, map) = match args {
-            [] => (None, None),
-            [only] if entries_of(only).is_some() => (None, Some(only)),
-            [only] => (Some(only), None),
-            [value, map] if entries_of(value).is_none() => (Some(value), Some(map)),
-            _ => return None,
-        };
-        let entries = match map {
-            Some(map) => entries_of(map)?,
-            None => &[],
-        };
-        Some(StageArguments { value, entries })
     }
 }
 

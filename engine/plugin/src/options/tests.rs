@@ -256,7 +256,7 @@ fn declarations_follow_from_fields() {
     assert_eq!(path.default, OptionDefault::Required);
     assert_eq!(user.default, OptionDefault::None);
     assert_eq!(count.default, OptionDefault::Value("1_000"));
-    assert_eq!(TestOptions::POSITIONAL, Some("path"));
+    assert_eq!(TestOptions::POSITIONAL, ["path"]);
     assert_eq!(Mode::NAMES, ["a", "long-name", "PLAIN"]);
     assert_eq!(Mode::Plain.name(), "PLAIN");
 }

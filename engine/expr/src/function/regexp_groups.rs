@@ -1,0 +1,134 @@
+//! `regexp_groups`: the named groups of the first match of a regular expression, as a struct.
+//!
+//! A group that took no part in the match is NULL. A string without a match is an error of its
+//! record.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ArrayRef, AsArray, StringBuilder, StructArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field, FieldRef, Fields};
+use datafusion_common::{Result, ScalarValue, exec_datafusion_err, exec_err};
+use datafusion_expr::{
+    ColumnarValue, DocSection, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl,
+    Signature, Volatility,
+};
+use regex::Regex;
+
+const SECTION: DocSection = DocSection {
+    include: true,
+    label: "Regular Expression Functions",
+    description: None,
+};
+
+static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
+    Documentation::builder(
+        SECTION,
+        "Returns the named groups of the first match as a struct. A string that does not match makes \
+         its record invalid.",
+        "regexp_groups(str, regexp)",
+    )
+    .with_sql_example(EXAMPLE)
+    .build()
+});
+
+const EXAMPLE: &str = "\
+> select regexp_groups('a=1', '(?<key>[a-z]+)=(?<value>[0-9]+)');
++--------------------+
+| value              |
++--------------------+
+| {key: a, value: 1} |
++--------------------+
+";
+
+/// `regexp_groups(string, pattern)`
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct RegexpGroups {
+    signature: Signature,
+}
+
+impl RegexpGroups {
+    pub(super) fn new() -> RegexpGroups {
+        let strings = vec![DataType::Utf8, DataType::Utf8];
+        RegexpGroups {
+            signature: Signature::exact(strings, Volatility::Immutable),
+        }
+    }
+}
+
+/// The names of the groups of a pattern.
+fn names(regex: &Regex) -> impl Iterator<Item = &str> {
+    regex.capture_names().flatten()
+}
+
+fn fields(regex: &Regex) -> Fields {
+    names(regex)
+        .map(|name| Field::new(name, DataType::Utf8, true))
+        .collect()
+}
+
+impl ScalarUDFImpl for RegexpGroups {
+    fn name(&self) -> &str {
+        "regexp_groups"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        exec_err!("the type depends on the pattern")
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let pattern = match args.scalar_arguments.get(1).copied().flatten() {
+            Some(ScalarValue::Utf8(Some(pattern))) => pattern,
+            _ => return exec_err!("the pattern must be a constant"),
+        };
+        let regex = compiled(pattern)?;
+        let data_type = DataType::Struct(fields(&regex));
+        Ok(Arc::new(Field::new(self.name(), data_type, true)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [
+            texts,
+            ColumnarValue::Scalar(ScalarValue::Utf8(Some(pattern))),
+        ] = args.args.as_slice()
+        else {
+            return exec_err!("expected a string and a constant pattern");
+        };
+        let texts = texts.to_array(args.number_rows)?;
+        let texts = texts.as_string::<i32>();
+        let regex = compiled(pattern)?;
+        let names: Vec<&str> = names(&regex).collect();
+        let mut groups: Vec<StringBuilder> = names.iter().map(|_| StringBuilder::new()).collect();
+        for text in texts {
+            let found = text.map(|text| regex.captures(text).ok_or_else(no_match));
+            let found = found.transpose()?;
+            for (name, values) in names.iter().zip(&mut groups) {
+                let group = found.as_ref().and_then(|found| found.name(name));
+                values.append_option(group.map(|group| group.as_str()));
+            }
+        }
+        let columns = groups.iter_mut().map(|values| {
+            let column: ArrayRef = Arc::new(values.finish());
+            column
+        });
+        let nulls = texts.nulls().cloned().map(NullBuffer::from);
+        let groups = StructArray::try_new(fields(&regex), columns.collect(), nulls)?;
+        Ok(ColumnarValue::Array(Arc::new(groups)))
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        Some(&DOCUMENTATION)
+    }
+}
+
+fn compiled(pattern: &str) -> Result<Regex> {
+    Regex::new(pattern).map_err(|_| exec_datafusion_err!("invalid regular expression '{pattern}'"))
+}
+
+fn no_match() -> datafusion_common::DataFusionError {
+    exec_datafusion_err!("the string does not match the pattern")
+}

@@ -1,0 +1,202 @@
+//! `parse`: the parts of a string as columns.
+//!
+//! A pattern has named groups. The stage is two `select`s: the first finds the groups, once for each
+//! record, and the second makes them columns. A format of logs is a pattern, and the items of the
+//! second `select`.
+
+use pseidon_dsl::expr::{Expr, ExprKind, Literal, Path, PathStep, SelectItem, parse_select};
+use pseidon_dsl::node::Text;
+use pseidon_dsl::{Diagnostic, NodeKind, Span, nearest};
+use pseidon_plugin::options::{Argument, OptionValue, ParseResult};
+use pseidon_plugin::spec::OptionKind;
+
+use crate::columns::column_name;
+use crate::transforms::ParseOptions;
+
+/// The column of the first `select` with the groups. The formats below name it.
+const GROUPS: &str = "groups";
+
+/// What a string is parsed by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParsePattern {
+    /// A regular expression.
+    regex: String,
+    /// The items of `select` for its groups.
+    columns: Vec<SelectItem>,
+}
+
+/// A format of logs.
+struct LogFormat {
+    names: &'static [&'static str],
+    regex: &'static str,
+    /// The items of `select`, in which the column `groups` has the groups.
+    columns: &'static str,
+}
+
+const FORMATS: [LogFormat; 3] = [
+    // https://nginx.org/en/docs/http/ngx_http_log_module.html#log_format
+    // https://httpd.apache.org/docs/2.4/logs.html#combined
+    LogFormat {
+        names: &["nginx", "apache"],
+        regex: concat!(
+            r#"^(?<client>\S+) \S+ (?<user>.+?) \[(?<time>[^\]]+)\] ""#,
+            r#"(?<request>(?<method>[A-Za-z]+) (?<path>\S+)(?: (?<protocol>[A-Z]+/[0-9.]+))?|(?:[^"\\]|\\.)*)" "#,
+            r#"(?<status>\d{3}) (?<size>\d+|-)"#,
+            r#"(?: "(?<referer>(?:[^"\\]|\\.)*)" "(?<agent>(?:[^"\\]|\\.)*)")?"#,
+        ),
+        columns: "groups.client as client, nullif(groups.user, '-') as user, \
+                  to_timestamp(groups.time, '%d/%b/%Y:%H:%M:%S %z')::timestamp as time, \
+                  groups.method as method, groups.path as path, groups.protocol as protocol, \
+                  groups.request as request, groups.status::int64 as status, \
+                  nullif(groups.size, '-')::int64 as size, nullif(groups.referer, '-') as referer, \
+                  nullif(groups.agent, '-') as agent",
+    },
+    // RFC 5424, section 6.
+    LogFormat {
+        names: &["syslog"],
+        regex: concat!(
+            r"(?s)^<(?<priority>\d{1,3})>1 (?<time>\S+) (?<host>\S+) (?<app>\S+) ",
+            r"(?<process>\S+) (?<message_id>\S+) ",
+            r"(?<data>-|(?:\[(?:[^\]\\]|\\.)*\])+)(?: (?:\x{FEFF})?(?<message>.*))?$",
+        ),
+        columns: "groups.priority::int64 / 8 as facility, groups.priority::int64 % 8 as severity, \
+                  nullif(groups.time, '-')::timestamp as time, nullif(groups.host, '-') as host, \
+                  nullif(groups.app, '-') as app, nullif(groups.process, '-') as process, \
+                  nullif(groups.message_id, '-') as message_id, \
+                  nullif(groups.data, '-') as data, groups.message as message",
+    },
+    // RFC 3164, section 4.1.
+    LogFormat {
+        names: &["syslog-bsd"],
+        regex: concat!(
+            r"(?s)^(?:<(?<priority>\d{1,3})>)?(?<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ",
+            r"(?<host>\S+) (?:(?<app>[^\s:\[]+)(?:\[(?<process>[^\]]*)\])?: ?)?(?<message>.*)$",
+        ),
+        columns: "groups.priority::int64 / 8 as facility, groups.priority::int64 % 8 as severity, \
+                  groups.time as time, groups.host as host, groups.app as app, \
+                  groups.process as process, groups.message as message",
+    },
+];
+
+impl ParsePattern {
+    fn of_regex(text: &Text) -> Result<ParsePattern, Diagnostic> {
+        let regex = text.to_regex()?;
+        let names: Vec<&str> = regex.capture_names().flatten().collect();
+        if names.is_empty() {
+            let error = Diagnostic::new(
+                text.span(),
+                "the pattern has no named group",
+                "expected a group such as (?<name>…)",
+            );
+            return Err(error);
+        }
+        let column = |name: &&str| {
+            let path = [GROUPS, name].map(|step| PathStep::Field(step.to_owned()));
+            column(ExprKind::Path(Path(path.to_vec())), name, text.span())
+        };
+        Ok(ParsePattern {
+            regex: text.value.clone(),
+            columns: names.iter().map(column).collect(),
+        })
+    }
+
+    fn of_format(name: &str, span: Span) -> Result<ParsePattern, Diagnostic> {
+        let Some(format) = FORMATS.iter().find(|format| format.names.contains(&name)) else {
+            let names = FORMATS.iter().flat_map(|format| format.names).copied();
+            let expected = names.clone().map(|name| format!(":{name}"));
+            let expected = expected.collect::<Vec<_>>().join(", ");
+            let error = Diagnostic::new(
+                span,
+                format!("unknown format `{name}`"),
+                format!("expected a regular expression, or one of {expected}"),
+            );
+            return Err(match nearest(name, names) {
+                Some(near) => error.with_help(format!("did you mean `:{near}`?")),
+                None => error,
+            });
+        };
+        let columns = parse_select(&Text::plain(format.columns, 0)).unwrap_or_default();
+        let at = |item| match item {
+            SelectItem::Column { expr, name } => SelectItem::Column {
+                expr: Expr { span, ..expr },
+                name: name.map(|(name, _)| (name, span)),
+            },
+            other => other,
+        };
+        Ok(ParsePattern {
+            regex: format.regex.to_owned(),
+            columns: columns.into_iter().map(at).collect(),
+        })
+    }
+}
+
+impl OptionValue for ParsePattern {
+    const KIND: OptionKind = OptionKind::String;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<ParsePattern> {
+        let pattern = match &argument.node().kind {
+            NodeKind::Regex(text) => ParsePattern::of_regex(text),
+            _ => ParsePattern::of_format(&argument.string()?, argument.span()),
+        };
+        pattern.map_err(|error| vec![error])
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(self.regex.clone())
+    }
+}
+
+/// The two `select`s of a `parse`.
+///
+/// # Errors
+/// `:keep` has a `*`.
+pub(crate) fn selects(options: &ParseOptions) -> Result<[Vec<SelectItem>; 2], Diagnostic> {
+    let span = options.pattern.span;
+    let pattern = &options.pattern.value;
+    let kept = options.keep.as_deref().unwrap_or_default();
+    let literal = Expr {
+        kind: ExprKind::Literal(Literal::Str(pattern.regex.clone())),
+        span,
+    };
+    let groups = ExprKind::Call {
+        name: "regexp_groups".to_owned(),
+        name_span: span,
+        args: vec![options.text.clone(), literal],
+    };
+    let mut first = vec![column(groups, GROUPS, options.text.span)];
+    let mut second = pattern.columns.clone();
+    for item in kept {
+        let SelectItem::Column { expr, name } = item else {
+            let SelectItem::All { span, .. } = item else {
+                continue;
+            };
+            let message = "`:keep` cannot have a `*`";
+            return Err(Diagnostic::new(*span, message, "expected columns"));
+        };
+        let name = column_name(expr, name.as_ref());
+        let path = Path(vec![PathStep::Field(name.clone())]);
+        second.push(column(ExprKind::Path(path), &name, expr.span));
+        first.push(item.clone());
+    }
+    Ok([first, second])
+}
+
+fn column(kind: ExprKind, name: &str, span: Span) -> SelectItem {
+    SelectItem::Column {
+        expr: Expr { kind, span },
+        name: Some((name.to_owned(), span)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_columns_of_each_format_can_be_read() {
+        for format in &FORMATS {
+            let pattern = ParsePattern::of_format(format.names[0], Span::default()).unwrap();
+            assert!(pattern.columns.len() > 5, "{}", format.names[0]);
+        }
+    }
+}
