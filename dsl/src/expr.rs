@@ -272,6 +272,24 @@ pub struct Renaming {
     pub to: PlacedPath,
 }
 
+impl Expr {
+    /// The name of the column that it computes in a `select`: the `name` after `as`, the last field
+    /// of a path, or else the text of the expression.
+    pub fn column_name(&self, name: Option<&(String, Span)>) -> String {
+        let last_field = |path: &Path| {
+            path.0.iter().rev().find_map(|step| match step {
+                PathStep::Field(name) => Some(name.clone()),
+                PathStep::Index(_) => None,
+            })
+        };
+        match (name, &self.kind) {
+            (Some((name, _)), _) => name.clone(),
+            (None, ExprKind::Path(path)) => last_field(path).unwrap_or_default(),
+            (None, _) => self.to_string(),
+        }
+    }
+}
+
 /// An item of `select`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SelectItem {

@@ -77,6 +77,29 @@ fn messages_of_syslog() {
     );
 }
 
+#[test]
+fn a_pattern_in_toml_is_a_string() {
+    let site = Site::new("parse-toml");
+    site.write("in.log", "a=1\n");
+    site.write(
+        "pipeline.toml",
+        r#"pipeline = "(-> in pairs (stdout))"
+           [stages.in]
+           files = { path = "in.log" }
+           [stages.pairs]
+           parse = { text = "line", pattern = '(?<key>\w+)=(?<value>\w*)' }
+        "#,
+    );
+    let output = site.pseidon().args(["run", "pipeline.toml"]).output();
+    let output = output.expect("the binary can be started");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "{\"key\":\"a\",\"value\":\"1\"}\n",
+        "{log}"
+    );
+}
+
 /// Groups keep their places, a group without a part of the match is NULL, and other fields are kept
 /// if they are named.
 #[test]

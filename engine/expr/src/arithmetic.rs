@@ -1,7 +1,7 @@
 //! `+ - * / %` and the sign: the type in which operands are computed.
 //!
-//! Known types decide it as in SQL. If one operand has no known type and the other is none or an
-//! integer, each value decides ([`JsonArithmetic`]).
+//! Known types decide it as in SQL. If one operand has no known type, and the other has none either
+//! or is an integer, each value decides ([`JsonArithmetic`]).
 
 use std::sync::Arc;
 
@@ -13,8 +13,7 @@ use datafusion_physical_expr::expressions::NegativeExpr;
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::json::JsonArithmetic;
-use crate::operand::Operand;
-use crate::operator::operation;
+use crate::operand::{Operand, operation};
 use crate::scalar::own_call;
 use crate::types::is_text;
 

@@ -10,10 +10,10 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DataFusionError, ScalarValue};
-use datafusion_expr::ColumnarValue;
 use datafusion_expr::type_coercion::binary::type_union_coercion;
+use datafusion_expr::{ColumnarValue, Operator};
 use datafusion_physical_expr::PhysicalExpr;
-use datafusion_physical_expr::expressions::{CastExpr, Literal, TryCastExpr};
+use datafusion_physical_expr::expressions::{BinaryExpr, CastExpr, Literal, TryCastExpr};
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::json::{JsonNumber, JsonText, StringsAs};
@@ -209,6 +209,18 @@ impl Operand {
             None => format!("this {}", self.type_name()),
         }
     }
+}
+
+/// An operation whose operands have the types that it needs.
+pub(crate) fn operation(
+    left: Operand,
+    op: Operator,
+    right: Operand,
+    result: DataType,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
+    let physical = BinaryExpr::new(left.physical, op, right.physical).with_fail_on_overflow(true);
+    Operand::computed(Arc::new(physical), result, span)
 }
 
 /// Replaces an expression by its value if all of its arguments are constants.

@@ -10,7 +10,7 @@ use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{
-    BinaryExpr, CaseExpr, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, NotExpr,
+    CaseExpr, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, NotExpr,
 };
 use pseidon_dsl::expr::{BinaryOp, IsPredicate, UnaryOp};
 use pseidon_dsl::{Diagnostic, Span};
@@ -18,7 +18,7 @@ use pseidon_dsl::{Diagnostic, Span};
 use crate::arithmetic::{arithmetic, negate};
 use crate::comparison::{comparable, comparable_with};
 use crate::json::StringsAs;
-use crate::operand::{Operand, alternatives, reason};
+use crate::operand::{Operand, alternatives, operation, reason};
 
 /// Compiles `op operand`.
 pub(crate) fn unary(op: UnaryOp, operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
@@ -60,18 +60,6 @@ pub(crate) fn binary(
         BinaryOp::Div => arithmetic(left, Operator::Divide, right, span),
         BinaryOp::Mod => arithmetic(left, Operator::Modulo, right, span),
     }
-}
-
-/// An operation whose operands have the types that it needs.
-pub(crate) fn operation(
-    left: Operand,
-    op: Operator,
-    right: Operand,
-    result: DataType,
-    span: Span,
-) -> Result<Operand, Diagnostic> {
-    let physical = BinaryExpr::new(left.physical, op, right.physical).with_fail_on_overflow(true);
-    Operand::computed(Arc::new(physical), result, span)
 }
 
 fn logical(left: Operand, op: Operator, right: Operand, span: Span) -> Result<Operand, Diagnostic> {

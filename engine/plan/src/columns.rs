@@ -167,7 +167,7 @@ impl Walk<'_> {
                     ExprKind::Path(path) => names.origin(path).into_path(),
                     _ => None,
                 };
-                vec![(column_name(expr, name.as_ref()), origin)]
+                vec![(expr.column_name(name.as_ref()), origin)]
             }
         }
     }
@@ -327,27 +327,6 @@ fn partly_changed(path: &Path, changed: &Path, span: Span) -> Diagnostic {
         "a part of it was changed before",
     )
     .with_help("use it before that stage, or change a copy")
-}
-
-/// The name of the column of a select item: its alias, the last field of a path, or else the text
-/// of the expression.
-pub(crate) fn column_name(expr: &Expr, name: Option<&(String, Span)>) -> String {
-    match (name, &expr.kind) {
-        (Some((name, _)), _) => name.clone(),
-        (None, ExprKind::Path(path)) => path
-            .0
-            .iter()
-            .rev()
-            .find_map(|step| {
-                if let PathStep::Field(name) = step {
-                    Some(name.clone())
-                } else {
-                    None
-                }
-            })
-            .unwrap_or_default(),
-        (None, _) => expr.to_string(),
-    }
 }
 
 /// The field at a path of a schema, through structs and lists. A path into a JSON field is JSON.

@@ -2,7 +2,6 @@
 
 use pseidon_dsl::expr::{Assignment, PlacedPath, SelectItem};
 
-use crate::columns::column_name;
 use crate::edits::{FieldEdit, field};
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
 
@@ -62,7 +61,7 @@ fn edits_of(items: &[SelectItem]) -> Option<Vec<FieldEdit>> {
                 let place = name.as_ref().map_or(expr.span, |(_, place)| *place);
                 set.push(Assignment {
                     to: PlacedPath {
-                        path: field(&column_name(expr, name.as_ref())),
+                        path: field(&expr.column_name(name.as_ref())),
                         span: place,
                     },
                     value: expr.clone(),

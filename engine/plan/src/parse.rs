@@ -7,11 +7,8 @@
 use pseidon_dsl::expr::{Expr, ExprKind, Literal, Path, PathStep, SelectItem, parse_select};
 use pseidon_dsl::node::Text;
 use pseidon_dsl::{Diagnostic, NodeKind, Span, nearest};
-use pseidon_plugin::options::{Argument, OptionValue, ParseResult};
+use pseidon_plugin::options::{Argument, OptionValue, ParseResult, SpannedValue};
 use pseidon_plugin::spec::OptionKind;
-
-use crate::columns::column_name;
-use crate::transforms::ParseOptions;
 
 /// The column of the first `select` with the groups. The formats below name it.
 const GROUPS: &str = "groups";
@@ -136,6 +133,8 @@ impl OptionValue for ParsePattern {
     fn parse(argument: &Argument<'_>) -> ParseResult<ParsePattern> {
         let pattern = match &argument.node().kind {
             NodeKind::Regex(text) => ParsePattern::of_regex(text),
+            // TOML has no `#r"…"`.
+            NodeKind::Str(text) if text.value.contains("(?<") => ParsePattern::of_regex(text),
             _ => ParsePattern::of_format(&argument.string()?, argument.span()),
         };
         pattern.map_err(|error| vec![error])
@@ -146,14 +145,16 @@ impl OptionValue for ParsePattern {
     }
 }
 
-/// The two `select`s of a `parse`.
+/// The two `select`s of a `parse`. `kept` are further columns of the new record.
 ///
 /// # Errors
 /// `:keep` has a `*`.
-pub(crate) fn selects(options: &ParseOptions) -> Result<[Vec<SelectItem>; 2], Diagnostic> {
-    let span = options.pattern.span;
-    let pattern = &options.pattern.value;
-    let kept = options.keep.as_deref().unwrap_or_default();
+pub(crate) fn selects(
+    text: &Expr,
+    pattern: &SpannedValue<ParsePattern>,
+    kept: &[SelectItem],
+) -> Result<[Vec<SelectItem>; 2], Diagnostic> {
+    let (span, pattern) = (pattern.span, &pattern.value);
     let literal = Expr {
         kind: ExprKind::Literal(Literal::Str(pattern.regex.clone())),
         span,
@@ -161,9 +162,9 @@ pub(crate) fn selects(options: &ParseOptions) -> Result<[Vec<SelectItem>; 2], Di
     let groups = ExprKind::Call {
         name: "regexp_groups".to_owned(),
         name_span: span,
-        args: vec![options.text.clone(), literal],
+        args: vec![text.clone(), literal],
     };
-    let mut first = vec![column(groups, GROUPS, options.text.span)];
+    let mut first = vec![column(groups, GROUPS, text.span)];
     let mut second = pattern.columns.clone();
     for item in kept {
         let SelectItem::Column { expr, name } = item else {
@@ -173,7 +174,7 @@ pub(crate) fn selects(options: &ParseOptions) -> Result<[Vec<SelectItem>; 2], Di
             let message = "`:keep` cannot have a `*`";
             return Err(Diagnostic::new(*span, message, "expected columns"));
         };
-        let name = column_name(expr, name.as_ref());
+        let name = expr.column_name(name.as_ref());
         let path = Path(vec![PathStep::Field(name.clone())]);
         second.push(column(ExprKind::Path(path), &name, expr.span));
         first.push(item.clone());

@@ -232,8 +232,9 @@ impl<'a> Resolver<'a> {
                     (vec![ResolvedStepKind::Edit(edits)], invalid)
                 }
                 TransformOptions::Parse(options) => {
-                    let selects = parse::selects(&options).map_err(|error| vec![error]);
-                    let selects = self.checked(selects)?;
+                    let keep = options.keep.unwrap_or_default();
+                    let selects = parse::selects(&options.text, &options.pattern, &keep);
+                    let selects = self.checked(selects.map_err(|error| vec![error]))?;
                     let kinds = selects.map(ResolvedStepKind::Select);
                     (kinds.into(), options.invalid)
                 }

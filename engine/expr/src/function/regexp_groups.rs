@@ -6,7 +6,6 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, StringBuilder, StructArray};
-use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion_common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use datafusion_expr::{
@@ -115,7 +114,7 @@ impl ScalarUDFImpl for RegexpGroups {
             let column: ArrayRef = Arc::new(values.finish());
             column
         });
-        let nulls = texts.nulls().cloned().map(NullBuffer::from);
+        let nulls = texts.nulls().cloned();
         let groups = StructArray::try_new(fields(&regex), columns.collect(), nulls)?;
         Ok(ColumnarValue::Array(Arc::new(groups)))
     }

@@ -9,7 +9,7 @@ use pseidon_expr::CompiledExpr;
 
 use super::ChainCompiler;
 use super::flow_point::FlowPoint;
-use crate::columns::{column_name, fields_except, is_field, unknown_fields};
+use crate::columns::{fields_except, is_field, unknown_fields};
 
 /// The compiled columns of a `select`.
 #[derive(Default)]
@@ -75,7 +75,7 @@ impl ChainCompiler<'_> {
     fn named_exprs(&mut self, item: &SelectItem, point: &FlowPoint) -> Option<Vec<(Expr, String)>> {
         let (except, span) = match item {
             SelectItem::Column { expr, name } => {
-                return Some(vec![(expr.clone(), column_name(expr, name.as_ref()))]);
+                return Some(vec![(expr.clone(), expr.column_name(name.as_ref()))]);
             }
             SelectItem::All { except, span } => (except, *span),
         };

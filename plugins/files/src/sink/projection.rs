@@ -97,7 +97,7 @@ fn columns(
 ) -> Vec<(Expr, String, Span)> {
     let (except, span) = match item {
         SelectItem::Column { expr, name } => {
-            return vec![(expr.clone(), column_name(expr, name.as_ref()), expr.span)];
+            return vec![(expr.clone(), expr.column_name(name.as_ref()), expr.span)];
         }
         SelectItem::All { except, span } => (except, *span),
     };
@@ -153,20 +153,4 @@ fn columns(
 
 fn names(path: &Path, column: &str) -> bool {
     matches!(path.0.as_slice(), [PathStep::Field(field)] if field == column)
-}
-
-/// The column's name, chosen as `select` does: the name after `as`, a path's last field, or the
-/// text of the expression.
-fn column_name(expr: &Expr, name: Option<&(String, Span)>) -> String {
-    let last_field = |path: &Path| {
-        path.0.iter().rev().find_map(|step| match step {
-            PathStep::Field(name) => Some(name.clone()),
-            PathStep::Index(_) => None,
-        })
-    };
-    match (name, &expr.kind) {
-        (Some((name, _)), _) => name.clone(),
-        (None, ExprKind::Path(path)) => last_field(path).unwrap_or_default(),
-        (None, _) => expr.to_string(),
-    }
 }
