@@ -109,6 +109,7 @@ fn walk(chain: &Chain, depth: usize, visit: &mut dyn FnMut(&ChainStep, usize)) {
             Operator::Where(_)
             | Operator::Select(..)
             | Operator::Edit(_)
+            | Operator::Unnest(..)
             | Operator::Keep(..)
             | Operator::Sink(_) => {}
         }
@@ -133,6 +134,7 @@ fn describe(plan: &Plan, step: &ChainStep) -> String {
             let changes: Vec<String> = edit.changes.iter().map(FieldChange::to_string).collect();
             changes.join(", ")
         }
+        Operator::Unnest(list, _) => format!("each element of {}", list.field().name()),
         Operator::Keep(..) => String::new(),
         Operator::All(chains) => format!("all, {}", branches(chains.len())),
         Operator::Match { branches: all, .. } => format!("match, {}", branches(all.len())),

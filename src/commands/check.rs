@@ -107,6 +107,10 @@ fn describe_step(text: &mut String, plan: &Plan, step: &ChainStep, indent: &str)
             let changes: Vec<String> = edit.changes.iter().map(FieldChange::to_string).collect();
             let _ = writeln!(text, "{indent}-> {}: {}", step.stage, changes.join(", "));
         }
+        Operator::Unnest(list, _) => {
+            let list = list.field().name();
+            let _ = writeln!(text, "{indent}-> {}: each element of {list}", step.stage);
+        }
         // It has no effect on records.
         Operator::Keep(..) => {}
         Operator::All(chains) => {

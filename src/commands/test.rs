@@ -152,6 +152,7 @@ fn has_stage(chain: &Chain, name: &str) -> bool {
                 Operator::Where(_)
                 | Operator::Select(..)
                 | Operator::Edit(_)
+                | Operator::Unnest(..)
                 | Operator::Keep(..)
                 | Operator::Sink(_) => false,
             }

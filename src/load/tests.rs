@@ -181,7 +181,7 @@ const INVALID_PIPELINES: [InvalidPipeline; 42] = [
     (
         untyped,
         "(elasticsearch)",
-        "transforms: where, select, set, remove, rename, parse; sinks: ",
+        "transforms: where, select, set, remove, rename, parse, unnest; sinks: ",
     ),
     (
         untyped,

@@ -18,7 +18,7 @@
 //!   refuses, and topics that lose data.
 //! - [`kafka_source`]: the offsets of a group as evidence of lost state, and invalid headers.
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
-//! - [`flows`], [`edits`], [`parse`], [`bad_records`], [`command_line`]: the output of flows, changed fields,
+//! - [`flows`], [`edits`], [`parse`], [`unnest`], [`bad_records`], [`command_line`]: the output of flows, changed fields,
 //!   invalid records, and the commands.
 //! - [`csv`]: CSV that other programs wrote, and kills while it is read.
 //! - [`golden`]: what a person reads, compared with files.
@@ -67,3 +67,4 @@ mod shared_files;
 mod state;
 mod typed_logs;
 mod under_load;
+mod unnest;

@@ -2,7 +2,8 @@
 //!
 //! [`types`] defines the names of types as users write them. [`demand`] finds the type that an
 //! expression requires of each payload path. [`compile()`] compiles an expression for evaluation
-//! over Arrow columns. [`time`] formats times for path templates.
+//! over Arrow columns. [`time`] formats times for path templates, and [`unnest`]
+//! returns the elements of lists.
 //!
 //! Expressions have the semantics of SQL, and those of DataFusion where SQL leaves a choice, with
 //! these decisions:
@@ -41,6 +42,7 @@ pub mod panics;
 mod scalar;
 pub mod time;
 pub mod types;
+pub mod unnest;
 
 pub use compile::{Column, CompiledExpr, Input, Scope, compile};
 pub use function::{FunctionExample, FunctionReference, functions};

@@ -70,6 +70,9 @@ pub enum Operator {
     Select(Vec<CompiledExpr>, SchemaRef),
     /// Changes fields of the record's bytes.
     Edit(RecordEdit),
+    /// Repeats each record once for each element of its list. The columns, which are of this schema,
+    /// are those before it and the elements.
+    Unnest(CompiledExpr, SchemaRef),
     /// Keeps the columns with these indexes for expressions, which are of this schema. The records
     /// do not change.
     Keep(Vec<usize>, SchemaRef),

@@ -125,6 +125,10 @@ impl Walk<'_> {
                 }
                 Names::Columns(self.all_fields(&[], step.span, &names)).after(edits)
             }
+            ResolvedStepKind::Unnest(list) => {
+                self.expr(list, None, &names);
+                names.with_element()
+            }
             ResolvedStepKind::All(branches) => {
                 for branch in branches {
                     self.chain(branch, names.clone());

@@ -20,6 +20,7 @@ use pseidon_dsl::document::Pattern;
 use pseidon_dsl::expr::{Expr, SelectItem};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_expr::types::field_type_name;
+use pseidon_expr::unnest::element;
 use pseidon_expr::{Column, CompiledExpr, compile};
 use pseidon_plugin::format::Format;
 use pseidon_plugin::registry::QuarantineFactory;
@@ -28,11 +29,13 @@ use self::flow_point::FlowPoint;
 use self::select::Selection;
 use crate::chain::{Chain, ChainStep, Matcher, Operator, PlannedSink, PlannedSource, Policy};
 use crate::columns::uses_topic;
+use crate::edits::field;
 use crate::errors::Errors;
 use crate::index::{PerSink, SinkIndex};
 use crate::prepare::PreparedSource;
 use crate::quarantine;
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
+use crate::unnest::ELEMENT;
 
 /// The nondeterminism of a record's topic, if it can change when the record is re-read.
 const TOPIC: &str = "@topic";
@@ -138,6 +141,7 @@ impl ChainCompiler<'_> {
             ResolvedStepKind::Where(condition) => self.where_step(step, condition, point),
             ResolvedStepKind::Select(items) => self.select_step(step, items, point),
             ResolvedStepKind::Edit(edits) => self.edit_step(step, edits, point),
+            ResolvedStepKind::Unnest(list) => self.unnest_step(step, list, point),
             ResolvedStepKind::All(branches) => {
                 let mut chain =
                     |steps: &Vec<ResolvedStep>| self.chain(steps, &mut point.clone(), false);
@@ -163,6 +167,25 @@ impl ChainCompiler<'_> {
         self.errors.value(checked)?;
         let policy = self.policy(&step.on_error)?;
         Some(chain_step(step, Operator::Where(compiled), policy))
+    }
+
+    fn unnest_step(
+        &mut self,
+        step: &ResolvedStep,
+        list: &Expr,
+        point: &mut FlowPoint,
+    ) -> Option<ChainStep> {
+        let compiled = self.expr(list, point)?;
+        let Some(element) = element(compiled.field(), ELEMENT) else {
+            let label = format!("this is {}", field_type_name(compiled.field()));
+            let error = Diagnostic::new(list.span, "`unnest` requires a list", label);
+            self.errors.add(error);
+            return None;
+        };
+        let policy = self.policy(&step.on_error)?;
+        point.add_column(field(ELEMENT), element);
+        let operator = Operator::Unnest(compiled, point.columns());
+        Some(chain_step(step, operator, policy))
     }
 
     fn select_step(
@@ -288,6 +311,7 @@ fn can_change_columns(step: &ResolvedStep) -> bool {
         ResolvedStepKind::Where(_) | ResolvedStepKind::Sink(..) => false,
         ResolvedStepKind::Select(_)
         | ResolvedStepKind::Edit(_)
+        | ResolvedStepKind::Unnest(_)
         | ResolvedStepKind::All(_)
         | ResolvedStepKind::Match { .. } => true,
     }

@@ -46,6 +46,7 @@ fn describe_chain(text: &mut String, chain: &[ResolvedStep]) {
                     push(text, &edit.describe().each_ref().map(String::as_str));
                 }
             }
+            ResolvedStepKind::Unnest(list) => push(text, &["unnest", &list.to_string()]),
             ResolvedStepKind::All(branches) => {
                 push(text, &["all"]);
                 branches

@@ -32,6 +32,7 @@ mod in_place;
 mod parse;
 mod plan;
 mod prepare;
+mod unnest;
 
 pub use chain::{Chain, ChainStep, Operator, PlannedSink, PlannedSource};
 pub use guarantee::{Guarantee, PathGuarantee};

@@ -53,9 +53,10 @@ fn first_folder(chain: &[ResolvedStep]) -> Option<String> {
             .map(|(_, chain)| chain)
             .chain(otherwise)
             .find_map(|chain| first_folder(chain)),
-        ResolvedStepKind::Where(_) | ResolvedStepKind::Select(_) | ResolvedStepKind::Edit(_) => {
-            None
-        }
+        ResolvedStepKind::Where(_)
+        | ResolvedStepKind::Select(_)
+        | ResolvedStepKind::Edit(_)
+        | ResolvedStepKind::Unnest(_) => None,
     })
 }
 

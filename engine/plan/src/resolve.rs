@@ -18,6 +18,7 @@ use pseidon_plugin::stage::{SinkFactory, SinkStage, SourceStage};
 use crate::edits::FieldEdit;
 use crate::parse;
 use crate::transforms::{Transform, TransformOptions};
+use crate::unnest;
 
 /// A source with the chain that processes its records.
 pub struct ResolvedSource {
@@ -53,6 +54,8 @@ pub enum ResolvedStepKind {
     Select(Vec<SelectItem>),
     /// `set`, `remove` or `rename`.
     Edit(Vec<FieldEdit>),
+    /// The first step of `unnest`: each record is repeated once for each element of this list.
+    Unnest(Expr),
     /// `all`: each chain receives the same input, and the input is passed on.
     All(Vec<Vec<ResolvedStep>>),
     /// `match`: a record goes to the first chain whose pattern matches. The records that match no
@@ -236,6 +239,15 @@ impl<'a> Resolver<'a> {
                     let selects = parse::selects(&options.text, &options.pattern, &keep);
                     let selects = self.checked(selects.map_err(|error| vec![error]))?;
                     let kinds = selects.map(ResolvedStepKind::Select);
+                    (kinds.into(), options.invalid)
+                }
+                TransformOptions::Unnest(options) => {
+                    let steps = unnest::steps(&options.list, options.span);
+                    let (list, edits) = self.checked(steps.map_err(|error| vec![error]))?;
+                    let kinds = [
+                        ResolvedStepKind::Unnest(list),
+                        ResolvedStepKind::Edit(edits),
+                    ];
                     (kinds.into(), options.invalid)
                 }
             };
@@ -432,7 +444,10 @@ fn reaches_sink(chain: &[ResolvedStep]) -> bool {
                 && otherwise.as_ref().is_none_or(|chain| reaches_sink(chain))
         }
         Some(
-            ResolvedStepKind::Where(_) | ResolvedStepKind::Select(_) | ResolvedStepKind::Edit(_),
+            ResolvedStepKind::Where(_)
+            | ResolvedStepKind::Select(_)
+            | ResolvedStepKind::Edit(_)
+            | ResolvedStepKind::Unnest(_),
         )
         | None => false,
     }

@@ -1,7 +1,7 @@
 //! The built-in transforms.
 
-use pseidon_dsl::Call;
 use pseidon_dsl::expr::{Assignment, Expr, PlacedPath, Renaming, SelectItem};
+use pseidon_dsl::{Call, Span};
 use pseidon_plugin::options::{OnError, Options, ParseResult, SpannedValue};
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -96,6 +96,20 @@ static PARSE: PluginSpec = PluginSpec {
     example: "(parse \"line\" #r\"(?<ip>\\S+) (?<path>\\S+)\")",
 };
 
+/// The transform `unnest`.
+static UNNEST: PluginSpec = PluginSpec {
+    name: "unnest",
+    role: Role::Transform,
+    summary: "Makes one record of each element of a list.",
+    details: "The element takes the place of the list, under the name after `as` if there is one; \
+        all other fields are in each of the records. A record whose list is empty, NULL or missing \
+        has no elements and is not passed on. A value that is not a list makes its record invalid. \
+        All records that are made of one record are delivered together, exactly once.",
+    positional: UnnestOptions::POSITIONAL,
+    options: UnnestOptions::DECLARED,
+    example: "(unnest \"items as item\")",
+};
+
 /// The options of `where`.
 #[derive(Clone, Debug, Options)]
 pub struct WhereOptions {
@@ -167,6 +181,20 @@ pub struct ParseOptions {
     pub invalid: InvalidRecords,
 }
 
+/// The options of `unnest`.
+#[derive(Clone, Debug, Options)]
+pub struct UnnestOptions {
+    #[option(span)]
+    pub(crate) span: Span,
+    /// The list, a field or an SQL expression, and the name of the element, such as `"items as
+    /// item"`.
+    #[option(positional)]
+    pub list: Vec<SelectItem>,
+    /// What happens to invalid records.
+    #[option(flatten)]
+    pub invalid: InvalidRecords,
+}
+
 /// The options for invalid records.
 #[derive(Clone, Debug, Options)]
 pub struct InvalidRecords {
@@ -185,6 +213,8 @@ pub enum TransformOptions {
     Select(SelectOptions),
     /// Those of `parse`.
     Parse(ParseOptions),
+    /// Those of `unnest`.
+    Unnest(UnnestOptions),
     /// The edits of `set`, `remove` or `rename`.
     Edit(Vec<FieldEdit>, InvalidRecords),
 }
@@ -204,17 +234,20 @@ pub enum Transform {
     Rename,
     /// Builds a new record from the parts of a string.
     Parse,
+    /// Makes one record of each element of a list.
+    Unnest,
 }
 
 impl Transform {
     /// All of them, in the order of the reference pages.
-    pub const ALL: [Transform; 6] = [
+    pub const ALL: [Transform; 7] = [
         Transform::Where,
         Transform::Select,
         Transform::Set,
         Transform::Remove,
         Transform::Rename,
         Transform::Parse,
+        Transform::Unnest,
     ];
 
     /// Its name, documentation and options, declared as those of a plugin.
@@ -226,6 +259,7 @@ impl Transform {
             Transform::Remove => &REMOVE,
             Transform::Rename => &RENAME,
             Transform::Parse => &PARSE,
+            Transform::Unnest => &UNNEST,
         }
     }
 
@@ -250,6 +284,9 @@ impl Transform {
                 .map(|options| edits(options.fields, FieldEdit::Rename, options.invalid)),
             Transform::Parse => {
                 ParseOptions::parse_stage(spec, args, span).map(TransformOptions::Parse)
+            }
+            Transform::Unnest => {
+                UnnestOptions::parse_stage(spec, args, span).map(TransformOptions::Unnest)
             }
         }
     }

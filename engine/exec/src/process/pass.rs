@@ -14,7 +14,7 @@ use pseidon_plan::chain::{Chain, ChainStep, Operator, Policy, RecordEdit};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 
-use self::evaluate::{added_bytes, apply, evaluate_all};
+use self::evaluate::{added_bytes, apply, evaluate_all, unnested};
 use super::{BadRecord, BadRecordError, RowReceiver};
 
 /// Why a pass was interrupted.
@@ -61,6 +61,7 @@ impl ChainPass<'_> {
             Operator::Where(condition) => self.filter(step, condition, rows),
             Operator::Select(exprs, schema) => self.select(step, exprs, schema, rows),
             Operator::Edit(edit) => self.edit(step, edit, rows),
+            Operator::Unnest(list, schema) => self.unnest(step, list, schema, rows),
             Operator::Keep(columns, _) => Ok(rows
                 .keep(columns)
                 .map_err(|error| self.internal_error(&step.stage, &error))?),
@@ -119,6 +120,20 @@ impl ChainPass<'_> {
         let selected = rows.with_record(record);
         self.made += added_bytes(&rows, &selected);
         Ok(selected)
+    }
+
+    fn unnest(
+        &mut self,
+        step: &ChainStep,
+        list: &CompiledExpr,
+        schema: &SchemaRef,
+        rows: Rows,
+    ) -> Result<Rows, Interruption> {
+        let largest = self.largest_result();
+        let unnest = |rows: &Rows| unnested(list, schema, rows, largest);
+        let (rows, repeated) = self.evaluate(step, rows, unnest)?;
+        self.made += added_bytes(&rows, &repeated);
+        Ok(repeated)
     }
 
     /// The limit for the results of a step, in bytes. A single record may have any size.

@@ -1,9 +1,11 @@
 //! The meaning of paths at a point of the flow: the fields of the source's record that they name.
 
 use arrow::datatypes::SchemaRef;
-use pseidon_dsl::expr::{Path, PathStep};
+use pseidon_dsl::Span;
+use pseidon_dsl::expr::{Assignment, Expr, ExprKind, Literal, Path, PathStep, PlacedPath};
 
 use crate::edits::{FieldEdit, apply, field};
+use crate::unnest::ELEMENT;
 
 /// A column with its name and, unless it was computed, its path in the source's record.
 pub(super) type NamedColumn = (String, Option<Path>);
@@ -62,6 +64,19 @@ impl Names {
             }
             Names::Columns(columns) => Names::Columns(apply(edits, columns, |_| None)),
         }
+    }
+
+    /// The names after the first step of `unnest`, which adds a computed column.
+    pub(super) fn with_element(self) -> Names {
+        let to = PlacedPath {
+            path: field(ELEMENT),
+            span: Span::default(),
+        };
+        let value = Expr {
+            kind: ExprKind::Literal(Literal::Null),
+            span: Span::default(),
+        };
+        self.after(&[FieldEdit::Set(Assignment { to, value })])
     }
 
     /// What a path names.

@@ -61,6 +61,11 @@ impl FlowPoint {
         self.selected().or(self.fields.as_ref())
     }
 
+    /// Adds a column for expressions, which is not a field of the record.
+    pub(super) fn add_column(&mut self, path: Path, field: FieldRef) {
+        self.input.scope.columns.push(Column { path, field });
+    }
+
     /// Moves to the point after edits of a record that is bytes. `values` are the types of the
     /// fields that are set. Returns the columns that are still valid, as indexes of those before;
     /// the values follow them.

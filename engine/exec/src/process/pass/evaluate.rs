@@ -1,8 +1,10 @@
 //! Evaluating the expressions of a step.
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use pseidon_expr::CompiledExpr;
+use pseidon_expr::unnest::elements;
 use pseidon_plan::chain::{ChainStep, RecordEdit};
 use pseidon_plugin::memory::ArrayMemory;
 use pseidon_plugin::rows::{BadRow, Rows};
@@ -99,6 +101,28 @@ pub(super) fn apply(
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     let columns = RecordBatch::try_new_with_options(edit.columns.clone(), columns, &options)?;
     Ok((rows.with_bytes(edited.payloads, columns), edited.bad))
+}
+
+/// The rows, each repeated once for each element of its list, which is the last column.
+pub(super) fn unnested(
+    list: &CompiledExpr,
+    schema: &SchemaRef,
+    rows: &Rows,
+    largest: usize,
+) -> Result<Rows, ArrowError> {
+    let elements = elements(&rows.evaluate(list)?)?;
+    let each = rows.columns().get_array_memory_size() / rows.len().max(1);
+    if elements.rows.len().saturating_mul(each) > largest {
+        return Err(ArrowError::MemoryError(
+            "the records would become too large together".to_owned(),
+        ));
+    }
+    let repeated = rows.take(&elements.rows)?;
+    let mut columns = repeated.columns().columns().to_vec();
+    columns.push(elements.values);
+    let options = RecordBatchOptions::new().with_row_count(Some(repeated.len()));
+    let columns = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
+    Ok(repeated.with_columns(columns))
 }
 
 fn is_too_large(error: &ArrowError) -> bool {
