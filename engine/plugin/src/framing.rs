@@ -18,6 +18,8 @@ pub struct Framing {
     pub quotes: Option<Quotes>,
     /// Whether the first record of a file is a header.
     pub has_header: bool,
+    /// Whether a line of white space is no record. An empty line never is one.
+    pub skips_blank: bool,
 }
 
 /// How fields in quotes (`"`) are recognized.
@@ -30,6 +32,17 @@ pub struct Quotes {
 const QUOTE: u8 = b'"';
 
 impl Framing {
+    /// The record in a line without its line feed: without the carriage return of `\r\n`. `None` if
+    /// the line is no record.
+    pub fn record(self, line: &[u8]) -> Option<&[u8]> {
+        let record = line.strip_suffix(b"\r").unwrap_or(line);
+        let is_blank = match self.skips_blank {
+            true => record.iter().all(u8::is_ascii_whitespace),
+            false => record.is_empty(),
+        };
+        (!is_blank).then_some(record)
+    }
+
     /// The header in lines at the beginning of a file, without its line feed; `None` if the framing
     /// has none, or if all lines are empty.
     pub fn header(self, lines: &[u8]) -> Option<Range<usize>> {
@@ -37,8 +50,8 @@ impl Framing {
         let mut ends = self.has_header.then(|| self.ends(lines))?;
         ends.find_map(|end| {
             let line = std::mem::replace(&mut start, end + 1)..end;
-            let is_empty = matches!(lines[line.clone()], [] | [b'\r']);
-            (!is_empty).then_some(line)
+            self.record(&lines[line.clone()])?;
+            Some(line)
         })
     }
 
@@ -124,6 +137,7 @@ mod tests {
     const CSV: Framing = Framing {
         quotes: Some(Quotes { separator: b',' }),
         has_header: true,
+        skips_blank: false,
     };
 
     fn records(framing: Framing, text: &str) -> Vec<&str> {

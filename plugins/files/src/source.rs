@@ -335,6 +335,8 @@ struct FoundFiles {
     files: BTreeSet<(PathBuf, String)>,
     /// The folders and files that this process may not read, by their paths for messages.
     refused: BTreeMap<String, io::Error>,
+    /// Pipes, sockets and devices, which are not read.
+    special: BTreeSet<String>,
 }
 
 impl Config {
@@ -354,11 +356,15 @@ impl Config {
             let found = glob
                 .find()
                 .map_err(|error| SourceError::Fatal(Reason::of(error)))?;
+            let special = found.special.iter().map(|path| glob.display_path(path));
+            all.special.extend(special);
             let is_missing = found.files.is_empty() && found.refused.is_empty();
             if is_missing && glob.is_one_file() && self.paths.len() == 1 {
-                return Err(SourceError::Fatal(
-                    format!("file not found: {}", self.paths.join(", ")).into(),
-                ));
+                let path = self.paths.join(", ");
+                return Err(SourceError::Fatal(match all.special.is_empty() {
+                    true => format!("file not found: {path}").into(),
+                    false => format!("{path} is not a file: use the source `stdin`").into(),
+                }));
             }
             let named = |path: PathBuf| {
                 let shown = glob.display_path(&path);

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Editor, FieldChange, Format, WantedColumn};
+use pseidon_plugin::framing::Framing;
 use pseidon_plugin::{BadRow, Payloads};
 
 use self::check::CheckedRecord;
@@ -43,6 +44,13 @@ impl Format for Json {
     fn schema(&self, settings: &str) -> Result<Option<SchemaRef>, String> {
         crate::layout(self.name(), settings)?;
         Ok(None)
+    }
+
+    fn framing(&self, _: &str) -> Framing {
+        Framing {
+            skips_blank: true,
+            ..Framing::default()
+        }
     }
 
     fn infer(&self, _: &str, samples: &[Payloads]) -> Result<SchemaRef, String> {

@@ -37,8 +37,8 @@ static SPEC: PluginSpec = PluginSpec {
     name: "stdin",
     role: Role::Source,
     summary: "Reads lines from standard input.",
-    details: "Each line is a record; it ends at a line feed or at the end of the input. Empty \
-        lines are skipped if the format is `json`, `csv` or `tsv`. The pipeline stops at the end of the input.\n\n\
+    details: "Each line is a record, as in the source `files`; it ends at a line feed, after a \
+        carriage return or not, or at the end of the input. Empty lines are skipped. The pipeline stops at the end of the input.\n\n\
         Standard input cannot be re-read: records that were read but not delivered when the \
         process is killed are lost, so every path from this source is at-most-once, and `check` \
         reports it. A graceful stop (Ctrl-C, SIGTERM) delivers every complete line that was \
@@ -139,11 +139,10 @@ impl Source for Stdin {
 
 impl Stdin {
     fn new(format: SpannedValue<SourceFormat>, schema: Option<SchemaRef>) -> Stdin {
-        let skip_empty = matches!(format.value.name(), "json" | "csv" | "tsv");
         Stdin {
             format,
             schema,
-            reader: Mutex::new(LineReader::new(skip_empty)),
+            reader: Mutex::new(LineReader::new()),
         }
     }
 

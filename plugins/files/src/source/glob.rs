@@ -15,6 +15,9 @@ pub(super) struct GlobMatches {
     /// wildcard. A name without wildcards behind a wildcard is missing: in `a/*/b.json`, a folder
     /// below `a` that may not be read looks like one without `b.json`.
     pub(super) refused: Vec<(PathBuf, io::Error)>,
+    /// Pipes, sockets and devices that match. They are not read: they have no content that can be
+    /// read again.
+    pub(super) special: BTreeSet<PathBuf>,
 }
 
 /// One path or glob as the user wrote it, with the folder at which relative ones start.
@@ -39,9 +42,10 @@ impl Glob {
         Pattern::escape(&self.text) == self.text
     }
 
-    /// The files that match now; folders are left out. Hidden files and folders match only a glob
-    /// that contains a name with a leading dot itself, so that files which another program is still
-    /// writing are not read as finished ones.
+    /// The files that match now; folders are left out. A hidden file or folder matches only a name
+    /// with a leading dot, not a wildcard, so that files which another program is still writing are
+    /// not read as finished ones. A path of a file that exists is not a glob, whatever its
+    /// characters.
     pub(super) fn find(&self) -> io::Result<GlobMatches> {
         let Some(base) = self.base.to_str() else {
             return Err(io::Error::new(
@@ -57,10 +61,17 @@ impl Glob {
         } else {
             format!("{}/{}", Pattern::escape(base), self.text)
         };
-        let wants_hidden = Path::new(&self.text).components().any(is_hidden);
+        let mut found = GlobMatches::default();
+        if !self.is_one_file() {
+            let literal = self.base.join(&self.text);
+            if literal.is_file() {
+                // A file whose name has a bracket.
+                found.files.insert(literal);
+                return Ok(found);
+            }
+        }
         let paths = glob::glob_with(&pattern, MatchOptions::new())
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
-        let mut found = GlobMatches::default();
         for path in paths {
             let path = match path {
                 Ok(path) => path,
@@ -72,27 +83,52 @@ impl Glob {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let below_base = path.strip_prefix(&self.base).unwrap_or(&path);
-            if (wants_hidden || !below_base.components().any(is_hidden)) && !path.is_dir() {
-                found.files.insert(path);
+            if !self.accepts_hidden(&path) {
+                continue;
+            }
+            match path.metadata() {
+                Ok(metadata) if metadata.is_dir() => {}
+                Ok(metadata) if !metadata.is_file() => _ = found.special.insert(path),
+                // What is wrong with it shows when it is read.
+                _ => _ = found.files.insert(path),
             }
         }
         found.refused.extend(self.refusal());
         Ok(found)
     }
 
-    /// The path before the first wildcard, if it is in a folder that this process may not read. For
-    /// the glob library it does not exist.
-    fn refusal(&self) -> Option<(PathBuf, io::Error)> {
+    /// Whether each hidden name of the path is one with a leading dot in the glob. Behind `**` it is
+    /// enough that there is such a name. (The option of the glob library for this panics at a name
+    /// that is not UTF-8.)
+    fn accepts_hidden(&self, path: &Path) -> bool {
+        let fixed = self.fixed();
+        let rest = Path::new(&self.text).strip_prefix(&fixed);
+        let patterns: Vec<Component<'_>> = rest.map_or(Vec::new(), |it| it.components().collect());
+        let below = path.strip_prefix(self.base.join(&fixed)).unwrap_or(path);
+        let any_depth = patterns.iter().any(|part| part.as_os_str() == "**");
+        below.components().enumerate().all(|(at, name)| {
+            let is_meant = match any_depth {
+                true => patterns.iter().copied().any(is_hidden),
+                false => patterns.get(at).copied().is_some_and(is_hidden),
+            };
+            is_meant || !is_hidden(name)
+        })
+    }
+
+    /// The components before the first wildcard.
+    fn fixed(&self) -> PathBuf {
         let is_plain = |part: &Component<'_>| {
             let name = part.as_os_str().to_string_lossy();
             Pattern::escape(&name) == name
         };
-        let path: PathBuf = Path::new(&self.text)
-            .components()
-            .take_while(is_plain)
-            .collect();
-        let path = self.base.join(path);
+        let parts = Path::new(&self.text).components();
+        parts.take_while(is_plain).collect()
+    }
+
+    /// The path before the first wildcard, if it is in a folder that this process may not read. For
+    /// the glob library it does not exist.
+    fn refusal(&self) -> Option<(PathBuf, io::Error)> {
+        let path = self.base.join(self.fixed());
         let error = path.metadata().err()?;
         (error.kind() == io::ErrorKind::PermissionDenied).then_some((path, error))
     }
@@ -128,6 +164,9 @@ mod tests {
             "x/y/d.json",
             ".hidden.json",
             ".secret/e.json",
+            ".secret/.f.json",
+            "g[1].json",
+            "g1.json",
             "folder.json/f",
         ] {
             let path = base.join(file);
@@ -138,12 +177,24 @@ mod tests {
         fs::write(base.join(std::ffi::OsStr::from_bytes(b"\xff.json")), "").unwrap();
 
         let cases: &[(&str, &[&str])] = &[
-            ("*.json", &["a.json", "b.json"]),
-            ("**/*.json", &["a.json", "b.json", "x/c.json", "x/y/d.json"]),
+            ("*.json", &["a.json", "b.json", "g1.json", "g[1].json"]),
+            (
+                "**/*.json",
+                &[
+                    "a.json",
+                    "b.json",
+                    "g1.json",
+                    "g[1].json",
+                    "x/c.json",
+                    "x/y/d.json",
+                ],
+            ),
             ("x/*/d.json", &["x/y/d.json"]),
             ("a.txt", &["a.txt"]),
             (".hidden.*", &[".hidden.json"]),
             (".secret/*", &[".secret/e.json"]),
+            (".secret/**/*.json", &[".secret/e.json"]),
+            ("g[1].json", &["g[1].json"]),
             ("none*", &[]),
             ("nowhere/*", &[]),
             ("[ab].txt", &["a.txt"]),

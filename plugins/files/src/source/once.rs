@@ -43,7 +43,14 @@ pub(super) fn run(
     setup: &SourceSetup,
     handle: &SourceHandle,
 ) -> Result<(), SourceError> {
-    let FoundFiles { files, refused } = config.find(setup)?;
+    let FoundFiles {
+        files,
+        refused,
+        special,
+    } = config.find(setup)?;
+    for path in special {
+        tracing::warn!(stage = setup.stage, path, "not a file; it is skipped");
+    }
     if files.is_empty() && refused.is_empty() {
         tracing::warn!(
             stage = setup.stage,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use pseidon_plugin::Payloads;
+use sonic_rs::JsonNumberTrait;
 
 use super::fields::{Fields, Value};
 use super::layout::CsvLayout;
@@ -16,6 +17,8 @@ enum FieldType {
     Nothing,
     Boolean,
     Integer,
+    /// An integer that float64 may not represent.
+    LargeInteger,
     Float,
     Date,
     Time,
@@ -93,6 +96,8 @@ impl FieldType {
             (FieldType::Integer, FieldType::Float) | (FieldType::Float, FieldType::Integer) => {
                 FieldType::Float
             }
+            (FieldType::Integer, FieldType::LargeInteger)
+            | (FieldType::LargeInteger, FieldType::Integer) => FieldType::LargeInteger,
             (FieldType::Date, FieldType::Time) | (FieldType::Time, FieldType::Date) => {
                 FieldType::Time
             }
@@ -103,7 +108,7 @@ impl FieldType {
     fn data_type(self) -> DataType {
         match self {
             FieldType::Boolean => DataType::Boolean,
-            FieldType::Integer => DataType::Int64,
+            FieldType::Integer | FieldType::LargeInteger => DataType::Int64,
             FieldType::Float => DataType::Float64,
             FieldType::Date => DataType::Date32,
             FieldType::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
@@ -122,10 +127,13 @@ fn number(text: &str) -> Option<FieldType> {
     let is_integer = text
         .bytes()
         .all(|byte| byte == b'-' || byte.is_ascii_digit());
-    match is_integer {
-        true if sonic_rs::JsonNumberTrait::is_i64(&number) => Some(FieldType::Integer),
-        true => None,
-        false => Some(FieldType::Float),
+    if !is_integer {
+        return Some(FieldType::Float);
+    }
+    let integer = number.as_i64()?;
+    match integer.unsigned_abs() > 1 << f64::MANTISSA_DIGITS {
+        true => Some(FieldType::LargeInteger),
+        false => Some(FieldType::Integer),
     }
 }
 

@@ -83,6 +83,12 @@ fn reason(error: &sonic_rs::Error, text: &str) -> String {
     }
     let message = error.to_string();
     let what = message.split(" at line ").next().unwrap_or_default();
+    if what.contains("must be finite") {
+        return format!(
+            "the number at byte {} is too large for float64",
+            error.offset()
+        );
+    }
     format!(
         "invalid JSON at byte {}: {}",
         error.offset(),

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use super::check::CheckedRecord;
 
 /// Infers the fields of JSON records from samples, in the order of their first occurrence: `int64`,
-/// `float64` (also for integers beyond 64 bits), `utf8`, `boolean`, structs and lists. A field that
-/// has several types, or is always null, is `json`. Samples that are not JSON objects are ignored;
+/// `uint64`, `float64` (also for integers beyond 64 bits), `utf8`, `boolean`, structs and lists. A
+/// field that has several types, or is always null, is `json`, and so is one with fractions and
+/// integers that float64 may not represent. Samples that are not JSON objects are ignored;
 /// it is an error if all of them are.
 pub(super) fn infer(samples: &[Payloads]) -> Result<SchemaRef, String> {
     let mut fields = Vec::new();
@@ -40,7 +41,13 @@ pub(super) fn infer(samples: &[Payloads]) -> Result<SchemaRef, String> {
 enum InferredType {
     Null,
     Boolean,
-    Integer,
+    Integer {
+        is_negative: bool,
+        /// Whether float64 may not represent it.
+        is_large: bool,
+    },
+    /// An integer that is larger than those of `int64`.
+    Unsigned,
     Float,
     Text,
     Object(Vec<(String, InferredType)>),
@@ -68,10 +75,13 @@ impl InferredType {
             ));
         }
         if let Some(number) = value.as_number() {
-            return if number.is_i64() {
-                InferredType::Integer
-            } else {
-                InferredType::Float
+            return match (number.as_i64(), number.is_u64()) {
+                (Some(integer), _) => InferredType::Integer {
+                    is_negative: integer < 0,
+                    is_large: integer.unsigned_abs() > 1 << f64::MANTISSA_DIGITS,
+                },
+                (None, true) => InferredType::Unsigned,
+                (None, false) => InferredType::Float,
             };
         }
         match () {
@@ -86,10 +96,44 @@ impl InferredType {
         match (self, other) {
             (InferredType::Null, one) | (one, InferredType::Null) => one,
             (InferredType::Boolean, InferredType::Boolean) => InferredType::Boolean,
-            (InferredType::Integer, InferredType::Integer) => InferredType::Integer,
             (
-                InferredType::Integer | InferredType::Float,
-                InferredType::Integer | InferredType::Float,
+                InferredType::Integer {
+                    is_negative: one_negative,
+                    is_large: one_large,
+                },
+                InferredType::Integer {
+                    is_negative,
+                    is_large,
+                },
+            ) => InferredType::Integer {
+                is_negative: one_negative || is_negative,
+                is_large: one_large || is_large,
+            },
+            (
+                InferredType::Integer {
+                    is_negative: false, ..
+                }
+                | InferredType::Unsigned,
+                InferredType::Unsigned,
+            )
+            | (
+                InferredType::Unsigned,
+                InferredType::Integer {
+                    is_negative: false, ..
+                },
+            ) => InferredType::Unsigned,
+            (
+                InferredType::Integer {
+                    is_large: false, ..
+                }
+                | InferredType::Float,
+                InferredType::Float,
+            )
+            | (
+                InferredType::Float,
+                InferredType::Integer {
+                    is_large: false, ..
+                },
             ) => InferredType::Float,
             (InferredType::Text, InferredType::Text) => InferredType::Text,
             (InferredType::Object(mut fields), InferredType::Object(more)) => {
@@ -106,7 +150,8 @@ impl InferredType {
     fn field(self, name: &str) -> Field {
         let data_type = match self {
             InferredType::Boolean => DataType::Boolean,
-            InferredType::Integer => DataType::Int64,
+            InferredType::Integer { .. } => DataType::Int64,
+            InferredType::Unsigned => DataType::UInt64,
             InferredType::Float => DataType::Float64,
             InferredType::Text => DataType::Utf8,
             InferredType::Object(fields) if !fields.is_empty() => DataType::Struct(

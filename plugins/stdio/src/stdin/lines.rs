@@ -27,7 +27,6 @@ pub(super) struct LineReader {
     offset: u64,
     /// Whether no line was returned yet.
     is_start: bool,
-    skip_empty: bool,
     framing: Framing,
     /// The header, once it is read, if the framing has one.
     header: Option<Bytes>,
@@ -43,15 +42,14 @@ pub(super) enum InputState {
 }
 
 impl LineReader {
-    /// Creates a reader at the start of its input. `skip_empty` skips lines of white space.
-    pub(super) fn new(skip_empty: bool) -> Self {
+    /// Creates a reader at the start of its input.
+    pub(super) fn new() -> Self {
         LineReader {
             buffer: Vec::new(),
             filled: 0,
             whole: 0,
             offset: 0,
             is_start: true,
-            skip_empty,
             framing: Framing::default(),
             header: None,
         }
@@ -144,11 +142,13 @@ impl LineReader {
         let first_line = line;
         for end in self.framing.ends(&lines[first_line..]) {
             let end = first_line + end;
-            if self.skip_empty && lines[line..end].iter().all(u8::is_ascii_whitespace) {
-                skipped = true;
-            } else {
-                spans.push((line as u32, (end - line) as u32));
-                positions.push(start + line as u64);
+            match self.framing.record(&lines[line..end]) {
+                Some(record) => {
+                    skipped |= record.len() < end - line;
+                    spans.push((line as u32, record.len() as u32));
+                    positions.push(start + line as u64);
+                }
+                None => skipped = true,
             }
             line = end + 1;
         }

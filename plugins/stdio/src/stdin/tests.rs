@@ -6,6 +6,7 @@ use crossbeam_channel::Receiver;
 use proptest::prelude::*;
 use pseidon_dsl::{Node, NodeKind, Span, edn};
 use pseidon_plugin::batch::WantedMetadata;
+use pseidon_plugin::framing::Framing;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{Resumption, SourceEvent};
 use pseidon_plugin::{Batch, Budget, Pause, Stop};
@@ -81,6 +82,13 @@ fn run(format: &str, resumed: Option<Position>, write: impl FnOnce(PipeWriter) +
     let (reader, writer) = std::io::pipe().unwrap();
     let input = File::from(OwnedFd::from(reader));
     let source = stdin(format);
+    let setup = SourceSetup {
+        framing: Framing {
+            skips_blank: format == "json",
+            ..Framing::default()
+        },
+        ..setup()
+    };
     let (handle, events) = SourceHandle::new(
         Budget::new(1 << 30),
         Stop::new(),
@@ -89,7 +97,7 @@ fn run(format: &str, resumed: Option<Position>, write: impl FnOnce(PipeWriter) +
     );
     thread::scope(|scope| {
         scope.spawn(|| write(writer));
-        scope.spawn(move || SourceExit::outcome(source.read(&input, &setup(), &handle)).unwrap());
+        scope.spawn(move || SourceExit::outcome(source.read(&input, &setup, &handle)).unwrap());
         serve(events, resumed, |_| {})
     })
 }
@@ -140,10 +148,10 @@ fn lines_become_records() {
         ("json", "{}\n\n \r\n[]", &["{}", "[]"], &[0, 7], Some(10)),
         (
             "txt:sep=pipe",
-            "a\n\nb\n",
-            &["a", "", "b"],
-            &[0, 2, 3],
-            Some(5),
+            "a\r\n\n \nb\n",
+            &["a", " ", "b"],
+            &[0, 4, 6],
+            Some(8),
         ),
         ("raw", "no end", &["no end"], &[0], Some(7)),
         ("json", "\n", &[], &[], Some(1)),
@@ -315,7 +323,7 @@ fn a_line_may_be_longer_than_a_block_but_not_endless() {
     });
     assert_eq!(texts(&engine), ["a", &long, "b"]);
 
-    let mut reader = LineReader::new(false);
+    let mut reader = LineReader::new();
     let error = loop {
         match reader.fill(&mut std::io::repeat(b'x'), |_| Ok(true), 0) {
             Ok(filled) => assert_eq!(filled, InputState::More),
@@ -407,7 +415,7 @@ proptest! {
         eager: bool,
     ) {
         let split = Arc::new(Split { id: "in:0".into(), topic: "in".into(), partition: 0 });
-        let mut reader = LineReader::new(false);
+        let mut reader = LineReader::new();
         let mut source = ChunkedReader(&input, pieces);
         let (mut found, mut next) = (Vec::new(), 100);
         loop {
@@ -425,7 +433,7 @@ proptest! {
         let mut expected = Vec::new();
         let mut at = 100;
         for line in whole.split(|byte| *byte == b'\n') {
-            if !input.is_empty() {
+            if !line.is_empty() {
                 expected.push((at, line.to_vec()));
             }
             at += line.len() as u64 + 1;

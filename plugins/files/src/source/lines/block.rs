@@ -73,22 +73,19 @@ impl Iterator for Batches<'_> {
         let mut plain = true;
         let mut line = 0;
         for line_end in self.block.framing.ends(bytes) {
-            let mut end = line_end;
-            if end > line && bytes[end - 1] == b'\r' {
-                end -= 1;
-                plain = false;
-            }
             let mut begin = line;
-            if start + line as u64 == 0 && bytes[..end].starts_with(BYTE_ORDER_MARK) {
+            if start + line as u64 == 0 && bytes[..line_end].starts_with(BYTE_ORDER_MARK) {
                 begin += BYTE_ORDER_MARK.len();
                 plain = false;
             }
-            if end > begin {
-                // A block is far smaller than 4 GiB: `:max-record` limits it.
-                spans.push((begin as u32, (end - begin) as u32));
-                positions.push(start + line as u64);
-            } else {
-                plain = false;
+            match self.block.framing.record(&bytes[begin..line_end]) {
+                Some(record) => {
+                    plain &= record.len() == line_end - begin;
+                    // A block is far smaller than 4 GiB: `:max-record` limits it.
+                    spans.push((begin as u32, record.len() as u32));
+                    positions.push(start + line as u64);
+                }
+                None => plain = false,
             }
             line = line_end + 1;
             if spans.len() == MAX_BATCH_RECORDS {

@@ -110,6 +110,7 @@ mod tests {
         let framing = Framing {
             quotes: Some(Quotes { separator: b',' }),
             has_header: true,
+            skips_blank: false,
         };
         for (record, next) in [(4, 12), (12, 17)] {
             for position in [record + 1, next] {

@@ -145,6 +145,7 @@ proptest! {
 const CSV: Framing = Framing {
     quotes: Some(Quotes { separator: b',' }),
     has_header: true,
+    skips_blank: false,
 };
 
 /// A reader of CSV that resumes at `from`.

@@ -29,7 +29,7 @@ fn a_schema_is_inferred_from_samples() {
         ),
         json_field("none"),
         json_field("odd"),
-        field("big", DataType::Float64),
+        field("big", DataType::UInt64),
         field("ok", DataType::Boolean),
         json_field("empty"),
         field("lists", list(list(DataType::Float64))),
