@@ -21,7 +21,8 @@ mod found_file;
 mod queue;
 mod readers;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
@@ -31,8 +32,8 @@ use self::failures::FileFailures;
 use self::found_file::find;
 use self::queue::{FileQueue, UnclaimedFile};
 use self::readers::read_files;
+use super::Config;
 use super::identity::{file_id, file_of};
-use super::{Config, FoundFiles};
 
 /// How long to wait for room in memory before checking again whether the run stops.
 const ROOM_POLL: Duration = Duration::from_millis(100);
@@ -43,25 +44,8 @@ pub(super) fn run(
     setup: &SourceSetup,
     handle: &SourceHandle,
 ) -> Result<(), SourceError> {
-    let FoundFiles {
-        files,
-        refused,
-        special,
-    } = config.find(setup)?;
-    for path in special {
-        tracing::warn!(stage = setup.stage, path, "not a file; it is skipped");
-    }
-    if files.is_empty() && refused.is_empty() {
-        tracing::warn!(
-            stage = setup.stage,
-            path = config.paths.join(", "),
-            "no file matches"
-        );
-    }
     let failures = FileFailures::default();
-    for (display_path, error) in refused {
-        failures.add(&display_path, error.into());
-    }
+    let files = find_all(config, setup, &failures)?;
     let readers = setup.io_threads.clamp(1, files.len().max(1));
     let (jobs, waiting) = unbounded();
     let (ended, ended_splits) = unbounded();
@@ -109,4 +93,27 @@ pub(super) fn run(
         let _: Result<(), Stopped> = queue.run();
     });
     failures.outcome()
+}
+
+/// The files that match now. What cannot be read is added to the failures.
+fn find_all(
+    config: &Config,
+    setup: &SourceSetup,
+    failures: &FileFailures,
+) -> Result<BTreeSet<(PathBuf, String)>, SourceError> {
+    let found = config.find(setup)?;
+    for path in &found.special {
+        tracing::warn!(stage = setup.stage, path, "not a file; it is skipped");
+    }
+    if found.files.is_empty() && found.refused.is_empty() {
+        tracing::warn!(
+            stage = setup.stage,
+            path = config.paths.join(", "),
+            "no file matches"
+        );
+    }
+    for (display_path, error) in found.refused {
+        failures.add(&display_path, error.into());
+    }
+    Ok(found.files)
 }
