@@ -1,7 +1,13 @@
 //! SIGTERM and Ctrl-C: the first signal stops gracefully, the second exits immediately.
+//!
+//! No signal is lost. The library that handles them loses one that arrives while it takes over the
+//! handler of the system: it calls the handler that was there before, and that would do nothing. So
+//! before that, [`count`] becomes the handler. The library calls it for every signal from then on,
+//! and its count is how many there were.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
@@ -14,16 +20,43 @@ use signal_hook::iterator::Signals;
 /// the protocol allows a crash at every step.
 const LAST_WAIT: Duration = Duration::from_secs(3);
 
+const SIGNALS: [libc::c_int; 2] = [SIGINT, SIGTERM];
+
+/// How many signals arrived that were not taken note of yet.
+static RAISED: AtomicUsize = AtomicUsize::new(0);
+
+extern "C" fn count(_: libc::c_int) {
+    RAISED.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Counts signals from now on.
+fn start_counting() -> io::Result<()> {
+    let handler: extern "C" fn(libc::c_int) = count;
+    for signal in SIGNALS {
+        // SAFETY: `count` only adds to an atomic number, which a signal handler may do.
+        let before = unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+        if before == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Handles signals from now on. The receiver gets a [`Control`] for each of them; the sender is for
 /// other callers that control the run. The process exits with code 1 when a run does not end within
 /// `grace`, or after a second signal.
-pub(crate) fn listen(grace: Duration) -> std::io::Result<(Sender<Control>, Receiver<Control>)> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+pub(crate) fn listen(grace: Duration) -> io::Result<(Sender<Control>, Receiver<Control>)> {
+    start_counting()?;
+    let mut signals = Signals::new(SIGNALS)?;
     let (raised, signal) = unbounded();
     let (control, controls) = unbounded();
     spawn("signals", move || {
-        for _ in signals.forever() {
-            let _ = raised.send(());
+        loop {
+            for _ in 0..RAISED.swap(0, Ordering::SeqCst) {
+                let _ = raised.send(());
+            }
+            // Only wakes this thread: what counts was counted before.
+            signals.wait().for_each(drop);
         }
     })?;
     let of_callers = control.clone();
@@ -33,12 +66,16 @@ pub(crate) fn listen(grace: Duration) -> std::io::Result<(Sender<Control>, Recei
 
 /// Handles signals for commands that have nothing to commit: the first signal sets the flag, the
 /// second exits the process.
-pub(crate) fn flag() -> std::io::Result<Arc<AtomicBool>> {
+pub(crate) fn flag() -> io::Result<Arc<AtomicBool>> {
+    start_counting()?;
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in SIGNALS {
         // In this order: the signal that sets the flag must not find it set.
         signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())?;
         signal_hook::flag::register(signal, stop.clone())?;
+    }
+    if RAISED.load(Ordering::SeqCst) > 0 {
+        stop.store(true, Ordering::SeqCst);
     }
     Ok(stop)
 }
@@ -55,7 +92,7 @@ fn forward(signal: &Receiver<()>, control: &Sender<Control>, grace: Duration) {
     std::process::exit(1);
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
