@@ -16,7 +16,8 @@ use datafusion_expr::{
 };
 use regex::Regex;
 
-const SECTION: DocSection = DocSection {
+/// The group of the functions of regular expressions, as DataFusion names it.
+pub(super) const SECTION: DocSection = DocSection {
     include: true,
     label: "Regular Expression Functions",
     description: None,
