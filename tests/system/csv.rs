@@ -113,7 +113,13 @@ fn written_files_are_read_back() {
         .collect();
     let text: String = records.iter().map(|record| format!("{record}\n")).collect();
     site.write("in.ndjson", text);
-    for (codec, compression) in [("csv", ":none"), ("csv", ":gzip"), ("tsv", ":zstd")] {
+    for (codec, compression) in [
+        ("csv", ":none"),
+        ("csv", ":gzip"),
+        ("tsv", ":zstd"),
+        ("tsv", ":bzip2"),
+        ("csv", ":snappy"),
+    ] {
         let (out, name) = (format!("out-{codec}-{}", &compression[1..]), "name");
         site.write(
             "write.edn",

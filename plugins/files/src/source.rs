@@ -17,6 +17,7 @@ mod lines;
 mod once;
 mod progress;
 mod read_error;
+mod snappy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -57,8 +58,8 @@ static SPEC: PluginSpec = PluginSpec {
     details: "\
 Each line is a record; empty lines are skipped, and `\\r\\n` ends a line like `\\n`. In the
 formats `csv` and `tsv` a field in quotes may contain line ends, and the first line of each file is
-its header. Files compressed with gzip (of several members) or Zstandard (of several frames) are detected by their
-first bytes.
+its header. Files compressed with gzip (of several members), Zstandard (of several frames) or bzip2 (of several
+streams) are detected by their first bytes, and those with Hadoop's snappy by `.snappy`.
 
 Without `:follow` the matching files are read as they are, including a last line without a line end,
 and then the run exits. The next run reads only new content: new files, lines that were appended to
@@ -90,7 +91,8 @@ pub struct FilesSourceOptions {
     #[option(positional)]
     path: SpannedValue<Vec<String>>,
     /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
-    /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz` or `.zst`; otherwise `txt`.
+    /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz`, `.zst`, `.bz2` or
+    /// `.snappy`; otherwise `txt`.
     format: Option<SpannedValue<SourceFormat>>,
     /// The records' fields and their types, or `:infer` to infer them from the first records.
     schema: Option<SpannedValue<SchemaOption>>,
@@ -122,6 +124,8 @@ enum CompressionOption {
     None,
     Gzip,
     Zstd,
+    Bzip2,
+    Snappy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
@@ -164,6 +168,8 @@ impl SourcePlugin for FilesSource {
                     CompressionOption::None => Some(InputCompression::None),
                     CompressionOption::Gzip => Some(InputCompression::Gzip),
                     CompressionOption::Zstd => Some(InputCompression::Zstd),
+                    CompressionOption::Bzip2 => Some(InputCompression::Bzip2),
+                    CompressionOption::Snappy => Some(InputCompression::Snappy),
                 },
                 limits: Limits {
                     block: BLOCK_BYTES,
@@ -208,9 +214,10 @@ impl FilesSourceOptions {
 /// The default format for these paths: that of their extension if it is the same for all, else `txt`.
 fn format_by_name(paths: &[String]) -> &'static str {
     let format = |path: &String| {
-        let plain = path
-            .strip_suffix(".gz")
-            .or_else(|| path.strip_suffix(".zst"))
+        let compressions = [".gz", ".zst", ".bz2", ".snappy"];
+        let plain = compressions
+            .iter()
+            .find_map(|extension| path.strip_suffix(extension))
             .unwrap_or(path);
         let by_extension = [
             (".json", "json"),

@@ -5,8 +5,11 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use rustix::buffer::spare_capacity;
+
+use super::snappy::SnappyReader;
 
 /// How many bytes of a compressed file are read at once.
 const READ_BYTES: usize = 128 << 10;
@@ -22,24 +25,39 @@ pub(super) enum InputCompression {
     Gzip,
     /// Zstandard, of one or more frames.
     Zstd,
+    /// bzip2, of one or more streams.
+    Bzip2,
+    /// Hadoop's snappy.
+    Snappy,
 }
 
 impl InputCompression {
     /// Detects the compression by the first bytes; if they match no known format, by the file's
-    /// extension.
+    /// extension. An error says that it is one that is not read.
     pub(super) fn of(file: &File, path: &Path) -> io::Result<InputCompression> {
-        let mut magic = [0; 4];
+        let mut magic = [0; 6];
         let known = file.read_at(&mut magic, 0)?;
         let by_name = match path.extension().and_then(|extension| extension.to_str()) {
             Some("gz") => InputCompression::Gzip,
             Some("zst") => InputCompression::Zstd,
+            Some("bz2") => InputCompression::Bzip2,
+            // It has no magic number.
+            Some("snappy") => InputCompression::Snappy,
             _ => InputCompression::None,
         };
-        Ok(match &magic[..known] {
-            [0x1f, 0x8b, ..] => InputCompression::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd] => InputCompression::Zstd,
-            _ => by_name,
-        })
+        let refused = |name: &str| {
+            let reason = format!("it is compressed with {name}, which is not read: decompress it");
+            Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+        };
+        match &magic[..known] {
+            [0x1f, 0x8b, ..] => Ok(InputCompression::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(InputCompression::Zstd),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Ok(InputCompression::Bzip2),
+            b"\xfd7zXZ\0" => refused("xz"),
+            [0x04, 0x22, 0x4d, 0x18, ..] => refused("lz4"),
+            [b'P', b'K', 3, 4, ..] => refused("zip"),
+            _ => Ok(by_name),
+        }
     }
 }
 
@@ -72,6 +90,12 @@ impl Stream {
                 });
             }
             InputCompression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(
+                READ_BYTES, file,
+            ))),
+            InputCompression::Bzip2 => Box::new(MultiBzDecoder::new(BufReader::with_capacity(
+                READ_BYTES, file,
+            ))),
+            InputCompression::Snappy => Box::new(SnappyReader::new(BufReader::with_capacity(
                 READ_BYTES, file,
             ))),
             InputCompression::Zstd => Box::new(zstd::Decoder::with_buffer(
