@@ -2,7 +2,7 @@
 //!
 //! Each of our own functions is a module of this one: [`wall_clock`], [`regexp_match`]
 //! and [`regexp_groups`].
-//! [`argument_types`] finds what a function requires of untyped arguments; [`reference`] is what
+//! [`argument_types`] finds what a function requires of untyped arguments; [`mod@reference`] is what
 //! users read about them.
 
 mod argument_types;
