@@ -99,7 +99,9 @@ impl CsvDecoder {
         let names = match (&self.layout.fields, header) {
             (Some(names), _) => names.clone(),
             (None, Some(header)) => self.fields.names(header, &self.layout)?,
-            (None, None) => return Err("there is no header that names the fields".to_owned()),
+            (None, None) => {
+                return Err("the fields have no names: the header is missing".to_owned());
+            }
         };
         let place = |column: &Column| {
             let mut places = (0..names.len()).filter(|number| names[*number] == column.name);

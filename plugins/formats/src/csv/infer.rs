@@ -62,7 +62,7 @@ pub(super) fn infer(layout: &CsvLayout, samples: &[Payloads]) -> Result<SchemaRe
         }
     }
     if found.is_empty() {
-        return Err("there is no header that names the fields".to_owned());
+        return Err("the fields have no names: the header is missing".to_owned());
     }
     let field =
         |(name, inferred): (String, FieldType)| Field::new(name, inferred.data_type(), true);

@@ -107,7 +107,7 @@ fn records_that_do_not_match_the_header_are_invalid() {
         &columns,
         decoder.decode(&Payloads::copied([b"1,x".as_slice()])),
     );
-    assert_eq!(bad, ["0: there is no header that names the fields"]);
+    assert_eq!(bad, ["0: the fields have no names: the header is missing"]);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn types_are_inferred_from_samples() {
     let none = Csv::CSV.infer("", &[Payloads::copied([b"1".as_slice()])]);
     assert_eq!(
         none.unwrap_err(),
-        "there is no header that names the fields"
+        "the fields have no names: the header is missing"
     );
 }
 

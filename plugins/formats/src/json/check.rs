@@ -85,7 +85,7 @@ fn reason(error: &sonic_rs::Error, text: &str) -> String {
     let what = message.split(" at line ").next().unwrap_or_default();
     if what.contains("must be finite") {
         return format!(
-            "the number at byte {} is too large for float64",
+            "a number that ends at byte {} is too large for float64",
             error.offset()
         );
     }

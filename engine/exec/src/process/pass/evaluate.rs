@@ -111,7 +111,12 @@ pub(super) fn unnested(
     largest: usize,
 ) -> Result<Rows, ArrowError> {
     let elements = elements(&rows.evaluate(list)?)?;
-    let each = rows.columns().get_array_memory_size() / rows.len().max(1);
+    // Only the rows count, not the buffers that they may be a small part of.
+    let sizes = rows.columns().columns().iter();
+    let bytes: usize = sizes
+        .map(|column| column.to_data().get_slice_memory_size())
+        .sum::<Result<_, _>>()?;
+    let each = bytes / rows.len().max(1);
     if elements.rows.len().saturating_mul(each) > largest {
         return Err(ArrowError::MemoryError(
             "the records would become too large together".to_owned(),
