@@ -196,7 +196,7 @@ impl PipelineText {
                 base,
                 text,
                 infer,
-                has_default_quarantine: self.kind != TextKind::Flow,
+                keeps_state: self.kind != TextKind::Flow,
             },
         )
     }
@@ -262,6 +262,7 @@ pub(crate) fn infer(
         memory: 64 << 20,
         instance: "infer".into(),
         state: String::new(),
+        keeps_state: false,
         metrics: Metrics::new(),
     };
     let samples = source

@@ -71,6 +71,7 @@ pub(crate) fn run(
         memory: template.plan.settings.memory.bytes() / 4,
         instance: "".into(),
         state: String::new(),
+        keeps_state: template.plan.keeps_state,
         metrics: pseidon_plugin::metrics::Metrics::new(),
     };
     let consumer = SharedConsumer::start(

@@ -32,7 +32,7 @@ fn plan_of(text: &str) -> Result<Plan, Vec<String>> {
         base: ".".into(),
         text: text.into(),
         infer: &infer,
-        has_default_quarantine: true,
+        keeps_state: true,
     };
     plan(&document, context).map_err(messages)
 }

@@ -227,3 +227,27 @@ fn killed_while_reading(test: &str, path: &str, more: &str, encode: fn(Vec<u8>) 
 fn pad(number: u64) -> String {
     "x".repeat(number as usize * 7919 % 61)
 }
+
+#[test]
+fn an_open_quote_at_the_end_is_an_invalid_record() {
+    let site = Site::new("csv-open-quote");
+    let flow = |source: &str| format!(r#"(-> ({source}) (select "a, b") (stdout))"#);
+    for rest in ["3,\"x", "3,\"x\n", "3,\"x\ny\n"] {
+        let text = format!("a,b\n1,2\n{rest}");
+        site.write("a.csv", &text);
+        site.write("b.csv.gz", gzip(text.as_bytes()));
+        for source in [
+            r#"files "a.csv""#,
+            r#"files "b.csv.gz""#,
+            r#"stdin {:format "csv"}"#,
+        ] {
+            let (records, log) = printed(&site, &flow(source), &text);
+            assert_eq!(records, [r#"{"a":"1","b":"2"}"#], "{source}: {log}");
+            assert!(log.contains("dropped=1"), "{source}, {rest:?}: {log}");
+        }
+    }
+    // A header with an open quote leaves no records.
+    site.write("a.csv", "a,\"b\n1,2\n");
+    let (records, _) = printed(&site, &flow(r#"files "a.csv""#), "");
+    assert_eq!(records, [""; 0]);
+}

@@ -47,6 +47,7 @@ mod kafka_sink_faults;
 mod kafka_source;
 mod kafka_topics;
 mod kills;
+mod last_lines;
 mod legacy_files;
 mod log_faults;
 mod log_table;

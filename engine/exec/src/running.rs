@@ -232,6 +232,7 @@ fn source_setup(
         memory: settings.memory.bytes() / 4 / run.plan.sources.len().max(1),
         instance: instance.clone(),
         state: run.state_name(store_id, planned),
+        keeps_state: run.plan.keeps_state,
         metrics: run.metrics.clone(),
     }
 }

@@ -34,6 +34,8 @@ pub struct Plan {
     pub text: String,
     /// The folder of the pipeline file.
     pub base: PathBuf,
+    /// Whether the state is kept, so that another run continues there.
+    pub keeps_state: bool,
 }
 
 impl Plan {
@@ -61,9 +63,9 @@ pub struct PlanContext<'a> {
     /// Infers the fields of the records of a source with `:schema :infer`. An error is a message
     /// for the user.
     pub infer: &'a SchemaInference<'a>,
-    /// Whether invalid records are quarantined beside the output by default. Otherwise, for a
-    /// pipeline that leaves nothing behind, they are dropped unless `:on-error` names a folder.
-    pub has_default_quarantine: bool,
+    /// Whether the state is kept, so that another run continues there. Otherwise the pipeline leaves
+    /// nothing behind: invalid records are dropped unless `:on-error` names a folder.
+    pub keeps_state: bool,
 }
 
 /// Plans a document.
@@ -84,7 +86,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     let mut compiler = Compiler {
         quarantine: context.registry.quarantine,
         pipeline: &name,
-        has_default_quarantine: context.has_default_quarantine,
+        has_default_quarantine: context.keeps_state,
         sinks: PerSink::default(),
         errors: Errors::default(),
     };
@@ -111,6 +113,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
             fingerprint: fingerprint::compute(&resolved),
             text: context.text,
             base: context.base,
+            keeps_state: context.keeps_state,
         }),
         _ => Err(errors.into_unique()),
     }

@@ -8,7 +8,11 @@
 //! the beginning of a field opens it, two quotes inside are one quote of the value, and another
 //! quote closes it. A quote inside a field that does not begin with one is an ordinary character.
 
+mod end_search;
+
 use std::ops::Range;
+
+pub use self::end_search::EndSearch;
 
 /// How the records of a format follow each other in a file or a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,8 +22,20 @@ pub struct Framing {
     pub quotes: Option<Quotes>,
     /// Whether the first record of a file is a header.
     pub has_header: bool,
-    /// Whether a line of white space is no record. An empty line never is one.
-    pub skips_blank: bool,
+    /// Whether each record is a JSON value: a line of white space is no record, and the bytes of a
+    /// record show whether it is complete. An empty line never is a record.
+    pub is_json: bool,
+}
+
+/// Whether bytes without a line end after them are a complete record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completeness {
+    /// They are, whatever follows.
+    Complete,
+    /// They are the beginning of a record.
+    Incomplete,
+    /// The bytes do not show it.
+    Unknown,
 }
 
 /// How fields in quotes (`"`) are recognized.
@@ -36,15 +52,29 @@ impl Framing {
     /// the line is no record.
     pub fn record(self, line: &[u8]) -> Option<&[u8]> {
         let record = line.strip_suffix(b"\r").unwrap_or(line);
-        let is_blank = match self.skips_blank {
+        let is_blank = match self.is_json {
             true => record.iter().all(u8::is_ascii_whitespace),
             false => record.is_empty(),
         };
         (!is_blank).then_some(record)
     }
 
-    /// The header in lines at the beginning of a file, without its line feed; `None` if the framing
-    /// has none, or if all lines are empty.
+    /// Whether the bytes after the last line end are a complete record.
+    pub fn completeness(self, rest: &[u8]) -> Completeness {
+        if !self.is_json {
+            return Completeness::Unknown;
+        }
+        // More digits may follow a number.
+        let ends_itself = rest.trim_ascii_end().ends_with(b"}");
+        match serde_json::from_slice::<serde::de::IgnoredAny>(rest) {
+            Ok(_) if ends_itself => Completeness::Complete,
+            Err(error) if error.is_eof() => Completeness::Incomplete,
+            _ => Completeness::Unknown,
+        }
+    }
+
+    /// The header in whole records at the beginning of a file, without its line feed; `None` if the
+    /// framing has none, or if all lines are empty.
     pub fn header(self, lines: &[u8]) -> Option<Range<usize>> {
         let mut start = 0;
         let mut ends = self.has_header.then(|| self.ends(lines))?;
@@ -55,14 +85,28 @@ impl Framing {
         })
     }
 
-    /// The ends of the records in bytes that begin with a record: the index of each line feed that
-    /// ends one.
-    pub fn ends(self, bytes: &[u8]) -> RecordEnds<'_> {
+    /// The ends of whole records: the index of each line feed that ends one. The last byte ends one
+    /// in any case, also if a quote is open: nothing follows it.
+    pub fn ends(self, records: &[u8]) -> RecordEnds<'_> {
+        RecordEnds {
+            is_whole: true,
+            ..self.found_ends(records)
+        }
+    }
+
+    /// The ends that are found in bytes that begin with a record.
+    fn found_ends(self, bytes: &[u8]) -> RecordEnds<'_> {
         RecordEnds {
             bytes,
             quotes: self.quotes,
             at: 0,
+            is_whole: false,
         }
+    }
+
+    /// The index of the first line feed that ends a record, in bytes that begin with a record.
+    pub fn first_end(self, bytes: &[u8]) -> Option<usize> {
+        self.found_ends(bytes).next()
     }
 
     /// The index of the last line feed that ends a record, in bytes that begin with a record. Without
@@ -70,7 +114,7 @@ impl Framing {
     pub fn last_end(self, bytes: &[u8], searched: usize) -> Option<usize> {
         let is_open = self.quotes.is_some() && memchr::memchr(QUOTE, bytes).is_some();
         if is_open {
-            return self.ends(bytes).last();
+            return self.found_ends(bytes).last();
         }
         memchr::memrchr(b'\n', &bytes[searched..]).map(|end| searched + end)
     }
@@ -82,16 +126,20 @@ pub struct RecordEnds<'a> {
     quotes: Option<Quotes>,
     /// The start of the next record.
     at: usize,
+    /// Whether the last byte ends a record in any case.
+    is_whole: bool,
 }
 
 impl Iterator for RecordEnds<'_> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        let end = match self.quotes {
-            None => self.at + memchr::memchr(b'\n', &self.bytes[self.at..])?,
-            Some(quotes) => quotes.end(self.bytes, self.at)?,
+        let found = match self.quotes {
+            None => memchr::memchr(b'\n', &self.bytes[self.at..]).map(|end| self.at + end),
+            Some(quotes) => quotes.end(self.bytes, self.at),
         };
+        let has_rest = self.is_whole && self.at < self.bytes.len();
+        let end = found.or_else(|| has_rest.then(|| self.bytes.len() - 1))?;
         self.at = end + 1;
         Some(end)
     }
@@ -137,12 +185,12 @@ mod tests {
     const CSV: Framing = Framing {
         quotes: Some(Quotes { separator: b',' }),
         has_header: true,
-        skips_blank: false,
+        is_json: false,
     };
 
     fn records(framing: Framing, text: &str) -> Vec<&str> {
         let mut start = 0;
-        let ends = framing.ends(text.as_bytes());
+        let ends = framing.found_ends(text.as_bytes());
         let record = |end| {
             let record = &text[start..end];
             start = end + 1;
@@ -162,10 +210,18 @@ mod tests {
     }
 
     #[test]
+    fn the_last_byte_of_whole_records_ends_one() {
+        let ends = |text: &str| CSV.ends(text.as_bytes()).collect::<Vec<_>>();
+        assert_eq!(ends("a\n\"b\nc\n"), [1, 6]);
+        assert_eq!(ends("a\n"), [1]);
+        assert!(ends("").is_empty());
+        assert_eq!(CSV.header(b"\"a\nb\n"), Some(0..4));
+    }
+
+    #[test]
     fn the_header_is_the_first_line_that_is_not_empty() {
         assert_eq!(CSV.header(b"\n\r\n\"a\nb\",c\nd\n"), Some(3..10));
         assert_eq!(CSV.header(b"\n\n"), None);
-        assert_eq!(CSV.header(b"a"), None);
         assert_eq!(Framing::default().header(b"a\n"), None);
     }
 
@@ -177,6 +233,33 @@ mod tests {
         };
         assert_eq!(records(tabs, "a\t\"b\nc\"\n"), ["a\t\"b\nc\""]);
         assert_eq!(records(tabs, "a,\"b\nc\"\n"), ["a,\"b", "c\""]);
+    }
+
+    #[test]
+    fn json_shows_whether_it_is_complete() {
+        let json = Framing {
+            is_json: true,
+            ..Framing::default()
+        };
+        let cases = [
+            (r#"{"a":1}"#, Completeness::Complete),
+            ("{\"a\":\"ä\"} \r", Completeness::Complete),
+            (r#"{"a":1"#, Completeness::Incomplete),
+            (r#"{"a":tr"#, Completeness::Incomplete),
+            (r#"{"a":"}"#, Completeness::Incomplete),
+            ("{\"a\":\"\\", Completeness::Incomplete),
+            ("  ", Completeness::Incomplete),
+            ("12", Completeness::Unknown),
+            (r#"{"a":1} {"#, Completeness::Unknown),
+            ("no JSON", Completeness::Unknown),
+        ];
+        for (rest, expected) in cases {
+            assert_eq!(json.completeness(rest.as_bytes()), expected, "{rest}");
+            let text = Framing::default();
+            assert_eq!(text.completeness(rest.as_bytes()), Completeness::Unknown);
+        }
+        let cut = &"{\"a\":\"ä".as_bytes()[..7];
+        assert_eq!(json.completeness(cut), Completeness::Incomplete);
     }
 
     /// The ends that csv-core finds. It skips empty lines, so there are none in the input.
@@ -204,14 +287,14 @@ mod tests {
         ) {
             let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
             let text = text.as_bytes();
-            prop_assert_eq!(CSV.ends(text).collect::<Vec<_>>(), by_csv_core(text));
+            prop_assert_eq!(CSV.found_ends(text).collect::<Vec<_>>(), by_csv_core(text));
         }
 
         #[test]
         fn the_last_end_is_the_last_of_the_ends(text in "[a,\"\n]{0,30}") {
             for framing in [CSV, Framing::default()] {
                 let text = text.as_bytes();
-                prop_assert_eq!(framing.last_end(text, 0), framing.ends(text).last());
+                prop_assert_eq!(framing.last_end(text, 0), framing.found_ends(text).last());
             }
         }
     }

@@ -142,6 +142,8 @@ pub struct SourceSetup {
     /// pipeline or stage, and for the same source with other sinks behind it. Empty if there is no
     /// state.
     pub state: String,
+    /// Whether a later run continues where this one ends. If not, a source reads all that there is.
+    pub keeps_state: bool,
     /// The metrics to update.
     pub metrics: Metrics,
 }

@@ -58,12 +58,14 @@ static SPEC: PluginSpec = PluginSpec {
     details: "\
 Each line is a record; empty lines are skipped, and `\\r\\n` ends a line like `\\n`. In the
 formats `csv` and `tsv` a field in quotes may contain line ends, and the first line of each file is
-its header. Files compressed with gzip (of several members), Zstandard (of several frames) or bzip2 (of several
-streams) are detected by their first bytes, and those with Hadoop's snappy by `.snappy`.
+its header. Files compressed with gzip (of several members), Zstandard (of several frames) or bzip2
+(of several streams) are detected by their first bytes, and those with Hadoop's snappy by `.snappy`.
 
-Without `:follow` the matching files are read as they are, including a last line without a line end,
-and then the run exits. The next run reads only new content: new files, lines that were appended to
-plain files, and plain files that were rewritten.
+Without `:follow` the matching files are read as they are, and then the run exits. The next run reads
+only new content: new files, lines that were appended to plain files, and plain files that were
+rewritten. The last line of a plain file, if it has no line end, may be just being written;
+`:last-line` decides whether it is read now. A line that is read without its end is a record; what is
+appended to it later is another one.
 
 With `:follow` the source runs until it is stopped: it reads lines that are appended to the files,
 and new files. A file is identified by its inode, its creation time and its first line, so it may be
@@ -72,6 +74,10 @@ and closed when nothing has been appended for five minutes. A file that is trunc
 (`copytruncate`) is read from its start. A compressed file is read when it has stopped growing. Let
 the globs match either the rotated logs or their compressed copies (`app.log*` matches both): a copy
 is another file.
+
+A file that is damaged, or that has a record longer than `:max-record`, keeps no other file from being
+read. Without `:follow` the run fails with exit code 1 after the others are read; with `:follow` it
+goes on, and `/health` names the file. It is tried again when it is replaced, and at the next start.
 
 A plain file counts as rewritten when it is shorter than the part that was read of it, or when its
 first line or one of the 64 bytes before the position up to which it was read has changed.
@@ -105,14 +111,25 @@ pub struct FilesSourceOptions {
     /// How often to look for new lines and files.
     #[option(default = "250ms")]
     poll: Duration,
+    /// Without `:follow`: whether the last line of a plain file is read if it has no line end.
+    /// `:auto` reads a complete JSON object, and a line of another format if the file has not
+    /// changed for 5 seconds; any other line waits for the next run, which the log says. `:wait`
+    /// waits for the line end; `:take` reads the line. With `-e`, which has no next run, `:auto`
+    /// is `:take`.
+    #[option(default = "auto")]
+    last_line: LastLine,
     /// With `:follow`: where to begin in files that exist at the first start. Files that are
     /// created later are read from their start.
     #[option(free, default = "earliest")]
     start: Start,
-    /// The maximum length of a line. A longer line stops the run with an error: a truncated record
-    /// would lose data.
+    /// The maximum length of a line, or of a record of several lines.
     #[option(default = "16MB")]
     max_record: SpannedValue<ByteSize>,
+    /// What happens to a longer record: `:report` reads no further in its file, which the run
+    /// reports like a broken file; `:skip` drops the record, logs its position, and counts it as
+    /// invalid. Other files are read in either case.
+    #[option(default = "report")]
+    on_long_record: OnLongRecord,
     /// What happens to a record that does not match the format.
     #[option(default = "quarantine")]
     on_error: OnError,
@@ -126,6 +143,23 @@ enum CompressionOption {
     Zstd,
     Bzip2,
     Snappy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+enum OnLongRecord {
+    Report,
+    Skip,
+}
+
+/// Whether a last line without a line end is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+enum LastLine {
+    /// If it seems to be complete.
+    Auto,
+    /// Never: it waits for its line end.
+    Wait,
+    /// Always.
+    Take,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
@@ -174,8 +208,10 @@ impl SourcePlugin for FilesSource {
                 limits: Limits {
                     block: BLOCK_BYTES,
                     max_record: options.max_record.value.0 as usize,
+                    skips_longer: options.on_long_record == OnLongRecord::Skip,
                 },
                 framing: Framing::default(),
+                last_line: options.last_line,
             },
             follow: options.follow.then(|| follow::Settings {
                 poll: options.poll.max(Duration::from_millis(1)),
@@ -257,6 +293,8 @@ struct Config {
     limits: Limits,
     /// That of the format, which is known when the source runs.
     framing: Framing,
+    /// Without `:follow`.
+    last_line: LastLine,
 }
 
 impl Source for PreparedFilesSource {
@@ -328,8 +366,13 @@ impl Source for PreparedFilesSource {
 impl PreparedFilesSource {
     /// The settings, with what is known when the source runs.
     fn config(&self, setup: &SourceSetup) -> Config {
+        let last_line = match self.config.last_line {
+            LastLine::Auto if !setup.keeps_state => LastLine::Take,
+            other => other,
+        };
         Config {
             framing: setup.framing,
+            last_line,
             ..self.config.clone()
         }
     }

@@ -70,7 +70,7 @@ impl Format for Csv {
                 separator: layout.separator,
             }),
             has_header: layout.fields.is_none(),
-            skips_blank: false,
+            is_json: false,
         }
     }
 

@@ -48,7 +48,7 @@ impl Format for Json {
 
     fn framing(&self, _: &str) -> Framing {
         Framing {
-            skips_blank: true,
+            is_json: true,
             ..Framing::default()
         }
     }

@@ -153,7 +153,7 @@ impl Folder {
             base: self.path.clone(),
             text: text.as_str().into(),
             infer: &infer,
-            has_default_quarantine: true,
+            keeps_state: true,
         };
         plan(&document::from_edn(&text)?, context)
     }

@@ -17,6 +17,9 @@
 //!   split. Its first line distinguishes the two; if that is the same, a generation number does,
 //!   and the entry of the ended split says that the next generation follows.
 //!
+//! A file that cannot be read further keeps no others from being read: it is left alone until its
+//! content is replaced, and the run's troubles name it.
+//!
 //! [`candidate`] identifies a file that was found, [`takeover`] takes it over, and [`tracked`] is a
 //! file that is followed.
 
@@ -24,13 +27,13 @@ mod candidate;
 mod takeover;
 mod tracked;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io};
 
-use pseidon_delivery::{Position, Reason, SplitId};
+use pseidon_delivery::{Position, Reason, SplitId, WithCauses};
 use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup, Stopped};
 use pseidon_plugin::{Batch, Split};
 
@@ -38,6 +41,7 @@ use self::tracked::{ReadResult, StartPoint, Stat, TrackedFile};
 use super::Config;
 use super::glob::Glob;
 use super::identity::{FileKey, Head, file_id, file_of};
+use super::lines::report_skipped;
 use super::progress::{end_of, rewritten};
 
 /// How long a file that no glob matches is kept open after its last growth.
@@ -71,6 +75,7 @@ pub(super) fn run(
     let mut follower = Follower {
         config,
         settings,
+        setup,
         stage: &setup.stage,
         handle,
         globs: config.globs(setup)?,
@@ -79,6 +84,7 @@ pub(super) fn run(
         durable: HashMap::new(),
         warned: HashSet::new(),
         refused: HashSet::new(),
+        broken: BTreeSet::new(),
         owned_elsewhere: HashSet::new(),
         generations: HashMap::new(),
         latest: HashMap::new(),
@@ -92,6 +98,7 @@ pub(super) fn run(
 struct Follower<'a> {
     config: &'a Config,
     settings: &'a Settings,
+    setup: &'a SourceSetup,
     stage: &'a str,
     handle: &'a SourceHandle,
     globs: Vec<Glob>,
@@ -104,6 +111,8 @@ struct Follower<'a> {
     warned: HashSet<PathBuf>,
     /// Folders that could not be read at the last scan, for which a warning was logged.
     refused: HashSet<PathBuf>,
+    /// Files that cannot be read further.
+    broken: BTreeSet<PathBuf>,
     /// Files that other instances own, until the next round.
     owned_elsewhere: HashSet<FileKey>,
     /// How often a file was rewritten with the same first line; 0 if it is missing.
@@ -181,7 +190,28 @@ impl Follower<'_> {
             }
         }
         self.take_new(new, is_round)?;
+        self.report_broken();
         self.release_drained()
+    }
+
+    /// Names the files that cannot be read further among the troubles of the run.
+    fn report_broken(&mut self) {
+        let broken = self.tracked.values().filter(|file| file.is_broken());
+        let broken: BTreeSet<PathBuf> = broken.map(|file| file.path().to_owned()).collect();
+        if broken == self.broken {
+            return;
+        }
+        let stage = self.stage;
+        let trouble = broken.first().map(|first| {
+            let others = match broken.len() {
+                1 => String::new(),
+                all => format!(" and {} more", all - 1),
+            };
+            let first = first.display();
+            format!("the source `{stage}` cannot read {first}{others} further; see the log")
+        });
+        self.setup.metrics.set_source_trouble(stage, trouble);
+        self.broken = broken;
     }
 
     /// Warns once of each folder that this process may not read.
@@ -329,12 +359,22 @@ impl Follower<'_> {
                 continue;
             };
             let was_open = file.is_open();
-            if let ReadResult::Block(block) = file.read(self.config, &key)? {
-                progress = true;
-                block
-                    .batches(file.split())
-                    .try_for_each(|batch| self.handle.emit(batch))?;
+            match file.read(self.config, &key)? {
+                ReadResult::Block(block) => {
+                    progress = true;
+                    block
+                        .batches(file.split())
+                        .try_for_each(|batch| self.handle.emit(batch))?;
+                }
+                ReadResult::Nothing => {}
+                ReadResult::Broken(reason) => tracing::error!(
+                    stage = self.stage,
+                    reason = WithCauses(&reason).to_string(),
+                    "a file is not read further; the others are"
+                ),
             }
+            let skipped = file.take_skipped();
+            report_skipped(self.setup, &file.path().display().to_string(), &skipped);
             open = open + usize::from(file.is_open()) - usize::from(was_open);
         }
         Ok(progress)

@@ -13,9 +13,10 @@
 //!   file, whose first line may be unreadable until the file is complete, it is a digest of the
 //!   first 12 bytes.
 //!
-//! A file whose first line is incomplete has no identity yet. A file that may still grow is not
-//! read before it has one; in a file that is read as it is, the whole content counts as the first
-//! line.
+//! A file whose first line is incomplete has no identity yet, and a followed file is not read before
+//! it has one. If the line is read without its line end, the file has the identity that it will have
+//! when the line end is appended: `\n`, or `\r\n`, which is another first line, so that a file may be
+//! known by two identities ([`Identity`]).
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -70,34 +71,108 @@ impl Head {
         compression: InputCompression,
         as_it_is: bool,
     ) -> io::Result<Option<Head>> {
-        let mut start = [0; HEAD];
-        let start = if compression == InputCompression::None {
-            &mut start[..]
-        } else {
-            &mut start[..COMPRESSED_HEAD]
+        let start = Start::of(file, compression)?;
+        let head = match start.line() {
+            Some(line) => Some(Head::digest(line)),
+            None if as_it_is && !start.bytes().is_empty() => Some(Head::digest(start.bytes())),
+            None => None,
         };
-        let mut len = 0;
-        while len < start.len() {
-            match file.read_at(&mut start[len..], len as u64) {
+        Ok(head)
+    }
+
+    fn digest(line: &[u8]) -> Head {
+        let mut head = [0; 8];
+        head.copy_from_slice(&Sha256::digest(line)[..8]);
+        Head(head)
+    }
+
+    /// The head of a file that begins with this line and a line feed.
+    fn of_line(line: &[u8]) -> Head {
+        Head::digest(&[line, b"\n"].concat())
+    }
+}
+
+/// The first bytes of a file, as many as count for the identity.
+struct Start {
+    bytes: [u8; HEAD],
+    len: usize,
+    limit: usize,
+    is_plain: bool,
+}
+
+impl Start {
+    fn of(file: &File, compression: InputCompression) -> io::Result<Start> {
+        let is_plain = compression == InputCompression::None;
+        let mut start = Start {
+            bytes: [0; HEAD],
+            len: 0,
+            limit: if is_plain { HEAD } else { COMPRESSED_HEAD },
+            is_plain,
+        };
+        while start.len < start.limit {
+            match file.read_at(&mut start.bytes[start.len..start.limit], start.len as u64) {
                 Ok(0) => break,
-                Ok(more) => len += more,
+                Ok(more) => start.len += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        let line_end = if compression == InputCompression::None {
-            memchr::memchr(b'\n', &start[..len])
-        } else {
-            None
+        Ok(start)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The part that is the first line or its beginning; `None` if the line is incomplete.
+    fn line(&self) -> Option<&[u8]> {
+        let line_end = self
+            .is_plain
+            .then(|| memchr::memchr(b'\n', self.bytes()))
+            .flatten();
+        match line_end {
+            Some(end) => Some(&self.bytes[..=end]),
+            None => (self.len == self.limit).then(|| self.bytes()),
+        }
+    }
+}
+
+/// The identity of a file that is read as it is, apart from its metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) head: Head,
+    /// The head by which it may be known instead, from the time before its first line had a line
+    /// end.
+    pub(super) before: Option<Head>,
+    /// The whole content, if it is one line without a line end.
+    pub(super) unended: Option<Vec<u8>>,
+}
+
+impl Identity {
+    /// The identity of a file; `None` if it is empty.
+    pub(super) fn of(file: &File, compression: InputCompression) -> io::Result<Option<Identity>> {
+        let start = Start::of(file, compression)?;
+        if start.bytes().is_empty() {
+            return Ok(None);
+        }
+        let known_as = |head, before| Identity {
+            head,
+            before,
+            unended: None,
         };
-        let line = match line_end {
-            Some(end) => &start[..=end],
-            None if len == start.len() || (as_it_is && len > 0) => &start[..len],
-            None => return Ok(None),
-        };
-        let mut head = [0; 8];
-        head.copy_from_slice(&Sha256::digest(line)[..8]);
-        Ok(Some(Head(head)))
+        Ok(Some(match start.line() {
+            Some(line) => {
+                let unended = line.strip_suffix(b"\r\n").filter(|_| start.is_plain);
+                known_as(Head::digest(line), unended.map(Head::of_line))
+            }
+            None if start.is_plain => Identity {
+                head: Head::of_line(start.bytes()),
+                // Earlier versions took the content as it was.
+                before: Some(Head::digest(start.bytes())),
+                unended: Some(start.bytes().to_vec()),
+            },
+            None => known_as(Head::digest(start.bytes()), None),
+        }))
     }
 }
 

@@ -8,6 +8,11 @@
 //! feeds in quotes. The first line of a file may be a header, which is not a record but goes with
 //! the records of all batches; a reader that begins later gets it from the file's beginning
 //! ([`LineReader::with_header`]).
+//!
+//! A record that is longer than [`Limits::max_record`] is an error, or it is skipped. If its end is
+//! not among the bytes that were read, they are dropped while the end is searched, and its line feed
+//! remains, as an empty line. Until the end is found, the reader's position is the start of the
+//! record.
 
 mod block;
 mod record_start;
@@ -17,7 +22,8 @@ use std::io;
 use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_plugin::batch::BYTE_ORDER_MARK;
-use pseidon_plugin::framing::Framing;
+use pseidon_plugin::framing::{EndSearch, Framing};
+use pseidon_plugin::source::SourceSetup;
 
 pub(super) use self::block::Block;
 pub(super) use self::record_start::record_start;
@@ -27,6 +33,27 @@ use super::read_error::ReadError;
 
 /// How many bytes are read at once.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
+
+/// Logs records that were skipped, each with its start and length in bytes, and counts them.
+pub(super) fn report_skipped(setup: &SourceSetup, file: &str, skipped: &[(Position, u64)]) {
+    if skipped.is_empty() {
+        return;
+    }
+    let stage = setup.stage.as_str();
+    for (position, bytes) in skipped {
+        tracing::warn!(
+            stage,
+            file,
+            position,
+            bytes,
+            "record is longer than :max-record; it is skipped"
+        );
+    }
+    let counter = &setup.metrics.bad_records;
+    counter
+        .with_label_values(&[stage, "dropped"])
+        .inc_by(skipped.len() as u64);
+}
 
 /// Reads a file block by block.
 pub(super) struct LineReader {
@@ -41,13 +68,27 @@ pub(super) struct LineReader {
     framing: Framing,
     /// The file's header, once it is read, if the framing has one.
     header: Option<Bytes>,
+    /// The record whose end is searched because it is too long.
+    long: Option<LongRecord>,
+    /// The start and the length of each record that was skipped.
+    skipped: Vec<(Position, u64)>,
+}
+
+/// A record that is too long, of which a part has been dropped.
+#[derive(Clone)]
+struct LongRecord {
+    /// The bytes before it.
+    before: Tail,
+    search: EndSearch,
 }
 
 /// A reader's state, apart from its stream.
+#[derive(Clone)]
 pub(super) struct Checkpoint {
     carry: Vec<u8>,
     before: Tail,
     header: Option<Bytes>,
+    long: Option<LongRecord>,
 }
 
 /// Limits for the memory of a reader.
@@ -57,6 +98,8 @@ pub(super) struct Limits {
     pub(super) block: usize,
     /// Bytes of the longest record.
     pub(super) max_record: usize,
+    /// Whether a longer record is skipped; otherwise it is an error.
+    pub(super) skips_longer: bool,
 }
 
 impl LineReader {
@@ -70,6 +113,8 @@ impl LineReader {
             limits,
             framing,
             header: None,
+            long: None,
+            skipped: Vec::new(),
         }
     }
 
@@ -92,7 +137,7 @@ impl LineReader {
 
     /// The bytes before the first line that was not returned yet.
     pub(super) fn before(&self) -> Tail {
-        self.before
+        self.long.as_ref().map_or(self.before, |long| long.before)
     }
 
     /// The last bytes that were read.
@@ -108,6 +153,7 @@ impl LineReader {
             carry: self.carry.clone(),
             before: self.before,
             header: self.header.clone(),
+            long: self.long.clone(),
         }
     }
 
@@ -119,11 +165,13 @@ impl LineReader {
         self.carry = checkpoint.carry;
         self.before = checkpoint.before;
         self.header = checkpoint.header;
+        self.long = checkpoint.long;
+        self.skipped.clear();
     }
 
     /// The position of the first line that was not returned yet.
     pub(super) fn position(&self) -> Position {
-        self.position
+        self.before().upto()
     }
 
     /// The position of the next byte to read.
@@ -131,12 +179,33 @@ impl LineReader {
         self.position + self.carry.len() as u64
     }
 
+    /// The bytes after the last line end, once [`LineReader::next_block`] has returned `None`; `None`
+    /// if they are the beginning of a record that is skipped.
+    pub(super) fn rest(&self) -> Option<&[u8]> {
+        self.long.is_none().then_some(&self.carry)
+    }
+
+    /// Whether bytes that were read already may contain complete lines: a record that is too long,
+    /// and what was read with it.
+    pub(super) fn has_buffered(&self) -> bool {
+        self.carry.len() > self.limits.max_record
+    }
+
+    /// The start and the length in bytes of each record that was skipped since the last call.
+    pub(super) fn take_skipped(&mut self) -> Vec<(Position, u64)> {
+        std::mem::take(&mut self.skipped)
+    }
+
     /// The next complete lines; `None` if there are none now. A plain file may have more later.
     pub(super) fn next_block(&mut self) -> Result<Option<Block>, ReadError> {
         let mut bytes = std::mem::take(&mut self.carry);
         bytes.reserve_exact(self.limits.block);
+        // Lines that were read together with a record that is too long have not been searched.
+        let mut searched = match self.has_buffered() {
+            true => 0,
+            false => bytes.len(),
+        };
         loop {
-            let searched = bytes.len();
             let at_end = match self.fill(&mut bytes) {
                 Ok(at_end) => at_end,
                 Err(error) => return self.lines_before_error(bytes, searched, error),
@@ -144,23 +213,87 @@ impl LineReader {
             if self.position == 0 && is_utf16(&bytes) {
                 return Err(ReadError::Utf16);
             }
+            self.drop_long(&mut bytes);
             if let Some(end) = self.framing.last_end(&bytes, searched) {
-                return self.take_block(bytes, end + 1).map(Some);
+                return match self.first_refused(&bytes[..=end]) {
+                    None => Ok(Some(self.take_block(bytes, end + 1))),
+                    Some(0) => Err(self.too_long()),
+                    Some(start) => Ok(Some(self.take_block(bytes, start))),
+                };
             }
             if bytes.len() > self.limits.max_record {
-                return Err(self.too_long(self.position));
-            }
-            if at_end {
+                if !self.skips() {
+                    return Err(self.too_long());
+                }
+                self.long = Some(LongRecord {
+                    before: self.before,
+                    search: EndSearch::new(self.framing),
+                });
+                searched = 0;
+            } else if at_end {
                 bytes.shrink_to_fit();
                 self.carry = bytes;
                 return Ok(None);
+            } else {
+                searched = bytes.len();
+                bytes.reserve(bytes.len());
             }
-            bytes.reserve(bytes.len());
         }
+    }
+
+    /// Drops the next bytes of the record that is skipped, if there is one: up to its line feed, or
+    /// all.
+    fn drop_long(&mut self, bytes: &mut Vec<u8>) {
+        let Some(long) = &mut self.long else { return };
+        let end = long.search.find(bytes);
+        let dropped = end.unwrap_or(bytes.len());
+        self.before.push(&bytes[..dropped]);
+        bytes.drain(..dropped);
+        self.position += dropped as u64;
+        if end.is_some() {
+            self.end_long();
+        }
+    }
+
+    fn end_long(&mut self) {
+        if let Some(long) = self.long.take() {
+            let start = long.before.upto();
+            self.skipped.push((start, self.position - start));
+        }
+    }
+
+    /// Whether the next record is skipped if it is too long. A header is not a record.
+    fn skips(&self) -> bool {
+        self.limits.skips_longer && (self.header.is_some() || !self.framing.has_header)
+    }
+
+    /// The start of the first record that is too long and not skipped, in whole records. Remembers
+    /// those that are skipped.
+    fn first_refused(&mut self, records: &[u8]) -> Option<usize> {
+        // Only more bytes than the limit can contain a record that is longer.
+        if records.len() <= self.limits.max_record {
+            return None;
+        }
+        let (mut start, mut skips) = (0, self.skips());
+        for end in self.framing.ends(records) {
+            let line = &records[start..end];
+            if line.len() > self.limits.max_record {
+                if !skips {
+                    return Some(start);
+                }
+                let position = self.position + start as u64;
+                self.skipped.push((position, line.len() as u64));
+            }
+            // The first line that is not empty is the header.
+            skips |= self.limits.skips_longer && self.framing.record(line).is_some();
+            start = end + 1;
+        }
+        None
     }
 
     /// The last line, if the file ends without a `\n`.
     pub(super) fn last_line(&mut self) -> Result<Option<Block>, ReadError> {
+        self.end_long();
         if self.carry.is_empty() {
             return Ok(None);
         }
@@ -172,7 +305,7 @@ impl LineReader {
         let len = bytes.len();
         let block = Block {
             end,
-            ..self.take_block(bytes, len)?
+            ..self.take_block(bytes, len)
         };
         debug_assert_eq!(block.start, start);
         (self.position, self.before) = (end, before);
@@ -192,35 +325,28 @@ impl LineReader {
     /// Returns the lines that were read before an error; the next call returns the error.
     fn lines_before_error(
         &mut self,
-        bytes: Vec<u8>,
+        mut bytes: Vec<u8>,
         searched: usize,
         error: io::Error,
     ) -> Result<Option<Block>, ReadError> {
-        match self.framing.last_end(&bytes, searched) {
-            Some(end) => {
+        self.drop_long(&mut bytes);
+        let end = self.framing.last_end(&bytes, searched).map(|end| end + 1);
+        let end = end.map(|end| self.first_refused(&bytes[..end]).unwrap_or(end));
+        match end {
+            Some(end) if end > 0 => {
                 self.stream = Stream::Decoded(Box::new(FailedStream(Some(error))));
-                self.take_block(bytes, end + 1).map(Some)
+                Ok(Some(self.take_block(bytes, end)))
             }
-            None => {
+            _ => {
                 self.carry = bytes;
                 Err(error.into())
             }
         }
     }
 
-    fn take_block(&mut self, mut bytes: Vec<u8>, end: usize) -> Result<Block, ReadError> {
+    fn take_block(&mut self, mut bytes: Vec<u8>, end: usize) -> Block {
         self.carry = bytes[end..].to_vec();
         bytes.truncate(end);
-        let mut line_start = 0;
-        // Only a block that is longer than the limit can contain a record that is.
-        if end > self.limits.max_record {
-            for line_end in self.framing.ends(&bytes) {
-                if line_end - line_start > self.limits.max_record {
-                    return Err(self.too_long(self.position + line_start as u64));
-                }
-                line_start = line_end + 1;
-            }
-        }
         // A few lines must not keep the memory of a whole block.
         if bytes.len() < bytes.capacity() / 2 {
             bytes.shrink_to_fit();
@@ -230,7 +356,7 @@ impl LineReader {
         self.before.push(&bytes);
         let is_plain = matches!(self.stream, Stream::Plain { .. });
         let header_len = self.take_header(&bytes, start);
-        Ok(Block {
+        Block {
             bytes: Bytes::from(bytes),
             start,
             end: self.position,
@@ -239,7 +365,8 @@ impl LineReader {
             framing: self.framing,
             header: self.header.clone(),
             header_len,
-        })
+            max_record: self.limits.max_record,
+        }
     }
 
     /// Takes the header out of the lines that begin at `start`, if it is there. Returns how many
@@ -260,13 +387,16 @@ impl LineReader {
         end + 1
     }
 
-    fn too_long(&self, at: Position) -> ReadError {
+    /// The error for the next record.
+    fn too_long(&self) -> ReadError {
         ReadError::TooLong {
-            at,
+            at: self.position,
             limit: self.limits.max_record,
             help: match self.framing.quotes {
-                None => "raise :max-record",
-                Some(_) => "close its quote, or raise :max-record",
+                None => "raise :max-record, or skip it with :on-long-record :skip",
+                Some(_) => {
+                    "close its quote, raise :max-record, or skip it with :on-long-record :skip"
+                }
             },
         }
     }

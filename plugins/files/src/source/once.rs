@@ -13,11 +13,15 @@
 //! file that was rewritten, which its bytes before the position show, is read from its start, as a
 //! new split.
 //!
+//! The last line of a plain file may have no line end. `:last-line` decides whether it is read
+//! ([`last_line`]); if not, it waits for the next run.
+//!
 //! [`found_file`] identifies a file and decides what is left to do with it. The [`queue`] claims
 //! files and takes them over; the [`readers`] read them. [`failures`] collects the errors.
 
 mod failures;
 mod found_file;
+mod last_line;
 mod queue;
 mod readers;
 
@@ -30,8 +34,9 @@ use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 
 use self::failures::FileFailures;
 use self::found_file::find;
+use self::last_line::WaitingLines;
 use self::queue::{FileQueue, UnclaimedFile};
-use self::readers::read_files;
+use self::readers::Reading;
 use super::Config;
 use super::identity::{file_id, file_of};
 
@@ -44,28 +49,36 @@ pub(super) fn run(
     setup: &SourceSetup,
     handle: &SourceHandle,
 ) -> Result<(), SourceError> {
-    let failures = FileFailures::default();
+    let (failures, waiting_lines) = (FileFailures::default(), WaitingLines::default());
     let files = find_all(config, setup, &failures)?;
     let readers = setup.io_threads.clamp(1, files.len().max(1));
-    let (jobs, waiting) = unbounded();
+    let (jobs, queued) = unbounded();
     let (ended, ended_splits) = unbounded();
     std::thread::scope(|scope| {
         for _ in 0..readers {
-            let (waiting, ended, failures) = (waiting.clone(), ended.clone(), &failures);
-            scope.spawn(move || read_files(config, handle, &waiting, &ended, failures));
+            let reading = Reading {
+                config,
+                setup,
+                handle,
+                failures: &failures,
+                waiting: &waiting_lines,
+            };
+            let (queued, ended) = (queued.clone(), ended.clone());
+            scope.spawn(move || reading.read_files(&queued, &ended));
         }
         // Only the readers hold a sender now, so the channel closes when all of them have exited.
         drop(ended);
         let mut seen = HashSet::new();
         let mut unclaimed = VecDeque::new();
         for (path, display_path) in files {
-            if let Some(file) = find(config, &path, &display_path, &failures)
-                .filter(|file| seen.insert((file.key, file.head)))
+            if let Some(file) = find(config, &path, &display_path, &failures, &waiting_lines)
+                .filter(|file| seen.insert((file.key, file.identity.head)))
             {
+                let generation = file.first_generation();
                 unclaimed.push_back(UnclaimedFile {
-                    split: file.split(&setup.stage, 0),
+                    split: file.split(&setup.stage, generation),
                     file,
-                    generation: 0,
+                    generation,
                 });
             }
         }
@@ -92,6 +105,7 @@ pub(super) fn run(
         // A stopped run exits like one that has read everything.
         let _: Result<(), Stopped> = queue.run();
     });
+    waiting_lines.log(&setup.stage);
     failures.outcome()
 }
 

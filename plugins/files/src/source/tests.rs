@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod follow;
+mod last_line;
 mod once;
 
 /// The state of the engine and its store, across runs.
@@ -43,6 +45,8 @@ struct EngineState {
 /// A folder of files, and the state of an engine that persists across runs.
 struct World {
     dir: TempDir,
+    /// How the records of the format follow each other.
+    framing: Framing,
     seen: Arc<Mutex<EngineState>>,
 }
 
@@ -58,10 +62,40 @@ fn options(text: &str) -> FilesSourceOptions {
     FilesSourceOptions::parse_stage(&SPEC, &nodes, pseidon_dsl::Span::default()).unwrap()
 }
 
+/// A source in follow mode in which a file counts as drained at once.
+fn following(path: &str) -> Arc<dyn Source> {
+    following_from(path, false)
+}
+
+fn following_from(path: &str, from_latest: bool) -> Arc<dyn Source> {
+    Arc::new(PreparedFilesSource {
+        format_span: None,
+        format: "txt".into(),
+        schema: None,
+        config: Config {
+            paths: vec![path.into()],
+            compression: None,
+            limits: Limits {
+                block: BLOCK_BYTES,
+                max_record: 1 << 20,
+                skips_longer: false,
+            },
+            framing: Framing::default(),
+            last_line: LastLine::Auto,
+        },
+        follow: Some(super::follow::Settings {
+            poll: Duration::from_millis(1),
+            from_latest,
+            drained_after: Duration::ZERO,
+        }),
+    })
+}
+
 impl World {
     fn new() -> World {
         World {
             dir: tempfile::tempdir().unwrap(),
+            framing: Framing::default(),
             seen: Arc::default(),
         }
     }
@@ -85,17 +119,25 @@ impl World {
             .unwrap();
     }
 
+    /// Makes a file look as if it had not changed for a minute.
+    fn settle(&self, name: &str) {
+        let file = OpenOptions::new().append(true).open(self.path(name));
+        let minute_ago = SystemTime::now() - Duration::from_secs(60);
+        file.unwrap().set_modified(minute_ago).unwrap();
+    }
+
     fn setup(&self) -> SourceSetup {
         SourceSetup {
             pipeline: "p".into(),
             stage: "logs".into(),
             base: self.dir.path().into(),
             wanted: WantedMetadata::default(),
-            framing: Default::default(),
+            framing: self.framing,
             io_threads: 2,
             memory: 64 << 20,
             instance: "i".into(),
             state: String::new(),
+            keeps_state: true,
             metrics: Metrics::new(),
         }
     }
@@ -107,31 +149,14 @@ impl World {
 
     /// Starts a source in follow mode in which a file counts as drained at once.
     fn start_following(&self, path: &str, from_latest: bool) -> Run {
-        let settings = super::follow::Settings {
-            poll: Duration::from_millis(1),
-            from_latest,
-            drained_after: Duration::ZERO,
-        };
-        let limits = Limits {
-            block: BLOCK_BYTES,
-            max_record: 1 << 20,
-        };
-        let config = Config {
-            paths: vec![path.into()],
-            compression: None,
-            limits,
-            framing: Framing::default(),
-        };
-        self.start_source(Arc::new(PreparedFilesSource {
-            format_span: None,
-            format: "txt".into(),
-            schema: None,
-            config,
-            follow: Some(settings),
-        }))
+        self.start_source(following_from(path, from_latest))
     }
 
     fn start_source(&self, source: Arc<dyn Source>) -> Run {
+        self.start_with(source, self.setup())
+    }
+
+    fn start_with(&self, source: Arc<dyn Source>, setup: SourceSetup) -> Run {
         let stop = Stop::new();
         let durable = Arc::new(Mutex::new(HashMap::new()));
         let (handle, events) = SourceHandle::new(
@@ -140,7 +165,7 @@ impl World {
             Pause::default(),
             durable.clone(),
         );
-        let (setup, seen_by_engine) = (self.setup(), self.seen.clone());
+        let seen_by_engine = self.seen.clone();
         let run = {
             let mut seen = self.seen.lock();
             if seen.runs.is_empty() {

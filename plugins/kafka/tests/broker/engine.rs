@@ -40,6 +40,7 @@ pub(crate) fn setup(pipeline: &str, wanted: WantedMetadata) -> SourceSetup {
         memory: 64 << 20,
         instance: unique("instance").into(),
         state: "the state".to_owned(),
+        keeps_state: true,
         metrics: Metrics::new(),
     }
 }

@@ -33,6 +33,7 @@ fn setup() -> SourceSetup {
         memory: 64 << 20,
         instance: "one".into(),
         state: String::new(),
+        keeps_state: true,
         metrics: Metrics::new(),
     }
 }
@@ -84,7 +85,7 @@ fn run(format: &str, resumed: Option<Position>, write: impl FnOnce(PipeWriter) +
     let source = stdin(format);
     let setup = SourceSetup {
         framing: Framing {
-            skips_blank: format == "json",
+            is_json: format == "json",
             ..Framing::default()
         },
         ..setup()

@@ -30,6 +30,7 @@ fn setup() -> SourceSetup {
         memory: 64 << 20,
         instance: "one".into(),
         state: String::new(),
+        keeps_state: true,
         metrics: Metrics::new(),
     }
 }

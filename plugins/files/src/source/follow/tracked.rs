@@ -51,6 +51,8 @@ pub(super) struct TrackedFile {
     drained: bool,
     /// The position at which reading began.
     start: Position,
+    /// The start and the length of each record that was skipped before it was closed.
+    skipped: Vec<(Position, u64)>,
 }
 
 /// How a followed file is being read.
@@ -61,6 +63,8 @@ enum ReadState {
     ReadToEnd(Position),
     /// A reader, and a second handle of the file for checking it.
     Open(Box<LineReader>, File),
+    /// It cannot be read beyond this tail.
+    Broken(Tail),
 }
 
 /// Where reading of a followed file begins.
@@ -132,6 +136,8 @@ pub(super) enum ReadResult {
     Block(Block),
     /// There are no more lines for now.
     Nothing,
+    /// The file cannot be read further.
+    Broken(Reason),
 }
 
 impl TrackedFile {
@@ -166,6 +172,7 @@ impl TrackedFile {
             last_seen: 0,
             drained: false,
             start,
+            skipped: Vec::new(),
         }
     }
 
@@ -180,10 +187,14 @@ impl TrackedFile {
     /// The position of the next record.
     pub(super) fn position(&self) -> Position {
         match &self.state {
-            ReadState::Closed(tail) => tail.upto(),
+            ReadState::Closed(tail) | ReadState::Broken(tail) => tail.upto(),
             ReadState::ReadToEnd(position) => *position,
             ReadState::Open(reader, _) => reader.position(),
         }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self.state, ReadState::Broken(_))
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -210,7 +221,8 @@ impl TrackedFile {
     }
 
     pub(super) fn close(&mut self) {
-        if let ReadState::Open(reader, _) = &self.state {
+        if let ReadState::Open(reader, _) = &mut self.state {
+            self.skipped.extend(reader.take_skipped());
             self.state = ReadState::Closed(reader.before());
         }
     }
@@ -233,7 +245,7 @@ impl TrackedFile {
             return;
         }
         match &self.state {
-            ReadState::Closed(_) | ReadState::ReadToEnd(_) => {
+            ReadState::Closed(_) | ReadState::ReadToEnd(_) | ReadState::Broken(_) => {
                 if self.has_more() {
                     tracing::warn!(
                         file = %self.path.display(),
@@ -257,14 +269,24 @@ impl TrackedFile {
         self.stat = Some(stat);
         if stat.size != self.size {
             self.last_growth = Instant::now();
+            self.retry_compressed();
         }
         self.size_before = Some(std::mem::replace(&mut self.size, stat.size));
+    }
+
+    /// Reads a broken compressed file again: it may have been incomplete.
+    fn retry_compressed(&mut self) {
+        if let ReadState::Broken(tail) = self.state
+            && self.compression != InputCompression::None
+        {
+            self.state = ReadState::Closed(tail);
+        }
     }
 
     /// Whether there is more to read. A compressed file must have stopped growing, since it can
     /// only be read as a whole.
     pub(super) fn has_more(&self) -> bool {
-        if self.is_rewritten {
+        if self.is_rewritten || self.is_broken() {
             return false;
         }
         if self.drained {
@@ -275,12 +297,16 @@ impl TrackedFile {
             );
         }
         match self.compression {
-            InputCompression::None => self.size > self.read_size,
+            InputCompression::None => self.size > self.read_size || self.has_buffered(),
             _ => {
                 self.is_open()
                     || (self.size != self.read_size && self.size_before == Some(self.size))
             }
         }
+    }
+
+    fn has_buffered(&self) -> bool {
+        matches!(&self.state, ReadState::Open(reader, _) if reader.has_buffered())
     }
 
     /// Whether the content that was read is no longer there.
@@ -296,7 +322,7 @@ impl TrackedFile {
     fn is_as_read(&self, key: &FileKey) -> io::Result<bool> {
         match &self.state {
             ReadState::Open(reader, file) => self.is_in(file, &reader.tail()),
-            ReadState::Closed(tail) => self.is_in_path(key, tail),
+            ReadState::Closed(tail) | ReadState::Broken(tail) => self.is_in_path(key, tail),
             ReadState::ReadToEnd(position) => self.is_in_path(key, &Tail::unknown(*position)),
         }
     }
@@ -315,6 +341,15 @@ impl TrackedFile {
         let is_compressed = self.compression != InputCompression::None;
         let begins_alike = Head::of(file, self.compression, is_compressed)? == Some(self.head);
         Ok(begins_alike && (is_compressed || tail.is_in(file)?))
+    }
+
+    /// The start and the length in bytes of each record that was skipped since the last call.
+    pub(super) fn take_skipped(&mut self) -> Vec<(Position, u64)> {
+        let mut skipped = std::mem::take(&mut self.skipped);
+        if let ReadState::Open(reader, _) = &mut self.state {
+            skipped.extend(reader.take_skipped());
+        }
+        skipped
     }
 
     /// Returns the last line, if its line end was never written.
@@ -353,6 +388,7 @@ impl TrackedFile {
         let tail = match self.state {
             ReadState::Open(..) => return Ok(true),
             ReadState::Closed(tail) => tail,
+            ReadState::Broken(_) => return Ok(false),
             ReadState::ReadToEnd(_) => {
                 let reason = "it has changed since it was read to its end; \
                               compressed files must not be appended to";
@@ -424,22 +460,29 @@ impl TrackedFile {
     }
 
     /// Handles a read error. A compressed file that ends early may still be incomplete and is
-    /// retried.
+    /// retried. A file that cannot be read further keeps no others from being read.
     fn handle_error(&mut self, error: ReadError) -> Result<ReadResult, SourceError> {
-        let incomplete =
-            matches!(&error, ReadError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof);
+        let io_error = match &error {
+            ReadError::Io(error) => Some(error),
+            ReadError::Utf16 | ReadError::TooLong { .. } => None,
+        };
+        let incomplete = io_error.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
         if incomplete && self.compression != InputCompression::None {
             self.read_size = self.opened_size;
             self.close();
             return Ok(ReadResult::Nothing);
         }
-        let may_pass = matches!(&error, ReadError::Io(error) if is_transient(error));
+        let may_pass = io_error.is_some_and(is_transient);
         let what = format!("cannot read {}", self.path.display());
         let reason = Reason::caused_by(what, error.into_cause());
-        Err(if may_pass {
-            SourceError::Transient(reason)
-        } else {
-            SourceError::Fatal(reason)
-        })
+        if may_pass {
+            return Err(SourceError::Transient(reason));
+        }
+        self.state = ReadState::Broken(match &self.state {
+            ReadState::Closed(tail) | ReadState::Broken(tail) => *tail,
+            ReadState::ReadToEnd(position) => Tail::unknown(*position),
+            ReadState::Open(reader, _) => reader.before(),
+        });
+        Ok(ReadResult::Broken(reason))
     }
 }

@@ -33,6 +33,8 @@ pub(in crate::source) struct Block {
     pub(super) header: Option<Bytes>,
     /// How many bytes at the beginning are the header and empty lines before it.
     pub(super) header_len: usize,
+    /// Longer records are skipped.
+    pub(super) max_record: usize,
 }
 
 /// An iterator over the records of a block, as batches.
@@ -79,13 +81,13 @@ impl Iterator for Batches<'_> {
                 plain = false;
             }
             match self.block.framing.record(&bytes[begin..line_end]) {
-                Some(record) => {
+                Some(record) if line_end - line <= self.block.max_record => {
                     plain &= record.len() == line_end - begin;
                     // A block is far smaller than 4 GiB: `:max-record` limits it.
                     spans.push((begin as u32, record.len() as u32));
                     positions.push(start + line as u64);
                 }
-                None => plain = false,
+                _ => plain = false,
             }
             line = line_end + 1;
             if spans.len() == MAX_BATCH_RECORDS {

@@ -49,7 +49,7 @@ fn find_line_start(
     let mut stream = Stream::open(file, compression, at)?;
     let mut bytes = Vec::with_capacity(SEARCH_BYTES);
     while stream.read(&mut bytes)? > 0 {
-        if let Some(line_end) = framing.ends(&bytes).next() {
+        if let Some(line_end) = framing.first_end(&bytes) {
             return Ok(at + line_end as u64 + 1);
         }
         if framing.quotes.is_some() {
@@ -110,7 +110,7 @@ mod tests {
         let framing = Framing {
             quotes: Some(Quotes { separator: b',' }),
             has_header: true,
-            skips_blank: false,
+            is_json: false,
         };
         for (record, next) in [(4, 12), (12, 17)] {
             for position in [record + 1, next] {

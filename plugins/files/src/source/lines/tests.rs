@@ -99,6 +99,7 @@ fn over(data: &[u8], sizes: Vec<usize>, block: usize, from: usize) -> LineReader
         Limits {
             block,
             max_record: 1 << 20,
+            skips_longer: false,
         },
         Framing::default(),
     )
@@ -142,10 +143,113 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn records_that_are_too_long_are_skipped(
+        data in "([a,\"\r]{0,12}\n?){0,12}",
+        sizes in prop::collection::vec(1usize..40, 1..5),
+        block in 1usize..64,
+        max_record in 1usize..8,
+        has_quotes: bool,
+    ) {
+        let data = data.into_bytes();
+        let framing = Framing {
+            quotes: has_quotes.then_some(Quotes { separator: b',' }),
+            ..Framing::default()
+        };
+        let mut reader = over(&data, sizes, block, 0);
+        reader.framing = framing;
+        reader.limits.max_record = max_record;
+        reader.limits.skips_longer = true;
+
+        let (mut records, mut skipped, mut start) = (Vec::new(), Vec::new(), 0);
+        let whole = [&data[..], b"\n"].concat();
+        for end in framing.ends(&whole) {
+            let line = &data[start..end];
+            if line.len() > max_record {
+                skipped.push((start as u64, line.len() as u64));
+            } else if let Some(record) = framing.record(line) {
+                records.push((start as u64, record.to_vec()));
+            }
+            start = end + 1;
+        }
+
+        let mut found = Vec::new();
+        let mut upto = 0;
+        while let Some(block) = reader.next_block().unwrap() {
+            found.extend(records_of(block));
+            prop_assert!(reader.position() >= upto, "the position goes back");
+            upto = reader.position();
+        }
+        found.extend(reader.last_line().unwrap().map(records_of).unwrap_or_default());
+        prop_assert_eq!(found, records);
+        prop_assert_eq!(reader.take_skipped(), skipped);
+        prop_assert_eq!(reader.position(), data.len() as u64);
+    }
+}
+
+/// The records of a block, with their positions.
+fn records_of(block: Block) -> Vec<(Position, Vec<u8>)> {
+    let of_batch = |batch: Batch| {
+        let record = |row: usize| batch.payloads.get(row).unwrap().to_vec();
+        (0..batch.len())
+            .map(|row| (batch.positions[row], record(row)))
+            .collect::<Vec<_>>()
+    };
+    block.batches(&split()).flat_map(of_batch).collect()
+}
+
+#[test]
+fn while_a_long_record_is_skipped_the_position_is_its_start() {
+    let data = [b"one\n".to_vec(), vec![b'x'; 100], b"\ntwo\n".to_vec()].concat();
+    let mut reader = over(&data[..60], vec![7], 16, 0);
+    reader.limits.max_record = 10;
+    reader.limits.skips_longer = true;
+    let block = reader.next_block().unwrap().unwrap();
+    assert_eq!(records_of(block), [(0, b"one".to_vec())]);
+    assert_eq!(reader.next_block().unwrap(), None);
+    assert_eq!((reader.position(), reader.read_to()), (4, 60));
+    assert_eq!(reader.rest(), None);
+    assert_eq!(reader.take_skipped(), []);
+    // More is appended to it.
+    let checkpoint = reader.checkpoint();
+    for _ in 0..2 {
+        reader.restore(checkpoint.clone());
+        reader.stream = Stream::Decoded(Box::new(io::Cursor::new(data[60..].to_vec())));
+        let blocks = std::iter::from_fn(|| reader.next_block().unwrap());
+        let records: Vec<_> = blocks.flat_map(records_of).collect();
+        assert_eq!(records, [(105, b"two".to_vec())]);
+        assert_eq!(reader.take_skipped(), [(4, 100)]);
+    }
+}
+
+#[test]
+fn a_header_that_is_too_long_is_an_error() {
+    let mut reader = over(b"abcdef\n1,2\n", vec![100], 64, 0);
+    reader.framing = CSV;
+    reader.limits.max_record = 4;
+    reader.limits.skips_longer = true;
+    assert!(matches!(
+        reader.next_block(),
+        Err(ReadError::TooLong { at: 0, .. })
+    ));
+    // A record after the header is skipped, also if it is read together with it.
+    let mut reader = over(b"a,b\n1,23456\n1,2\n", vec![100], 64, 0);
+    reader.framing = CSV;
+    reader.limits.max_record = 4;
+    reader.limits.skips_longer = true;
+    let mut records = Vec::new();
+    while let Some(block) = reader.next_block().unwrap() {
+        records.extend(records_of(block));
+    }
+    assert_eq!(records, [(12, b"1,2".to_vec())]);
+    assert_eq!(reader.take_skipped(), [(4, 7)]);
+}
+
 const CSV: Framing = Framing {
     quotes: Some(Quotes { separator: b',' }),
     has_header: true,
-    skips_blank: false,
+    is_json: false,
 };
 
 /// A reader of CSV that resumes at `from`.
@@ -228,7 +332,8 @@ fn the_error_locates_a_record_that_is_too_long() {
             .unwrap();
         assert_eq!(
             error.to_string(),
-            "the record at byte 6 is longer than 100 bytes: raise :max-record"
+            "the record at byte 6 is longer than 100 bytes: raise :max-record, \
+             or skip it with :on-long-record :skip"
         );
     }
 }
@@ -262,6 +367,7 @@ fn records_before_damage_are_returned() {
     let limits = Limits {
         block: BLOCK_BYTES,
         max_record: BLOCK_BYTES,
+        skips_longer: false,
     };
     let mut reader = LineReader::new(
         Stream::Decoded(Box::new(decoder)),

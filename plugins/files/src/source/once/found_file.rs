@@ -12,11 +12,12 @@ use pseidon_plugin::framing::Framing;
 
 use super::super::Config;
 use super::super::compression::InputCompression;
-use super::super::identity::{FileKey, Head, split_id};
+use super::super::identity::{FileKey, Identity, split_id};
 use super::super::lines::record_start;
 use super::super::progress::{FileProgress, Mark};
 use super::super::read_error::ReadError;
 use super::failures::FileFailures;
+use super::last_line::WaitingLines;
 
 const REPLACED: &str = "it was just replaced by another file; run again";
 
@@ -25,21 +26,31 @@ pub(super) struct FoundFile {
     pub(super) path: PathBuf,
     pub(super) display_path: String,
     pub(super) key: FileKey,
-    pub(super) head: Head,
+    pub(super) identity: Identity,
     pub(super) size: u64,
     compression: InputCompression,
     framing: Framing,
 }
 
 impl FoundFile {
-    /// Its split in this generation: how often it was rewritten with the same first line.
-    pub(super) fn split(&self, stage: &str, generation: u32) -> Arc<Split> {
-        let id = split_id(stage, &self.key, self.head, generation);
+    /// Its split in this generation: how often it was rewritten with the same first line. `None` is
+    /// the split by which it may be known from the time before its first line had a line end.
+    pub(super) fn split(&self, stage: &str, generation: Option<u32>) -> Arc<Split> {
+        let head = match generation {
+            None => self.identity.before.unwrap_or(self.identity.head),
+            Some(_) => self.identity.head,
+        };
+        let id = split_id(stage, &self.key, head, generation.unwrap_or(0));
         Arc::new(Split {
             id,
             topic: self.display_path.clone(),
             partition: 0,
         })
+    }
+
+    /// The generation that is tried first.
+    pub(super) fn first_generation(&self) -> Option<u32> {
+        self.identity.before.is_none().then_some(0)
     }
 
     /// Its current size: another instance may have read it meanwhile.
@@ -81,24 +92,32 @@ pub(super) enum Remaining {
     /// It was rewritten after it had been read up to this position: the split is ended, and the
     /// file is read as a new split.
     Rewritten(Position),
-    /// It was rewritten, and the split is ended already.
-    Closed,
+    /// Nothing as this split: it was rewritten, and the split is ended already, or it is not known
+    /// by this split.
+    NextGeneration,
 }
 
-/// Identifies a file; `None` if it is empty or cannot be read.
+/// Identifies a file; `None` if it is empty, cannot be read, or has only a line that waits.
 pub(super) fn find(
     config: &Config,
     path: &Path,
     display_path: &str,
     failures: &FileFailures,
+    waiting: &WaitingLines,
 ) -> Option<FoundFile> {
     let look = || -> io::Result<Option<FoundFile>> {
         let file = File::open(path)?;
-        let metadata = file.metadata()?;
         let compression = config.compression_of(&file, path)?;
-        let Some(head) = Head::of(&file, compression, true)? else {
+        let Some(identity) = Identity::of(&file, compression)? else {
             return Ok(None);
         };
+        let metadata = file.metadata()?;
+        if let Some(line) = &identity.unended
+            && !config.last_line.takes(line, config.framing, &metadata)
+        {
+            waiting.add(display_path, line.len() as u64);
+            return Ok(None);
+        }
         let (path, display_path, key) = (
             path.to_owned(),
             display_path.to_owned(),
@@ -108,7 +127,7 @@ pub(super) fn find(
             path,
             display_path,
             key,
-            head,
+            identity,
             size: metadata.len(),
             compression,
             framing: config.framing,
@@ -120,15 +139,17 @@ pub(super) fn find(
     })
 }
 
-/// Decides what is left to do with a file, given its entry in the store. An error says why the file
-/// cannot be read.
+/// Decides what is left to do with a file as the split of this generation, given its entry in the
+/// store. An error says why the file cannot be read.
 pub(super) fn remaining(
     file: &FoundFile,
+    generation: Option<u32>,
     known: Option<FileProgress>,
 ) -> Result<Remaining, Box<dyn Error + Send + Sync>> {
     match known {
+        None if generation.is_none() => Ok(Remaining::NextGeneration),
         None => Ok(Remaining::Read(0)),
-        Some(FileProgress::Rewritten) => Ok(Remaining::Closed),
+        Some(FileProgress::Rewritten) => Ok(Remaining::NextGeneration),
         Some(FileProgress::ReadToEnd { size, .. }) if size == file.size => Ok(Remaining::Nothing),
         Some(FileProgress::ReadToEnd { .. }) => Err(
             "it has changed since it was read to its end; compressed files must not be \

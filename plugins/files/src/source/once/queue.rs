@@ -32,8 +32,8 @@ pub(super) struct ReadJob {
 pub(super) struct UnclaimedFile {
     pub(super) file: FoundFile,
     pub(super) split: Arc<Split>,
-    /// How often the file was rewritten with the same first line.
-    pub(super) generation: u32,
+    /// How often the file was rewritten with the same first line; see [`FoundFile::split`].
+    pub(super) generation: Option<u32>,
 }
 
 /// The files of a run by state: unclaimed, taken, being read, read.
@@ -47,7 +47,7 @@ pub(super) struct FileQueue<'a> {
     pub(super) ended_splits: Receiver<Arc<Split>>,
     pub(super) unclaimed: VecDeque<UnclaimedFile>,
     /// Taken files that have content to read, each with its generation.
-    pub(super) taken: VecDeque<(ReadJob, u32)>,
+    pub(super) taken: VecDeque<(ReadJob, Option<u32>)>,
     /// The sizes of the files that are being read.
     pub(super) reading: HashMap<SplitId, u64>,
     /// Files that were read to their end, or cannot be read.
@@ -126,14 +126,14 @@ impl FileQueue<'_> {
             .drain(..tried)
             .partition(|file| granted.contains(&file.split.id));
         self.unclaimed.extend(others);
-        let excess: Vec<(ReadJob, u32)> = self
+        let excess: Vec<(ReadJob, Option<u32>)> = self
             .taken
             .drain(self.taken.len().saturating_sub(share.excess)..)
             .collect();
         if !excess.is_empty() {
             self.handle
                 .release(excess.iter().map(|(job, _)| job.split.clone()).collect())?;
-            let give_back = |(job, generation): (ReadJob, u32)| UnclaimedFile {
+            let give_back = |(job, generation): (ReadJob, Option<u32>)| UnclaimedFile {
                 file: job.file,
                 split: job.split,
                 generation,
@@ -162,12 +162,15 @@ impl FileQueue<'_> {
             known,
         ) in claimed.into_iter().zip(known)
         {
-            let next = |file: FoundFile| UnclaimedFile {
-                split: file.split(self.stage, generation + 1),
-                file,
-                generation: generation + 1,
+            let next = |file: FoundFile| {
+                let generation = Some(generation.map_or(0, |generation| generation + 1));
+                UnclaimedFile {
+                    split: file.split(self.stage, generation),
+                    file,
+                    generation,
+                }
             };
-            match remaining(&file, known.map(FileProgress::of)) {
+            match remaining(&file, generation, known.map(FileProgress::of)) {
                 Ok(Remaining::Read(from)) => self
                     .taken
                     .push_back((ReadJob { file, split, from }, generation)),
@@ -181,7 +184,7 @@ impl FileQueue<'_> {
                     to_end.push((split, position));
                     self.unclaimed.push_front(next(file));
                 }
-                Ok(Remaining::Closed) => {
+                Ok(Remaining::NextGeneration) => {
                     to_release.push(split);
                     self.unclaimed.push_front(next(file));
                 }

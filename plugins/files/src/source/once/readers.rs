@@ -4,77 +4,134 @@ use std::fs::File;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
-use pseidon_plugin::source::{SourceHandle, Stopped};
+use pseidon_plugin::source::{SourceHandle, SourceSetup, Stopped};
 use pseidon_plugin::{Batch, Split};
 
 use super::super::Config;
 use super::super::compression::InputCompression;
-use super::super::lines::{Block, LineReader};
+use super::super::lines::{Block, LineReader, report_skipped};
 use super::super::progress::{end_of, read_to_end};
 use super::super::read_error::ReadError;
 use super::ROOM_POLL;
 use super::failures::FileFailures;
+use super::last_line::WaitingLines;
 use super::queue::ReadJob;
 
-/// Reads the files of jobs, until there are no more or the run is stopped.
-pub(super) fn read_files(
-    config: &Config,
-    handle: &SourceHandle,
-    jobs: &Receiver<ReadJob>,
-    ended: &Sender<Arc<Split>>,
-    failures: &FileFailures,
-) {
-    for job in jobs {
-        match read_file(config, handle, &job) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => failures.add(&job.split.topic, error),
-            Err(Stopped) => return,
-        }
-        if ended.send(job.split).is_err() {
-            return;
-        }
-    }
+/// What the reader threads share.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'a> {
+    pub(super) config: &'a Config,
+    pub(super) setup: &'a SourceSetup,
+    pub(super) handle: &'a SourceHandle,
+    pub(super) failures: &'a FileFailures,
+    pub(super) waiting: &'a WaitingLines,
 }
 
-fn read_file(
-    config: &Config,
-    handle: &SourceHandle,
-    job: &ReadJob,
-) -> Result<Result<(), ReadError>, Stopped> {
-    let open = || -> Result<_, ReadError> {
-        let file = File::open(&job.file.path)?;
-        let size = file.metadata()?.len();
-        let compression = config.compression_of(&file, &job.file.path)?;
-        let reader = config.open(file, &job.file.path, job.from)?;
-        Ok((reader, size, compression))
-    };
-    let (mut reader, size, compression) = match open() {
-        Ok(opened) => opened,
-        Err(error) => return Ok(Err(error)),
-    };
-    loop {
-        while !handle.wait_for_room(ROOM_POLL)? {}
-        let block = match next(&mut reader) {
-            Ok(Some(block)) => block,
-            Ok(None) => break,
+/// A file that is open.
+struct OpenFile<'a> {
+    job: &'a ReadJob,
+    file: File,
+    compression: InputCompression,
+    /// The size on disk when it was opened.
+    size: u64,
+    reader: LineReader,
+}
+
+impl Reading<'_> {
+    /// Reads the files of jobs, until there are no more or the run is stopped.
+    pub(super) fn read_files(self, jobs: &Receiver<ReadJob>, ended: &Sender<Arc<Split>>) {
+        for job in jobs {
+            match self.read_file(&job) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.failures.add(&job.split.topic, error),
+                Err(Stopped) => return,
+            }
+            if ended.send(job.split).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn read_file(self, job: &ReadJob) -> Result<Result<(), ReadError>, Stopped> {
+        let mut open = match self.open(job) {
+            Ok(open) => open,
             Err(error) => return Ok(Err(error)),
         };
-        block
-            .batches(&job.split)
-            .try_for_each(|batch| handle.emit(batch))?;
+        loop {
+            while !self.handle.wait_for_room(ROOM_POLL)? {}
+            let block = match self.next(&mut open) {
+                Ok(Some(block)) => block,
+                Ok(None) => break,
+                Err(error) => return Ok(Err(error)),
+            };
+            self.report_skipped(&mut open);
+            block
+                .batches(&job.split)
+                .try_for_each(|batch| self.handle.emit(batch))?;
+        }
+        self.report_skipped(&mut open);
+        let (split, position) = (job.split.clone(), open.reader.position());
+        self.handle.emit(match open.compression {
+            // A file that grows is read from there later.
+            InputCompression::None => Batch::end_of(split, position),
+            _ => end_of(split, position, read_to_end(open.size)),
+        })?;
+        Ok(Ok(()))
     }
-    handle.emit(match compression {
-        // A file that grows is read from there later.
-        InputCompression::None => Batch::end_of(job.split.clone(), reader.position()),
-        _ => end_of(job.split.clone(), reader.position(), read_to_end(size)),
-    })?;
-    Ok(Ok(()))
+
+    fn report_skipped(self, open: &mut OpenFile<'_>) {
+        let skipped = open.reader.take_skipped();
+        report_skipped(self.setup, &open.job.split.topic, &skipped);
+    }
+
+    fn open<'j>(self, job: &'j ReadJob) -> Result<OpenFile<'j>, ReadError> {
+        let file = File::open(&job.file.path)?;
+        let size = file.metadata()?.len();
+        let compression = self.config.compression_of(&file, &job.file.path)?;
+        let reader = self
+            .config
+            .open(file.try_clone()?, &job.file.path, job.from)?;
+        Ok(OpenFile {
+            job,
+            file,
+            compression,
+            size,
+            reader,
+        })
+    }
+
+    /// The next lines, and at the end of the file a last line without a line end, if it is taken.
+    fn next(self, open: &mut OpenFile<'_>) -> Result<Option<Block>, ReadError> {
+        if let Some(line) = &open.job.file.identity.unended {
+            return open.unended(line);
+        }
+        if let Some(block) = open.reader.next_block()? {
+            return Ok(Some(block));
+        }
+        let is_taken = open.compression != InputCompression::None || {
+            let metadata = open.file.metadata()?;
+            let (framing, last_line) = (self.config.framing, self.config.last_line);
+            let rest = open.reader.rest();
+            rest.is_some_and(|rest| last_line.takes(rest, framing, &metadata))
+        };
+        if is_taken {
+            return open.reader.last_line();
+        }
+        let bytes = open.reader.read_to() - open.reader.position();
+        self.waiting.add(&open.job.split.topic, bytes);
+        Ok(None)
+    }
 }
 
-/// The next lines, and at the end of the file a last line without a line end.
-fn next(reader: &mut LineReader) -> Result<Option<Block>, ReadError> {
-    match reader.next_block()? {
-        Some(block) => Ok(Some(block)),
-        None => reader.last_line(),
+impl OpenFile<'_> {
+    /// The only line of the file, if it still is: a file that has grown meanwhile may have another
+    /// identity, and is read by the next run.
+    fn unended(&mut self, line: &[u8]) -> Result<Option<Block>, ReadError> {
+        let is_grown = self.reader.next_block()?.is_some()
+            || self.reader.rest().is_some_and(|rest| !line.ends_with(rest));
+        match is_grown || self.reader.read_to() != line.len() as u64 {
+            true => Ok(None),
+            false => self.reader.last_line(),
+        }
     }
 }

@@ -355,3 +355,69 @@ fn files_are_redistributed_when_an_instance_starts_or_stops() {
     expected.sort();
     assert_eq!(records, expected);
 }
+
+#[test]
+fn a_file_that_cannot_be_read_further_keeps_no_others_from_being_read() {
+    let world = World::new();
+    let mut damaged = gzip(&[&"record\n".repeat(1000)]);
+    damaged[20] ^= 0xff;
+    world.write("damaged.gz", damaged);
+    world.write("long.log", format!("one\n{}\ntwo\n", "x".repeat(2 << 20)));
+    world.write("good.log", "three\n");
+    let setup = world.setup();
+    let metrics = setup.metrics.clone();
+    let run = world.start_with(following("*"), setup);
+    run.until(|seen| seen.records.len() == 2);
+    world.append("good.log", "four\n");
+    run.until(|seen| seen.records.contains(&"good.log: four".to_owned()));
+    let trouble =
+        |files: &str| format!("the source `logs` cannot read {files} further; see the log");
+    let first = world.path("damaged.gz").display().to_string();
+    while metrics.troubles() != [trouble(&format!("{first} and 1 more"))] {
+        std::thread::yield_now();
+    }
+
+    // They are read when their content is replaced.
+    world.write("damaged.gz", gzip(&["five\n"]));
+    world.write("long.log", "six\n");
+    run.until(|seen| seen.records.len() == 5);
+    while !metrics.troubles().is_empty() {
+        std::thread::yield_now();
+    }
+    let mut records = run.stop();
+    records.sort();
+    assert_eq!(
+        records,
+        [
+            "damaged.gz: five",
+            "good.log: four",
+            "good.log: three",
+            "long.log: one",
+            "long.log: six"
+        ]
+    );
+}
+
+#[test]
+fn long_records_are_skipped_if_wanted() {
+    let world = World::new();
+    let long = "x".repeat(100);
+    world.write("a.log", format!("one\n{long}"));
+    world.write("b.log.gz", gzip(&[&format!("two\n{long}")]));
+    let text = r#""*.log*" {:follow true :poll "1ms" :max-record "50B" :on-long-record :skip}"#;
+    let source = FilesSource.prepare(&options(text)).unwrap();
+    let setup = world.setup();
+    let dropped = setup
+        .metrics
+        .bad_records
+        .with_label_values(&["logs", "dropped"]);
+    let run = world.start_with(source, setup);
+    run.until(|seen| seen.records.len() == 2);
+    world.append("a.log", &format!("{long}\nthree\n{long}{long}\n"));
+    run.until(|seen| seen.records.contains(&"a.log: three".to_owned()));
+    while dropped.get() < 3 {
+        std::thread::yield_now();
+    }
+    assert_eq!(run.stop().len(), 3);
+    assert_eq!(dropped.get(), 3);
+}

@@ -49,6 +49,7 @@ fn reads_plain_and_compressed_files_once_and_only_new_content_later() {
     world.write("in/c.log.zst", zstd(&["seven\n", "eight\n"]));
     world.write("in/d.log", gzip(&["nine\n"]));
     world.write("in/empty.log", "");
+    world.settle("in/a.log");
     let all = [
         "in/a.log: one",
         "in/a.log: three",
@@ -162,7 +163,8 @@ fn errors_describe_what_is_wrong_with_a_file() {
     let error = world.read(r#""long.log" {:max-record 50}"#).unwrap_err();
     assert_eq!(
         error,
-        "cannot read long.log: the record at byte 6 is longer than 50 bytes: raise :max-record"
+        "cannot read long.log: the record at byte 6 is longer than 50 bytes: raise :max-record, \
+             or skip it with :on-long-record :skip"
     );
 
     world.write("grown.gz", gzip(&["one\n"]));
