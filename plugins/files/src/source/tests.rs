@@ -63,11 +63,7 @@ fn options(text: &str) -> FilesSourceOptions {
 }
 
 /// A source in follow mode in which a file counts as drained at once.
-fn following(path: &str) -> Arc<dyn Source> {
-    following_from(path, false)
-}
-
-fn following_from(path: &str, from_latest: bool) -> Arc<dyn Source> {
+fn following(path: &str, from_latest: bool) -> Arc<dyn Source> {
     Arc::new(PreparedFilesSource {
         format_span: None,
         format: "txt".into(),
@@ -149,7 +145,7 @@ impl World {
 
     /// Starts a source in follow mode in which a file counts as drained at once.
     fn start_following(&self, path: &str, from_latest: bool) -> Run {
-        self.start_source(following_from(path, from_latest))
+        self.start_source(following(path, from_latest))
     }
 
     fn start_source(&self, source: Arc<dyn Source>) -> Run {

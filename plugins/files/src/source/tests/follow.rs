@@ -362,11 +362,13 @@ fn a_file_that_cannot_be_read_further_keeps_no_others_from_being_read() {
     let mut damaged = gzip(&[&"record\n".repeat(1000)]);
     damaged[20] ^= 0xff;
     world.write("damaged.gz", damaged);
-    world.write("long.log", format!("one\n{}\ntwo\n", "x".repeat(2 << 20)));
+    world.write("long.log", format!("one\n{}\ntwo\n", "x".repeat(100)));
     world.write("good.log", "three\n");
+    let text = r#""*" {:follow true :poll "1ms" :max-record "50B"}"#;
+    let source = FilesSource.prepare(&options(text)).unwrap();
     let setup = world.setup();
     let metrics = setup.metrics.clone();
-    let run = world.start_with(following("*"), setup);
+    let run = world.start_with(source, setup);
     run.until(|seen| seen.records.len() == 2);
     world.append("good.log", "four\n");
     run.until(|seen| seen.records.contains(&"good.log: four".to_owned()));
