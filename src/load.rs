@@ -1,6 +1,7 @@
 //! Loading: from a file name, or the flow of `-e`, to a plan.
 
 pub(crate) mod legacy;
+mod table;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use pseidon_delivery::WithCauses;
 use pseidon_dsl::{Diagnostic, Document, diagnostic, document, interpolate};
 use pseidon_logs::{Log, LogsSettings, MysqlLogs};
 use pseidon_plan::{Plan, PlanContext, SchemaInference, plan};
-use pseidon_plugin::batch::WantedMetadata;
+use pseidon_plugin::batch::{Payloads, WantedMetadata};
 use pseidon_plugin::format::Format;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::registry::PluginRegistry;
@@ -196,6 +197,7 @@ impl PipelineText {
                 base,
                 text,
                 infer,
+                tables: &|path| table::read(path, registry, &self.base),
                 keeps_state: self.kind != TextKind::Flow,
             },
         )
@@ -250,25 +252,32 @@ pub(crate) fn infer(
     format: &dyn Format,
     base: &Path,
 ) -> Result<SchemaRef, String> {
-    let facts = source.facts();
-    let settings = facts.format.settings();
+    let samples = sample(source, format, base, SAMPLES)?;
+    format.infer(source.facts().format.settings(), &samples)
+}
+
+/// Up to `count` records of a source that exist now.
+fn sample(
+    source: &dyn Source,
+    format: &dyn Format,
+    base: &Path,
+    count: usize,
+) -> Result<Vec<Payloads>, String> {
     let setup = SourceSetup {
-        pipeline: "infer".to_owned(),
-        stage: "infer".to_owned(),
+        pipeline: "sample".to_owned(),
+        stage: "sample".to_owned(),
         base: base.to_owned(),
         wanted: WantedMetadata::default(),
-        framing: format.framing(settings),
+        framing: format.framing(source.facts().format.settings()),
         io_threads: 1,
         memory: 64 << 20,
-        instance: "infer".into(),
+        instance: "sample".into(),
         state: String::new(),
         keeps_state: false,
         metrics: Metrics::new(),
     };
-    let samples = source
-        .sample(&setup, SAMPLES)
-        .map_err(|error| WithCauses(&error).to_string())?;
-    format.infer(settings, &samples)
+    let samples = source.sample(&setup, count);
+    samples.map_err(|error| WithCauses(&error).to_string())
 }
 
 /// The host name, or `localhost` if the kernel does not report one.

@@ -110,6 +110,7 @@ fn walk(chain: &Chain, depth: usize, visit: &mut dyn FnMut(&ChainStep, usize)) {
             | Operator::Select(..)
             | Operator::Edit(_)
             | Operator::Unnest(..)
+            | Operator::Lookup(..)
             | Operator::Keep(..)
             | Operator::Sink(_) => {}
         }
@@ -135,6 +136,9 @@ fn describe(plan: &Plan, step: &ChainStep) -> String {
             changes.join(", ")
         }
         Operator::Unnest(list, _) => format!("each element of {}", list.field().name()),
+        Operator::Lookup(_, table, _) => {
+            format!("the row of {} with {}", table.path(), table.on())
+        }
         Operator::Keep(..) => String::new(),
         Operator::All(chains) => format!("all, {}", branches(chains.len())),
         Operator::Match { branches: all, .. } => format!("match, {}", branches(all.len())),

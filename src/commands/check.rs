@@ -111,6 +111,10 @@ fn describe_step(text: &mut String, plan: &Plan, step: &ChainStep, indent: &str)
             let list = list.field().name();
             let _ = writeln!(text, "{indent}-> {}: each element of {list}", step.stage);
         }
+        Operator::Lookup(_, table, _) => {
+            let (stage, path, on) = (&step.stage, table.path(), table.on());
+            let _ = writeln!(text, "{indent}-> {stage}: the row of {path} with {on}");
+        }
         // It has no effect on records.
         Operator::Keep(..) => {}
         Operator::All(chains) => {

@@ -153,6 +153,7 @@ fn has_stage(chain: &Chain, name: &str) -> bool {
                 | Operator::Select(..)
                 | Operator::Edit(_)
                 | Operator::Unnest(..)
+                | Operator::Lookup(..)
                 | Operator::Keep(..)
                 | Operator::Sink(_) => false,
             }

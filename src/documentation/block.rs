@@ -23,8 +23,15 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn new() -> Files {
+    /// A folder for the files of a page, with the tables among these blocks.
+    pub(super) fn new(blocks: &[&Block]) -> Files {
         let folder = TempDir::new().expect("a folder for the files of a page");
+        for (name, block) in blocks
+            .iter()
+            .filter_map(|block| Some((block.table()?, block)))
+        {
+            std::fs::write(folder.path().join(name), &block.code).expect("written");
+        }
         let last = String::new();
         Files { folder, last }
     }

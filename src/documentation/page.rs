@@ -24,6 +24,13 @@ pub(super) struct Block {
     pub(super) code: String,
 }
 
+impl Block {
+    /// The name of the file with this table, if the block is one: `csv file=NAME`.
+    pub(super) fn table(&self) -> Option<&str> {
+        self.info.strip_prefix("csv file=")
+    }
+}
+
 /// All pages of the repository.
 pub(super) fn all() -> Vec<Page> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))

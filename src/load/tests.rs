@@ -32,6 +32,7 @@ fn plan_of(text: &str) -> Result<Plan, Vec<String>> {
         base: ".".into(),
         text: text.into(),
         infer: &infer,
+        tables: &|_| Err("there are no tables".to_owned()),
         keeps_state: true,
     };
     plan(&document, context).map_err(messages)
@@ -181,7 +182,7 @@ const INVALID_PIPELINES: [InvalidPipeline; 42] = [
     (
         untyped,
         "(elasticsearch)",
-        "transforms: where, select, set, remove, rename, parse, unnest; sinks: ",
+        "transforms: where, select, set, remove, rename, parse, unnest, lookup; sinks: ",
     ),
     (
         untyped,

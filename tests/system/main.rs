@@ -52,6 +52,7 @@ mod legacy_files;
 mod log_faults;
 mod log_table;
 mod logs;
+mod lookup;
 mod many_logs;
 mod memory;
 mod moved_logs;

@@ -13,6 +13,7 @@ use regex::Regex;
 
 use crate::columns::SourceColumns;
 use crate::index::SinkIndex;
+use crate::lookup::LookupTable;
 
 /// A source with its chain.
 pub struct PlannedSource {
@@ -73,6 +74,9 @@ pub enum Operator {
     /// Repeats each record once for each element of its list. The columns, which are of this schema,
     /// are those before it and the elements.
     Unnest(CompiledExpr, SchemaRef),
+    /// Adds the values of the row of this table that has the key, a string. The columns, which are of
+    /// this schema, are those before it and the values.
+    Lookup(CompiledExpr, Arc<LookupTable>, SchemaRef),
     /// Keeps the columns with these indexes for expressions, which are of this schema. The records
     /// do not change.
     Keep(Vec<usize>, SchemaRef),

@@ -20,6 +20,7 @@ use pseidon_plugin::format::WantedColumn;
 use self::names::{NamedColumn, Names, Origin};
 use crate::edits::{FieldEdit, field};
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
+use crate::unnest::ELEMENT;
 
 /// The parts of a source's records that must be decoded.
 #[derive(Clone, Debug, Default)]
@@ -127,7 +128,13 @@ impl Walk<'_> {
             }
             ResolvedStepKind::Unnest(list) => {
                 self.expr(list, None, &names);
-                names.with_element()
+                names.with_computed(&[ELEMENT])
+            }
+            ResolvedStepKind::Lookup(key, table) => {
+                self.expr(key, None, &names);
+                let schema = table.schema();
+                let columns = schema.fields().iter().map(|column| column.name().as_str());
+                names.with_computed(&columns.collect::<Vec<_>>())
             }
             ResolvedStepKind::All(branches) => {
                 for branch in branches {

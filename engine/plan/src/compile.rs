@@ -32,6 +32,7 @@ use crate::columns::uses_topic;
 use crate::edits::field;
 use crate::errors::Errors;
 use crate::index::{PerSink, SinkIndex};
+use crate::lookup::LookupTable;
 use crate::prepare::PreparedSource;
 use crate::quarantine;
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
@@ -142,6 +143,7 @@ impl ChainCompiler<'_> {
             ResolvedStepKind::Select(items) => self.select_step(step, items, point),
             ResolvedStepKind::Edit(edits) => self.edit_step(step, edits, point),
             ResolvedStepKind::Unnest(list) => self.unnest_step(step, list, point),
+            ResolvedStepKind::Lookup(key, table) => self.lookup_step(step, key, table, point),
             ResolvedStepKind::All(branches) => {
                 let mut chain =
                     |steps: &Vec<ResolvedStep>| self.chain(steps, &mut point.clone(), false);
@@ -185,6 +187,22 @@ impl ChainCompiler<'_> {
         let policy = self.policy(&step.on_error)?;
         point.add_column(field(ELEMENT), element);
         let operator = Operator::Unnest(compiled, point.columns());
+        Some(chain_step(step, operator, policy))
+    }
+
+    fn lookup_step(
+        &mut self,
+        step: &ResolvedStep,
+        key: &Expr,
+        table: &Arc<LookupTable>,
+        point: &mut FlowPoint,
+    ) -> Option<ChainStep> {
+        let compiled = self.expr(key, point)?;
+        let policy = self.policy(&step.on_error)?;
+        for column in table.schema().fields() {
+            point.add_column(field(column.name()), column.clone());
+        }
+        let operator = Operator::Lookup(compiled, table.clone(), point.columns());
         Some(chain_step(step, operator, policy))
     }
 
@@ -312,6 +330,7 @@ fn can_change_columns(step: &ResolvedStep) -> bool {
         ResolvedStepKind::Select(_)
         | ResolvedStepKind::Edit(_)
         | ResolvedStepKind::Unnest(_)
+        | ResolvedStepKind::Lookup(..)
         | ResolvedStepKind::All(_)
         | ResolvedStepKind::Match { .. } => true,
     }

@@ -47,6 +47,10 @@ fn describe_chain(text: &mut String, chain: &[ResolvedStep]) {
                 }
             }
             ResolvedStepKind::Unnest(list) => push(text, &["unnest", &list.to_string()]),
+            ResolvedStepKind::Lookup(key, table) => {
+                push(text, &["lookup", &key.to_string()]);
+                push(text, &table.identity());
+            }
             ResolvedStepKind::All(branches) => {
                 push(text, &["all"]);
                 branches

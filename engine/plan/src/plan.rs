@@ -11,6 +11,7 @@ use crate::errors::Errors;
 use crate::fingerprint;
 use crate::guarantee::{self, Guarantee, PathGuarantee};
 use crate::index::{PerSink, SourceIndex};
+use crate::lookup::TableReader;
 use crate::prepare::{SchemaInference, prepare};
 use crate::resolve::resolve;
 use crate::settings::Settings;
@@ -63,6 +64,8 @@ pub struct PlanContext<'a> {
     /// Infers the fields of the records of a source with `:schema :infer`. An error is a message
     /// for the user.
     pub infer: &'a SchemaInference<'a>,
+    /// Reads the tables of `lookup`.
+    pub tables: &'a TableReader<'a>,
     /// Whether the state is kept, so that another run continues there. Otherwise the pipeline leaves
     /// nothing behind: invalid records are dropped unless `:on-error` names a folder.
     pub keeps_state: bool,
@@ -75,7 +78,7 @@ pub struct PlanContext<'a> {
 pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<Diagnostic>> {
     let mut errors = Errors::default();
     let settings = errors.value(Settings::from_document(document));
-    let resolved = errors.value(resolve(document, context.registry));
+    let resolved = errors.value(resolve(document, context.registry, context.tables));
     let resolved = resolved.unwrap_or_default();
     let (name, name_span) = document
         .name

@@ -56,7 +56,8 @@ fn first_folder(chain: &[ResolvedStep]) -> Option<String> {
         ResolvedStepKind::Where(_)
         | ResolvedStepKind::Select(_)
         | ResolvedStepKind::Edit(_)
-        | ResolvedStepKind::Unnest(_) => None,
+        | ResolvedStepKind::Unnest(_)
+        | ResolvedStepKind::Lookup(..) => None,
     })
 }
 

@@ -16,6 +16,7 @@ use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::stage::{SinkFactory, SinkStage, SourceStage};
 
 use crate::edits::FieldEdit;
+use crate::lookup::{Lookup, LookupSteps, LookupTable, TableReader};
 use crate::parse;
 use crate::transforms::{Transform, TransformOptions};
 use crate::unnest;
@@ -56,6 +57,8 @@ pub enum ResolvedStepKind {
     Edit(Vec<FieldEdit>),
     /// The first step of `unnest`: each record is repeated once for each element of this list.
     Unnest(Expr),
+    /// The first step of `lookup`: the row of this table that has this key, a string.
+    Lookup(Expr, Arc<LookupTable>),
     /// `all`: each chain receives the same input, and the input is passed on.
     All(Vec<Vec<ResolvedStep>>),
     /// `match`: a record goes to the first chain whose pattern matches. The records that match no
@@ -70,13 +73,14 @@ pub enum ResolvedStepKind {
     Sink(Arc<SinkStage>),
 }
 
-/// Resolves the flow of a document.
+/// Resolves the flow of a document, and reads the tables of `lookup`.
 ///
 /// # Errors
-/// All errors in names and options, and unused stages.
+/// All errors in names, options and tables, and unused stages.
 pub fn resolve(
     document: &Document,
     registry: &PluginRegistry,
+    tables: &TableReader<'_>,
 ) -> Result<Vec<ResolvedSource>, Vec<Diagnostic>> {
     let stages = document
         .stages
@@ -85,6 +89,7 @@ pub fn resolve(
         .collect();
     let mut resolver = Resolver {
         registry,
+        tables,
         stages,
         used: HashSet::new(),
         places: HashMap::new(),
@@ -101,6 +106,7 @@ pub fn resolve(
 
 struct Resolver<'a> {
     registry: &'a PluginRegistry,
+    tables: &'a TableReader<'a>,
     stages: HashMap<&'a Name, &'a Stage>,
     /// The stages that the flow uses.
     used: HashSet<&'a Name>,
@@ -246,6 +252,21 @@ impl<'a> Resolver<'a> {
                     let (list, edits) = self.checked(steps.map_err(|error| vec![error]))?;
                     let kinds = [
                         ResolvedStepKind::Unnest(list),
+                        ResolvedStepKind::Edit(edits),
+                    ];
+                    (kinds.into(), options.invalid)
+                }
+                TransformOptions::Lookup(options) => {
+                    let lookup = Lookup {
+                        span: options.span,
+                        path: &options.table,
+                        on: &options.on,
+                        fields: &options.fields,
+                    };
+                    let steps = lookup.steps(self.tables).map_err(|error| vec![error]);
+                    let LookupSteps { key, table, edits } = self.checked(steps)?;
+                    let kinds = [
+                        ResolvedStepKind::Lookup(key, Arc::new(table)),
                         ResolvedStepKind::Edit(edits),
                     ];
                     (kinds.into(), options.invalid)
@@ -447,7 +468,8 @@ fn reaches_sink(chain: &[ResolvedStep]) -> bool {
             ResolvedStepKind::Where(_)
             | ResolvedStepKind::Select(_)
             | ResolvedStepKind::Edit(_)
-            | ResolvedStepKind::Unnest(_),
+            | ResolvedStepKind::Unnest(_)
+            | ResolvedStepKind::Lookup(..),
         )
         | None => false,
     }

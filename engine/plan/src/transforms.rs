@@ -110,6 +110,23 @@ static UNNEST: PluginSpec = PluginSpec {
     example: "(unnest \"items as item\")",
 };
 
+/// The transform `lookup`.
+static LOOKUP: PluginSpec = PluginSpec {
+    name: "lookup",
+    role: Role::Transform,
+    summary: "Adds fields from the row of a table that has a record's key.",
+    details: "The table is a small file: CSV, TSV or JSON, by its name, with inferred types. It is read \
+        when the pipeline is started. Keys are compared as strings; each must be in one row. A \
+        record whose key is NULL or not in the table gets NULLs. All other fields are left as they \
+        are.\n\n\
+        The table is a part of the plan. Another one is read at the next start, and after a graceful \
+        stop any may be. After a crash the run that continues requires the table that the crashed \
+        one had, like any other part of the pipeline file (docs/changing.md).",
+    positional: LookupOptions::POSITIONAL,
+    options: LookupOptions::DECLARED,
+    example: "(lookup \"countries.csv\" \"code = country\" \"name as country_name, region\")",
+};
+
 /// The options of `where`.
 #[derive(Clone, Debug, Options)]
 pub struct WhereOptions {
@@ -195,6 +212,27 @@ pub struct UnnestOptions {
     pub invalid: InvalidRecords,
 }
 
+/// The options of `lookup`.
+#[derive(Clone, Debug, Options)]
+pub struct LookupOptions {
+    #[option(span)]
+    pub(crate) span: Span,
+    /// The path of the table. Relative paths start at the pipeline file's folder.
+    #[option(positional)]
+    pub table: SpannedValue<String>,
+    /// The column of the table, and the record's key, an SQL expression: `"code = country"`. One
+    /// name, such as `"id"`, is that of both.
+    #[option(positional)]
+    pub on: Expr,
+    /// The columns that become fields, such as `"name as country_name, region"`; `"*"` is all
+    /// except the key.
+    #[option(positional)]
+    pub fields: Vec<SelectItem>,
+    /// What happens to invalid records.
+    #[option(flatten)]
+    pub invalid: InvalidRecords,
+}
+
 /// The options for invalid records.
 #[derive(Clone, Debug, Options)]
 pub struct InvalidRecords {
@@ -215,6 +253,8 @@ pub enum TransformOptions {
     Parse(ParseOptions),
     /// Those of `unnest`.
     Unnest(UnnestOptions),
+    /// Those of `lookup`.
+    Lookup(LookupOptions),
     /// The edits of `set`, `remove` or `rename`.
     Edit(Vec<FieldEdit>, InvalidRecords),
 }
@@ -236,11 +276,13 @@ pub enum Transform {
     Parse,
     /// Makes one record of each element of a list.
     Unnest,
+    /// Adds fields from a row of a table.
+    Lookup,
 }
 
 impl Transform {
     /// All of them, in the order of the reference pages.
-    pub const ALL: [Transform; 7] = [
+    pub const ALL: [Transform; 8] = [
         Transform::Where,
         Transform::Select,
         Transform::Set,
@@ -248,6 +290,7 @@ impl Transform {
         Transform::Rename,
         Transform::Parse,
         Transform::Unnest,
+        Transform::Lookup,
     ];
 
     /// Its name, documentation and options, declared as those of a plugin.
@@ -260,6 +303,7 @@ impl Transform {
             Transform::Rename => &RENAME,
             Transform::Parse => &PARSE,
             Transform::Unnest => &UNNEST,
+            Transform::Lookup => &LOOKUP,
         }
     }
 
@@ -287,6 +331,9 @@ impl Transform {
             }
             Transform::Unnest => {
                 UnnestOptions::parse_stage(spec, args, span).map(TransformOptions::Unnest)
+            }
+            Transform::Lookup => {
+                LookupOptions::parse_stage(spec, args, span).map(TransformOptions::Lookup)
             }
         }
     }

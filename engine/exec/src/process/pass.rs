@@ -9,12 +9,12 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use pseidon_expr::CompiledExpr;
 use pseidon_expr::panics::catch_panic;
-use pseidon_plan::SinkIndex;
 use pseidon_plan::chain::{Chain, ChainStep, Operator, Policy, RecordEdit};
+use pseidon_plan::{LookupTable, SinkIndex};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 
-use self::evaluate::{added_bytes, apply, evaluate_all, unnested};
+use self::evaluate::{added_bytes, apply, evaluate_all, looked_up, unnested};
 use super::{BadRecord, BadRecordError, RowReceiver};
 
 /// Why a pass was interrupted.
@@ -62,6 +62,7 @@ impl ChainPass<'_> {
             Operator::Select(exprs, schema) => self.select(step, exprs, schema, rows),
             Operator::Edit(edit) => self.edit(step, edit, rows),
             Operator::Unnest(list, schema) => self.unnest(step, list, schema, rows),
+            Operator::Lookup(key, table, schema) => self.look_up(step, key, table, schema, rows),
             Operator::Keep(columns, _) => Ok(rows
                 .keep(columns)
                 .map_err(|error| self.internal_error(&step.stage, &error))?),
@@ -134,6 +135,21 @@ impl ChainPass<'_> {
         let (rows, repeated) = self.evaluate(step, rows, unnest)?;
         self.made += added_bytes(&rows, &repeated);
         Ok(repeated)
+    }
+
+    fn look_up(
+        &mut self,
+        step: &ChainStep,
+        key: &CompiledExpr,
+        table: &LookupTable,
+        schema: &SchemaRef,
+        rows: Rows,
+    ) -> Result<Rows, Interruption> {
+        let largest = self.largest_result();
+        let look_up = |rows: &Rows| looked_up(key, table, schema, rows, largest);
+        let (rows, found) = self.evaluate(step, rows, look_up)?;
+        self.made += added_bytes(&rows, &found);
+        Ok(found)
     }
 
     /// The limit for the results of a step, in bytes. A single record may have any size.

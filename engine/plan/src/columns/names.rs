@@ -5,7 +5,6 @@ use pseidon_dsl::Span;
 use pseidon_dsl::expr::{Assignment, Expr, ExprKind, Literal, Path, PathStep, PlacedPath};
 
 use crate::edits::{FieldEdit, apply, field};
-use crate::unnest::ELEMENT;
 
 /// A column with its name and, unless it was computed, its path in the source's record.
 pub(super) type NamedColumn = (String, Option<Path>);
@@ -66,17 +65,20 @@ impl Names {
         }
     }
 
-    /// The names after the first step of `unnest`, which adds a computed column.
-    pub(super) fn with_element(self) -> Names {
-        let to = PlacedPath {
-            path: field(ELEMENT),
-            span: Span::default(),
+    /// The names after a step that adds computed columns.
+    pub(super) fn with_computed(self, columns: &[&str]) -> Names {
+        let set = |column: &&str| {
+            let to = PlacedPath {
+                path: field(column),
+                span: Span::default(),
+            };
+            let value = Expr {
+                kind: ExprKind::Literal(Literal::Null),
+                span: Span::default(),
+            };
+            FieldEdit::Set(Assignment { to, value })
         };
-        let value = Expr {
-            kind: ExprKind::Literal(Literal::Null),
-            span: Span::default(),
-        };
-        self.after(&[FieldEdit::Set(Assignment { to, value })])
+        self.after(&columns.iter().map(set).collect::<Vec<_>>())
     }
 
     /// What a path names.

@@ -1,10 +1,11 @@
 //! Evaluating the expressions of a step.
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use pseidon_expr::CompiledExpr;
 use pseidon_expr::unnest::elements;
+use pseidon_plan::LookupTable;
 use pseidon_plan::chain::{ChainStep, RecordEdit};
 use pseidon_plugin::memory::ArrayMemory;
 use pseidon_plugin::rows::{BadRow, Rows};
@@ -128,6 +129,22 @@ pub(super) fn unnested(
     let options = RecordBatchOptions::new().with_row_count(Some(repeated.len()));
     let columns = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
     Ok(repeated.with_columns(columns))
+}
+
+/// The rows with the values of their rows in a table as further columns.
+pub(super) fn looked_up(
+    key: &CompiledExpr,
+    table: &LookupTable,
+    schema: &SchemaRef,
+    rows: &Rows,
+    largest: usize,
+) -> Result<Rows, ArrowError> {
+    let keys = rows.evaluate(key)?;
+    let mut columns = rows.columns().columns().to_vec();
+    columns.extend(table.find(keys.as_string::<i32>(), largest)?);
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    let columns = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
+    Ok(rows.with_columns(columns))
 }
 
 fn is_too_large(error: &ArrowError) -> bool {

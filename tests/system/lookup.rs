@@ -1,0 +1,191 @@
+//! `lookup`: fields from the row of a small file that has a record's key.
+
+use std::fs;
+
+use crate::harness::Site;
+use crate::harness::output::{all_lines, hidden};
+
+/// Runs a flow over one NDJSON file. Returns what it prints, its log, and whether it succeeded.
+fn run(site: &Site, records: &str, options: &str, stages: &str) -> (Vec<String>, String, bool) {
+    site.write("in.ndjson", records);
+    let flow = format!(r#"(-> (files {{:path "in.ndjson" {options}}}) {stages} (stdout))"#);
+    let output = site.pseidon().args(["run", "-e", &flow]).output();
+    let output = output.expect("the binary can be started");
+    let log = String::from_utf8(output.stderr).expect("text");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = text.lines().map(str::to_owned).collect();
+    (lines, log, output.status.success())
+}
+
+fn found(site: &Site, records: &str, options: &str, stages: &str) -> Vec<String> {
+    let (lines, log, is_done) = run(site, records, options, stages);
+    assert!(is_done, "{log}");
+    lines
+}
+
+const COUNTRIES: &str = "\
+code,name,region,calling code,area
+no,Norway,Europe,0047,385207.5
+pe,\"Peru, \"\"PE\"\"\",Americas,0051,
+,nowhere,,,1
+";
+
+#[test]
+fn fields_are_added_and_all_others_are_left_as_they_are() {
+    let site = Site::new("lookup-fields");
+    site.write("countries.csv", COUNTRIES);
+    let records = concat!(
+        "{\"id\":1, \"country\":\"no\", \"x\" : 1.50}\n",
+        "{\"id\":2,\"country\":\"pe\",\"region\":\"old\"}\n",
+        "{\"id\":3,\"country\":\"xx\"}\n{\"id\":4,\"country\":null}\n{\"id\":5}\n",
+    );
+    let stage = r#"(lookup "countries.csv" "code = country" "name as country_name, region, area")"#;
+    let expected = [
+        r#"{"id":1, "country":"no", "x" : 1.50,"country_name":"Norway","region":"Europe","area":385207.5}"#,
+        r#"{"id":2,"country":"pe","region":"Americas","country_name":"Peru, \"PE\"","area":null}"#,
+        r#"{"id":3,"country":"xx","country_name":null,"region":null,"area":null}"#,
+        r#"{"id":4,"country":null,"country_name":null,"region":null,"area":null}"#,
+        r#"{"id":5,"country_name":null,"region":null,"area":null}"#,
+    ];
+    assert_eq!(found(&site, records, "", stage), expected);
+    // The sides of the condition may be in either order.
+    let turned = stage.replace("code = country", "country = code");
+    assert_eq!(found(&site, records, "", &turned), expected);
+}
+
+#[test]
+fn keys_are_expressions_and_later_stages_use_the_fields() {
+    let site = Site::new("lookup-keys");
+    site.write("countries.csv", COUNTRIES);
+    let records = "{\"o\":{\"c\":\"NO\"}}\n{\"o\":{\"c\":\"pe\"}}\n{\"o\":{}}\n";
+    let stages = r#"(lookup "countries.csv" "code = lower(o.c)" "* except (area)")
+        (where "region <> 'Americas'") (select "upper(name) as name, \"calling code\" as calling")"#;
+    assert_eq!(
+        found(&site, records, "", stages),
+        [r#"{"name":"NORWAY","calling":"0047"}"#]
+    );
+}
+
+#[test]
+fn numbers_are_found_by_their_digits_in_json_and_in_columns() {
+    let site = Site::new("lookup-numbers");
+    let table =
+        "{\"id\":7,\"tags\":[\"a\",\"b\"],\"at\":{\"x\":1}}\n{\"id\":12345678901234567890}\n";
+    site.write("table.json", table);
+    let records = "{\"id\":7}\n{\"id\":\"7\"}\n{\"id\":12345678901234567890}\n{\"id\":7.0}\n";
+    let stage = r#"(lookup "table.json" "id" "tags, at")"#;
+    let expected = [
+        r#"{"id":7,"tags":["a","b"],"at":{"x":1}}"#,
+        r#"{"id":"7","tags":["a","b"],"at":{"x":1}}"#,
+        r#"{"id":12345678901234567890,"tags":null,"at":null}"#,
+        r#"{"id":7.0,"tags":null,"at":null}"#,
+    ];
+    assert_eq!(found(&site, records, "", stage), expected);
+    let schema = ":schema {:id :int64}";
+    assert_eq!(found(&site, "{\"id\":7}\n", schema, stage), expected[..1]);
+    let stages = format!("(select \"id::int64 as id\") {stage}");
+    assert_eq!(found(&site, "{\"id\":7}\n", "", &stages), expected[..1]);
+}
+
+#[test]
+fn tables_that_cannot_be_used_are_errors() {
+    let site = Site::new("lookup-errors");
+    site.write("countries.csv", COUNTRIES);
+    site.write("twice.csv", "code,name\nno,Norway\npe,Peru\nno,Noreg\n");
+    site.write("empty.csv", "code,name\n");
+    let cases = [
+        (r#""none.csv" "id" "name""#, "file not found: none.csv"),
+        (
+            r#""empty.csv" "code" "name""#,
+            "no records yet in empty.csv",
+        ),
+        (r#""twice.csv" "code" "name""#, "two rows with the key `no`"),
+        (
+            r#""twice.csv" "code" "name""#,
+            "rows 1 and 3 of `twice.csv`",
+        ),
+        (
+            r#""countries.csv" "cod = country" "name""#,
+            "did you mean `code`?",
+        ),
+        (
+            r#""countries.csv" "code = country" "zzz""#,
+            "its columns are `code`, `name`, `region`, `calling code`, `area`",
+        ),
+        (
+            r#""countries.csv" "code > country" "name""#,
+            "expected `column = key`",
+        ),
+        (
+            r#""countries.csv" "code = country" "upper(name)""#,
+            "compute with it in a `set`",
+        ),
+        (
+            r#""countries.csv" "code" "name, region as name""#,
+            "`name` is changed twice",
+        ),
+    ];
+    for (arguments, expected) in cases {
+        let stage = format!("(lookup {arguments})");
+        let (_, log, is_done) = run(&site, "{}\n", "", &stage);
+        assert!(!is_done && log.contains(expected), "{arguments}: {log}");
+    }
+}
+
+#[test]
+fn a_crash_with_another_table_is_one_with_another_plan() {
+    let site = Site::new("lookup-crash");
+    const RECORDS: u64 = 50_000;
+    // A lane with few records holds them while the other one commits.
+    let lane = |id: u64| {
+        if id.is_multiple_of(100) {
+            "few"
+        } else {
+            "many"
+        }
+    };
+    let record = |id: u64| format!("{{\"id\":{id},\"lane\":\"{}\"", lane(id));
+    let records: Vec<String> = (0..RECORDS).map(|id| record(id) + "}\n").collect();
+    site.write("in.ndjson", records.concat());
+    let table = |version: u64| {
+        let rows = (0..RECORDS).map(|id| format!("{id},{version}\n"));
+        format!("id,v\n{}", rows.collect::<String>())
+    };
+    site.write("t.csv", table(1));
+    site.write(
+        "pipeline.edn",
+        r#"{:name "lookup" :settings {:commit-interval "20ms"}
+            in (files "in.ndjson")
+            pipeline (-> in (lookup "t.csv" "id" "v")
+                         (files {:path "out/{lane}" :check-freq "10ms" :rollover {:size "20KB"}}))}"#,
+    );
+    let kill = || {
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", "committed:2");
+        site.start(command).expect_death("committed", 60);
+    };
+    kill();
+    // The records that were read, but not committed, would get other values.
+    site.write("t.csv", table(2));
+    let mut other = site.run("pipeline.edn");
+    other.expect_exit(1, 60);
+    assert!(other.log().contains("--previous"), "{}", other.log());
+    site.write("t.csv", table(1));
+    site.finish("pipeline.edn", 60);
+    let mut expected: Vec<String> = (0..RECORDS).map(|id| record(id) + ",\"v\":1}").collect();
+    expected.sort();
+    assert!(all_lines(&site.path("out")) == expected);
+    assert!(hidden(&site.path("out")).is_empty());
+
+    // After a run that has committed everything, any table will do.
+    site.write("t.csv", table(3));
+    fs::OpenOptions::new()
+        .append(true)
+        .open(site.path("in.ndjson"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, b"{\"id\":7,\"lane\":\"few\"}\n"))
+        .expect("appended");
+    site.finish("pipeline.edn", 60);
+    let all = all_lines(&site.path("out"));
+    assert_eq!(all.len() as u64, RECORDS + 1);
+    assert!(all.contains(&r#"{"id":7,"lane":"few","v":3}"#.to_owned()));
+}
