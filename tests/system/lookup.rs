@@ -67,6 +67,19 @@ fn keys_are_expressions_and_later_stages_use_the_fields() {
 }
 
 #[test]
+fn a_table_can_be_used_several_times() {
+    let site = Site::new("lookup-twice");
+    site.write("countries.csv", COUNTRIES);
+    let records = "{\"from\":\"no\",\"to\":\"pe\"}\n";
+    let stages = r#"(lookup "countries.csv" "code = from" "name as from_name")
+        (lookup "countries.csv" "code = to" "name as to_name")"#;
+    let expected = [r#"{"from":"no","to":"pe","from_name":"Norway","to_name":"Peru, \"PE\""}"#];
+    assert_eq!(found(&site, records, "", stages), expected);
+    let stages = format!("(select \"from, to\") {stages}");
+    assert_eq!(found(&site, records, "", &stages), expected);
+}
+
+#[test]
 fn numbers_are_found_by_their_digits_in_json_and_in_columns() {
     let site = Site::new("lookup-numbers");
     let table =

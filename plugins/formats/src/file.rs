@@ -7,17 +7,13 @@
 mod avro;
 mod blocks;
 mod compressor_memory;
+mod parquet;
+mod seconds;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use arrow::datatypes::{DataType, Field, SchemaRef};
-use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
-use parquet::basic::{Compression as PageCompression, GzipLevel, ZstdLevel};
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
-use pseidon_plugin::format::is_json;
 use pseidon_plugin::options::Choice;
 use pseidon_plugin::sink::{NeedsColumns, RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
@@ -25,7 +21,7 @@ use thiserror::Error;
 
 use self::avro::{AvroCodec, AvroCompression, AvroWriter};
 use self::blocks::{BlockCompression, BlockWriter};
-use self::compressor_memory::CompressorMemory;
+use self::parquet::{ParquetCodec, ParquetWriter};
 use crate::encode::{OutputFormat, RecordEncoder};
 use crate::retry::RetryWriter;
 
@@ -113,13 +109,7 @@ enum FileLayout {
         records: Arc<RecordEncoder>,
         compression: Option<Arc<BlockCompression>>,
     },
-    Parquet {
-        schema: SchemaRef,
-        properties: Box<WriterProperties>,
-        /// The bytes of memory that the compressor of one column uses.
-        context: usize,
-        columns: usize,
-    },
+    Parquet(ParquetCodec),
     Avro(Arc<AvroCodec>),
 }
 
@@ -171,43 +161,9 @@ impl FileCodec {
                     .to_owned(),
             );
         };
-        let columns = parquet_schema(schema)?;
-        let level = level(settings)?;
-        let compression = match settings.compression {
-            Compression::None => PageCompression::UNCOMPRESSED,
-            Compression::Zstd => {
-                PageCompression::ZSTD(ZstdLevel::try_new(level).map_err(|error| error.to_string())?)
-            }
-            Compression::Gzip => PageCompression::GZIP(
-                GzipLevel::try_new(level.unsigned_abs()).map_err(|error| error.to_string())?,
-            ),
-            Compression::Snappy => PageCompression::SNAPPY,
-            Compression::Bzip2 => {
-                return Err(
-                    "bzip2 is not supported for parquet; use none, gzip, snappy or zstd".to_owned(),
-                );
-            }
-        };
-        if settings.row_group_bytes == 0 {
-            return Err("the row group size must be at least 1 byte".to_owned());
-        }
-        let properties = WriterProperties::builder()
-            .set_compression(compression)
-            .set_max_row_group_row_count(None)
-            .set_max_row_group_bytes(Some(settings.row_group_bytes))
-            .build();
         Ok(FileCodec {
             extension: "parquet".to_owned(),
-            layout: FileLayout::Parquet {
-                schema: schema.clone(),
-                properties: Box::new(properties),
-                context: if settings.compression == Compression::Zstd {
-                    compressor_memory::zstd_context_bytes(level)
-                } else {
-                    0
-                },
-                columns,
-            },
+            layout: FileLayout::Parquet(ParquetCodec::new(settings, schema)?),
         })
     }
 
@@ -246,8 +202,8 @@ impl FileCodec {
     pub fn check(&self, rows: &Rows) -> Vec<BadRow> {
         match &self.layout {
             FileLayout::Lines { records, .. } => records.check(rows),
-            FileLayout::Parquet { .. } => Vec::new(),
-            FileLayout::Avro(codec) => codec.check(rows),
+            FileLayout::Parquet(codec) => codec.check(rows.columns()),
+            FileLayout::Avro(codec) => codec.check(rows.columns()),
         }
     }
 
@@ -269,16 +225,7 @@ impl FileCodec {
                 records: records.clone(),
                 out: BlockWriter::new(method.clone(), out),
             },
-            FileLayout::Parquet {
-                schema,
-                properties,
-                context,
-                columns,
-            } => {
-                let writer =
-                    ArrowWriter::try_new(out, schema.clone(), Some(properties.as_ref().clone()))?;
-                FileBody::Parquet(Box::new(writer), CompressorMemory::new(*context, *columns))
-            }
+            FileLayout::Parquet(codec) => FileBody::Parquet(Box::new(codec.open(out)?)),
             FileLayout::Avro(codec) => {
                 FileBody::Avro(AvroWriter::new(codec.clone(), out).map_err(EncodeError::Records)?)
             }
@@ -311,37 +258,6 @@ fn level(settings: &FileCodecSettings) -> Result<i32, String> {
     }
 }
 
-/// Checks that Parquet supports these columns. Returns the number of Parquet's leaf columns.
-fn parquet_schema(schema: &SchemaRef) -> Result<usize, String> {
-    let untyped: Vec<_> = schema
-        .fields()
-        .iter()
-        .filter(|field| has_json(field))
-        .map(|field| format!("`{}`", field.name()))
-        .collect();
-    if !untyped.is_empty() {
-        return Err(format!(
-            "parquet needs a type for every column; give one to {} in :schema or by a cast",
-            untyped.join(", ")
-        ));
-    }
-    if schema.fields().is_empty() {
-        return Err("parquet needs at least one column".to_owned());
-    }
-    ArrowSchemaConverter::new()
-        .convert(schema)
-        .map(|schema| schema.num_columns())
-        .map_err(|error| format!("parquet cannot hold these columns: {error}"))
-}
-
-fn has_json(field: &Field) -> bool {
-    match field.data_type() {
-        DataType::Struct(fields) => fields.iter().any(|field| has_json(field)),
-        DataType::List(element) => has_json(element),
-        _ => is_json(field),
-    }
-}
-
 /// A file that is being written.
 pub struct FileEncoder(FileBody);
 
@@ -354,7 +270,7 @@ enum FileBody {
         records: Arc<RecordEncoder>,
         out: BlockWriter,
     },
-    Parquet(Box<ArrowWriter<RetryWriter<File>>>, CompressorMemory),
+    Parquet(Box<ParquetWriter>),
     Avro(AvroWriter),
 }
 
@@ -369,7 +285,7 @@ impl FileEncoder {
                 out.write_all(&records.header().unwrap_or_default())
             }
             // Their writers do it.
-            FileBody::Parquet(..) | FileBody::Avro(_) => Ok(()),
+            FileBody::Parquet(_) | FileBody::Avro(_) => Ok(()),
         }
     }
 
@@ -383,11 +299,7 @@ impl FileEncoder {
             FileBody::Compressed { records, out } => {
                 records.write_lines(rows, out).map_err(EncodeError::Records)
             }
-            FileBody::Parquet(writer, compressors) => {
-                writer.write(rows.columns())?;
-                compressors.rows_written(rows.columns(), writer.in_progress_rows());
-                Ok(())
-            }
+            FileBody::Parquet(writer) => writer.write(rows.columns()),
             FileBody::Avro(writer) => writer.write(rows.columns()),
         }
     }
@@ -398,7 +310,7 @@ impl FileEncoder {
         match &self.0 {
             FileBody::Plain { out, .. } => out.blocked(),
             FileBody::Compressed { out, .. } => out.out.blocked(),
-            FileBody::Parquet(writer, _) => writer.inner().blocked(),
+            FileBody::Parquet(writer) => writer.out().blocked(),
             FileBody::Avro(writer) => writer.out.blocked(),
         }
     }
@@ -410,7 +322,7 @@ impl FileEncoder {
             FileBody::Plain { out, .. } => out.resume(),
             FileBody::Compressed { out, .. } => out.out.resume(),
             // Parquet's writer has already counted these bytes; they only arrive late.
-            FileBody::Parquet(writer, _) => writer.inner_mut().resume(),
+            FileBody::Parquet(writer) => writer.out_mut().resume(),
             FileBody::Avro(writer) => writer.out.resume(),
         }
     }
@@ -420,11 +332,7 @@ impl FileEncoder {
         match &self.0 {
             FileBody::Plain { out, .. } => out.memory(),
             FileBody::Compressed { out, .. } => out.memory(),
-            FileBody::Parquet(writer, compressors) => {
-                writer.memory_size()
-                    + writer.inner().memory()
-                    + compressors.memory(writer.in_progress_rows())
-            }
+            FileBody::Parquet(writer) => writer.memory(),
             FileBody::Avro(writer) => writer.memory(),
         }
     }
@@ -434,9 +342,7 @@ impl FileEncoder {
         match &self.0 {
             FileBody::Plain { out, .. } => out.bytes_written() + out.buffered_bytes() as u64,
             FileBody::Compressed { out, .. } => out.file_bytes(),
-            FileBody::Parquet(writer, _) => {
-                (writer.bytes_written() + writer.in_progress_size()) as u64
-            }
+            FileBody::Parquet(writer) => writer.file_bytes(),
             FileBody::Avro(writer) => writer.file_bytes(),
         }
     }
@@ -449,11 +355,7 @@ impl FileEncoder {
                 out.end_block().map_err(EncodeError::Records)?;
                 out.out.flush()
             }
-            FileBody::Parquet(writer, compressors) => {
-                writer.flush()?;
-                compressors.row_group_ended();
-                writer.sync()
-            }
+            FileBody::Parquet(writer) => writer.shed()?,
             FileBody::Avro(writer) => {
                 writer.end_block()?;
                 writer.out.flush()
@@ -469,12 +371,7 @@ impl FileEncoder {
         let mut out = match self.0 {
             FileBody::Plain { out, .. } => out,
             FileBody::Compressed { out, .. } => out.finish().map_err(EncodeError::Records)?,
-            FileBody::Parquet(mut writer, _) => {
-                for (key, value) in metadata {
-                    writer.append_key_value_metadata(KeyValue::new(key.clone(), value.clone()));
-                }
-                writer.into_inner()?
-            }
+            FileBody::Parquet(writer) => writer.finish(metadata)?,
             FileBody::Avro(writer) => writer.finish()?,
         };
         out.flush().map_err(EncodeError::Records)?;
@@ -490,7 +387,7 @@ pub enum EncodeError {
     Records(#[source] io::Error),
     /// Parquet's writer failed.
     #[error("cannot write parquet: {0}")]
-    Parquet(#[from] parquet::errors::ParquetError),
+    Parquet(#[from] ::parquet::errors::ParquetError),
     /// Avro's encoder failed.
     #[error("cannot write avro: {0}")]
     Avro(#[from] arrow_avro::errors::AvroError),

@@ -3,6 +3,7 @@
 //! A group that took no part in the match is NULL. A string without a match is an error of its
 //! record.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, StringBuilder, StructArray};
@@ -12,6 +13,7 @@ use datafusion_expr::{
     ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature,
     Volatility,
 };
+use parking_lot::RwLock;
 use regex::Regex;
 
 use super::regexp_match::SECTION;
@@ -120,8 +122,24 @@ impl ScalarUDFImpl for RegexpGroups {
     }
 }
 
+/// How many compiled patterns are kept: those of the pipelines of the process, which are constants.
+const MAX_COMPILED: usize = 1000;
+
+/// The patterns that were compiled, since a batch with invalid rows is evaluated in many parts.
+static COMPILED: LazyLock<RwLock<HashMap<String, Regex>>> = LazyLock::new(RwLock::default);
+
 fn compiled(pattern: &str) -> Result<Regex> {
-    Regex::new(pattern).map_err(|_| exec_datafusion_err!("invalid regular expression '{pattern}'"))
+    if let Some(known) = COMPILED.read().get(pattern) {
+        return Ok(known.clone());
+    }
+    let invalid = |_| exec_datafusion_err!("invalid regular expression '{pattern}'");
+    let regex = Regex::new(pattern).map_err(invalid)?;
+    let mut compiled = COMPILED.write();
+    if compiled.len() >= MAX_COMPILED {
+        compiled.clear();
+    }
+    compiled.insert(pattern.to_owned(), regex.clone());
+    Ok(regex)
 }
 
 fn no_match() -> datafusion_common::DataFusionError {

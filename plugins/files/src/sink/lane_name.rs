@@ -73,8 +73,8 @@ pub(super) enum Piece<'a> {
     Value(Option<&'a str>),
 }
 
-/// Renders the path of a bucket. In values, `/`, `%`, NUL and control characters are
-/// percent-encoded, and so is a dot at the beginning of a folder's name; an empty folder name and a
+/// Renders the path of a bucket. In values, `/`, `%` and control characters are percent-encoded, in
+/// a folder `column=value` all characters that Hive encodes there, and so is a dot at the beginning of a folder's name; an empty folder name and a
 /// null value become `null_name`; a long name is truncated and ends with a digest.
 pub(super) fn render<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name: &str) -> String {
     let mut path = String::new();
@@ -87,11 +87,12 @@ pub(super) fn render<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name:
                         component.finish(&mut path, null_name);
                     }
                     component.text.push_str(part);
+                    component.is_partition |= part.contains('=');
                 }
             }
             Piece::Value(value) => {
                 component.has_value = true;
-                escape(value.unwrap_or(null_name), &mut component.text);
+                component.push_value(value.unwrap_or(null_name));
             }
         }
     }
@@ -108,12 +109,14 @@ pub(super) fn render<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name:
 struct Component {
     text: String,
     has_value: bool,
+    /// Whether it has the form `column=value`, which other programs parse.
+    is_partition: bool,
 }
 
 impl Component {
     fn finish(&mut self, path: &mut String, null_name: &str) {
         if self.has_value && self.text.is_empty() {
-            escape(null_name, &mut self.text);
+            self.push_value(null_name);
         }
         if self.has_value && self.text.starts_with('.') {
             self.text.replace_range(..1, "%2E");
@@ -128,18 +131,33 @@ impl Component {
         }
         self.text.clear();
         self.has_value = false;
+        self.is_partition = false;
+    }
+
+    fn push_value(&mut self, value: &str) {
+        let special = match self.is_partition {
+            true => HIVE_SPECIAL,
+            false => SPECIAL,
+        };
+        escape(value, special, &mut self.text);
     }
 }
 
-fn escape(value: &str, out: &mut String) {
-    let harmless =
-        |byte: u8| byte >= 0x20 && byte != 0x7f && byte < 0x80 && byte != b'/' && byte != b'%';
+/// The characters that are percent-encoded in a value, besides control characters.
+const SPECIAL: &str = "/%";
+/// The same in the name of a folder of a partition: those of `FileUtils.escapePathName` of Hive. Hive,
+/// Spark, DuckDB, polars and pyarrow decode them.
+const HIVE_SPECIAL: &str = "\"#%'*/:=?\\{[]^";
+
+/// Appends a value with the `special` ASCII characters and control characters percent-encoded.
+fn escape(value: &str, special: &str, out: &mut String) {
+    let harmless = |byte: u8| (0x20..0x7f).contains(&byte) && !special.as_bytes().contains(&byte);
     if value.bytes().all(harmless) {
         out.push_str(value);
         return;
     }
     for char in value.chars() {
-        if char == '/' || char == '%' || char.is_control() {
+        if special.contains(char) || char.is_control() {
             let mut bytes = [0; 4];
             for byte in char.encode_utf8(&mut bytes).bytes() {
                 // Writing to a string cannot fail.
@@ -280,6 +298,11 @@ mod tests {
             (&[Value(Some("100%"))], "100%25"),
             (&[Value(Some("a\0b\n\x7f\u{85}c"))], "a%00b%0A%7F%C2%85c"),
             (&[Value(Some("grün 日本"))], "grün 日本"),
+            (&[Literal("a=b/"), Value(Some("x=1:'?"))], "a=b/x=1:'?"),
+            (
+                &[Literal("day="), Value(Some("12:00 {a=b}\\c*"))],
+                "day=12%3A00 %7Ba%3Db}%5Cc%2A",
+            ),
             (&[Literal("x="), Value(None)], "x=NULL"),
             (&[Value(Some(""))], "NULL"),
             (&[Literal("x="), Value(Some(""))], "x="),

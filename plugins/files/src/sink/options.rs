@@ -26,8 +26,9 @@ do not remove it. A base directory that does not exist is created, unless the st
 committed files in it: then its disk is not mounted.
 
 A value cannot leave its folder: `/`, `%` and control characters are percent-encoded, and so is a
-dot at the beginning of a folder's name; null values and empty names become `:null-name`. Names of
-more than 200 bytes are truncated and end with a digest.
+dot at the beginning of a folder's name. In a folder `column=value` the other characters that Hive
+encodes there, such as `=` and `:`, are too. Null values and empty names become `:null-name`. Names
+of more than 200 bytes are truncated and end with a digest.
 
 When the disk is full, a folder has vanished or a permission is lost, the sink accepts no records,
 reports the reason, and retries until it can write again. Two pipelines may write into the same

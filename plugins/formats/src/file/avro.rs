@@ -11,17 +11,18 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampSecondType};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_avro::schema::{AvroSchema, SCHEMA_METADATA_KEY};
 use arrow_avro::writer::format::AvroBinaryFormat;
 use arrow_avro::writer::{Encoder, WriterBuilder};
 use flate2::Crc;
 use flate2::write::DeflateEncoder;
-use pseidon_plugin::{BadRow, Rows};
+use pseidon_plugin::BadRow;
 
 use super::blocks::{ASSUMED_RATIO, BLOCK_BYTES, BlockCompression};
-use super::{EncodeError, has_json};
+use super::parquet::has_json;
+use super::{EncodeError, seconds};
 use crate::retry::RetryWriter;
 
 /// The compression of blocks, Avro's `avro.codec`.
@@ -84,10 +85,11 @@ impl AvroCodec {
         if schema.fields().is_empty() {
             return Err("avro needs at least one column".to_owned());
         }
-        schema
-            .fields()
-            .iter()
-            .try_for_each(|field| fits(field, true))?;
+        let fields = schema.fields().iter();
+        fields.clone().try_for_each(|field| fits(field))?;
+        fields
+            .clone()
+            .try_for_each(|field| seconds::check_nested("avro", field))?;
         let unsupported =
             |error: &dyn std::fmt::Display| format!("avro cannot hold these columns: {error}");
         let plain = Schema::new(schema.fields().clone());
@@ -131,31 +133,13 @@ impl AvroCodec {
 
     /// The rows that cannot be written: timestamps in seconds that overflow as milliseconds, Avro's
     /// unit.
-    pub(super) fn check(&self, rows: &Rows) -> Vec<BadRow> {
-        let mut bad = Vec::new();
-        for (field, column) in self.schema.fields().iter().zip(rows.columns().columns()) {
-            let Some(seconds) = column.as_primitive_opt::<TimestampSecondType>() else {
-                continue;
-            };
-            let overflows = |row: &usize| {
-                seconds.is_valid(*row) && seconds.value(*row).checked_mul(1000).is_none()
-            };
-            bad.extend((0..seconds.len()).filter(overflows).map(|row| BadRow {
-                row: row as u32,
-                reason: format!(
-                    "`{}` is out of range for an avro timestamp in milliseconds",
-                    field.name()
-                ),
-            }));
-        }
-        bad.sort_by_key(|bad| bad.row);
-        bad.dedup_by_key(|bad| bad.row);
-        bad
+    pub(super) fn check(&self, rows: &RecordBatch) -> Vec<BadRow> {
+        seconds::out_of_range("avro", rows)
     }
 }
 
-/// Checks that Avro supports this column. `top` is false for nested fields.
-fn fits(field: &Field, top: bool) -> Result<(), String> {
+/// Checks that Avro supports this column, or part of one.
+fn fits(field: &Field) -> Result<(), String> {
     let name = field.name();
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     if !name.bytes().all(allowed)
@@ -179,11 +163,8 @@ fn fits(field: &Field, top: bool) -> Result<(), String> {
         DataType::UInt64 => Err(format!(
             "avro has no uint64 type; cast `{name}` to int64 or decimal(20, 0)"
         )),
-        DataType::Timestamp(TimeUnit::Second, _) if !top => Err(format!(
-            "avro has no nested timestamps in seconds; cast `{name}` to a timestamp in milliseconds"
-        )),
-        DataType::Struct(fields) => fields.iter().try_for_each(|field| fits(field, false)),
-        DataType::List(element) => fits(element, false),
+        DataType::Struct(fields) => fields.iter().try_for_each(|field| fits(field)),
+        DataType::List(element) => fits(element),
         _ => Ok(()),
     }
 }

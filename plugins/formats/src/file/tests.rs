@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::basic::LogicalType;
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampSecondArray};
 use arrow::compute::concat_batches;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow::datatypes::TimestampMillisecondType;
 use pseidon_plugin::Rows;
 use tempfile::TempDir;
 
@@ -302,6 +304,49 @@ fn parquet_is_read_back() {
             concat_batches(&tables[0].schema(), &tables).unwrap()
         );
     }
+}
+
+#[test]
+fn timestamps_in_seconds_are_milliseconds_in_parquet() {
+    let seconds = TimestampSecondArray::from(vec![Some(1_704_067_200), None]).with_timezone("UTC");
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    let written =
+        RecordBatch::try_from_iter([("at", Arc::new(seconds) as ArrayRef), ("n", numbers)]);
+    let written = written.unwrap();
+    let parquet = settings(CodecName::Parquet, Compression::None);
+    let codec = FileCodec::new(parquet, &columns(&written)).unwrap();
+    let target = target(&codec);
+    let mut encoder = codec.open(File::create(&target.path).unwrap()).unwrap();
+    encoder.write(&changed(written)).unwrap();
+    finish(encoder, &[]);
+    let file = File::open(&target.path).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let logical = reader
+        .parquet_schema()
+        .column(0)
+        .logical_type_ref()
+        .cloned();
+    let is_time = matches!(logical, Some(LogicalType::Timestamp { .. }));
+    assert!(is_time, "{logical:?}");
+    let read = reader.build().unwrap().next().unwrap().unwrap();
+    let at = read.column(0).as_primitive::<TimestampMillisecondType>();
+    assert_eq!(
+        at.iter().collect::<Vec<_>>(),
+        [Some(1_704_067_200_000), None]
+    );
+}
+
+#[test]
+fn seconds_that_parquet_cannot_hold_are_reported() {
+    let seconds = TimestampSecondArray::from(vec![Some(i64::MAX), Some(1), Some(i64::MIN)]);
+    let rows = RecordBatch::try_from_iter([("at", Arc::new(seconds) as ArrayRef)]).unwrap();
+    let parquet = settings(CodecName::Parquet, Compression::None);
+    let codec = FileCodec::new(parquet, &columns(&rows)).unwrap();
+    let bad = codec.check(&changed(rows));
+    let numbers: Vec<u32> = bad.iter().map(|bad| bad.row).collect();
+    assert_eq!(numbers, [0, 2]);
+    let reason = "`at` is out of range for a timestamp of parquet in milliseconds";
+    assert_eq!(bad[0].reason, reason);
 }
 
 #[test]

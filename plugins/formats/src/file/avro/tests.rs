@@ -238,7 +238,7 @@ fn rows_that_cannot_be_written_are_reported() {
         bad,
         [(
             1,
-            "`at` is out of range for an avro timestamp in milliseconds".to_owned()
+            "`at` is out of range for a timestamp of avro in milliseconds".to_owned()
         )]
     );
     let folder = tempfile::tempdir().unwrap();
