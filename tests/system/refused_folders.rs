@@ -1,7 +1,8 @@
-//! Folders of the source `files` that the process may not read for a while.
+//! Folders and files that `files` cannot use.
 //!
-//! Their files are neither missing nor gone, so what was read of them must not be forgotten: it
-//! would be delivered again.
+//! The files of a folder that the process may not read for a while are neither missing nor gone, so
+//! what was read of them must not be forgotten: it would be delivered again. A folder in which a
+//! sink's files can never appear ends the run, and a pipe does not stop the source.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -110,4 +111,51 @@ fn files_in_a_refused_folder_are_followed_once_it_can_be_read() {
     // The folder, which two globs name, and the plain path.
     assert_eq!(warnings, 2, "{}", pseidon.log());
     expect_lines(&site, 6);
+}
+
+#[test]
+fn a_folder_in_which_no_file_can_appear_ends_the_run() {
+    let site = Site::new("unusable-folder");
+    let other = tempfile::tempdir_in("/dev/shm").expect("a second file system at /dev/shm");
+    site.write(
+        "pipeline.edn",
+        r#"{in (files "in.ndjson")
+            pipeline (-> in (files "out/{k}"))}"#,
+    );
+    site.write(
+        "in.ndjson",
+        "{\"n\":1,\"k\":\"a/b\"}\n{\"n\":2,\"k\":\"a\"}\n",
+    );
+    fs::create_dir_all(site.path("out")).expect("a folder");
+    let fails_with = |expected: &str| {
+        let mut pseidon = site.run("pipeline.edn");
+        pseidon.expect_exit(1, 60);
+        assert!(pseidon.log().contains(expected), "{}", pseidon.log());
+    };
+    std::os::unix::fs::symlink(other.path(), site.path("out/a")).expect("a link");
+    fails_with("out/a is on another file system than");
+    fs::remove_file(site.path("out/a")).expect("removed");
+    site.write("out/a", "in the way");
+    fails_with("out/a is not a folder: remove it");
+    fs::remove_file(site.path("out/a")).expect("removed");
+    site.finish("pipeline.edn", 60);
+    assert_eq!(all_lines(&site.path("out")).len(), 2);
+    assert_eq!(fs::read_dir(other.path()).expect("a folder").count(), 0);
+}
+
+#[test]
+fn pipes_are_skipped() {
+    let site = Site::new("pipe");
+    site.write(
+        "pipeline.edn",
+        r#"{in (files {:path "in/*" :format "json"}) pipeline (-> in (files "out"))}"#,
+    );
+    site.write("in/a.json", "{\"n\":1}\n");
+    let made = std::process::Command::new("mkfifo")
+        .arg(site.path("in/pipe"))
+        .status();
+    assert!(made.expect("mkfifo exists").success());
+    let log = site.finish("pipeline.edn", 60).log();
+    assert!(log.contains("not a file; it is skipped"), "{log}");
+    assert_eq!(all_lines(&site.path("out")), ["{\"n\":1}"]);
 }

@@ -13,6 +13,7 @@
 //! [`follow_ups`](super::follow_ups), and stay in the store until that is done.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use pseidon_delivery::{LaneId, Reason, failpoint};
@@ -24,7 +25,9 @@ use rustix::io::Errno;
 
 use super::RunContext;
 use super::follow_ups::MAX_WAITING;
+use super::lane_name::folder_and_name;
 use super::open_file::{CloseContext, ClosedFile, ClosingFile, OpenFile};
+use super::place::unusable;
 
 /// An open lane of the sink.
 pub(super) struct FileLane {
@@ -60,6 +63,10 @@ impl FileLane {
             }
             Err(error) => return Ok(Room::Blocked(error.to_string())),
         };
+        let folder = folder_and_name(&self.lane).0.unwrap_or_default();
+        if let Some(reason) = unusable(hidden.base(), Path::new(folder)) {
+            return Err(SinkError::Fatal(reason.into()));
+        }
         let destination = shared.destination(rows, &hidden)?;
         let file = OpenFile::new(
             self.lane.clone(),

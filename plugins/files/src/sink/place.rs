@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::disk::{DiskId, OPEN};
@@ -18,6 +19,29 @@ use super::verdict::{DiskMatch, DiskState, Obstacle, Verdict, decide};
 
 /// How many names are tried when the preferred name is taken.
 const MAX_NAMES: u32 = 10_000;
+
+/// Why no file can get its name in this folder below a base directory; `None` if nothing prevents
+/// it.
+pub(super) fn unusable(base: &Path, folder: &Path) -> Option<String> {
+    let home = fs::metadata(base).ok()?;
+    let mut path = base.to_owned();
+    for part in folder.components() {
+        path.push(part);
+        // A folder that does not exist yet is created, and so are those below it.
+        let found = fs::metadata(&path).ok()?;
+        let (shown, base) = (path.display(), base.display());
+        if !found.is_dir() {
+            return Some(format!("{shown} is not a folder: remove it"));
+        }
+        if found.dev() != home.dev() {
+            return Some(format!(
+                "{shown} is on another file system than {base}, so files cannot appear in it \
+                 complete: remove the mount or the link, or let :move-to bring files there"
+            ));
+        }
+    }
+    None
+}
 
 /// The result of applying a [`Move`].
 #[derive(Clone, Debug, PartialEq, Eq)]
