@@ -109,7 +109,7 @@ enum FileLayout {
         records: Arc<RecordEncoder>,
         compression: Option<Arc<BlockCompression>>,
     },
-    Parquet(ParquetCodec),
+    Parquet(Box<ParquetCodec>),
     Avro(Arc<AvroCodec>),
 }
 
@@ -163,7 +163,7 @@ impl FileCodec {
         };
         Ok(FileCodec {
             extension: "parquet".to_owned(),
-            layout: FileLayout::Parquet(ParquetCodec::new(settings, schema)?),
+            layout: FileLayout::Parquet(Box::new(ParquetCodec::new(settings, schema)?)),
         })
     }
 
