@@ -135,6 +135,24 @@ pub enum Flow {
         /// The position of the whole form.
         span: Span,
     },
+    /// `(route "status >= 500" a "status >= 400" b :else c)`
+    Route {
+        /// The branches, tried in order.
+        branches: Vec<RouteBranch>,
+        /// The flow after `:else`.
+        otherwise: Option<Box<Flow>>,
+        /// The position of the whole form.
+        span: Span,
+    },
+}
+
+/// One branch of `route`.
+#[derive(Clone, Debug)]
+pub struct RouteBranch {
+    /// The condition, a string with an SQL expression.
+    pub condition: Node,
+    /// The flow for the records for which it is true.
+    pub flow: Flow,
 }
 
 /// One branch of `match`.
@@ -184,21 +202,33 @@ impl Document {
 
 impl Flow {
     fn inline_calls<'a>(&'a self, calls: &mut Vec<&'a Call>) {
+        if let Flow::Inline(call) = self {
+            calls.push(call);
+        }
+        let parts = self.parts().into_iter();
+        parts.for_each(|part| part.inline_calls(calls));
+    }
+
+    /// The flows that this one consists of, in source order. A stage has none.
+    pub fn parts(&self) -> Vec<&Flow> {
         match self {
-            Flow::Named(..) => {}
-            Flow::Inline(call) => calls.push(call),
-            Flow::Thread(flows, _) | Flow::All(flows, _) => {
-                flows.iter().for_each(|flow| flow.inline_calls(calls))
-            }
+            Flow::Named(..) | Flow::Inline(_) => Vec::new(),
+            Flow::Thread(flows, _) | Flow::All(flows, _) => flows.iter().collect(),
             Flow::Match {
                 branches,
                 otherwise,
                 ..
             } => {
-                branches
-                    .iter()
-                    .for_each(|branch| branch.flow.inline_calls(calls));
-                otherwise.iter().for_each(|flow| flow.inline_calls(calls));
+                let parts = branches.iter().map(|branch| &branch.flow);
+                parts.chain(otherwise.as_deref()).collect()
+            }
+            Flow::Route {
+                branches,
+                otherwise,
+                ..
+            } => {
+                let parts = branches.iter().map(|branch| &branch.flow);
+                parts.chain(otherwise.as_deref()).collect()
             }
         }
     }
@@ -209,7 +239,8 @@ impl Flow {
             Flow::Named(_, span)
             | Flow::Thread(_, span)
             | Flow::All(_, span)
-            | Flow::Match { span, .. } => *span,
+            | Flow::Match { span, .. }
+            | Flow::Route { span, .. } => *span,
             Flow::Inline(call) => call.span,
         }
     }

@@ -66,6 +66,19 @@ fn fill_flow(flow: &mut Flow, lookup: &mut Lookup<'_>, errors: &mut Vec<Diagnost
                 .iter_mut()
                 .for_each(|flow| fill_flow(flow, lookup, errors));
         }
+        Flow::Route {
+            branches,
+            otherwise,
+            ..
+        } => {
+            for branch in branches {
+                fill(&mut branch.condition, lookup, errors);
+                fill_flow(&mut branch.flow, lookup, errors);
+            }
+            otherwise
+                .iter_mut()
+                .for_each(|flow| fill_flow(flow, lookup, errors));
+        }
     }
 }
 

@@ -65,6 +65,23 @@ fn show_flow(flow: &Flow) -> String {
                 branches.chain(otherwise).collect::<Vec<_>>().join(" ")
             )
         }
+        Flow::Route {
+            branches,
+            otherwise,
+            ..
+        } => {
+            let branches = branches.iter().map(|branch| {
+                let condition = print::print(&branch.condition);
+                format!("{condition} {}", show_flow(&branch.flow))
+            });
+            let otherwise = otherwise
+                .iter()
+                .map(|flow| format!("else {}", show_flow(flow)));
+            format!(
+                "(route {})",
+                branches.chain(otherwise).collect::<Vec<_>>().join(" ")
+            )
+        }
     }
 }
 

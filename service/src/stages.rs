@@ -106,6 +106,16 @@ fn walk(chain: &Chain, depth: usize, visit: &mut dyn FnMut(&ChainStep, usize)) {
                     .chain(otherwise)
                     .for_each(|chain| walk(chain, depth + 1, visit));
             }
+            Operator::Route {
+                branches,
+                otherwise,
+            } => {
+                branches
+                    .iter()
+                    .map(|(_, chain)| chain)
+                    .chain(otherwise)
+                    .for_each(|chain| walk(chain, depth + 1, visit));
+            }
             Operator::Where(_)
             | Operator::Select(..)
             | Operator::Edit(_)
@@ -142,6 +152,7 @@ fn describe(plan: &Plan, step: &ChainStep) -> String {
         Operator::Keep(..) => String::new(),
         Operator::All(chains) => format!("all, {}", branches(chains.len())),
         Operator::Match { branches: all, .. } => format!("match, {}", branches(all.len())),
+        Operator::Route { branches: all, .. } => format!("route, {}", branches(all.len())),
         Operator::Sink(sink) => format!("sink {}", plan.sinks[*sink].plugin),
     }
 }

@@ -149,6 +149,25 @@ fn describe_step(text: &mut String, plan: &Plan, step: &ChainStep, indent: &str)
                 }
             }
         }
+        Operator::Route {
+            branches,
+            otherwise,
+        } => {
+            let _ = writeln!(text, "{indent}-> {}", step.stage);
+            for (condition, chain) in branches {
+                let _ = writeln!(text, "{deeper}{}", condition.field().name());
+                describe_chain(text, plan, chain, &format!("{deeper}  "));
+            }
+            match otherwise {
+                Some(chain) => {
+                    let _ = writeln!(text, "{deeper}else");
+                    describe_chain(text, plan, chain, &format!("{deeper}  "));
+                }
+                None => {
+                    let _ = writeln!(text, "{deeper}other records: unchanged");
+                }
+            }
+        }
         Operator::Sink(sink) => {
             let sink = &plan.sinks[*sink];
             let _ = writeln!(text, "{indent}-> {} ({})", sink.id, sink.plugin);

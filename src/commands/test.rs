@@ -149,6 +149,14 @@ fn has_stage(chain: &Chain, name: &str) -> bool {
                     .map(|(_, chain)| chain)
                     .chain(otherwise)
                     .any(|chain| has_stage(chain, name)),
+                Operator::Route {
+                    branches,
+                    otherwise,
+                } => branches
+                    .iter()
+                    .map(|(_, chain)| chain)
+                    .chain(otherwise)
+                    .any(|chain| has_stage(chain, name)),
                 Operator::Where(_)
                 | Operator::Select(..)
                 | Operator::Edit(_)

@@ -63,6 +63,7 @@ mod refused_folders;
 mod registry_logs;
 mod restarts;
 mod resumed_files;
+mod route;
 mod secure;
 mod service;
 mod shared_files;

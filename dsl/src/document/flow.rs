@@ -1,9 +1,10 @@
-//! A parser for flows: `->`, `all`, `match`, names of stages and inline stages.
+//! A parser for flows: `->`, `all`, `match`, `route`, names of stages and inline stages.
 
-use super::{Branch, Call, Flow, Pattern};
-use crate::{Diagnostic, Name, Node, NodeKind};
+use super::{Branch, Call, Flow, Pattern, RouteBranch};
+use crate::{Diagnostic, Name, Node, NodeKind, Span};
 
-/// The words that combine stages. They are reserved: no stage or plugin can have these names.
+/// The words that combine stages and that are reserved: no stage or plugin can have these names.
+/// (`route` came later. A stage may have this name, since a form is a list.)
 pub(super) const FORMS: [&str; 3] = ["->", "all", "match"];
 
 /// Parses a flow. `None` if an error was added to `errors`.
@@ -28,7 +29,28 @@ pub(super) fn flow(node: &Node, errors: &mut Vec<Diagnostic>) -> Option<Flow> {
     match call.plugin.name.as_str() {
         "->" => Some(Flow::Thread(flows(node, rest, errors)?, node.span)),
         "all" => Some(Flow::All(flows(node, rest, errors)?, node.span)),
-        "match" => branches(node, rest, errors),
+        "match" => {
+            let (branches, otherwise) = branches(node, "match", rest, pattern, errors)?;
+            let branch = |(pattern, span, flow)| Branch {
+                pattern,
+                span,
+                flow,
+            };
+            Some(Flow::Match {
+                branches: branches.into_iter().map(branch).collect(),
+                otherwise,
+                span: node.span,
+            })
+        }
+        "route" => {
+            let (branches, otherwise) = branches(node, "route", rest, condition, errors)?;
+            let branch = |(condition, _, flow)| RouteBranch { condition, flow };
+            Some(Flow::Route {
+                branches: branches.into_iter().map(branch).collect(),
+                otherwise,
+                span: node.span,
+            })
+        }
         _ => Some(Flow::Inline(call)),
     }
 }
@@ -82,13 +104,26 @@ fn flows(form: &Node, parts: &[Node], errors: &mut Vec<Diagnostic>) -> Option<Ve
     flows.into_iter().collect()
 }
 
-fn branches(form: &Node, parts: &[Node], errors: &mut Vec<Diagnostic>) -> Option<Flow> {
+/// The branches of a form, each with what selects it and its position, and the flow after `:else`.
+type Branches<P> = (Vec<(P, Span, Flow)>, Option<Box<Flow>>);
+
+/// Parses the branches of a form with this name; `selector` parses what selects a branch.
+fn branches<P>(
+    form: &Node,
+    name: &str,
+    parts: &[Node],
+    selector: fn(&Node, &mut Vec<Diagnostic>) -> Option<P>,
+    errors: &mut Vec<Diagnostic>,
+) -> Option<Branches<P>> {
     let before = errors.len();
     if parts.is_empty() {
         errors.push(Diagnostic::new(
             form.span,
-            "this `match` has no branches",
-            "expected a string or #r\"…\", then a flow",
+            format!("this `{name}` has no branches"),
+            match name {
+                "route" => "expected a condition, then a flow",
+                _ => "expected a string or #r\"…\", then a flow",
+            },
         ));
     }
     let (mut found, mut otherwise) = (Vec::new(), None);
@@ -99,7 +134,7 @@ fn branches(form: &Node, parts: &[Node], errors: &mut Vec<Diagnostic>) -> Option
         let Some(target) = rest.first() else {
             errors.push(Diagnostic::new(
                 pattern_node.span,
-                "this `match` branch has no flow",
+                format!("this `{name}` branch has no flow"),
                 "expected a flow after this",
             ));
             continue;
@@ -113,29 +148,31 @@ fn branches(form: &Node, parts: &[Node], errors: &mut Vec<Diagnostic>) -> Option
                 "unreachable branch",
             ));
         }
-        let pattern = if is_else {
+        let selector = if is_else {
             None
         } else {
-            pattern(pattern_node, errors)
+            selector(pattern_node, errors)
         };
         let Some(target) = flow(target, errors) else {
             continue;
         };
         if is_else {
             otherwise = Some(Box::new(target));
-        } else if let Some(pattern) = pattern {
-            found.push(Branch {
-                pattern,
-                span: pattern_node.span,
-                flow: target,
-            });
+        } else if let Some(selector) = selector {
+            found.push((selector, pattern_node.span, target));
         }
     }
-    (errors.len() == before).then_some(Flow::Match {
-        branches: found,
-        otherwise,
-        span: form.span,
-    })
+    (errors.len() == before).then_some((found, otherwise))
+}
+
+fn condition(node: &Node, errors: &mut Vec<Diagnostic>) -> Option<Node> {
+    if matches!(node.kind, NodeKind::Str(_) | NodeKind::Regex(_)) {
+        return Some(node.clone());
+    }
+    let message = format!("{} is not a condition", node.describe());
+    let label = "expected an SQL expression in quotes, or :else";
+    errors.push(Diagnostic::new(node.span, message, label));
+    None
 }
 
 fn pattern(node: &Node, errors: &mut Vec<Diagnostic>) -> Option<Pattern> {

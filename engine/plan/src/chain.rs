@@ -89,6 +89,13 @@ pub enum Operator {
         /// The chain for all other rows. Without it, they are passed on.
         otherwise: Option<Chain>,
     },
+    /// A row goes to the first chain whose condition is true.
+    Route {
+        /// The conditions with their chains, in order. The chains end with sinks.
+        branches: Vec<(CompiledExpr, Chain)>,
+        /// The chain for all other rows. Without it, they are passed on.
+        otherwise: Option<Chain>,
+    },
     /// Writes rows to this sink, and passes them on.
     Sink(SinkIndex),
 }

@@ -152,6 +152,19 @@ impl Walk<'_> {
                     .collect();
                 ends.into_iter().find(Names::are_changed).unwrap_or(names)
             }
+            ResolvedStepKind::Route {
+                branches,
+                otherwise,
+            } => {
+                for (condition, branch) in branches {
+                    self.expr(condition, Some(&DataType::Boolean), &names);
+                    self.chain(branch, names.clone());
+                }
+                if let Some(branch) = otherwise {
+                    self.chain(branch, names.clone());
+                }
+                names
+            }
             ResolvedStepKind::Sink(sink) => {
                 for expr in &sink.options.exprs {
                     self.expr(expr, None, &names);

@@ -154,6 +154,10 @@ impl ChainCompiler<'_> {
                 branches,
                 otherwise,
             } => self.match_step(step, branches, otherwise.as_deref(), point, is_followed),
+            ResolvedStepKind::Route {
+                branches,
+                otherwise,
+            } => self.route_step(step, branches, otherwise.as_deref(), point),
             ResolvedStepKind::Sink(sink) => self.sink(step, sink, point),
         }
     }
@@ -164,11 +168,45 @@ impl ChainCompiler<'_> {
         condition: &Expr,
         point: &mut FlowPoint,
     ) -> Option<ChainStep> {
-        let compiled = self.expr(condition, point)?;
-        let checked = check_condition(compiled.field(), condition.span);
-        self.errors.value(checked)?;
+        let compiled = self.condition("where", condition, point)?;
         let policy = self.policy(&step.on_error)?;
         Some(chain_step(step, Operator::Where(compiled), policy))
+    }
+
+    fn route_step(
+        &mut self,
+        step: &ResolvedStep,
+        branches: &[(Expr, Vec<ResolvedStep>)],
+        otherwise: Option<&[ResolvedStep]>,
+        point: &mut FlowPoint,
+    ) -> Option<ChainStep> {
+        let mut compiled = Vec::new();
+        for (condition, steps) in branches {
+            // What decides about a branch decides about those after it too.
+            let condition = self.condition("route", condition, point);
+            let chain = self.chain(steps, &mut point.clone(), false);
+            compiled.extend(condition.map(|condition| (condition, chain)));
+        }
+        let otherwise = otherwise.map(|steps| self.chain(steps, &mut point.clone(), false));
+        let policy = self.policy(&step.on_error)?;
+        let operator = Operator::Route {
+            branches: compiled,
+            otherwise,
+        };
+        Some(chain_step(step, operator, policy))
+    }
+
+    /// Compiles a condition of this form. `None` if an error was added.
+    fn condition(
+        &mut self,
+        form: &str,
+        condition: &Expr,
+        point: &mut FlowPoint,
+    ) -> Option<CompiledExpr> {
+        let compiled = self.expr(condition, point)?;
+        let checked = check_condition(form, compiled.field(), condition.span);
+        self.errors.value(checked)?;
+        Some(compiled)
     }
 
     fn unnest_step(
@@ -326,7 +364,9 @@ fn chain_step(step: &ResolvedStep, operator: Operator, policy: Policy) -> ChainS
 
 fn can_change_columns(step: &ResolvedStep) -> bool {
     match step.kind {
-        ResolvedStepKind::Where(_) | ResolvedStepKind::Sink(..) => false,
+        ResolvedStepKind::Where(_)
+        | ResolvedStepKind::Route { .. }
+        | ResolvedStepKind::Sink(..) => false,
         ResolvedStepKind::Select(_)
         | ResolvedStepKind::Edit(_)
         | ResolvedStepKind::Unnest(_)
@@ -344,11 +384,11 @@ fn ends_in_sink(steps: &[ResolvedStep]) -> bool {
     )
 }
 
-fn check_condition(field: &Field, span: Span) -> Result<(), Diagnostic> {
+fn check_condition(form: &str, field: &Field, span: Span) -> Result<(), Diagnostic> {
     if *field.data_type() == DataType::Boolean {
         return Ok(());
     }
-    let message = "the condition of `where` must be boolean";
+    let message = format!("the condition of `{form}` must be boolean");
     let label = format!("this is {}", field_type_name(field));
     Err(Diagnostic::new(span, message, label)
         .with_help("compare it with a value, for example: x <> 0"))

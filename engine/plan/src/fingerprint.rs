@@ -73,6 +73,19 @@ fn describe_chain(text: &mut String, chain: &[ResolvedStep]) {
                     .iter()
                     .for_each(|branch| describe_chain(text, branch));
             }
+            ResolvedStepKind::Route {
+                branches,
+                otherwise,
+            } => {
+                push(text, &["route"]);
+                for (condition, branch) in branches {
+                    push(text, &[&condition.to_string()]);
+                    describe_chain(text, branch);
+                }
+                otherwise
+                    .iter()
+                    .for_each(|branch| describe_chain(text, branch));
+            }
             ResolvedStepKind::Sink(sink) => describe_stage(text, &step.stage, &sink.options),
         }
     }

@@ -33,6 +33,16 @@ pub(crate) fn in_place(chain: &[ResolvedStep]) -> Vec<ResolvedStep> {
                     .collect(),
                 otherwise: otherwise.as_ref().map(|branch| in_place(branch)),
             },
+            ResolvedStepKind::Route {
+                branches,
+                otherwise,
+            } => ResolvedStepKind::Route {
+                branches: branches
+                    .iter()
+                    .map(|(condition, branch)| (condition.clone(), in_place(branch)))
+                    .collect(),
+                otherwise: otherwise.as_ref().map(|branch| in_place(branch)),
+            },
             other => other.clone(),
         };
         steps.push(ResolvedStep {

@@ -53,6 +53,14 @@ fn first_folder(chain: &[ResolvedStep]) -> Option<String> {
             .map(|(_, chain)| chain)
             .chain(otherwise)
             .find_map(|chain| first_folder(chain)),
+        ResolvedStepKind::Route {
+            branches,
+            otherwise,
+        } => branches
+            .iter()
+            .map(|(_, chain)| chain)
+            .chain(otherwise)
+            .find_map(|chain| first_folder(chain)),
         ResolvedStepKind::Where(_)
         | ResolvedStepKind::Select(_)
         | ResolvedStepKind::Edit(_)

@@ -6,8 +6,8 @@ mod suggestions;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use pseidon_dsl::document::Pattern;
-use pseidon_dsl::expr::{Expr, SelectItem};
+use pseidon_dsl::document::{Pattern, RouteBranch};
+use pseidon_dsl::expr::{Expr, SelectItem, parse as parse_expr};
 use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage};
 use pseidon_plugin::options::{OnError, ParseResult};
 use pseidon_plugin::registry::PluginRegistry;
@@ -67,6 +67,14 @@ pub enum ResolvedStepKind {
         /// The patterns with their chains, in order.
         branches: Vec<(Pattern, Vec<ResolvedStep>)>,
         /// The chain of `:else`.
+        otherwise: Option<Vec<ResolvedStep>>,
+    },
+    /// `route`: a record goes to the first chain whose condition is true. All chains end with
+    /// sinks; the other records are passed on.
+    Route {
+        /// The conditions with their chains, in order.
+        branches: Vec<(Expr, Vec<ResolvedStep>)>,
+        /// The chain of `:else`, which ends with sinks too.
         otherwise: Option<Vec<ResolvedStep>>,
     },
     /// A sink. Its input is passed on.
@@ -138,12 +146,16 @@ impl<'a> Resolver<'a> {
                 .iter()
                 .flat_map(|branch| self.source_chains(branch, rest))
                 .collect(),
-            Flow::Match { span, .. } => {
-                self.errors.push(Diagnostic::new(
-                    *span,
-                    "`match` has no input",
-                    "expected a source before `match`",
-                ));
+            Flow::Match { span, .. } | Flow::Route { span, .. } => {
+                let name = match flow {
+                    Flow::Match { .. } => "match",
+                    _ => "route",
+                };
+                let (message, label) = (
+                    format!("`{name}` has no input"),
+                    format!("expected a source before `{name}`"),
+                );
+                self.errors.push(Diagnostic::new(*span, message, label));
                 Vec::new()
             }
             Flow::Named(..) | Flow::Inline(_) => self.source(flow, rest).into_iter().collect(),
@@ -219,8 +231,52 @@ impl<'a> Resolver<'a> {
                     },
                 )
             }
+            Flow::Route {
+                branches,
+                otherwise,
+                ..
+            } => {
+                let stage = self.place("route");
+                let branches = branches
+                    .iter()
+                    .filter_map(|branch| self.route_branch(branch));
+                let branches = branches.collect();
+                let otherwise = otherwise.as_ref().map(|flow| self.route_end(flow));
+                vec![ResolvedStep {
+                    stage,
+                    span: flow.span(),
+                    kind: ResolvedStepKind::Route {
+                        branches,
+                        otherwise,
+                    },
+                    on_error: OnError::default(),
+                }]
+            }
             Flow::Named(..) | Flow::Inline(_) => self.stage(flow).unwrap_or_default(),
         }
+    }
+
+    /// The condition and the steps of a branch of `route`. `None` if there are errors.
+    fn route_branch(&mut self, branch: &'a RouteBranch) -> Option<(Expr, Vec<ResolvedStep>)> {
+        let condition = match &branch.condition.kind {
+            NodeKind::Str(text) | NodeKind::Regex(text) => self.checked(parse_expr(text)),
+            _ => None,
+        };
+        let steps = self.route_end(&branch.flow);
+        Some((condition?, steps))
+    }
+
+    /// The steps of a flow that ends with sinks.
+    fn route_end(&mut self, flow: &'a Flow) -> Vec<ResolvedStep> {
+        let errors = self.errors.len();
+        let steps = self.steps(flow);
+        if self.errors.len() == errors && !reaches_sink(&steps) {
+            let message = "a branch of `route` does not end with a sink";
+            let error = Diagnostic::new(flow.span(), message, "records would be lost here");
+            let help = "to give records another value instead, use `case` in a `set`";
+            self.errors.push(error.with_help(help));
+        }
+        steps
     }
 
     /// The steps of a stage: one, except for `parse`. `None` if there are errors.
@@ -324,7 +380,7 @@ impl<'a> Resolver<'a> {
                     None
                 }
             },
-            Flow::Thread(..) | Flow::All(..) | Flow::Match { .. } => None,
+            Flow::Thread(..) | Flow::All(..) | Flow::Match { .. } | Flow::Route { .. } => None,
         }
     }
 
@@ -464,6 +520,8 @@ fn reaches_sink(chain: &[ResolvedStep]) -> bool {
             branches.iter().all(|(_, chain)| reaches_sink(chain))
                 && otherwise.as_ref().is_none_or(|chain| reaches_sink(chain))
         }
+        // The branches do, as was checked.
+        Some(ResolvedStepKind::Route { otherwise, .. }) => otherwise.is_some(),
         Some(
             ResolvedStepKind::Where(_)
             | ResolvedStepKind::Select(_)

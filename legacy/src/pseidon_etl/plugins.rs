@@ -256,18 +256,9 @@ fn names_in<'d>(flow: &'d Flow, names: &mut Vec<(&'d Name, Span)>) {
     match flow {
         Flow::Named(name, span) => names.push((name, *span)),
         Flow::Inline(call) => names.push((&call.plugin, call.plugin_span)),
-        Flow::Thread(flows, _) | Flow::All(flows, _) => {
-            flows.iter().for_each(|flow| names_in(flow, names))
-        }
-        Flow::Match {
-            branches,
-            otherwise,
-            ..
-        } => {
-            branches
-                .iter()
-                .for_each(|branch| names_in(&branch.flow, names));
-            otherwise.iter().for_each(|flow| names_in(flow, names));
+        other => {
+            let parts = other.parts().into_iter();
+            parts.for_each(|part| names_in(part, names));
         }
     }
 }

@@ -4,7 +4,8 @@ mod evaluate;
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::{not, prep_null_mask_filter};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use pseidon_expr::CompiledExpr;
@@ -88,6 +89,10 @@ impl ChainPass<'_> {
                     None => Ok(rows),
                 }
             }
+            Operator::Route {
+                branches,
+                otherwise,
+            } => self.route(step, branches, otherwise.as_ref(), rows),
             Operator::Sink(sink) => self.arrive(step, *sink, rows),
         }
     }
@@ -102,6 +107,35 @@ impl ChainPass<'_> {
         Ok(rows
             .filter(mask.as_boolean())
             .map_err(|error| self.internal_error(&step.stage, &error))?)
+    }
+
+    /// Passes each row to the first chain whose condition is true. Returns the others.
+    fn route(
+        &mut self,
+        step: &ChainStep,
+        branches: &[(CompiledExpr, Chain)],
+        otherwise: Option<&Chain>,
+        rows: Rows,
+    ) -> Result<Rows, Interruption> {
+        let mut rest = rows;
+        for (condition, chain) in branches {
+            if rest.is_empty() {
+                break;
+            }
+            let (rows, mask) = self.evaluate(step, rest, |rows| rows.evaluate(condition))?;
+            let failed = |error| self.internal_error(&step.stage, &error);
+            let mask = true_only(mask.as_boolean());
+            let others = not(&mask).map_err(failed)?;
+            let taken = rows.filter(&mask).map_err(failed)?;
+            rest = rows.filter(&others).map_err(failed)?;
+            self.run(chain, taken)?;
+        }
+        let Some(otherwise) = otherwise else {
+            return Ok(rest);
+        };
+        let none = rest.slice(0, 0);
+        self.run(otherwise, rest)?;
+        Ok(none)
     }
 
     fn select(
@@ -265,5 +299,13 @@ impl ChainPass<'_> {
             position,
             reason: error.to_string(),
         }
+    }
+}
+
+/// The mask with false in place of NULL.
+fn true_only(mask: &BooleanArray) -> BooleanArray {
+    match mask.null_count() {
+        0 => mask.clone(),
+        _ => prep_null_mask_filter(mask),
     }
 }
