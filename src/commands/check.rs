@@ -136,18 +136,8 @@ fn describe_step(text: &mut String, plan: &Plan, step: &ChainStep, indent: &str)
                 };
                 describe_chain(text, plan, chain, &format!("{deeper}  "));
             }
-            match otherwise {
-                Some(chain) => {
-                    let _ = writeln!(text, "{deeper}else");
-                    describe_chain(text, plan, chain, &format!("{deeper}  "));
-                }
-                None => {
-                    let _ = writeln!(
-                        text,
-                        "{deeper}other topics: unchanged (dropped if the flow ends here)"
-                    );
-                }
-            }
+            let others = "other topics: unchanged (dropped if the flow ends here)";
+            describe_else(text, plan, otherwise.as_ref(), others, &deeper);
         }
         Operator::Route {
             branches,
@@ -158,21 +148,30 @@ fn describe_step(text: &mut String, plan: &Plan, step: &ChainStep, indent: &str)
                 let _ = writeln!(text, "{deeper}{}", condition.field().name());
                 describe_chain(text, plan, chain, &format!("{deeper}  "));
             }
-            match otherwise {
-                Some(chain) => {
-                    let _ = writeln!(text, "{deeper}else");
-                    describe_chain(text, plan, chain, &format!("{deeper}  "));
-                }
-                None => {
-                    let _ = writeln!(text, "{deeper}other records: unchanged");
-                }
-            }
+            let others = "other records: unchanged";
+            describe_else(text, plan, otherwise.as_ref(), others, &deeper);
         }
         Operator::Sink(sink) => {
             let sink = &plan.sinks[*sink];
             let _ = writeln!(text, "{indent}-> {} ({})", sink.id, sink.plugin);
         }
     }
+}
+
+/// Describes the chain of `:else`, or what happens without one.
+fn describe_else(
+    text: &mut String,
+    plan: &Plan,
+    otherwise: Option<&Chain>,
+    others: &str,
+    indent: &str,
+) {
+    let Some(chain) = otherwise else {
+        let _ = writeln!(text, "{indent}{others}");
+        return;
+    };
+    let _ = writeln!(text, "{indent}else");
+    describe_chain(text, plan, chain, &format!("{indent}  "));
 }
 
 fn columns(schema: &Schema) -> String {

@@ -16,6 +16,7 @@ use pseidon_expr::demand::{Demand, collect};
 use pseidon_expr::types::{json_field, type_name};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::format::WantedColumn;
+use pseidon_plugin::stage::SinkStage;
 
 use self::names::{NamedColumn, Names, Origin};
 use crate::edits::{FieldEdit, field};
@@ -137,9 +138,7 @@ impl Walk<'_> {
                 names.with_computed(&columns.collect::<Vec<_>>())
             }
             ResolvedStepKind::All(branches) => {
-                for branch in branches {
-                    self.chain(branch, names.clone());
-                }
+                self.branches(branches.iter(), &names);
                 names
             }
             ResolvedStepKind::Match {
@@ -147,38 +146,49 @@ impl Walk<'_> {
                 otherwise,
             } => {
                 let chains = branches.iter().map(|(_, chain)| chain).chain(otherwise);
-                let ends: Vec<Names> = chains
-                    .map(|chain| self.chain(chain, names.clone()))
-                    .collect();
+                let ends = self.branches(chains, &names);
                 ends.into_iter().find(Names::are_changed).unwrap_or(names)
             }
             ResolvedStepKind::Route {
                 branches,
                 otherwise,
             } => {
-                for (condition, branch) in branches {
+                for (condition, _) in branches {
                     self.expr(condition, Some(&DataType::Boolean), &names);
-                    self.chain(branch, names.clone());
                 }
-                if let Some(branch) = otherwise {
-                    self.chain(branch, names.clone());
-                }
+                let chains = branches.iter().map(|(_, chain)| chain).chain(otherwise);
+                self.branches(chains, &names);
                 names
             }
             ResolvedStepKind::Sink(sink) => {
-                for expr in &sink.options.exprs {
-                    self.expr(expr, None, &names);
-                }
-                let facts = &sink.facts;
-                if facts.needs_columns.of(self.format, self.schema) && names.are_of_record() {
-                    self.all_fields(&[], step.span, &names);
-                }
-                if facts.copies_meta && names.are_of_record() {
-                    self.meta.timestamp = true;
-                    self.meta.raw = true;
-                }
+                self.sink(step, sink, &names);
                 names
             }
+        }
+    }
+
+    /// The names at the end of each of these chains.
+    fn branches<'s>(
+        &mut self,
+        chains: impl Iterator<Item = &'s Vec<ResolvedStep>>,
+        names: &Names,
+    ) -> Vec<Names> {
+        chains
+            .map(|chain| self.chain(chain, names.clone()))
+            .collect()
+    }
+
+    fn sink(&mut self, step: &ResolvedStep, sink: &SinkStage, names: &Names) {
+        for expr in &sink.options.exprs {
+            self.expr(expr, None, names);
+        }
+        let facts = &sink.facts;
+        if facts.needs_columns.of(self.format, self.schema) && names.are_of_record() {
+            self.all_fields(&[], step.span, names);
+        }
+        if facts.copies_meta && names.are_of_record() {
+            self.meta.timestamp = true;
+            self.meta.raw = true;
         }
     }
 

@@ -2,6 +2,7 @@
 //! becomes chains that each begin with a source.
 
 mod suggestions;
+mod transform_steps;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,11 +16,10 @@ use pseidon_plugin::sink::Protocol;
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::stage::{SinkFactory, SinkStage, SourceStage};
 
+use self::transform_steps::transform_steps;
 use crate::edits::FieldEdit;
-use crate::lookup::{Lookup, LookupSteps, LookupTable, TableReader};
-use crate::parse;
-use crate::transforms::{Transform, TransformOptions};
-use crate::unnest;
+use crate::lookup::{LookupTable, TableReader};
+use crate::transforms::Transform;
 
 /// A source with the chain that processes its records.
 pub struct ResolvedSource {
@@ -284,50 +284,8 @@ impl<'a> Resolver<'a> {
         let (name, call) = self.call(flow)?;
         let plugin_name = call.plugin.to_string();
         if let Some(transform) = Transform::named(&plugin_name) {
-            let (kinds, invalid) = match self.checked(transform.parse(&call))? {
-                TransformOptions::Where(options) => (
-                    vec![ResolvedStepKind::Where(options.condition)],
-                    options.invalid,
-                ),
-                TransformOptions::Select(options) => (
-                    vec![ResolvedStepKind::Select(options.columns)],
-                    options.invalid,
-                ),
-                TransformOptions::Edit(edits, invalid) => {
-                    (vec![ResolvedStepKind::Edit(edits)], invalid)
-                }
-                TransformOptions::Parse(options) => {
-                    let keep = options.keep.unwrap_or_default();
-                    let selects = parse::selects(&options.text, &options.pattern, &keep);
-                    let selects = self.checked(selects.map_err(|error| vec![error]))?;
-                    let kinds = selects.map(ResolvedStepKind::Select);
-                    (kinds.into(), options.invalid)
-                }
-                TransformOptions::Unnest(options) => {
-                    let steps = unnest::steps(&options.list, options.span);
-                    let (list, edits) = self.checked(steps.map_err(|error| vec![error]))?;
-                    let kinds = [
-                        ResolvedStepKind::Unnest(list),
-                        ResolvedStepKind::Edit(edits),
-                    ];
-                    (kinds.into(), options.invalid)
-                }
-                TransformOptions::Lookup(options) => {
-                    let lookup = Lookup {
-                        span: options.span,
-                        path: &options.table,
-                        on: &options.on,
-                        fields: &options.fields,
-                    };
-                    let steps = lookup.steps(self.tables).map_err(|error| vec![error]);
-                    let LookupSteps { key, table, edits } = self.checked(steps)?;
-                    let kinds = [
-                        ResolvedStepKind::Lookup(key, Arc::new(table)),
-                        ResolvedStepKind::Edit(edits),
-                    ];
-                    (kinds.into(), options.invalid)
-                }
-            };
+            let options = self.checked(transform.parse(&call))?;
+            let (kinds, invalid) = self.checked(transform_steps(options, self.tables))?;
             let stage = self.place(&name);
             let step = |kind| ResolvedStep {
                 stage: stage.clone(),

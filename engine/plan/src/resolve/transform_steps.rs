@@ -1,0 +1,62 @@
+//! The steps of a transform.
+
+use std::sync::Arc;
+
+use pseidon_plugin::options::ParseResult;
+
+use super::ResolvedStepKind;
+use crate::lookup::{Lookup, LookupSteps, TableReader};
+use crate::transforms::{InvalidRecords, TransformOptions};
+use crate::{parse, unnest};
+
+/// The steps of a transform with these options, and what happens to invalid records in them.
+///
+/// # Errors
+/// Options that do not fit together, and tables that cannot be used.
+pub(super) fn transform_steps(
+    options: TransformOptions,
+    tables: &TableReader<'_>,
+) -> ParseResult<(Vec<ResolvedStepKind>, InvalidRecords)> {
+    Ok(match options {
+        TransformOptions::Where(options) => (
+            vec![ResolvedStepKind::Where(options.condition)],
+            options.invalid,
+        ),
+        TransformOptions::Select(options) => (
+            vec![ResolvedStepKind::Select(options.columns)],
+            options.invalid,
+        ),
+        TransformOptions::Edit(edits, invalid) => (vec![ResolvedStepKind::Edit(edits)], invalid),
+        TransformOptions::Parse(options) => {
+            let keep = options.keep.unwrap_or_default();
+            let selects = parse::selects(&options.text, &options.pattern, &keep);
+            let selects = selects.map_err(|error| vec![error])?;
+            let kinds = selects.map(ResolvedStepKind::Select);
+            (kinds.into(), options.invalid)
+        }
+        TransformOptions::Unnest(options) => {
+            let steps = unnest::steps(&options.list, options.span);
+            let (list, edits) = steps.map_err(|error| vec![error])?;
+            let kinds = [
+                ResolvedStepKind::Unnest(list),
+                ResolvedStepKind::Edit(edits),
+            ];
+            (kinds.into(), options.invalid)
+        }
+        TransformOptions::Lookup(options) => {
+            let lookup = Lookup {
+                span: options.span,
+                path: &options.table,
+                on: &options.on,
+                fields: &options.fields,
+            };
+            let steps = lookup.steps(tables).map_err(|error| vec![error])?;
+            let LookupSteps { key, table, edits } = steps;
+            let kinds = [
+                ResolvedStepKind::Lookup(key, Arc::new(table)),
+                ResolvedStepKind::Edit(edits),
+            ];
+            (kinds.into(), options.invalid)
+        }
+    })
+}
