@@ -19,6 +19,8 @@ pub(crate) enum Exit {
     Failed,
     /// 2: the pipeline file or the command line is invalid.
     WrongFile,
+    /// 3: the work is done, and more records were invalid than `:max-invalid` allows.
+    ManyInvalid,
 }
 
 impl From<Exit> for ExitCode {
@@ -27,6 +29,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => ExitCode::SUCCESS,
             Exit::Failed => ExitCode::from(1),
             Exit::WrongFile => ExitCode::from(2),
+            Exit::ManyInvalid => ExitCode::from(3),
         }
     }
 }

@@ -171,6 +171,20 @@ impl RateWindow {
     }
 }
 
+/// A sentence if more records of all runs in the process were invalid than `:max-invalid` allows.
+pub(crate) fn too_many_invalid(runs: &RunRegistry) -> Option<String> {
+    let limit = runs.plan.settings.max_invalid?;
+    let totals = Totals::of(runs);
+    let invalid = totals.quarantined + totals.dropped;
+    limit.is_exceeded(invalid, totals.records_in).then(|| {
+        let read = counted(totals.records_in, "record");
+        format!(
+            "{} of {read} are invalid, more than `:max-invalid` allows ({limit})",
+            HumanCount(invalid)
+        )
+    })
+}
+
 /// Prints the totals of a run as lines on a terminal, otherwise as a log line. `how` says how it
 /// ended.
 pub(crate) fn summary(runs: &RunRegistry, how: &str) {

@@ -209,7 +209,7 @@ fn report(
                 Finished::Left => ("exited before everything was committed", Exit::Failed),
             };
             progress::summary(runs, how);
-            exit
+            checked_for_invalid(exit, runs)
         }
         Err(error) => {
             append_fatal(plan, &WithCauses(&error));
@@ -275,7 +275,19 @@ fn run_template(
         }
     };
     progress::summary(&runs, how);
-    Ok(exit)
+    Ok(checked_for_invalid(exit, &runs))
+}
+
+/// The exit code of a run that would have this one, if not too many records were invalid.
+fn checked_for_invalid(exit: Exit, runs: &RunRegistry) -> Exit {
+    let too_many = progress::too_many_invalid(runs);
+    match (exit, too_many) {
+        (Exit::Done, Some(reason)) => {
+            eprintln!("error: {reason}");
+            Exit::ManyInvalid
+        }
+        (exit, _) => exit,
+    }
 }
 
 /// Prints an error, and returns the exit code for it.

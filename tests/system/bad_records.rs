@@ -183,3 +183,28 @@ fn invalid_records_are_quarantined_once() {
     );
     assert_eq!(quarantined.len(), bad.len(), "each once");
 }
+
+#[test]
+fn a_run_with_more_invalid_records_than_allowed_has_an_exit_code_of_its_own() {
+    let site = Site::new("max-invalid");
+    site.write("in/a.ndjson", INPUT);
+    // 4 of 7 are invalid.
+    let limits = [("\"50%\"", 3), ("\"58%\"", 0), ("3", 3), ("4", 0)];
+    for (number, (limit, code)) in limits.into_iter().enumerate() {
+        let text = pipeline("").replace(
+            "{:name \"bad\"",
+            &format!("{{:name \"bad{number}\" :settings {{:max-invalid {limit}}}"),
+        );
+        site.write("pipeline.edn", text);
+        let mut pseidon = site.run("pipeline.edn");
+        pseidon.expect_exit(code, 60);
+        let log = pseidon.log();
+        let reason = format!(
+            "error: 4 of 7 records are invalid, more than `:max-invalid` allows ({})",
+            limit.trim_matches('"')
+        );
+        assert_eq!(log.contains(&reason), code == 3, "{log}");
+        // Nothing is read again.
+        site.finish("pipeline.edn", 60);
+    }
+}

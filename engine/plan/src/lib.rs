@@ -41,4 +41,4 @@ pub use index::{PerSink, SinkIndex, SourceIndex};
 pub use lookup::{LookupTable, Table, TableReader};
 pub use plan::{Plan, PlanContext, plan};
 pub use prepare::SchemaInference;
-pub use settings::Settings;
+pub use settings::{MaxInvalid, Settings};

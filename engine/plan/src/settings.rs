@@ -1,5 +1,7 @@
 //! `:settings`: the settings of a whole pipeline.
 
+mod max_invalid;
+
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,6 +12,8 @@ use pseidon_plugin::Secret;
 use pseidon_plugin::options::kinds::{ByteSize, IntegerIn};
 use pseidon_plugin::options::{Argument, Choice, OptionValue, Options, ParseResult, SpannedValue};
 use pseidon_plugin::spec::{OptionGroup, OptionKind};
+
+pub use self::max_invalid::MaxInvalid;
 
 /// The declaration of the settings, for documentation.
 pub static SETTINGS: OptionGroup = OptionGroup {
@@ -58,6 +62,10 @@ pub struct Settings {
     /// that reappears later is read again.
     #[option(default = "7d")]
     pub forget_after: Duration,
+    /// How many records may be invalid, as a share of those that a run has read (`"1%"`) or as a
+    /// number: a run that ends with more has exit code 3. They are quarantined or dropped as without
+    /// it, and are not read again. Default: any number.
+    pub max_invalid: Option<MaxInvalid>,
     /// The maximum duration of a graceful stop. Records that are uncommitted by then are re-read at
     /// the next start.
     #[option(default = "30s")]

@@ -1,0 +1,82 @@
+//! `:max-invalid`: how many records of a run may be invalid.
+
+use std::fmt;
+
+use pseidon_plugin::options::{Argument, OptionValue, ParseResult};
+use pseidon_plugin::spec::OptionKind;
+
+/// The limit of invalid records, beyond which a run is not a success.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MaxInvalid {
+    /// This many.
+    Count(u64),
+    /// This many of a hundred that were read.
+    Percent(f64),
+}
+
+impl MaxInvalid {
+    /// Whether `invalid` of `read` records are more than the limit.
+    pub fn is_exceeded(self, invalid: u64, read: u64) -> bool {
+        match self {
+            MaxInvalid::Count(limit) => invalid > limit,
+            MaxInvalid::Percent(limit) => invalid as f64 * 100.0 > limit * read as f64,
+        }
+    }
+}
+
+impl fmt::Display for MaxInvalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MaxInvalid::Count(limit) => limit.fmt(f),
+            MaxInvalid::Percent(limit) => write!(f, "{limit}%"),
+        }
+    }
+}
+
+impl OptionValue for MaxInvalid {
+    const KIND: OptionKind = OptionKind::String;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<MaxInvalid> {
+        let text = argument.scalar()?;
+        let limit = match text.strip_suffix('%') {
+            Some(percent) => percent.trim().parse().ok().map(MaxInvalid::Percent),
+            None => text.parse().ok().map(MaxInvalid::Count),
+        };
+        let is_possible = |limit: &MaxInvalid| match limit {
+            MaxInvalid::Count(_) => true,
+            MaxInvalid::Percent(percent) => (0.0..=100.0).contains(percent),
+        };
+        limit.filter(is_possible).ok_or_else(|| {
+            let message = format!("`{text}` is not a limit of invalid records");
+            argument.error(
+                message,
+                "expected a share such as \"1%\", or a number of records",
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_counts_what_was_read() {
+        let cases = [
+            (MaxInvalid::Percent(1.0), 10, 1000, false),
+            (MaxInvalid::Percent(1.0), 11, 1000, true),
+            (MaxInvalid::Percent(0.0), 0, 0, false),
+            (MaxInvalid::Percent(0.0), 1, u64::MAX, true),
+            (MaxInvalid::Percent(100.0), 5, 5, false),
+            (MaxInvalid::Count(3), 3, 3, false),
+            (MaxInvalid::Count(3), 4, u64::MAX, true),
+        ];
+        for (limit, invalid, read, expected) in cases {
+            assert_eq!(
+                limit.is_exceeded(invalid, read),
+                expected,
+                "{limit}: {invalid} of {read}"
+            );
+        }
+    }
+}
