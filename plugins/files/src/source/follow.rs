@@ -24,6 +24,7 @@
 //! file that is followed.
 
 mod candidate;
+mod stat;
 mod takeover;
 mod tracked;
 
@@ -37,7 +38,8 @@ use pseidon_delivery::{Position, Reason, SplitId, WithCauses};
 use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup, Stopped};
 use pseidon_plugin::{Batch, Split};
 
-use self::tracked::{ReadResult, StartPoint, Stat, TrackedFile};
+use self::stat::Stat;
+use self::tracked::{ReadResult, StartPoint, TrackedFile};
 use super::Config;
 use super::glob::Glob;
 use super::identity::{FileKey, Head, file_id, file_of};

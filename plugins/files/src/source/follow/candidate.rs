@@ -17,7 +17,8 @@ use super::super::identity::{FileKey, Head};
 use super::super::lines::{LineReader, record_start};
 use super::super::progress::{Mark, Tail};
 use super::super::read_error::ReadError;
-use super::tracked::{StartPoint, Stat, TrackedFile};
+use super::stat::Stat;
+use super::tracked::{StartPoint, TrackedFile};
 use super::{Follower, LastLook};
 
 /// A file that was found and identified, but is not tracked yet.

@@ -1,11 +1,10 @@
 //! One file that is followed.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use pseidon_delivery::{Position, Reason};
 use pseidon_plugin::Split;
@@ -17,10 +16,7 @@ use super::super::identity::{FileKey, Head};
 use super::super::lines::{Block, LineReader};
 use super::super::progress::{Tail, read_to_end};
 use super::super::read_error::{ReadError, is_transient};
-
-/// How long after a change another change may get the same timestamp: the clocks of file systems
-/// tick at least a hundred times a second.
-const CLOCK_TICK: Duration = Duration::from_millis(100);
+use super::stat::Stat;
 
 /// A file that is followed.
 pub(super) struct TrackedFile {
@@ -63,8 +59,13 @@ enum ReadState {
     ReadToEnd(Position),
     /// A reader, and a second handle of the file for checking it.
     Open(Box<LineReader>, File),
-    /// It cannot be read beyond this tail.
-    Broken(Tail),
+    /// It cannot be read further.
+    Broken {
+        /// What was read.
+        before: Tail,
+        /// Whether it is read again when its size changes: it may have been incomplete.
+        may_recover: bool,
+    },
 }
 
 /// Where reading of a followed file begins.
@@ -92,41 +93,6 @@ impl StartPoint {
                 resume: Some(read_to_end(size)),
             },
         }
-    }
-}
-
-/// The metadata of a file that shows whether it has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
-    size: u64,
-    /// The time of its last change, in seconds and nanoseconds since 1970.
-    changed: (i64, i64),
-    /// Whether the timestamp is old enough that another change has another timestamp.
-    is_settled: bool,
-}
-
-impl Stat {
-    /// Takes it from `metadata`, which was requested at `now` or later.
-    pub(super) fn of(metadata: &Metadata, now: SystemTime) -> Stat {
-        let changed = (metadata.ctime(), metadata.ctime_nsec());
-        let since = |(seconds, nanos): (i64, i64)| {
-            Some(Duration::new(
-                u64::try_from(seconds).ok()?,
-                u32::try_from(nanos).ok()?,
-            ))
-        };
-        let settled =
-            since(changed).and_then(|changed| UNIX_EPOCH.checked_add(changed + CLOCK_TICK));
-        Stat {
-            size: metadata.len(),
-            changed,
-            is_settled: settled.is_some_and(|settled| settled < now),
-        }
-    }
-
-    /// Whether the file is certainly unchanged since `before`.
-    fn is_same_as(&self, before: &Stat) -> bool {
-        before.is_settled && (self.size, self.changed) == (before.size, before.changed)
     }
 }
 
@@ -187,14 +153,14 @@ impl TrackedFile {
     /// The position of the next record.
     pub(super) fn position(&self) -> Position {
         match &self.state {
-            ReadState::Closed(tail) | ReadState::Broken(tail) => tail.upto(),
+            ReadState::Closed(before) | ReadState::Broken { before, .. } => before.upto(),
             ReadState::ReadToEnd(position) => *position,
             ReadState::Open(reader, _) => reader.position(),
         }
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        matches!(self.state, ReadState::Broken(_))
+        matches!(self.state, ReadState::Broken { .. })
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -245,7 +211,7 @@ impl TrackedFile {
             return;
         }
         match &self.state {
-            ReadState::Closed(_) | ReadState::ReadToEnd(_) | ReadState::Broken(_) => {
+            ReadState::Closed(_) | ReadState::ReadToEnd(_) | ReadState::Broken { .. } => {
                 if self.has_more() {
                     tracing::warn!(
                         file = %self.path.display(),
@@ -269,17 +235,19 @@ impl TrackedFile {
         self.stat = Some(stat);
         if stat.size != self.size {
             self.last_growth = Instant::now();
-            self.retry_compressed();
+            self.recover();
         }
         self.size_before = Some(std::mem::replace(&mut self.size, stat.size));
     }
 
-    /// Reads a broken compressed file again: it may have been incomplete.
-    fn retry_compressed(&mut self) {
-        if let ReadState::Broken(tail) = self.state
-            && self.compression != InputCompression::None
+    /// Reads a broken file again if it may have been incomplete.
+    fn recover(&mut self) {
+        if let ReadState::Broken {
+            before,
+            may_recover: true,
+        } = self.state
         {
-            self.state = ReadState::Closed(tail);
+            self.state = ReadState::Closed(before);
         }
     }
 
@@ -322,7 +290,9 @@ impl TrackedFile {
     fn is_as_read(&self, key: &FileKey) -> io::Result<bool> {
         match &self.state {
             ReadState::Open(reader, file) => self.is_in(file, &reader.tail()),
-            ReadState::Closed(tail) | ReadState::Broken(tail) => self.is_in_path(key, tail),
+            ReadState::Closed(tail) | ReadState::Broken { before: tail, .. } => {
+                self.is_in_path(key, tail)
+            }
             ReadState::ReadToEnd(position) => self.is_in_path(key, &Tail::unknown(*position)),
         }
     }
@@ -388,7 +358,7 @@ impl TrackedFile {
         let tail = match self.state {
             ReadState::Open(..) => return Ok(true),
             ReadState::Closed(tail) => tail,
-            ReadState::Broken(_) => return Ok(false),
+            ReadState::Broken { .. } => return Ok(false),
             ReadState::ReadToEnd(_) => {
                 let reason = "it has changed since it was read to its end; \
                               compressed files must not be appended to";
@@ -478,11 +448,19 @@ impl TrackedFile {
         if may_pass {
             return Err(SourceError::Transient(reason));
         }
-        self.state = ReadState::Broken(match &self.state {
-            ReadState::Closed(tail) | ReadState::Broken(tail) => *tail,
-            ReadState::ReadToEnd(position) => Tail::unknown(*position),
-            ReadState::Open(reader, _) => reader.before(),
-        });
+        let is_compressed = self.compression != InputCompression::None;
+        let (before, may_recover) = match &self.state {
+            ReadState::Closed(before) | ReadState::Broken { before, .. } => {
+                (*before, is_compressed)
+            }
+            ReadState::Open(reader, _) => (reader.before(), is_compressed),
+            // What was appended to it cannot be told from what replaced it.
+            ReadState::ReadToEnd(position) => (Tail::unknown(*position), false),
+        };
+        self.state = ReadState::Broken {
+            before,
+            may_recover,
+        };
         Ok(ReadResult::Broken(reason))
     }
 }

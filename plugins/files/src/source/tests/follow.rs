@@ -423,3 +423,26 @@ fn long_records_are_skipped_if_wanted() {
     assert_eq!(run.stop().len(), 3);
     assert_eq!(dropped.get(), 3);
 }
+
+#[test]
+fn a_compressed_file_that_changes_after_it_was_read_is_not_read_further() {
+    let world = World::new();
+    world.write("a.gz", gzip(&["one\n"]));
+    world.read(r#""*""#).unwrap();
+    let setup = world.setup();
+    let metrics = setup.metrics.clone();
+    let run = world.start_with(following("*", false), setup);
+    for more in ["two\n", "three\n"] {
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(world.path("a.gz"))
+            .unwrap();
+        file.write_all(&gzip(&[more])).unwrap();
+        while metrics.troubles().is_empty() {
+            std::thread::yield_now();
+        }
+    }
+    world.write("b.log", "four\n");
+    run.until(|seen| seen.records.len() == 2);
+    assert_eq!(run.stop(), ["a.gz: one", "b.log: four"]);
+}
