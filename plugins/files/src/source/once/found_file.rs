@@ -163,6 +163,10 @@ pub(super) fn remaining(
         }
         Some(FileProgress::UpTo { position, mark }) => {
             let size = file.size_now()?;
+            if position > size && generation.is_none() {
+                // Another file had this first line with another line end.
+                return Ok(Remaining::NextGeneration);
+            }
             if position > size {
                 let reason = format!(
                     "it has {size} bytes, but {position} were read of it before: it was truncated; \

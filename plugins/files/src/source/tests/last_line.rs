@@ -61,6 +61,26 @@ fn a_file_keeps_its_identity_when_its_only_line_is_ended() {
 }
 
 #[test]
+fn a_file_that_is_rewritten_with_other_line_ends_is_another_file() {
+    let world = World::new();
+    for (content, expected) in [
+        (
+            "one\ntwo\nthree\n",
+            vec!["a.log: one", "a.log: three", "a.log: two"],
+        ),
+        ("one\r\n2\r\n", vec!["a.log: 2", "a.log: one"]),
+        (
+            "one\r\n3\r\nfour\r\n",
+            vec!["a.log: 3", "a.log: four", "a.log: one"],
+        ),
+    ] {
+        world.write("a.log", content);
+        assert_eq!(world.read(r#""a.log""#).unwrap(), expected);
+        assert_eq!(world.read(r#""a.log""#).unwrap(), none());
+    }
+}
+
+#[test]
 fn an_incomplete_json_object_waits() {
     let world = json_world();
     world.write("one.json", r#"{"a":2,"b":"hal"#);
