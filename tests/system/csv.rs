@@ -251,3 +251,27 @@ fn an_open_quote_at_the_end_is_an_invalid_record() {
     let (records, _) = printed(&site, &flow(r#"files "a.csv""#), "");
     assert_eq!(records, [""; 0]);
 }
+
+#[test]
+fn empty_fields_of_txt_keep_their_place_if_wanted() {
+    let site = Site::new("txt-empty");
+    site.write("in.txt", "1\tAnn\tOslo\n2\t\tRome\n3\tBo\n");
+    let flow = |empty: &str| {
+        format!(
+            r#"(-> (files "in.txt" {{:format "txt:sep=tab;{empty}ts=-1;fields=id,name,city"}})
+                   (select "id, name, city") (stdout))"#
+        )
+    };
+    let last = r#"{"id":"3","name":"Bo","city":null}"#;
+    let (records, _) = printed(&site, &flow("empty=keep;"), "");
+    let ann = r#"{"id":"1","name":"Ann","city":"Oslo"}"#;
+    assert_eq!(
+        records,
+        [ann, r#"{"id":"2","name":null,"city":"Rome"}"#, last]
+    );
+    let (records, _) = printed(&site, &flow(""), "");
+    assert_eq!(
+        records,
+        [ann, r#"{"id":"2","name":"Rome","city":null}"#, last]
+    );
+}

@@ -45,8 +45,10 @@ pub enum RecordLayout {
 /// Fields between separators.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TxtLayout {
-    /// The byte between two fields. Fields are never empty: consecutive separators count as one.
+    /// The byte between two fields.
     pub separator: u8,
+    /// Whether empty fields count. Otherwise consecutive separators count as one.
+    pub keeps_empty: bool,
     /// Where the event time and the message are.
     pub event: EventLayout,
 }

@@ -20,7 +20,9 @@ struct Grammar;
 /// The separator of `txt` without the setting `sep`.
 const DEFAULT_SEPARATOR: u8 = 1;
 const KINDS: [&str; 4] = ["txt", "avro-txt", "json", "raw"];
-const TXT: [&str; 7] = ["sep", "ts", "ts_ms", "ts_sec", "msg", "fields", "bytes"];
+const TXT: [&str; 8] = [
+    "sep", "empty", "ts", "ts_ms", "ts_sec", "msg", "fields", "bytes",
+];
 const AVRO: [&str; 7] = [
     "ts", "ts_ms", "ts_sec", "msg", "fields", "bytes", "registry",
 ];
@@ -47,6 +49,7 @@ pub fn parse(text: &str) -> Result<RecordLayout, String> {
         "txt" if settings.is_empty() => RecordLayout::Line,
         "txt" => RecordLayout::Txt(TxtLayout {
             separator: settings.separator()?.unwrap_or(DEFAULT_SEPARATOR),
+            keeps_empty: settings.keeps_empty()?,
             event: settings.event()?,
         }),
         "avro-txt" => {
@@ -166,6 +169,17 @@ impl<'a> Settings<'a> {
             crate::abbreviate(name),
             suggestion(name, &SEPARATORS.map(|(name, _)| name))
         ))
+    }
+
+    fn keeps_empty(&self) -> Result<bool, String> {
+        match self.get("empty") {
+            None | Some("skip") => Ok(false),
+            Some("keep") => Ok(true),
+            Some(other) => Err(format!(
+                "invalid `empty` value `{}`; expected keep or skip",
+                crate::abbreviate(other)
+            )),
+        }
     }
 
     fn registry(&self) -> Result<Option<Secret>, String> {

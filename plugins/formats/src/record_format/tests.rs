@@ -191,7 +191,7 @@ const INVALID: &[(&str, &str)] = &[
     ),
     (
         "txt:ts=0;registry=http://r",
-        "unknown setting `registry` of txt; expected sep, ts, ts_ms, ts_sec, msg, fields or bytes",
+        "unknown setting `registry` of txt; expected sep, empty, ts, ts_ms, ts_sec, msg, fields or bytes",
     ),
     (
         "json:msg=1",
@@ -233,6 +233,10 @@ const INVALID: &[(&str, &str)] = &[
     (
         "txt:ts=0;msg=",
         "invalid `msg` value ``; expected the index of a field, starting at 0, a slice `a:b`, `a:`, `:b` or `:`, or -1",
+    ),
+    (
+        "txt:ts=0;empty=yes",
+        "invalid `empty` value `yes`; expected keep or skip",
     ),
     (
         "txt:ts=0;bytes=yes",
@@ -294,6 +298,8 @@ fn layouts_round_trip() {
             "txt:sep=tab;ts_sec=0;msg=1:;fields=a,b",
         ),
         ("txt:ts=0;msg=:3", "txt:sep=byte1;ts=0;msg=0:3"),
+        ("txt:empty=keep;ts=0", "txt:sep=byte1;empty=keep;ts=0"),
+        ("txt:sep=tab;empty=skip;ts=0", "txt:sep=tab;ts=0"),
         (
             "avro-txt:registry=http://r:1/;ts=1;msg=-1",
             "avro-txt:ts=1;registry=http://r:1",

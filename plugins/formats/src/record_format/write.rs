@@ -18,12 +18,12 @@ impl Display for RecordLayout {
                 let separator = SEPARATORS
                     .iter()
                     .find(|(_, byte)| *byte == layout.separator);
-                write!(
-                    f,
-                    "txt:sep={};{}",
-                    separator.map_or("byte1", |(name, _)| name),
-                    layout.event
-                )
+                let empty = match layout.keeps_empty {
+                    true => ";empty=keep",
+                    false => "",
+                };
+                let separator = separator.map_or("byte1", |(name, _)| name);
+                write!(f, "txt:sep={separator}{empty};{}", layout.event)
             }
             RecordLayout::AvroTxt(layout) => {
                 write!(f, "avro-txt:{}", layout.event)?;

@@ -87,8 +87,8 @@ impl FieldsDecoder {
         }
         Ok(FieldsDecoder {
             needed: needed.unwrap_or(usize::MAX),
+            fields: FieldSpans::new(layout.keeps_empty),
             layout,
-            fields: FieldSpans::default(),
             columns,
         })
     }

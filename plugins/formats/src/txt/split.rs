@@ -10,10 +10,20 @@ pub(super) struct FieldSpans {
     gaps: bool,
     /// A buffer for joined fields that are not adjacent in the record.
     joined: Vec<u8>,
+    /// Whether empty fields count.
+    keeps_empty: bool,
 }
 
 impl FieldSpans {
-    /// Locates the fields of a record, at most `max`. Empty fields do not count.
+    /// `keeps_empty` says whether empty fields count.
+    pub(super) fn new(keeps_empty: bool) -> FieldSpans {
+        FieldSpans {
+            keeps_empty,
+            ..FieldSpans::default()
+        }
+    }
+
+    /// Locates the fields of a record, at most `max`.
     ///
     /// Separators are searched eight bytes at a time. Fields are short, and memchr, which is
     /// optimized for long distances between matches, takes twice the time for records of twenty
@@ -48,7 +58,7 @@ impl FieldSpans {
 
     /// Adds the field between two separators. Returns `false` if there are already `max` fields.
     fn add(&mut self, span: Range<usize>, max: usize) -> bool {
-        if span.is_empty() {
+        if span.is_empty() && !self.keeps_empty {
             self.gaps |= !self.spans.is_empty();
             return true;
         }
@@ -120,12 +130,13 @@ mod tests {
             record in prop::collection::vec(prop_oneof![Just(b','), Just(b'-'), any::<u8>()], 0..60),
             separator in prop_oneof![Just(b','), Just(1), Just(0xff), any::<u8>()],
             max in prop_oneof![0..5_usize, Just(usize::MAX)],
+            keeps_empty: bool,
         ) {
-            let mut fields = FieldSpans::default();
+            let mut fields = FieldSpans::new(keeps_empty);
             // Leftovers of the previous record must not matter.
             fields.split(b"a,,b,,c", b',', usize::MAX);
             fields.split(&record, separator, max);
-            let expected: Vec<_> = record.split(|byte| *byte == separator).filter(|field| !field.is_empty()).take(max).collect();
+            let expected: Vec<_> = record.split(|byte| *byte == separator).filter(|field| keeps_empty || !field.is_empty()).take(max).collect();
             prop_assert_eq!(fields.len(), expected.len());
             let found: Vec<_> = (0..fields.len()).filter_map(|number| fields.get(&record, number)).collect();
             prop_assert_eq!(found, expected.clone());

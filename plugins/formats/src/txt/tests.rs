@@ -183,6 +183,10 @@ fn messages() {
         ("sep=comma;msg=1", b"1,,,a,b", "a"),
         ("sep=comma;msg=2", b"1,,a,,b", "b"),
         ("sep=comma;msg=1:3", b"1,a,,b,,,c", "a,b"),
+        // Unless they are kept.
+        ("sep=comma;empty=keep", b"1,,a,b,", "1,,a,b,"),
+        ("sep=comma;empty=keep;msg=1:3", b"1,,a,b", ",a"),
+        ("sep=comma;empty=keep;msg=2", b"1,,a,b", "a"),
         ("sep=comma;msg=0:2", b"1,a,,b", "1,a"),
         ("sep=comma;msg=2:", b"1,,a,b,c", "b,c"),
         // Indexes and slices.
