@@ -30,9 +30,6 @@ pub(super) fn unusable(base: &Path, folder: &Path) -> Option<String> {
         // A folder that does not exist yet is created, and so are those below it.
         let found = fs::metadata(&path).ok()?;
         let (shown, base) = (path.display(), base.display());
-        if !found.is_dir() {
-            return Some(format!("{shown} is not a folder: remove it"));
-        }
         if found.dev() != home.dev() {
             return Some(format!(
                 "{shown} is on another file system than {base}, so files cannot appear in it \

@@ -168,6 +168,7 @@ fn the_sink_waits_for_a_target_that_is_not_writable() {
     let instance = world.path("out").join(OPEN);
     fs::rename(&instance, world.path("moved")).unwrap();
     fs::write(&instance, "in the way").unwrap();
+    fs::write(world.path("out/b0"), "in the way").unwrap();
     let gauge = run.setup.metrics.sink_blocked.with_label_values(&["lake"]);
     let clear_when_blocked = |name: PathBuf| {
         while gauge.get() == 0 {
@@ -180,8 +181,6 @@ fn the_sink_waits_for_a_target_that_is_not_writable() {
         run.deliver(0, 1).unwrap();
     });
     assert_eq!(gauge.get(), 0);
-    // Before the file is opened, this ends the run.
-    fs::write(world.path("out/b0"), "in the way").unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| clear_when_blocked(world.path("out/b0")));
         run.writer.flush(None).unwrap();
