@@ -92,38 +92,8 @@ fn walk(chain: &Chain, depth: usize, visit: &mut dyn FnMut(&ChainStep, usize)) {
     let is_shown = |step: &&ChainStep| !matches!(step.operator, Operator::Keep(..));
     for step in chain.steps.iter().filter(is_shown) {
         visit(step, depth);
-        match &step.operator {
-            Operator::All(chains) => chains
-                .iter()
-                .for_each(|chain| walk(chain, depth + 1, visit)),
-            Operator::Match {
-                branches,
-                otherwise,
-            } => {
-                branches
-                    .iter()
-                    .map(|(_, chain)| chain)
-                    .chain(otherwise)
-                    .for_each(|chain| walk(chain, depth + 1, visit));
-            }
-            Operator::Route {
-                branches,
-                otherwise,
-            } => {
-                branches
-                    .iter()
-                    .map(|(_, chain)| chain)
-                    .chain(otherwise)
-                    .for_each(|chain| walk(chain, depth + 1, visit));
-            }
-            Operator::Where(_)
-            | Operator::Select(..)
-            | Operator::Edit(_)
-            | Operator::Unnest(..)
-            | Operator::Lookup(..)
-            | Operator::Keep(..)
-            | Operator::Sink(_) => {}
-        }
+        let chains = step.operator.chains().into_iter();
+        chains.for_each(|chain| walk(chain, depth + 1, visit));
     }
 }
 

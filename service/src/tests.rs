@@ -52,7 +52,7 @@ fn plan_of(text: &str, base: &Path) -> Arc<Plan> {
         base: base.into(),
         text: text.into(),
         infer: &infer,
-        tables: &|_| Err("there are no tables".to_owned()),
+        tables: &|_| Err("no table can be read here".to_owned()),
         keeps_state: true,
     };
     Arc::new(plan(&document, context).unwrap_or_else(|errors| panic!("{errors:?}")))

@@ -13,7 +13,7 @@ use pseidon_dsl::{Diagnostic, Document, Node, NodeKind};
 use pseidon_exec::process::{ProcessOutcome, Processor, RowReceiver};
 use pseidon_expr::Scope;
 use pseidon_formats::{OutputFormat, RecordEncoder};
-use pseidon_plan::chain::{Chain, ChainStep, Operator, PlannedSource};
+use pseidon_plan::chain::{Chain, ChainStep, PlannedSource};
 use pseidon_plan::{Plan, SinkIndex};
 use pseidon_plugin::batch::{Batch, BatchBuilder, RecordMeta, Split, WantedMetadata};
 use pseidon_plugin::rows::{BadRow, Rows};
@@ -138,33 +138,8 @@ fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>>
 
 fn has_stage(chain: &Chain, name: &str) -> bool {
     chain.steps.iter().any(|step| {
-        step.stage == name
-            || match &step.operator {
-                Operator::All(chains) => chains.iter().any(|chain| has_stage(chain, name)),
-                Operator::Match {
-                    branches,
-                    otherwise,
-                } => branches
-                    .iter()
-                    .map(|(_, chain)| chain)
-                    .chain(otherwise)
-                    .any(|chain| has_stage(chain, name)),
-                Operator::Route {
-                    branches,
-                    otherwise,
-                } => branches
-                    .iter()
-                    .map(|(_, chain)| chain)
-                    .chain(otherwise)
-                    .any(|chain| has_stage(chain, name)),
-                Operator::Where(_)
-                | Operator::Select(..)
-                | Operator::Edit(_)
-                | Operator::Unnest(..)
-                | Operator::Lookup(..)
-                | Operator::Keep(..)
-                | Operator::Sink(_) => false,
-            }
+        let mut chains = step.operator.chains().into_iter();
+        step.stage == name || chains.any(|chain| has_stage(chain, name))
     })
 }
 

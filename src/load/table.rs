@@ -50,7 +50,7 @@ fn files(path: &str, registry: &PluginRegistry) -> Result<Arc<dyn Source>, Strin
         span,
     };
     let Some(plugin) = registry.source(FILES) else {
-        return Err(format!("there is no source `{FILES}`"));
+        return Err(format!("the source `{FILES}` is missing"));
     };
     let source = plugin.clone().configure(&[path], span);
     let source = source.and_then(|stage| stage.prepare());

@@ -100,6 +100,36 @@ pub enum Operator {
     Sink(SinkIndex),
 }
 
+impl Operator {
+    /// The chains of its branches, in order; none if it has no branches.
+    pub fn chains(&self) -> Vec<&Chain> {
+        match self {
+            Operator::All(chains) => chains.iter().collect(),
+            Operator::Match {
+                branches,
+                otherwise,
+            } => {
+                let chains = branches.iter().map(|(_, chain)| chain);
+                chains.chain(otherwise).collect()
+            }
+            Operator::Route {
+                branches,
+                otherwise,
+            } => {
+                let chains = branches.iter().map(|(_, chain)| chain);
+                chains.chain(otherwise).collect()
+            }
+            Operator::Where(_)
+            | Operator::Select(..)
+            | Operator::Edit(_)
+            | Operator::Unnest(..)
+            | Operator::Lookup(..)
+            | Operator::Keep(..)
+            | Operator::Sink(_) => Vec::new(),
+        }
+    }
+}
+
 /// A change of fields of the record's bytes.
 pub struct RecordEdit {
     /// The values of the fields that are set.

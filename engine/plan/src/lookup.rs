@@ -118,35 +118,33 @@ impl Lookup<'_> {
         let path = self.path.value.as_str();
         let Table { rows, digest } = read(path).map_err(|reason| {
             let error = Diagnostic::new(self.path.span, "the table cannot be read", reason);
-            error.with_help("expected a CSV, TSV or JSON file, whose path begins at the folder of the pipeline file")
+            error.with_help(
+                "expected a CSV, TSV or JSON file; its path begins at the pipeline file's folder",
+            )
         })?;
         let (key_column, key) = self.key(&rows)?;
-        let fields = self.fields(&rows, key_column)?;
+        let keys = self.column(&rows, key_column, self.on.span)?;
         let mut columns = Vec::new();
         let mut edits = Vec::new();
-        for (name, to, span) in &fields {
+        for (name, to, span) in self.fields(&rows, key_column)? {
             let column = format!("({path} {name})");
             let value = Expr {
                 kind: ExprKind::Path(field(&column)),
-                span: *span,
+                span,
             };
-            let values = column_of(&rows, name).cloned();
-            columns.extend(values.map(|values| (column, values, true)));
+            columns.push((column, self.column(&rows, &name, span)?, true));
             let to = PlacedPath {
-                path: field(to),
-                span: *span,
+                path: field(&to),
+                span,
             };
             edits.push(FieldEdit::Set(Assignment { to, value }));
         }
-        let keys = column_of(&rows, key_column).map(|keys| cast(keys, &DataType::Utf8));
-        let columns = RecordBatch::try_from_iter_with_nullable(columns);
         let unusable = |error: ArrowError| {
             let message = "the table cannot be used";
             Diagnostic::new(self.path.span, message, error.to_string())
         };
-        let keys = keys.transpose().map_err(unusable)?;
-        let keys = keys.ok_or_else(|| self.no_column(&rows, key_column, self.on.span))?;
-        let columns = columns.map_err(unusable)?;
+        let keys = cast(&keys, &DataType::Utf8).map_err(unusable)?;
+        let columns = RecordBatch::try_from_iter_with_nullable(columns).map_err(unusable)?;
         let table = LookupTable {
             sizes: sizes(&columns).map_err(unusable)?,
             path: path.to_owned(),
@@ -161,7 +159,7 @@ impl Lookup<'_> {
 
     /// The column of the table with the keys, and the key of a record.
     fn key<'r>(&'r self, rows: &RecordBatch) -> Result<(&'r str, Expr), Diagnostic> {
-        let has = |name: &&str| column_of(rows, name).is_some();
+        let has = |name: &&str| rows.column_by_name(name).is_some();
         let (column, key) = match &self.on.kind {
             ExprKind::Path(_) => (name_of(self.on), self.on),
             ExprKind::Binary(left, BinaryOp::Eq, right) => match name_of(left).filter(has) {
@@ -175,27 +173,18 @@ impl Lookup<'_> {
             let error = Diagnostic::new(self.on.span, message, "expected `column = key`");
             return Err(error);
         };
-        if !has(&column) {
-            return Err(self.no_column(rows, column, self.on.span));
-        }
-        let to = "utf8".to_owned();
         let kind = ExprKind::Cast {
             expr: Box::new(key.clone()),
-            to,
+            to: "utf8".to_owned(),
             to_span: key.span,
             try_cast: false,
         };
-        Ok((
-            column,
-            Expr {
-                kind,
-                span: key.span,
-            },
-        ))
+        let span = key.span;
+        Ok((column, Expr { kind, span }))
     }
 
-    /// The columns of the table that become fields: each with the name of the field and its position
-    /// in the file.
+    /// The columns that become fields, which the table need not have: each with the name of the field
+    /// and its position in the file.
     fn fields(
         &self,
         rows: &RecordBatch,
@@ -220,9 +209,6 @@ impl Lookup<'_> {
                         let error = Diagnostic::new(expr.span, message, "expected a column");
                         return Err(error.with_help("compute with it in a `set` that follows"));
                     };
-                    if column_of(rows, column).is_none() {
-                        return Err(self.no_column(rows, column, expr.span));
-                    }
                     let name = expr.column_name(name.as_ref());
                     fields.push((column.to_owned(), name, expr.span));
                 }
@@ -259,6 +245,12 @@ impl Lookup<'_> {
         Ok(rows)
     }
 
+    /// A column of the table. The name is at this position in the file.
+    fn column(&self, rows: &RecordBatch, name: &str, span: Span) -> Result<ArrayRef, Diagnostic> {
+        let column = rows.column_by_name(name).cloned();
+        column.ok_or_else(|| self.no_column(rows, name, span))
+    }
+
     fn no_column(&self, rows: &RecordBatch, name: &str, span: Span) -> Diagnostic {
         let schema = rows.schema();
         let known: Vec<&str> = schema
@@ -289,10 +281,6 @@ fn name_of(expr: &Expr) -> Option<&str> {
         },
         _ => None,
     }
-}
-
-fn column_of<'r>(rows: &'r RecordBatch, name: &str) -> Option<&'r ArrayRef> {
-    rows.column_by_name(name)
 }
 
 /// The bytes of each row.

@@ -44,28 +44,10 @@ pub(crate) fn folder(chain: &[ResolvedStep]) -> String {
 fn first_folder(chain: &[ResolvedStep]) -> Option<String> {
     chain.iter().find_map(|step| match &step.kind {
         ResolvedStepKind::Sink(sink) => sink.facts.folder.clone(),
-        ResolvedStepKind::All(branches) => branches.iter().find_map(|branch| first_folder(branch)),
-        ResolvedStepKind::Match {
-            branches,
-            otherwise,
-        } => branches
-            .iter()
-            .map(|(_, chain)| chain)
-            .chain(otherwise)
-            .find_map(|chain| first_folder(chain)),
-        ResolvedStepKind::Route {
-            branches,
-            otherwise,
-        } => branches
-            .iter()
-            .map(|(_, chain)| chain)
-            .chain(otherwise)
-            .find_map(|chain| first_folder(chain)),
-        ResolvedStepKind::Where(_)
-        | ResolvedStepKind::Select(_)
-        | ResolvedStepKind::Edit(_)
-        | ResolvedStepKind::Unnest(_)
-        | ResolvedStepKind::Lookup(..) => None,
+        other => {
+            let mut chains = other.chains().into_iter();
+            chains.find_map(first_folder)
+        }
     })
 }
 

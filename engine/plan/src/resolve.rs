@@ -1,24 +1,26 @@
 //! Resolution of a document: names become plugins, arguments become checked options, and the flow
-//! becomes chains that each begin with a source.
+//! becomes chains of [`step`]s that each begin with a source.
 
+mod step;
 mod suggestions;
 mod transform_steps;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use pseidon_dsl::document::{Pattern, RouteBranch};
-use pseidon_dsl::expr::{Expr, SelectItem, parse as parse_expr};
+use pseidon_dsl::document::RouteBranch;
+use pseidon_dsl::expr::{Expr, parse as parse_expr};
 use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage};
 use pseidon_plugin::options::{OnError, ParseResult};
 use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::sink::Protocol;
 use pseidon_plugin::spec::{PluginSpec, Role};
-use pseidon_plugin::stage::{SinkFactory, SinkStage, SourceStage};
+use pseidon_plugin::stage::{SinkFactory, SourceStage};
 
+use self::step::reaches_sink;
+pub use self::step::{ResolvedStep, ResolvedStepKind};
 use self::transform_steps::transform_steps;
-use crate::edits::FieldEdit;
-use crate::lookup::{LookupTable, TableReader};
+use crate::lookup::TableReader;
 use crate::transforms::Transform;
 
 /// A source with the chain that processes its records.
@@ -31,54 +33,6 @@ pub struct ResolvedSource {
     pub source: SourceStage,
     /// The steps after the source.
     pub chain: Vec<ResolvedStep>,
-}
-
-/// One step of a chain.
-#[derive(Clone)]
-pub struct ResolvedStep {
-    /// The name of the stage, made unique if it is used several times (`lake`, `lake#2`).
-    pub stage: String,
-    /// The position in the flow.
-    pub span: Span,
-    /// The operation of the step.
-    pub kind: ResolvedStepKind,
-    /// The handling of records that are invalid in this step.
-    pub on_error: OnError,
-}
-
-/// The operation of a step.
-#[derive(Clone)]
-pub enum ResolvedStepKind {
-    /// `where`, with its condition.
-    Where(Expr),
-    /// `select`, with its columns.
-    Select(Vec<SelectItem>),
-    /// `set`, `remove` or `rename`.
-    Edit(Vec<FieldEdit>),
-    /// The first step of `unnest`: each record is repeated once for each element of this list.
-    Unnest(Expr),
-    /// The first step of `lookup`: the row of this table that has this key, a string.
-    Lookup(Expr, Arc<LookupTable>),
-    /// `all`: each chain receives the same input, and the input is passed on.
-    All(Vec<Vec<ResolvedStep>>),
-    /// `match`: a record goes to the first chain whose pattern matches. The records that match no
-    /// pattern, and the output of the chains, are passed on.
-    Match {
-        /// The patterns with their chains, in order.
-        branches: Vec<(Pattern, Vec<ResolvedStep>)>,
-        /// The chain of `:else`.
-        otherwise: Option<Vec<ResolvedStep>>,
-    },
-    /// `route`: a record goes to the first chain whose condition is true. All chains end with
-    /// sinks; the other records are passed on.
-    Route {
-        /// The conditions with their chains, in order.
-        branches: Vec<(Expr, Vec<ResolvedStep>)>,
-        /// The chain of `:else`, which ends with sinks too.
-        otherwise: Option<Vec<ResolvedStep>>,
-    },
-    /// A sink. Its input is passed on.
-    Sink(Arc<SinkStage>),
 }
 
 /// Resolves the flow of a document, and reads the tables of `lookup`.
@@ -462,31 +416,4 @@ fn unknown_options(spec: &PluginSpec, call: &Call) -> usize {
 fn discards(sink: &Arc<dyn SinkFactory>) -> bool {
     let sink = sink.clone().configure(&[], Span::default());
     sink.is_ok_and(|sink| sink.facts.protocol == Protocol::Discard)
-}
-
-/// Whether every record that goes through the chain reaches a sink.
-fn reaches_sink(chain: &[ResolvedStep]) -> bool {
-    match chain.last().map(|step| &step.kind) {
-        Some(ResolvedStepKind::Sink(..)) => true,
-        Some(ResolvedStepKind::All(branches)) => {
-            !branches.is_empty() && branches.iter().all(|branch| reaches_sink(branch))
-        }
-        Some(ResolvedStepKind::Match {
-            branches,
-            otherwise,
-        }) => {
-            branches.iter().all(|(_, chain)| reaches_sink(chain))
-                && otherwise.as_ref().is_none_or(|chain| reaches_sink(chain))
-        }
-        // The branches do, as was checked.
-        Some(ResolvedStepKind::Route { otherwise, .. }) => otherwise.is_some(),
-        Some(
-            ResolvedStepKind::Where(_)
-            | ResolvedStepKind::Select(_)
-            | ResolvedStepKind::Edit(_)
-            | ResolvedStepKind::Unnest(_)
-            | ResolvedStepKind::Lookup(..),
-        )
-        | None => false,
-    }
 }

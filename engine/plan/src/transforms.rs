@@ -115,10 +115,10 @@ static LOOKUP: PluginSpec = PluginSpec {
     name: "lookup",
     role: Role::Transform,
     summary: "Adds fields from the row of a table that has a record's key.",
-    details: "The table is a small file: CSV, TSV or JSON, by its name, with inferred types. It is read \
-        when the pipeline is started. Keys are compared as strings; each must be in one row. A \
-        record whose key is NULL or not in the table gets NULLs. All other fields are left as they \
-        are.\n\n\
+    details: "The table is a CSV, TSV or JSON file, by its name, with inferred types and at most a \
+        million rows. It is read when the pipeline is started, and kept in memory beside `:memory`. \
+        Keys are compared as strings, and no two rows may have the same. A record whose key is NULL \
+        or not in the table gets NULLs. All other fields are left as they are.\n\n\
         The table is a part of the plan. Another one is read at the next start, and after a graceful \
         stop any may be. After a crash the run that continues requires the table that the crashed \
         one had, like any other part of the pipeline file (docs/changing.md).",

@@ -4,7 +4,7 @@
 //!   a split.
 //! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the
 //!   byte of the (decompressed) content at which its line starts. [`read_error`]: why a file cannot
-//!   be read.
+//!   be read; [`skipped`]: reports of records that are too long.
 //! - [`progress`]: how far a file was read, and how a rewritten file is detected.
 //! - [`once`]: reads all files as they are and exits; [`follow`]: reads them, waits for more, and
 //!   follows them through rotations.
@@ -17,6 +17,7 @@ mod lines;
 mod once;
 mod progress;
 mod read_error;
+mod skipped;
 mod snappy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,10 +62,10 @@ formats `csv` and `tsv` a field in quotes may contain line ends, and the first l
 its header. Files compressed with gzip (of several members), Zstandard (of several frames) or bzip2
 (of several streams) are detected by their first bytes, and those with Hadoop's snappy by `.snappy`.
 
-Without `:follow` the matching files are read as they are, and then the run exits. The next run reads
-only new content: new files, lines that were appended to plain files, and plain files that were
-rewritten. The last line of a plain file, if it has no line end, may be just being written;
-`:last-line` decides whether it is read now. A line that is read without its end is a record; what is
+Without `:follow` the matching files are read as they are, and then the run exits. The next run
+reads only new content: new files, lines that were appended to plain files, and plain files that
+were rewritten. The last line of a plain file may be incomplete if it has no line end: `:last-line`
+decides whether it is read now. A line that is read without its end is a record, and what is
 appended to it later is another one.
 
 With `:follow` the source runs until it is stopped: it reads lines that are appended to the files,
@@ -75,9 +76,10 @@ and closed when nothing has been appended for five minutes. A file that is trunc
 the globs match either the rotated logs or their compressed copies (`app.log*` matches both): a copy
 is another file.
 
-A file that is damaged, or that has a record longer than `:max-record`, keeps no other file from being
-read. Without `:follow` the run fails with exit code 1 after the others are read; with `:follow` it
-goes on, and `/health` names the file. It is tried again when it is replaced, and at the next start.
+A file that is damaged, or that has a record longer than `:max-record`, keeps no other file from
+being read. Without `:follow` the run fails with exit code 1 after the others are read; with
+`:follow` it goes on, and `/health` names the file. It is tried again when it is replaced, and at
+the next start.
 
 A plain file counts as rewritten when it is shorter than the part that was read of it, or when its
 first line or one of the 64 bytes before the position up to which it was read has changed.

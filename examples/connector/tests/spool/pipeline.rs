@@ -153,7 +153,7 @@ impl Folder {
             base: self.path.clone(),
             text: text.as_str().into(),
             infer: &infer,
-            tables: &|_| Err("there are no tables".to_owned()),
+            tables: &|_| Err("no table can be read here".to_owned()),
             keeps_state: true,
         };
         plan(&document::from_edn(&text)?, context)

@@ -43,8 +43,8 @@ use self::tracked::{ReadResult, StartPoint, TrackedFile};
 use super::Config;
 use super::glob::Glob;
 use super::identity::{FileKey, Head, file_id, file_of};
-use super::lines::report_skipped;
 use super::progress::{end_of, rewritten};
+use super::skipped::report_skipped;
 
 /// How long a file that no glob matches is kept open after its last growth.
 pub(super) const DRAINED_AFTER: Duration = Duration::from_secs(300);

@@ -23,7 +23,6 @@ use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_plugin::batch::BYTE_ORDER_MARK;
 use pseidon_plugin::framing::{EndSearch, Framing};
-use pseidon_plugin::source::SourceSetup;
 
 pub(super) use self::block::Block;
 pub(super) use self::record_start::record_start;
@@ -33,27 +32,6 @@ use super::read_error::ReadError;
 
 /// How many bytes are read at once.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
-
-/// Logs records that were skipped, each with its start and length in bytes, and counts them.
-pub(super) fn report_skipped(setup: &SourceSetup, file: &str, skipped: &[(Position, u64)]) {
-    if skipped.is_empty() {
-        return;
-    }
-    let stage = setup.stage.as_str();
-    for (position, bytes) in skipped {
-        tracing::warn!(
-            stage,
-            file,
-            position,
-            bytes,
-            "record is longer than :max-record; it is skipped"
-        );
-    }
-    let counter = &setup.metrics.bad_records;
-    counter
-        .with_label_values(&[stage, "dropped"])
-        .inc_by(skipped.len() as u64);
-}
 
 /// Reads a file block by block.
 pub(super) struct LineReader {

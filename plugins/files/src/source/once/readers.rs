@@ -9,9 +9,10 @@ use pseidon_plugin::{Batch, Split};
 
 use super::super::Config;
 use super::super::compression::InputCompression;
-use super::super::lines::{Block, LineReader, report_skipped};
+use super::super::lines::{Block, LineReader};
 use super::super::progress::{end_of, read_to_end};
 use super::super::read_error::ReadError;
+use super::super::skipped::report_skipped;
 use super::ROOM_POLL;
 use super::failures::FileFailures;
 use super::last_line::WaitingLines;
@@ -27,8 +28,8 @@ pub(super) struct Reading<'a> {
     pub(super) waiting: &'a WaitingLines,
 }
 
-/// A file that is open.
-struct OpenFile<'a> {
+/// The reader of a job, with its file.
+struct JobReader<'a> {
     job: &'a ReadJob,
     file: File,
     compression: InputCompression,
@@ -79,19 +80,19 @@ impl Reading<'_> {
         Ok(Ok(()))
     }
 
-    fn report_skipped(self, open: &mut OpenFile<'_>) {
+    fn report_skipped(self, open: &mut JobReader<'_>) {
         let skipped = open.reader.take_skipped();
         report_skipped(self.setup, &open.job.split.topic, &skipped);
     }
 
-    fn open<'j>(self, job: &'j ReadJob) -> Result<OpenFile<'j>, ReadError> {
+    fn open<'j>(self, job: &'j ReadJob) -> Result<JobReader<'j>, ReadError> {
         let file = File::open(&job.file.path)?;
         let size = file.metadata()?.len();
         let compression = self.config.compression_of(&file, &job.file.path)?;
         let reader = self
             .config
             .open(file.try_clone()?, &job.file.path, job.from)?;
-        Ok(OpenFile {
+        Ok(JobReader {
             job,
             file,
             compression,
@@ -101,7 +102,7 @@ impl Reading<'_> {
     }
 
     /// The next lines, and at the end of the file a last line without a line end, if it is taken.
-    fn next(self, open: &mut OpenFile<'_>) -> Result<Option<Block>, ReadError> {
+    fn next(self, open: &mut JobReader<'_>) -> Result<Option<Block>, ReadError> {
         if let Some(line) = &open.job.file.identity.unended {
             return open.unended(line);
         }
@@ -123,7 +124,7 @@ impl Reading<'_> {
     }
 }
 
-impl OpenFile<'_> {
+impl JobReader<'_> {
     /// The only line of the file, if it still is: a file that has grown meanwhile may have another
     /// identity, and is read by the next run.
     fn unended(&mut self, line: &[u8]) -> Result<Option<Block>, ReadError> {
