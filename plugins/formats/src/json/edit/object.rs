@@ -1,7 +1,7 @@
 //! Copies an object with its changes.
 //!
-//! The part of an entry before its key is written only if an entry was written before it; otherwise
-//! the white space before the first key is. So removing an entry removes one comma.
+//! What lies between two changes is copied at once. If the first entries are left out, the next one
+//! gets the white space before the first key. So removing an entry removes one comma.
 
 use arrow::json::writer::NullableEncoder;
 
@@ -45,27 +45,70 @@ pub(super) struct ObjectEdit<'e> {
 
 /// An object as it is copied.
 struct ObjectCopy<'o> {
+    /// The original.
+    text: &'o str,
     out: &'o mut Vec<u8>,
-    /// Whether an entry was written.
+    /// Up to here the original is copied or left out.
+    at: usize,
+    /// Whether an entry is kept or added.
     has_entries: bool,
-    /// The white space before the first key of the original, if it has one.
+    /// The white space before the first key, if the first entry is left out.
     first_gap: Option<&'o str>,
 }
 
-impl ObjectCopy<'_> {
-    /// Writes what is before the key of an entry: `gap`, white space with the comma of an entry
-    /// that is not the first.
-    fn begin_entry(&mut self, gap: &str) {
-        let gap = match self.first_gap {
-            Some(first) if !self.has_entries => first,
-            _ => gap,
-        };
-        self.out.extend_from_slice(gap.as_bytes());
+impl<'o> ObjectCopy<'o> {
+    fn new(text: &'o str, out: &'o mut Vec<u8>) -> ObjectCopy<'o> {
+        ObjectCopy {
+            text,
+            out,
+            at: 0,
+            has_entries: false,
+            first_gap: None,
+        }
+    }
+
+    /// Copies the original up to `end`.
+    fn copy_to(&mut self, end: usize) {
+        self.out
+            .extend_from_slice(&self.text.as_bytes()[self.at..end]);
+        self.at = end;
+    }
+
+    /// Decides that an entry is kept. It is copied with what follows.
+    fn keep(&mut self, entry: &Entry<'o>) {
+        if !self.has_entries
+            && let Some(gap) = self.first_gap
+        {
+            self.out.extend_from_slice(gap.as_bytes());
+            self.at = entry.start + entry.gap().len();
+        }
         self.has_entries = true;
     }
 
-    /// Appends an entry that the original does not have.
-    fn begin_new_entry(&mut self, key: &str) {
+    fn leave_out(&mut self, entry: &Entry<'o>) {
+        self.copy_to(entry.start);
+        self.at = entry.end();
+        if !self.has_entries {
+            self.first_gap.get_or_insert(entry.gap());
+        }
+    }
+
+    /// Copies an entry up to its value, which is left out.
+    fn leave_out_value(&mut self, entry: &Entry<'o>) {
+        self.keep(entry);
+        self.copy_to(entry.start + entry.head.len());
+        self.at = entry.end();
+    }
+
+    fn rename(&mut self, entry: &Entry<'o>, key: &str) {
+        self.keep(entry);
+        self.copy_to(entry.start + entry.gap().len());
+        push_key(key, self.out);
+        self.at = entry.start + entry.head.len() - entry.colon().len();
+    }
+
+    /// Adds the key of an entry that the original does not have.
+    fn add_key(&mut self, key: &str) {
         if self.has_entries {
             self.out.push(b',');
         }
@@ -84,54 +127,49 @@ impl<'e> ObjectEdit<'e> {
         text: &str,
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
-        let mut entries = Entries::new(text)?;
+        let mut entries = Entries::new(text);
         let mut done = vec![false; changes.keys.len()];
-        out.extend_from_slice(entries.opening().as_bytes());
-        let mut copy = ObjectCopy {
-            out,
-            has_entries: false,
-            first_gap: None,
-        };
+        let mut copy = ObjectCopy::new(text, out);
         while let Some(entry) = entries.next()? {
-            copy.first_gap.get_or_insert(entry.gap);
-            let name = entry.name();
-            let change = changes.keys.iter().position(|(known, _)| *known == *name);
+            let change = changes.keys.iter().position(|(key, _)| *key == entry.name);
             let Some(number) = change else {
-                copy.begin_entry(entry.gap);
-                for part in [entry.key, entry.colon, entry.value] {
-                    copy.out.extend_from_slice(part.as_bytes());
-                }
+                copy.keep(&entry);
                 continue;
             };
             let is_repeated = std::mem::replace(&mut done[number], true);
             self.change(&changes.keys[number], &entry, is_repeated, &mut copy)?;
         }
+        let closing = entries.closing()?;
+        copy.copy_to(text.len() - closing.len());
         for ((key, change), done) in changes.keys.iter().zip(done) {
             if !done {
                 self.append(key, change, &mut copy);
             }
         }
-        copy.out.extend_from_slice(entries.closing()?.as_bytes());
+        copy.out.extend_from_slice(closing.as_bytes());
         Ok(())
     }
 
     /// Copies an entry with its change.
-    fn change(
+    fn change<'t>(
         &self,
         (name, change): &(String, KeyChange),
-        entry: &Entry<'_>,
+        entry: &Entry<'t>,
         is_repeated: bool,
-        copy: &mut ObjectCopy<'_>,
+        copy: &mut ObjectCopy<'t>,
     ) -> Result<(), String> {
         let value = match change {
             KeyChange::Inside(inside) => return self.change_inside(name, inside, entry, copy),
-            KeyChange::Remove | KeyChange::MoveAway(None) => return Ok(()),
-            _ if is_repeated => return Ok(()),
+            KeyChange::Remove | KeyChange::MoveAway(None) => {
+                copy.leave_out(entry);
+                return Ok(());
+            }
+            _ if is_repeated => {
+                copy.leave_out(entry);
+                return Ok(());
+            }
             KeyChange::MoveAway(Some(new_key)) => {
-                copy.begin_entry(entry.gap);
-                push_key(new_key, copy.out);
-                copy.out.extend_from_slice(entry.colon.as_bytes());
-                copy.out.extend_from_slice(entry.value.as_bytes());
+                copy.rename(entry, new_key);
                 return Ok(());
             }
             KeyChange::Set(number) => self.values.get(*number),
@@ -143,26 +181,25 @@ impl<'e> ObjectEdit<'e> {
                     "`{name}` exists, but the field that is renamed to it does not"
                 ));
             }
-            KeyChange::Replaced(_) => return Ok(()),
+            KeyChange::Replaced(_) => {
+                copy.leave_out(entry);
+                return Ok(());
+            }
             KeyChange::MoveHere(number) => self.moved[*number].unwrap_or_default().as_bytes(),
         };
-        copy.begin_entry(entry.gap);
-        copy.out.extend_from_slice(entry.key.as_bytes());
-        copy.out.extend_from_slice(entry.colon.as_bytes());
+        copy.leave_out_value(entry);
         copy.out.extend_from_slice(value);
         Ok(())
     }
 
-    fn change_inside(
+    fn change_inside<'t>(
         &self,
         name: &str,
         inside: &ObjectChanges,
-        entry: &Entry<'_>,
-        copy: &mut ObjectCopy<'_>,
+        entry: &Entry<'t>,
+        copy: &mut ObjectCopy<'t>,
     ) -> Result<(), String> {
-        copy.begin_entry(entry.gap);
-        copy.out.extend_from_slice(entry.key.as_bytes());
-        copy.out.extend_from_slice(entry.colon.as_bytes());
+        copy.leave_out_value(entry);
         let adds = self.adds(inside);
         match entry.value.as_bytes().first() {
             Some(b'{') => return self.copy(inside, entry.value, copy.out),
@@ -185,17 +222,17 @@ impl<'e> ObjectEdit<'e> {
     fn append(&self, key: &str, change: &KeyChange, copy: &mut ObjectCopy<'_>) {
         match change {
             KeyChange::Set(number) => {
-                copy.begin_new_entry(key);
+                copy.add_key(key);
                 copy.out.extend_from_slice(self.values.get(*number));
             }
             KeyChange::MoveHere(number) => {
                 if let Some(moved) = &self.moved[*number] {
-                    copy.begin_new_entry(key);
+                    copy.add_key(key);
                     copy.out.extend_from_slice(moved.as_bytes());
                 }
             }
             KeyChange::Inside(inside) if self.adds(inside) => {
-                copy.begin_new_entry(key);
+                copy.add_key(key);
                 self.create(inside, copy.out);
             }
             KeyChange::Inside(_)
@@ -208,11 +245,7 @@ impl<'e> ObjectEdit<'e> {
     /// Appends an object that has only the added fields.
     fn create(&self, changes: &ObjectChanges, out: &mut Vec<u8>) {
         out.push(b'{');
-        let mut copy = ObjectCopy {
-            out,
-            has_entries: false,
-            first_gap: None,
-        };
+        let mut copy = ObjectCopy::new("", out);
         for (key, change) in &changes.keys {
             self.append(key, change, &mut copy);
         }
