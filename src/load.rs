@@ -252,7 +252,9 @@ pub(crate) fn infer(
     format: &dyn Format,
     base: &Path,
 ) -> Result<SchemaRef, String> {
-    let samples = sample(source, format, base, SAMPLES)?;
+    // A file of columns has its fields even without records.
+    let count = if format.has_bytes() { SAMPLES } else { 1 };
+    let samples = sample(source, format, base, count)?;
     format.infer(source.facts().format.settings(), &samples)
 }
 
@@ -268,6 +270,7 @@ fn sample(
         stage: "sample".to_owned(),
         base: base.to_owned(),
         wanted: WantedMetadata::default(),
+        fields: Vec::new(),
         framing: format.framing(source.facts().format.settings()),
         io_threads: 1,
         memory: 64 << 20,

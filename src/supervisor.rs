@@ -66,6 +66,7 @@ pub(crate) fn run(
             .unwrap_or_default(),
         base: template.plan.base.clone(),
         wanted: WantedMetadata::default(),
+        fields: Vec::new(),
         framing: Framing::default(),
         io_threads: template.plan.settings.io_threads.get(),
         memory: template.plan.settings.memory.bytes() / 4,

@@ -255,14 +255,17 @@ impl RowReceiver for StageProbe<'_> {
 
 /// The rows as JSON values, to be compared with the expected ones.
 fn values_of(rows: &Rows, source: &PlannedSource) -> Result<Vec<Value>, String> {
+    let name = source.format.name();
+    // The records of a test for a format without bytes are JSON.
+    let is_json = name == "json" || !source.format.has_bytes();
     let record = if rows.is_changed() {
         RecordShape::Columns(rows.columns().schema())
     } else {
         RecordShape::AsCame {
-            format: source.format.name().to_owned(),
+            format: if is_json { "json" } else { name }.to_owned(),
         }
     };
-    let format = if rows.is_changed() || source.format.name() == "json" {
+    let format = if rows.is_changed() || is_json {
         OutputFormat::Json
     } else {
         OutputFormat::Raw

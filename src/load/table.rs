@@ -38,7 +38,7 @@ pub(super) fn read(path: &str, registry: &PluginRegistry, base: &Path) -> Result
     let schema = format.infer(settings, &records)?;
     Ok(Table {
         rows: decode(&**format, settings, &schema, &records)?,
-        digest: digest(&records),
+        digest: digest(&records)?,
     })
 }
 
@@ -86,7 +86,7 @@ fn decode(
 }
 
 /// The SHA-256 digest of the records and their headers, in hexadecimal digits.
-fn digest(records: &[Payloads]) -> String {
+fn digest(records: &[Payloads]) -> Result<String, String> {
     let mut digest = Sha256::new();
     let mut header = None;
     for payloads in records {
@@ -96,11 +96,12 @@ fn digest(records: &[Payloads]) -> String {
             digest.update(header.map_or(&[][..], |header| header));
             digest.update(b"\n");
         }
-        for record in payloads.iter() {
+        for row in 0..payloads.len() {
+            let record = payloads.printed(row).map_err(|error| error.to_string())?;
             digest.update(record.unwrap_or_default());
             digest.update(b"\n");
         }
     }
     let bytes = digest.finalize();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -58,6 +58,7 @@ mod memory;
 mod moved_logs;
 mod old_offsets;
 mod outages;
+mod parquet;
 mod parse;
 mod refused_folders;
 mod registry_logs;

@@ -1,10 +1,12 @@
 //! The ETL threads: they turn batches into chunks for lanes.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Weak};
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow::error::ArrowError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pseidon_delivery::{LaneId, Reason, SplitId};
@@ -284,15 +286,16 @@ fn writer_of(lane: &LaneId, writers: usize) -> usize {
 }
 
 /// Converts invalid records to rows of [`quarantine::schema`].
-fn quarantined(
-    batch: &Arc<Batch>,
-    records: &[BadRecord],
-) -> Result<Rows, arrow::error::ArrowError> {
+fn quarantined(batch: &Arc<Batch>, records: &[BadRecord]) -> Result<Rows, ArrowError> {
     let numbers = UInt32Array::from_iter_values(records.iter().map(|record| record.number));
-    let payload = |record: &BadRecord| batch.payloads.get(record.number as usize);
-    let as_text =
-        |record: &BadRecord| payload(record).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let as_base64 = |record: &BadRecord| match (payload(record), as_text(record)) {
+    let payload = |record: &BadRecord| batch.payloads.printed(record.number as usize);
+    let payloads = records.iter().map(payload);
+    let payloads = payloads.collect::<Result<Vec<_>, _>>()?;
+    let as_text = |payload: &Option<Cow<'_, [u8]>>| {
+        let text = payload.as_deref().map(std::str::from_utf8);
+        text.and_then(Result::ok).map(str::to_owned)
+    };
+    let as_base64 = |payload: &Option<Cow<'_, [u8]>>| match (payload, as_text(payload)) {
         (Some(bytes), None) => Some(STANDARD.encode(bytes)),
         _ => None,
     };
@@ -315,8 +318,8 @@ fn quarantined(
                 .iter()
                 .map(|record| batch.positions[record.number as usize]),
         )),
-        Arc::new(StringArray::from_iter(records.iter().map(as_text))),
-        Arc::new(StringArray::from_iter(records.iter().map(as_base64))),
+        Arc::new(StringArray::from_iter(payloads.iter().map(as_text))),
+        Arc::new(StringArray::from_iter(payloads.iter().map(as_base64))),
     ];
     Ok(Rows::derived(
         batch.clone(),

@@ -15,7 +15,7 @@ use pseidon_dsl::{Diagnostic, Span, nearest};
 use pseidon_expr::demand::{Demand, collect};
 use pseidon_expr::types::{json_field, type_name};
 use pseidon_plugin::batch::WantedMetadata;
-use pseidon_plugin::format::WantedColumn;
+use pseidon_plugin::format::{Format, WantedColumn};
 use pseidon_plugin::stage::SinkStage;
 
 use self::names::{NamedColumn, Names, Origin};
@@ -32,19 +32,36 @@ pub struct SourceColumns {
     pub meta: WantedMetadata,
 }
 
-/// Collects the columns and metadata that must be decoded for a source's chain. `edits_bytes` says
-/// whether the format can change fields in place; otherwise an edit requires all fields. If there
-/// are errors, the columns are a best effort, so that planning can continue and find more errors.
+impl SourceColumns {
+    /// The names of the fields that the payload columns are in, each once.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for column in &self.wanted {
+            if let Some(PathStep::Field(name)) = column.path.0.first()
+                && !names.contains(name)
+            {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+}
+
+/// Whether the format can change fields in place. Otherwise an edit requires all fields.
+pub(crate) fn edits_bytes(format: &dyn Format) -> bool {
+    format.editor(&[]).is_ok()
+}
+
+/// Collects the columns and metadata that must be decoded for a source's chain. If there are errors, the columns are a best effort, so that planning can continue and find more errors.
 pub fn columns_of(
     chain: &[ResolvedStep],
-    format: &str,
+    format: &dyn Format,
     schema: Option<&SchemaRef>,
-    edits_bytes: bool,
 ) -> (SourceColumns, Vec<Diagnostic>) {
     let mut walk = Walk {
         format,
         schema,
-        edits_bytes,
+        edits_bytes: edits_bytes(format),
         uses: BTreeMap::new(),
         meta: WantedMetadata::default(),
         errors: Vec::new(),
@@ -86,8 +103,8 @@ pub(crate) fn unknown_fields(span: Span) -> Diagnostic {
 }
 
 struct Walk<'a> {
-    /// The name of the records' format.
-    format: &'a str,
+    /// The records' format.
+    format: &'a dyn Format,
     schema: Option<&'a SchemaRef>,
     edits_bytes: bool,
     /// The used paths of the record, each with the types that its uses require.
@@ -183,7 +200,11 @@ impl Walk<'_> {
             self.expr(expr, None, names);
         }
         let facts = &sink.facts;
-        if facts.needs_columns.of(self.format, self.schema) && names.are_of_record() {
+        if facts
+            .needs_columns
+            .of(self.format.name(), self.format.has_bytes(), self.schema)
+            && names.are_of_record()
+        {
             self.all_fields(&[], step.span, names);
         }
         if facts.copies_meta && names.are_of_record() {

@@ -72,8 +72,8 @@ impl Compiler<'_> {
             errors: &mut self.errors,
         };
         let policy = compiler.policy(&resolved.source.options.on_error);
-        let format = prepared.format.name();
-        let mut point = FlowPoint::after_source(format, &columns.wanted, prepared.schema.clone());
+        let (format, schema) = (&*prepared.format, prepared.schema.clone());
+        let mut point = FlowPoint::after_source(format, &columns.wanted, schema);
         let chain = compiler.chain(&prepared.chain, &mut point, false);
         let sinks = compiler.reached;
         let decoded = columns.wanted.iter().map(|column| column.field.clone());

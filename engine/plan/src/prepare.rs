@@ -8,7 +8,7 @@ use pseidon_plugin::format::Format;
 use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::source::{Source, SourceFacts};
 
-use crate::columns::{SourceColumns, columns_of};
+use crate::columns::{SourceColumns, columns_of, edits_bytes};
 use crate::errors::Errors;
 use crate::in_place::in_place;
 use crate::resolve::{ResolvedSource, ResolvedStep};
@@ -58,13 +58,15 @@ pub(crate) fn prepare<'r>(
         errors.add(messages_without_header(format_span, format_name));
     }
     let schema = inferred.or(facts.schema.clone()).or(by_format);
-    let edits_bytes = format.editor(&[]).is_ok();
-    let chain = if edits_bytes && schema.is_none() {
+    if !format.has_bytes() && !facts.reads_columns {
+        errors.add(columns_without_files(format_span, format_name));
+    }
+    let chain = if edits_bytes(&*format) && schema.is_none() {
         in_place(&resolved.chain)
     } else {
         resolved.chain.clone()
     };
-    let (columns, unknown_columns) = columns_of(&chain, format_name, schema.as_ref(), edits_bytes);
+    let (columns, unknown_columns) = columns_of(&chain, &*format, schema.as_ref());
     match format.decoder(format_settings, &columns.wanted) {
         Err(reason) if unknown_columns.is_empty() => errors.add(Diagnostic::new(
             resolved.span,
@@ -136,6 +138,13 @@ fn messages_without_header(span: Span, format: &str) -> Diagnostic {
     Diagnostic::new(span, message, "messages have no header").with_help(format!(
         "name the fields in their order: :format \"{format}:fields=a,b,c\""
     ))
+}
+
+/// The error for a format of columns at a source of messages or lines.
+fn columns_without_files(span: Span, format: &str) -> Diagnostic {
+    let message = format!("this source has no {format} records");
+    Diagnostic::new(span, message, format!("{format} is a format of files"))
+        .with_help("read the files with the source `files`")
 }
 
 /// The fields of the records if the format with these settings determines them.

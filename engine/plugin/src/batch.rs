@@ -1,12 +1,16 @@
-//! Batches: consecutive records of one split, in their original bytes.
+//! Batches: consecutive records of one split, in their original bytes, or as the columns in which
+//! the source has them.
 
-use std::ops::Range;
+mod payloads;
+
 use std::sync::Arc;
 
 use arrow::array::{BinaryArray, BinaryBuilder, StringArray, StringBuilder};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use pseidon_delivery::{Position, ResumePoint, SplitId};
 
+use self::payloads::PayloadSpan;
+pub use self::payloads::{NO_PAYLOAD, Payloads};
 use crate::budget::{Charge, Share};
 use crate::memory::ArrayMemory;
 
@@ -46,7 +50,7 @@ pub struct WantedMetadata {
 pub struct Batch {
     /// The split of the records.
     pub split: Arc<Split>,
-    /// The bytes of the records.
+    /// The bytes of the records, or their columns.
     pub payloads: Payloads,
     /// The position of each record; never decreasing. Records that were derived from one record
     /// share its position.
@@ -123,144 +127,6 @@ impl Batch {
     /// is dropped.
     pub fn charge_more(&self, bytes: usize) -> Option<Charge> {
         self.charge.as_ref().map(|charge| charge.more(bytes))
-    }
-}
-
-/// The bytes of records in one shared buffer.
-#[derive(Clone, Debug, Default)]
-pub struct Payloads {
-    buffer: Bytes,
-    spans: Vec<PayloadSpan>,
-    lines: bool,
-    header: Option<Bytes>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct PayloadSpan {
-    start: u32,
-    /// `u32::MAX` for a record without a payload.
-    len: u32,
-}
-
-/// The length of a record without a payload, in [`Payloads::new`].
-pub const NO_PAYLOAD: u32 = u32::MAX;
-
-impl Payloads {
-    /// Creates records that are slices `start..start+len` of the buffer, in its order; a length of
-    /// [`NO_PAYLOAD`] is a record without a payload. With `lines` the caller guarantees that each
-    /// has a payload and is followed by one `\n` in the buffer, and then at once by the next
-    /// record.
-    ///
-    /// # Panics
-    /// If a slice lies outside the buffer.
-    pub fn new(buffer: Bytes, spans: impl IntoIterator<Item = (u32, u32)>, lines: bool) -> Self {
-        let spans: Vec<_> = spans
-            .into_iter()
-            .map(|(start, len)| PayloadSpan { start, len })
-            .collect();
-        let inside = |span: &PayloadSpan| {
-            span.len == NO_PAYLOAD || span.start as usize + span.len as usize <= buffer.len()
-        };
-        assert!(
-            spans.iter().all(inside),
-            "a payload lies outside its buffer"
-        );
-        Payloads {
-            buffer,
-            spans,
-            lines,
-            header: None,
-        }
-    }
-
-    /// Copies records into a buffer of their own.
-    pub fn copied<'a>(records: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let (mut buffer, mut spans) = (Vec::new(), Vec::new());
-        for record in records {
-            spans.push((buffer.len() as u32, record.len() as u32));
-            buffer.extend_from_slice(record);
-        }
-        Payloads::new(buffer.into(), spans, false)
-    }
-
-    /// Adds the header of the file that the records are from.
-    pub fn with_header(self, header: Option<Bytes>) -> Self {
-        Payloads { header, ..self }
-    }
-
-    /// The header of the file that the records are from, if the format has one; see
-    /// [`Framing::has_header`](crate::framing::Framing::has_header).
-    pub fn header(&self) -> Option<&Bytes> {
-        self.header.as_ref()
-    }
-
-    /// The number of records.
-    pub fn len(&self) -> usize {
-        self.spans.len()
-    }
-
-    /// Whether there are no records.
-    pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
-    }
-
-    /// The bytes of all records together.
-    pub fn bytes(&self) -> usize {
-        self.buffer.len()
-    }
-
-    /// The address of the shared buffer.
-    pub(crate) fn address(&self) -> usize {
-        self.buffer.as_ptr() as usize
-    }
-
-    /// The bytes that the payloads keep in memory.
-    pub(crate) fn memory(&self) -> usize {
-        self.buffer.len() + self.spans.capacity() * size_of::<PayloadSpan>()
-    }
-
-    /// The records with these numbers. Shares the buffer.
-    pub fn part(&self, rows: Range<usize>) -> Payloads {
-        Payloads {
-            buffer: self.buffer.clone(),
-            spans: self.spans[rows].to_vec(),
-            lines: self.lines,
-            header: self.header.clone(),
-        }
-    }
-
-    /// The record's bytes; `None` if it has no payload (a tombstone).
-    pub fn get(&self, row: usize) -> Option<&[u8]> {
-        let span = self.spans[row];
-        (span.len != NO_PAYLOAD)
-            .then(|| &self.buffer[span.start as usize..(span.start + span.len) as usize])
-    }
-
-    /// All records in turn, each like [`Payloads::get`].
-    pub fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> + Clone {
-        (0..self.len()).map(|row| self.get(row))
-    }
-
-    /// The record's bytes as a slice that keeps the buffer alive.
-    pub fn get_bytes(&self, row: usize) -> Option<Bytes> {
-        let span = self.spans[row];
-        (span.len != NO_PAYLOAD).then(|| {
-            self.buffer
-                .slice(span.start as usize..(span.start + span.len) as usize)
-        })
-    }
-
-    /// The rows `from..to` as one piece of the buffer, each followed by `\n`, if the buffer has
-    /// this layout. Does not copy.
-    pub fn lines(&self, from: usize, to: usize) -> Option<Bytes> {
-        if !self.lines || from >= to {
-            return None;
-        }
-        let last = self.spans[to - 1];
-        Some(
-            self.buffer
-                .slice(self.spans[from].start as usize..(last.start + last.len) as usize + 1),
-        )
     }
 }
 
@@ -373,12 +239,7 @@ impl BatchBuilder {
         debug_assert!(self.positions.last().is_none_or(|last| *last <= next));
         Batch {
             split: self.split,
-            payloads: Payloads {
-                buffer: self.buffer.freeze(),
-                spans: self.spans,
-                lines: self.lines,
-                header: None,
-            },
+            payloads: Payloads::of_spans(self.buffer.freeze(), self.spans, self.lines),
             positions: self.positions,
             next,
             resume: None,

@@ -25,6 +25,13 @@ pub trait Format: Send + Sync {
     /// One sentence, for lists.
     fn summary(&self) -> &'static str;
 
+    /// Whether a record has bytes. If not, as in Parquet, only a source that
+    /// [reads columns](crate::source::SourceFacts::reads_columns) has records of this format, and
+    /// what it has are [columns](Payloads::columns).
+    fn has_bytes(&self) -> bool {
+        true
+    }
+
     /// The fields that every record has in this format with these settings (the part after the
     /// colon, or empty), if the format itself determines them. An error names the setting and says
     /// what was expected.

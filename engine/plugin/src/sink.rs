@@ -71,8 +71,10 @@ pub struct SinkFacts {
 /// Whether a sink needs the fields of unchanged records as columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NeedsColumns {
-    /// It writes the records' bytes.
+    /// It does not look at records.
     Never,
+    /// It writes the records' bytes, and the fields of records that have none.
+    UnlessBytes,
     /// It writes the bytes of JSON records, and the fields of others if they are known.
     UnlessJson,
     /// It writes columns.
@@ -81,9 +83,11 @@ pub enum NeedsColumns {
 
 impl NeedsColumns {
     /// Whether it needs the columns of records of this format, with these fields if they are known.
-    pub fn of(self, format: &str, fields: Option<&SchemaRef>) -> bool {
+    /// `has_bytes` is whether the records [have bytes](crate::format::Format::has_bytes).
+    pub fn of(self, format: &str, has_bytes: bool, fields: Option<&SchemaRef>) -> bool {
         match self {
             NeedsColumns::Never => false,
+            NeedsColumns::UnlessBytes => !has_bytes,
             NeedsColumns::UnlessJson => {
                 format != "json" && fields.is_some_and(|schema| !schema.fields().is_empty())
             }

@@ -98,6 +98,8 @@ pub struct SourceFacts {
     /// Whether it splits bytes into records, by the [`Framing`] of the format. A source of messages
     /// has records already.
     pub splits_bytes: bool,
+    /// Whether it reads formats whose records [have no bytes](crate::format::Format::has_bytes).
+    pub reads_columns: bool,
     /// What a re-read of a split returns.
     pub reread: Reread,
     /// Whether it ends by itself, as a file does.
@@ -130,6 +132,8 @@ pub struct SourceSetup {
     pub base: PathBuf,
     /// Which metadata to read for each record.
     pub wanted: WantedMetadata,
+    /// The names of the fields that are used. A source of columns need not read the others.
+    pub fields: Vec<String>,
     /// How records follow each other, for a source that [splits bytes](SourceFacts::splits_bytes).
     pub framing: Framing,
     /// How many threads may read in parallel.

@@ -91,7 +91,7 @@ impl SinkPlugin for SpoolSinkPlugin {
 
     fn facts(&self, options: &SpoolSinkOptions) -> SinkFacts {
         SinkFacts {
-            needs_columns: NeedsColumns::Never,
+            needs_columns: NeedsColumns::UnlessBytes,
             copies_meta: false,
             protocol: Protocol::Staged,
             folder: Some(options.folder.display().to_string()),

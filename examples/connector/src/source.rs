@@ -89,6 +89,7 @@ impl Source for SpoolSource {
             schema: schema.as_ref().and_then(SpannedValue::fields),
             infer: schema.as_ref().and_then(SpannedValue::infer),
             splits_bytes: false,
+            reads_columns: false,
             reread: Reread::Exact,
             finite: true,
             topic_may_change: false,

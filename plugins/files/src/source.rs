@@ -1,10 +1,11 @@
 //! The source `files`: reads lines from existing files, or from files that grow.
 //!
-//! - [`glob`]: which files are read; [`identity`]: recognizes a file under another name. A file is
-//!   a split.
+//! - [`options`]: what it is told. [`glob`]: which files are read; [`identity`]: recognizes a file
+//!   under another name. A file is a split.
 //! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the
-//!   byte of the (decompressed) content at which its line starts. [`read_error`]: why a file cannot
-//!   be read; [`skipped`]: reports of records that are too long.
+//!   byte of the (decompressed) content at which its line starts. [`reader`]: the same for a file of
+//!   lines or of columns, whose rows have their numbers as positions. [`read_error`]: why a file
+//!   cannot be read; [`skipped`]: reports of records that are too long.
 //! - [`progress`]: how far a file was read, and how a rewritten file is detected.
 //! - [`once`]: reads all files as they are and exits; [`follow`]: reads them, waits for more, and
 //!   follows them through rotations.
@@ -15,8 +16,10 @@ mod glob;
 mod identity;
 mod lines;
 mod once;
+mod options;
 mod progress;
 mod read_error;
+mod reader;
 mod skipped;
 mod snappy;
 
@@ -32,8 +35,7 @@ use pseidon_delivery::Reason;
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::framing::Framing;
-use pseidon_plugin::options::kinds::ByteSize;
-use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
+use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
     Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
 };
@@ -43,24 +45,25 @@ use pseidon_plugin::{Payloads, Split};
 use self::compression::{InputCompression, Stream};
 use self::glob::Glob;
 use self::lines::{BLOCK_BYTES, Limits, LineReader};
+pub use self::options::FilesSourceOptions;
+use self::options::{CompressionOption, LastLine, OnLongRecord, Start};
 use self::progress::Tail;
 use self::read_error::ReadError;
+use self::reader::FileReader;
 
-/// The upper limit of `:max-record`: a record and its block have to fit into memory many times
-/// over.
-const MAX_RECORD_BYTES: u64 = 1 << 30;
 /// How many bytes are read at once to find a header.
 const HEADER_BLOCK_BYTES: usize = 64 << 10;
 
 static SPEC: PluginSpec = PluginSpec {
     name: "files",
     role: Role::Source,
-    summary: "Reads lines from files, once or as they grow.",
+    summary: "Reads lines and Parquet from files, once or as they grow.",
     details: "\
 Each line is a record; empty lines are skipped, and `\\r\\n` ends a line like `\\n`. In the
 formats `csv` and `tsv` a field in quotes may contain line ends, and the first line of each file is
 its header. Files compressed with gzip (of several members), Zstandard (of several frames) or bzip2
 (of several streams) are detected by their first bytes, and those with Hadoop's snappy by `.snappy`.
+The format `parquet` has rows instead of lines, and its files are read when they are complete.
 
 Without `:follow` the matching files are read as they are, and then the run exits. The next run
 reads only new content: new files, lines that were appended to plain files, and plain files that
@@ -91,85 +94,6 @@ the file.",
     example: r#"(files {:path "logs/*.json.gz" :format "json"})"#,
 };
 
-/// The options of the source `files`.
-#[derive(Clone, Debug, Options)]
-pub struct FilesSourceOptions {
-    /// A path or a glob (`*`, `?`, `[ab]`, `**` for any folders), or several. Relative paths start
-    /// at the pipeline file's folder.
-    #[option(positional)]
-    path: SpannedValue<Vec<String>>,
-    /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
-    /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz`, `.zst`, `.bz2` or
-    /// `.snappy`; otherwise `txt`.
-    format: Option<SpannedValue<SourceFormat>>,
-    /// The records' fields and their types, or `:infer` to infer them from the first records.
-    schema: Option<SpannedValue<SchemaOption>>,
-    /// How the files are compressed; `:auto` detects it from the first bytes of each file.
-    #[option(default = "auto")]
-    compression: CompressionOption,
-    /// Whether to wait for more lines and more files.
-    #[option(default = "false")]
-    follow: bool,
-    /// How often to look for new lines and files.
-    #[option(default = "250ms")]
-    poll: Duration,
-    /// Without `:follow`: whether the last line of a plain file is read if it has no line end.
-    /// `:auto` reads a complete JSON object, and a line of another format if the file has not
-    /// changed for 5 seconds; any other line waits for the next run, which the log says. `:wait`
-    /// waits for the line end; `:take` reads the line. With `-e`, which has no next run, `:auto`
-    /// is `:take`.
-    #[option(default = "auto")]
-    last_line: LastLine,
-    /// With `:follow`: where to begin in files that exist at the first start. Files that are
-    /// created later are read from their start.
-    #[option(free, default = "earliest")]
-    start: Start,
-    /// The maximum length of a line, or of a record of several lines.
-    #[option(default = "16MB")]
-    max_record: SpannedValue<ByteSize>,
-    /// What happens to a longer record: `:report` reads no further in its file, which the run
-    /// reports like a broken file; `:skip` drops the record, logs its position, and counts it as
-    /// invalid. Other files are read in either case.
-    #[option(default = "report")]
-    on_long_record: OnLongRecord,
-    /// What happens to a record that does not match the format.
-    #[option(default = "quarantine")]
-    on_error: OnError,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
-enum CompressionOption {
-    Auto,
-    None,
-    Gzip,
-    Zstd,
-    Bzip2,
-    Snappy,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
-enum OnLongRecord {
-    Report,
-    Skip,
-}
-
-/// Whether a last line without a line end is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
-enum LastLine {
-    /// If it seems to be complete.
-    Auto,
-    /// Never: it waits for its line end.
-    Wait,
-    /// Always.
-    Take,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
-enum Start {
-    Earliest,
-    Latest,
-}
-
 /// The source `files`.
 pub struct FilesSource;
 
@@ -191,14 +115,14 @@ impl SourcePlugin for FilesSource {
         }
         let paths = &options.path.value;
         Ok(Arc::new(PreparedFilesSource {
-            format: match &options.format {
-                Some(format) => format.value.clone(),
-                None => format_by_name(paths).into(),
-            },
+            format: options.source_format(),
             format_span: options.format.as_ref().map(|format| format.span),
             schema: options.schema.clone(),
+            path_span: options.path.span,
             config: Config {
                 paths: paths.clone(),
+                fields: None,
+                has_columns: options.has_columns(),
                 compression: match options.compression {
                     CompressionOption::Auto => None,
                     CompressionOption::None => Some(InputCompression::None),
@@ -224,63 +148,11 @@ impl SourcePlugin for FilesSource {
     }
 }
 
-impl FilesSourceOptions {
-    fn errors(&self) -> Vec<Diagnostic> {
-        let mut errors = Vec::new();
-        let paths = &self.path.value;
-        if paths.is_empty() || paths.iter().any(String::is_empty) {
-            let expected = "expected a path or a glob";
-            errors.push(self.path.error("`:path` names no file", expected));
-        }
-        for path in paths {
-            if let Err(error) = Glob::new(path, Path::new("")) {
-                let message = format!("`{path}` is not a glob");
-                errors.push(self.path.error(message, error.msg));
-            }
-        }
-        if !(1..=MAX_RECORD_BYTES).contains(&self.max_record.value.0) {
-            let expected = "expected 1 byte to 1 GiB";
-            errors.push(
-                self.max_record
-                    .error("`:max-record` is out of range", expected),
-            );
-        }
-        errors
-    }
-}
-
-/// The default format for these paths: that of their extension if it is the same for all, else `txt`.
-fn format_by_name(paths: &[String]) -> &'static str {
-    let format = |path: &String| {
-        let compressions = [".gz", ".zst", ".bz2", ".snappy"];
-        let plain = compressions
-            .iter()
-            .find_map(|extension| path.strip_suffix(extension))
-            .unwrap_or(path);
-        let by_extension = [
-            (".json", "json"),
-            (".ndjson", "json"),
-            (".jsonl", "json"),
-            (".csv", "csv"),
-            (".tsv", "tsv"),
-        ];
-        let known = by_extension
-            .iter()
-            .find(|(extension, _)| plain.ends_with(extension));
-        known.map_or("txt", |(_, format)| format)
-    };
-    let mut formats = paths.iter().map(format);
-    let first = formats.next().unwrap_or("txt");
-    match formats.all(|format| format == first) {
-        true => first,
-        false => "txt",
-    }
-}
-
 struct PreparedFilesSource {
     format: SourceFormat,
     format_span: Option<Span>,
     schema: Option<SpannedValue<SchemaOption>>,
+    path_span: Span,
     config: Config,
     /// `None` reads the files as they are.
     follow: Option<follow::Settings>,
@@ -290,6 +162,10 @@ struct PreparedFilesSource {
 #[derive(Clone, Debug)]
 struct Config {
     paths: Vec<String>,
+    /// Whether the files have columns instead of lines.
+    has_columns: bool,
+    /// The names of the columns that are read, which are known when the source runs; all by default.
+    fields: Option<Vec<String>>,
     /// `None` detects it for each file.
     compression: Option<InputCompression>,
     limits: Limits,
@@ -305,8 +181,9 @@ impl Source for PreparedFilesSource {
             format: self.format.clone(),
             format_span: self.format_span,
             schema: self.schema.as_ref().and_then(SpannedValue::fields),
-            infer: self.schema.as_ref().and_then(SpannedValue::infer),
+            infer: self.infer(),
             splits_bytes: true,
+            reads_columns: true,
             reread: Reread::Exact,
             finite: self.follow.is_none(),
             topic_may_change: self.follow.is_some(),
@@ -332,23 +209,30 @@ impl Source for PreparedFilesSource {
             return Err(failed(&shown, error.into()));
         }
         for (path, shown) in found.files {
+            if missing == 0 {
+                break;
+            }
             let failed = |error: ReadError| failed(&shown, error);
             let file = File::open(&path).map_err(|error| failed(error.into()))?;
             let mut reader = config.open(file, &path, 0).map_err(failed)?;
+            if let FileReader::Columns(reader) = &reader {
+                // A file without rows has columns too.
+                samples.push(Payloads::of_columns(reader.empty()));
+            }
             while missing > 0 {
-                let block = match reader.next_block().map_err(failed)? {
-                    Some(block) => Some(block),
+                let records = match reader.next().map_err(failed)? {
+                    Some(records) => Some(records),
                     None => reader.last_line().map_err(failed)?,
                 };
-                let Some(block) = block else { break };
-                for batch in block.batches(&split) {
+                let Some(records) = records else { break };
+                for batch in records.batches(&split) {
                     let some = batch.payloads.part(0..batch.len().min(missing));
                     missing -= some.len();
                     samples.push(some);
                 }
             }
         }
-        if missing == count {
+        if samples.is_empty() {
             return Err(SourceError::Fatal(
                 format!("no records yet in {}", config.paths.join(", ")).into(),
             ));
@@ -357,7 +241,10 @@ impl Source for PreparedFilesSource {
     }
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
-        let config = self.config(setup);
+        let config = Config {
+            fields: Some(setup.fields.clone()),
+            ..self.config(setup)
+        };
         match &self.follow {
             None => Ok(once::run(&config, setup, &handle)?),
             Some(settings) => follow::run(&config, settings, setup, &handle),
@@ -366,6 +253,14 @@ impl Source for PreparedFilesSource {
 }
 
 impl PreparedFilesSource {
+    /// The position that asks for the fields of the files.
+    fn infer(&self) -> Option<Span> {
+        match &self.schema {
+            Some(schema) => schema.infer(),
+            None => self.config.has_columns.then_some(self.path_span),
+        }
+    }
+
     /// The settings, with what is known when the source runs.
     fn config(&self, setup: &SourceSetup) -> Config {
         let last_line = match self.config.last_line {
@@ -431,22 +326,25 @@ impl Config {
     }
 
     fn compression_of(&self, file: &File, path: &Path) -> io::Result<InputCompression> {
-        self.compression
-            .map_or_else(|| InputCompression::of(file, path), Ok)
+        match self.compression {
+            _ if self.has_columns => Ok(InputCompression::Columns),
+            Some(compression) => Ok(compression),
+            None => InputCompression::of(file, path),
+        }
     }
 
-    /// Opens a reader of the file's lines, beginning at `position`.
-    fn open(&self, file: File, path: &Path, position: u64) -> Result<LineReader, ReadError> {
+    /// Opens a reader of the file's records, beginning at `position`.
+    fn open(&self, file: File, path: &Path, position: u64) -> Result<FileReader, ReadError> {
         let compression = self.compression_of(&file, path)?;
         let before = match compression {
             InputCompression::None => Tail::of(&file, position)?,
             _ => Tail::unknown(position),
         };
-        self.reader(file, compression, before)
+        FileReader::open(file, self, compression, before)
     }
 
     /// Creates a reader of the file's lines after the bytes `before`.
-    fn reader(
+    fn line_reader(
         &self,
         file: File,
         compression: InputCompression,

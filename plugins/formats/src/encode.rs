@@ -44,7 +44,7 @@ impl OutputFormat {
         match self {
             OutputFormat::Json => NeedsColumns::UnlessJson,
             OutputFormat::Csv | OutputFormat::Tsv => NeedsColumns::Always,
-            OutputFormat::Txt | OutputFormat::Raw => NeedsColumns::Never,
+            OutputFormat::Txt | OutputFormat::Raw => NeedsColumns::UnlessBytes,
         }
     }
 }

@@ -61,7 +61,7 @@ impl CodecName {
     pub fn needs_columns(self) -> NeedsColumns {
         match self {
             CodecName::Json => OutputFormat::Json.needs_columns(),
-            CodecName::Txt | CodecName::Raw => NeedsColumns::Never,
+            CodecName::Txt | CodecName::Raw => NeedsColumns::UnlessBytes,
             CodecName::Csv | CodecName::Tsv | CodecName::Parquet | CodecName::Avro => {
                 NeedsColumns::Always
             }

@@ -1,8 +1,8 @@
 //! Record formats: decoders from bytes to columns, and encoders from rows to messages, lines and
 //! files.
 //!
-//! - [`formats`] lists the formats that sources read: `json`, `csv`, `tsv`, `txt`, `avro-txt` and `raw`;
-//!   [`record_format`] parses their settings.
+//! - [`formats`] lists the formats that sources read; [`record_format`] parses their settings.
+//! - A [`ParquetReader`] reads the rows of a Parquet file, which have no bytes.
 //! - A [`RecordEncoder`] encodes rows as messages or lines.
 //! - A [`FileCodec`] writes files: lines with or without compression, Parquet and Avro. They are
 //!   written through a [`RetryWriter`], so that no data is lost when the disk is full.
@@ -17,6 +17,7 @@ mod csv;
 mod decimal;
 mod event;
 mod json;
+mod parquet_file;
 mod raw;
 mod txt;
 mod values;
@@ -33,6 +34,7 @@ use pseidon_plugin::format::Format;
 
 pub use encode::{OutputFormat, RecordEncoder, ValueEncoder, json_lines};
 pub use file::{CodecName, Compression, EncodeError, FileCodec, FileCodecSettings, FileEncoder};
+pub use parquet_file::ParquetReader;
 pub use record_format::RecordLayout;
 pub use retry::RetryWriter;
 
@@ -45,6 +47,7 @@ pub fn formats() -> Vec<Arc<dyn Format>> {
         Arc::new(txt::Txt),
         Arc::new(avro_txt::AvroTxt::default()),
         Arc::new(raw::Raw),
+        Arc::new(parquet_file::Parquet),
     ]
 }
 

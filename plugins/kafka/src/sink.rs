@@ -162,9 +162,9 @@ impl SinkPlugin for KafkaSinkPlugin {
 
     fn facts(&self, options: &KafkaSinkOptions) -> SinkFacts {
         SinkFacts {
-            needs_columns: options
-                .format
-                .map_or(NeedsColumns::Never, |format| format.value.needs_columns()),
+            needs_columns: options.format.map_or(NeedsColumns::UnlessBytes, |format| {
+                format.value.needs_columns()
+            }),
             copies_meta: CopiedParts::of(options).any(),
             protocol: Protocol::Transactional,
             folder: None,

@@ -232,6 +232,7 @@ impl Source for KafkaSource {
             schema: self.schema.as_ref().and_then(SpannedValue::fields),
             infer: self.schema.as_ref().and_then(SpannedValue::infer),
             splits_bytes: false,
+            reads_columns: false,
             reread: Reread::Exact,
             finite: self.until_latest,
             topic_may_change: false,

@@ -76,6 +76,7 @@ impl Source for LogSource {
             schema: self.0.schema().cloned(),
             infer: None,
             splits_bytes: false,
+            reads_columns: false,
             reread: Reread::Exact,
             finite: false,
             topic_may_change: false,

@@ -114,6 +114,7 @@ impl Source for Stdin {
             schema: self.schema.clone(),
             infer: None,
             splits_bytes: true,
+            reads_columns: false,
             reread: Reread::Inexact {
                 reason: "standard input cannot be re-read",
             },

@@ -165,6 +165,7 @@ impl Source for Generate {
             schema: Some(self.generator.schema().clone()),
             infer: None,
             splits_bytes: false,
+            reads_columns: false,
             reread,
             finite: self.count.is_some(),
             topic_may_change: false,

@@ -22,13 +22,14 @@ use super::CommandResult;
 use crate::JsonLines;
 use crate::stages::scope_of;
 
-/// Each row as JSON: its columns, or the unchanged record as JSON or as a JSON string.
+/// Each row as JSON: its columns, or the unchanged record as JSON or as a JSON string. Of a record
+/// without bytes these are the columns that the pipeline uses.
 pub(super) fn lines(
     rows: &Rows,
     source: &PlannedSource,
     json: JsonLines,
 ) -> Result<Vec<String>, String> {
-    if rows.is_changed() {
+    if rows.is_changed() || !source.format.has_bytes() {
         return json(rows, RecordShape::Columns(rows.columns().schema()));
     }
     if source.format.name() == "json" {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use pseidon_dsl::expr::{Path, PathStep};
 use pseidon_expr::{Column, Scope};
-use pseidon_plugin::format::WantedColumn;
+use pseidon_plugin::format::{Format, WantedColumn};
 use pseidon_plugin::sink::{RecordShape, SinkFacts, SinkInput};
 
 use crate::chain::Operator;
@@ -16,6 +16,8 @@ use crate::edits::{FieldEdit, apply};
 pub(super) struct FlowPoint {
     /// The records as a sink at this point receives them.
     pub(super) input: SinkInput,
+    /// Whether the records of the source have bytes.
+    has_bytes: bool,
     /// The fields of the record, if they are known and the record is not columns.
     pub(super) fields: Option<SchemaRef>,
     /// The nondeterministic expressions that decide which records get here, and with which values.
@@ -26,7 +28,7 @@ impl FlowPoint {
     /// The point after a source with records of this format, of which these columns are decoded.
     /// `fields` are all fields of the record, if they are known.
     pub(super) fn after_source(
-        format: &str,
+        format: &dyn Format,
         columns: &[WantedColumn],
         fields: Option<SchemaRef>,
     ) -> FlowPoint {
@@ -40,9 +42,10 @@ impl FlowPoint {
                     columns: columns.iter().map(column).collect(),
                 },
                 record: RecordShape::AsCame {
-                    format: format.to_owned(),
+                    format: format.name().to_owned(),
                 },
             },
+            has_bytes: format.has_bytes(),
             fields,
             nondeterminism: Vec::new(),
         }
@@ -51,7 +54,10 @@ impl FlowPoint {
     /// Whether the fields of the record have to become columns for a sink at this point.
     pub(super) fn needs_columns(&self, sink: &SinkFacts) -> bool {
         match &self.input.record {
-            RecordShape::AsCame { format } => sink.needs_columns.of(format, self.fields.as_ref()),
+            RecordShape::AsCame { format } => {
+                let needs = sink.needs_columns;
+                needs.of(format, self.has_bytes, self.fields.as_ref())
+            }
             RecordShape::Columns(_) => false,
         }
     }

@@ -29,6 +29,8 @@ pub(super) enum InputCompression {
     Bzip2,
     /// Hadoop's snappy.
     Snappy,
+    /// A Parquet file, which compresses its columns itself. Positions are numbers of rows.
+    Columns,
 }
 
 impl InputCompression {
@@ -88,6 +90,10 @@ impl Stream {
                     file,
                     offset: position,
                 });
+            }
+            InputCompression::Columns => {
+                let what = "columns are not a stream of bytes";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, what));
             }
             InputCompression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(
                 READ_BYTES, file,

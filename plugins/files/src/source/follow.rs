@@ -362,9 +362,9 @@ impl Follower<'_> {
             };
             let was_open = file.is_open();
             match file.read(self.config, &key)? {
-                ReadResult::Block(block) => {
+                ReadResult::Records(records) => {
                     progress = true;
-                    block
+                    records
                         .batches(file.split())
                         .try_for_each(|batch| self.handle.emit(batch))?;
                 }

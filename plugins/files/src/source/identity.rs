@@ -11,7 +11,8 @@
 //!   replaces it; otherwise the device number is left out because it may change at a reboot;
 //! - a digest of its first line, or of its first 1024 bytes if the line is longer. For a compressed
 //!   file, whose first line may be unreadable until the file is complete, it is a digest of the
-//!   first 12 bytes.
+//!   first 12 bytes; for a Parquet file, which is complete when it has an end, of the last 1024,
+//!   which say where its values are and between what.
 //!
 //! A file whose first line is incomplete has no identity yet, and a followed file is not read before
 //! it has one. If the line is read without its line end, the file has the identity that it will have
@@ -24,6 +25,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::UNIX_EPOCH;
 
 use pseidon_delivery::SplitId;
+use pseidon_formats::ParquetReader;
 use sha2::{Digest, Sha256};
 
 use super::compression::InputCompression;
@@ -92,25 +94,30 @@ impl Head {
     }
 }
 
-/// The first bytes of a file, as many as count for the identity.
+/// The first bytes of a file, as many as count for the identity; of a Parquet file, the last.
 struct Start {
     bytes: [u8; HEAD],
     len: usize,
     limit: usize,
-    is_plain: bool,
+    compression: InputCompression,
 }
 
 impl Start {
     fn of(file: &File, compression: InputCompression) -> io::Result<Start> {
-        let is_plain = compression == InputCompression::None;
+        let size = file.metadata()?.len();
+        let (limit, from) = match compression {
+            InputCompression::None => (HEAD, 0),
+            InputCompression::Columns => (HEAD, size.saturating_sub(HEAD as u64)),
+            _ => (COMPRESSED_HEAD, 0),
+        };
         let mut start = Start {
             bytes: [0; HEAD],
             len: 0,
-            limit: if is_plain { HEAD } else { COMPRESSED_HEAD },
-            is_plain,
+            limit,
+            compression,
         };
-        while start.len < start.limit {
-            match file.read_at(&mut start.bytes[start.len..start.limit], start.len as u64) {
+        while start.len < limit {
+            match file.read_at(&mut start.bytes[start.len..limit], from + start.len as u64) {
                 Ok(0) => break,
                 Ok(more) => start.len += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -124,16 +131,25 @@ impl Start {
         &self.bytes[..self.len]
     }
 
-    /// The part that is the first line or its beginning; `None` if the line is incomplete.
+    /// The part that is the first line or its beginning; `None` if the line is incomplete, or the
+    /// file is one of Parquet without an end.
     fn line(&self) -> Option<&[u8]> {
-        let line_end = self
-            .is_plain
-            .then(|| memchr::memchr(b'\n', self.bytes()))
-            .flatten();
+        let line_end = match self.compression {
+            InputCompression::None => memchr::memchr(b'\n', self.bytes()),
+            InputCompression::Columns => {
+                let has_end = self.bytes().ends_with(ParquetReader::MAGIC);
+                return has_end.then(|| self.bytes());
+            }
+            _ => None,
+        };
         match line_end {
             Some(end) => Some(&self.bytes[..=end]),
             None => (self.len == self.limit).then(|| self.bytes()),
         }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.compression == InputCompression::None
     }
 }
 
@@ -162,10 +178,10 @@ impl Identity {
         };
         Ok(Some(match start.line() {
             Some(line) => {
-                let unended = line.strip_suffix(b"\r\n").filter(|_| start.is_plain);
+                let unended = line.strip_suffix(b"\r\n").filter(|_| start.is_plain());
                 known_as(Head::digest(line), unended.map(Head::of_line))
             }
-            None if start.is_plain => Identity {
+            None if start.is_plain() => Identity {
                 head: Head::of_line(start.bytes()),
                 // Earlier versions took the content as it was.
                 before: Some(Head::digest(start.bytes())),

@@ -68,7 +68,10 @@ fn following(path: &str, from_latest: bool) -> Arc<dyn Source> {
         format_span: None,
         format: "txt".into(),
         schema: None,
+        path_span: Span::default(),
         config: Config {
+            has_columns: false,
+            fields: None,
             paths: vec![path.into()],
             compression: None,
             limits: Limits {
@@ -128,6 +131,7 @@ impl World {
             stage: "logs".into(),
             base: self.dir.path().into(),
             wanted: WantedMetadata::default(),
+            fields: Vec::new(),
             framing: self.framing,
             io_threads: 2,
             memory: 64 << 20,

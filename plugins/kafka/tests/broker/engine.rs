@@ -35,6 +35,7 @@ pub(crate) fn setup(pipeline: &str, wanted: WantedMetadata) -> SourceSetup {
         stage: "clicks".to_owned(),
         base: ".".into(),
         wanted,
+        fields: Vec::new(),
         framing: Default::default(),
         io_threads: 1,
         memory: 64 << 20,

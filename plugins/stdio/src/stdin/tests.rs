@@ -28,6 +28,7 @@ fn setup() -> SourceSetup {
         stage: "in".into(),
         base: ".".into(),
         wanted: WantedMetadata::default(),
+        fields: Vec::new(),
         framing: Default::default(),
         io_threads: 1,
         memory: 64 << 20,

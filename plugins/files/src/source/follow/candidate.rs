@@ -168,15 +168,18 @@ impl Candidate {
     }
 }
 
-/// The head of a compressed file. For a very short file it covers the whole content, so the file
+/// The head of a compressed file; `None` if it is not complete. For a very short file it covers the whole content, so the file
 /// has to be complete.
 fn head_of_compressed(file: &File, compression: InputCompression) -> io::Result<Option<Head>> {
     if let Some(head) = Head::of(file, compression, false)? {
         return Ok(Some(head));
     }
-    match Stream::open(file.try_clone()?, compression, 0)
-        .and_then(|mut stream| stream.skip_to_end())
-    {
+    if compression == InputCompression::Columns {
+        return Ok(None);
+    }
+    let complete =
+        Stream::open(file.try_clone()?, compression, 0).and_then(|mut stream| stream.skip_to_end());
+    match complete {
         Ok(()) => Head::of(file, compression, true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
@@ -202,7 +205,7 @@ fn start_of_last_line(file: &File, size: u64) -> io::Result<Position> {
 /// Like [`start_of_last_line`], if a line feed may be in quotes: which ones are shows only from the
 /// file's beginning.
 fn start_of_last_record(file: &File, config: &Config) -> io::Result<Position> {
-    let reader = config.reader(file.try_clone()?, InputCompression::None, Tail::unknown(0));
+    let reader = config.line_reader(file.try_clone()?, InputCompression::None, Tail::unknown(0));
     let find = |mut reader: LineReader| {
         while reader.next_block()?.is_some() {}
         Ok(reader.position())

@@ -13,9 +13,10 @@ use pseidon_plugin::source::{SourceError, SplitStart};
 use super::super::Config;
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, Head};
-use super::super::lines::{Block, LineReader};
+use super::super::lines::LineReader;
 use super::super::progress::{Tail, read_to_end};
 use super::super::read_error::{ReadError, is_transient};
+use super::super::reader::{FileReader, Records};
 use super::stat::Stat;
 
 /// A file that is followed.
@@ -58,7 +59,7 @@ enum ReadState {
     /// It is closed and compressed, and an earlier run has read it to its end, at this position.
     ReadToEnd(Position),
     /// A reader, and a second handle of the file for checking it.
-    Open(Box<LineReader>, File),
+    Open(FileReader, File),
     /// It cannot be read further.
     Broken {
         /// What was read.
@@ -98,8 +99,8 @@ impl StartPoint {
 
 /// The result of [`TrackedFile::read`].
 pub(super) enum ReadResult {
-    /// Complete lines, or the last line of a file that does not end with a line feed.
-    Block(Block),
+    /// Complete records, or the last line of a file that does not end with a line feed.
+    Records(Records),
     /// There are no more lines for now.
     Nothing,
     /// The file cannot be read further.
@@ -323,7 +324,7 @@ impl TrackedFile {
     }
 
     /// Returns the last line, if its line end was never written.
-    pub(super) fn last_line(&mut self) -> Option<Block> {
+    pub(super) fn last_line(&mut self) -> Option<Records> {
         match &mut self.state {
             ReadState::Open(reader, _) if self.compression == InputCompression::None => {
                 reader.last_line().ok().flatten()
@@ -341,7 +342,7 @@ impl TrackedFile {
         if self.drained {
             let last_line = self.last_line();
             self.close();
-            return Ok(last_line.map_or(ReadResult::Nothing, ReadResult::Block));
+            return Ok(last_line.map_or(ReadResult::Nothing, ReadResult::Records));
         }
         let outcome = self.open(config, key).and_then(|open| {
             if open {
@@ -382,8 +383,8 @@ impl TrackedFile {
         }
         let second_handle = file.try_clone()?;
         self.opened_size = self.size;
-        let reader = config.reader(file, self.compression, tail)?;
-        self.state = ReadState::Open(Box::new(reader), second_handle);
+        let reader = FileReader::open(file, config, self.compression, tail)?;
+        self.state = ReadState::Open(reader, second_handle);
         Ok(true)
     }
 
@@ -394,19 +395,18 @@ impl TrackedFile {
         let ReadState::Open(reader, _) = &mut self.state else {
             return Ok(ReadResult::Nothing);
         };
-        let block = reader.next_block()?;
-        if let Some(block) = block {
-            return Ok(ReadResult::Block(block));
+        if let Some(records) = reader.next()? {
+            return Ok(ReadResult::Records(records));
         }
         let last_line = reader.last_line()?;
         self.read_size = self.opened_size;
         self.close();
-        Ok(last_line.map_or(ReadResult::Nothing, ReadResult::Block))
+        Ok(last_line.map_or(ReadResult::Nothing, ReadResult::Records))
     }
 
     /// The block counts only if the file was still unchanged after it was read.
     fn next_of_plain(&mut self) -> Result<ReadResult, ReadError> {
-        let ReadState::Open(reader, _) = &mut self.state else {
+        let Some(reader) = self.open_lines() else {
             return Ok(ReadResult::Nothing);
         };
         let (checkpoint, before) = (reader.checkpoint(), reader.tail());
@@ -415,7 +415,7 @@ impl TrackedFile {
             return Ok(ReadResult::Nothing);
         };
         let is_as_read = self.is_in(file, &before)?;
-        let ReadState::Open(reader, _) = &mut self.state else {
+        let Some(reader) = self.open_lines() else {
             return Ok(ReadResult::Nothing);
         };
         if !is_as_read {
@@ -426,7 +426,15 @@ impl TrackedFile {
         let block = outcome?;
         self.read_size = reader.read_to();
         self.size = self.size.max(self.read_size);
-        Ok(block.map_or(ReadResult::Nothing, ReadResult::Block))
+        let records = block.map(Records::Lines);
+        Ok(records.map_or(ReadResult::Nothing, ReadResult::Records))
+    }
+
+    fn open_lines(&mut self) -> Option<&mut LineReader> {
+        match &mut self.state {
+            ReadState::Open(reader, _) => reader.lines(),
+            _ => None,
+        }
     }
 
     /// Handles a read error. A compressed file that ends early may still be incomplete and is

@@ -18,7 +18,7 @@ use super::super::progress::Mark;
 const SEARCH_BYTES: usize = 64 << 10;
 
 /// The start of the first line that does not begin below the position, or the end of the file if
-/// all lines do. `mark` is the string that is stored with the position: it belongs to the end of
+/// all lines do. A position among rows is the start of one. `mark` is the string that is stored with the position: it belongs to the end of
 /// what was read, which need not be the end of a line.
 pub(in crate::source) fn record_start(
     file: File,
@@ -27,7 +27,8 @@ pub(in crate::source) fn record_start(
     position: Position,
     mark: Option<&Mark>,
 ) -> io::Result<Position> {
-    if position == 0 || mark.is_some_and(|mark| mark.upto() == position) {
+    let is_rows = compression == InputCompression::Columns;
+    if position == 0 || is_rows || mark.is_some_and(|mark| mark.upto() == position) {
         return Ok(position);
     }
     match find_line_start(file, compression, framing, position) {

@@ -9,9 +9,9 @@ use pseidon_plugin::{Batch, Split};
 
 use super::super::Config;
 use super::super::compression::InputCompression;
-use super::super::lines::{Block, LineReader};
 use super::super::progress::{end_of, read_to_end};
 use super::super::read_error::ReadError;
+use super::super::reader::{FileReader, Records};
 use super::super::skipped::report_skipped;
 use super::ROOM_POLL;
 use super::failures::FileFailures;
@@ -35,7 +35,7 @@ struct JobReader<'a> {
     compression: InputCompression,
     /// The size on disk when it was opened.
     size: u64,
-    reader: LineReader,
+    reader: FileReader,
 }
 
 impl Reading<'_> {
@@ -60,13 +60,13 @@ impl Reading<'_> {
         };
         loop {
             while !self.handle.wait_for_room(ROOM_POLL)? {}
-            let block = match self.next(&mut open) {
-                Ok(Some(block)) => block,
+            let records = match self.next(&mut open) {
+                Ok(Some(records)) => records,
                 Ok(None) => break,
                 Err(error) => return Ok(Err(error)),
             };
             self.report_skipped(&mut open);
-            block
+            records
                 .batches(&job.split)
                 .try_for_each(|batch| self.handle.emit(batch))?;
         }
@@ -101,18 +101,18 @@ impl Reading<'_> {
         })
     }
 
-    /// The next lines, and at the end of the file a last line without a line end, if it is taken.
-    fn next(self, open: &mut JobReader<'_>) -> Result<Option<Block>, ReadError> {
+    /// The next records, and at the end of the file a last line without a line end, if it is taken.
+    fn next(self, open: &mut JobReader<'_>) -> Result<Option<Records>, ReadError> {
         if let Some(line) = &open.job.file.identity.unended {
             return open.unended(line);
         }
-        if let Some(block) = open.reader.next_block()? {
-            return Ok(Some(block));
+        if let Some(records) = open.reader.next()? {
+            return Ok(Some(records));
         }
         let is_taken = open.compression != InputCompression::None || {
             let metadata = open.file.metadata()?;
             let (framing, last_line) = (self.config.framing, self.config.last_line);
-            let rest = open.reader.rest();
+            let rest = open.reader.lines().and_then(|lines| lines.rest());
             rest.is_some_and(|rest| last_line.takes(rest, framing, &metadata))
         };
         if is_taken {
@@ -127,9 +127,11 @@ impl Reading<'_> {
 impl JobReader<'_> {
     /// The only line of the file, if it still is: a file that has grown meanwhile may have another
     /// identity, and is read by the next run.
-    fn unended(&mut self, line: &[u8]) -> Result<Option<Block>, ReadError> {
-        let is_grown = self.reader.next_block()?.is_some()
-            || self.reader.rest().is_some_and(|rest| !line.ends_with(rest));
+    fn unended(&mut self, line: &[u8]) -> Result<Option<Records>, ReadError> {
+        let is_grown = self.reader.next()?.is_some() || {
+            let rest = self.reader.lines().and_then(|lines| lines.rest());
+            rest.is_some_and(|rest| !line.ends_with(rest))
+        };
         match is_grown || self.reader.read_to() != line.len() as u64 {
             true => Ok(None),
             false => self.reader.last_line(),

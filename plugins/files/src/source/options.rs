@@ -1,0 +1,168 @@
+//! The options of the source `files`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use pseidon_dsl::Diagnostic;
+use pseidon_formats::ParquetReader;
+use pseidon_plugin::format::SourceFormat;
+use pseidon_plugin::options::kinds::ByteSize;
+use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
+
+use super::glob::Glob;
+
+/// The upper limit of `:max-record`: a record and its block have to fit into memory many times
+/// over.
+const MAX_RECORD_BYTES: u64 = 1 << 30;
+
+/// The options of the source `files`.
+#[derive(Clone, Debug, Options)]
+pub struct FilesSourceOptions {
+    /// A path or a glob (`*`, `?`, `[ab]`, `**` for any folders), or several. Relative paths start
+    /// at the pipeline file's folder.
+    #[option(positional)]
+    pub(super) path: SpannedValue<Vec<String>>,
+    /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
+    /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz`, `.zst`, `.bz2` or
+    /// `.snappy`; `parquet` for `.parquet`; otherwise `txt`.
+    pub(super) format: Option<SpannedValue<SourceFormat>>,
+    /// The records' fields and their types, or `:infer` to infer them from the first records. The
+    /// fields of Parquet are those of the first file, if none are given.
+    pub(super) schema: Option<SpannedValue<SchemaOption>>,
+    /// How the files are compressed; `:auto` detects it from the first bytes of each file.
+    #[option(default = "auto")]
+    pub(super) compression: CompressionOption,
+    /// Whether to wait for more lines and more files.
+    #[option(default = "false")]
+    pub(super) follow: bool,
+    /// How often to look for new lines and files.
+    #[option(default = "250ms")]
+    pub(super) poll: Duration,
+    /// Without `:follow`: whether the last line of a plain file is read if it has no line end.
+    /// `:auto` reads a complete JSON object, and a line of another format if the file has not
+    /// changed for 5 seconds; any other line waits for the next run, which the log says. `:wait`
+    /// waits for the line end; `:take` reads the line. With `-e`, which has no next run, `:auto`
+    /// is `:take`.
+    #[option(default = "auto")]
+    pub(super) last_line: LastLine,
+    /// With `:follow`: where to begin in files that exist at the first start. Files that are
+    /// created later are read from their start.
+    #[option(free, default = "earliest")]
+    pub(super) start: Start,
+    /// The maximum length of a line, or of a record of several lines.
+    #[option(default = "16MB")]
+    pub(super) max_record: SpannedValue<ByteSize>,
+    /// What happens to a longer record: `:report` reads no further in its file, which the run
+    /// reports like a broken file; `:skip` drops the record, logs its position, and counts it as
+    /// invalid. Other files are read in either case.
+    #[option(default = "report")]
+    pub(super) on_long_record: OnLongRecord,
+    /// What happens to a record that does not match the format.
+    #[option(default = "quarantine")]
+    pub(super) on_error: OnError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+pub(super) enum CompressionOption {
+    Auto,
+    None,
+    Gzip,
+    Zstd,
+    Bzip2,
+    Snappy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+pub(super) enum OnLongRecord {
+    Report,
+    Skip,
+}
+
+/// Whether a last line without a line end is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+pub(super) enum LastLine {
+    /// If it seems to be complete.
+    Auto,
+    /// Never: it waits for its line end.
+    Wait,
+    /// Always.
+    Take,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+pub(super) enum Start {
+    Earliest,
+    Latest,
+}
+
+impl FilesSourceOptions {
+    pub(super) fn source_format(&self) -> SourceFormat {
+        match &self.format {
+            Some(format) => format.value.clone(),
+            None => format_by_name(&self.path.value).into(),
+        }
+    }
+
+    pub(super) fn has_columns(&self) -> bool {
+        self.source_format().name() == ParquetReader::FORMAT
+    }
+
+    pub(super) fn errors(&self) -> Vec<Diagnostic> {
+        let mut errors = Vec::new();
+        let paths = &self.path.value;
+        if paths.is_empty() || paths.iter().any(String::is_empty) {
+            let expected = "expected a path or a glob";
+            errors.push(self.path.error("`:path` names no file", expected));
+        }
+        for path in paths {
+            if let Err(error) = Glob::new(path, Path::new("")) {
+                let message = format!("`{path}` is not a glob");
+                errors.push(self.path.error(message, error.msg));
+            }
+        }
+        if self.has_columns() && self.compression != CompressionOption::Auto {
+            let error = self.path.error(
+                "Parquet files are not compressed as a whole",
+                "they compress their columns",
+            );
+            errors.push(error.with_help("leave out :compression"));
+        }
+        if !(1..=MAX_RECORD_BYTES).contains(&self.max_record.value.0) {
+            let expected = "expected 1 byte to 1 GiB";
+            errors.push(
+                self.max_record
+                    .error("`:max-record` is out of range", expected),
+            );
+        }
+        errors
+    }
+}
+
+/// The default format for these paths: that of their extension if it is the same for all, else `txt`.
+fn format_by_name(paths: &[String]) -> &'static str {
+    let format = |path: &String| {
+        let compressions = [".gz", ".zst", ".bz2", ".snappy"];
+        let plain = compressions
+            .iter()
+            .find_map(|extension| path.strip_suffix(extension))
+            .unwrap_or(path);
+        let by_extension = [
+            (".parquet", "parquet"),
+            (".json", "json"),
+            (".ndjson", "json"),
+            (".jsonl", "json"),
+            (".csv", "csv"),
+            (".tsv", "tsv"),
+        ];
+        let known = by_extension
+            .iter()
+            .find(|(extension, _)| plain.ends_with(extension));
+        known.map_or("txt", |(_, format)| format)
+    };
+    let mut formats = paths.iter().map(format);
+    let first = formats.next().unwrap_or("txt");
+    match formats.all(|format| format == first) {
+        true => first,
+        false => "txt",
+    }
+}

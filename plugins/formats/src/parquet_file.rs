@@ -1,0 +1,179 @@
+//! Parquet files as a source of records.
+//!
+//! A record of such a file has no bytes of its own: a batch of them is an Arrow record batch from
+//! the file's pages to the sink. Only the fields that are used are read. The position of a record is
+//! the number of its row.
+//!
+//! - [`ParquetReader`] reads the rows of a file.
+//! - [`format`] is what a pipeline's `:format` names; [`decoder`] takes the wanted columns out of
+//!   those that were read; [`types`] are the engine's types for those of files.
+
+mod decoder;
+mod format;
+mod types;
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use arrow::array::{RecordBatch, RecordBatchReader};
+use arrow::error::ArrowError;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
+use pseidon_expr::panics::catch_panic;
+
+pub(crate) use self::format::Parquet;
+
+/// The maximum number of rows that are read at once.
+const MAX_ROWS: usize = 8192;
+
+/// How many bytes of values are read at once, about.
+const READ_BYTES: u64 = 8 << 20;
+
+/// Reads the rows of a Parquet file.
+pub struct ParquetReader {
+    batches: ParquetRecordBatchReader,
+    /// The number of the next row.
+    position: u64,
+}
+
+impl ParquetReader {
+    /// The name of the format.
+    pub const FORMAT: &str = "parquet";
+
+    /// The bytes with which a file begins and ends.
+    pub const MAGIC: &[u8; 4] = b"PAR1";
+
+    /// Opens a file for reading the fields with these names, or all, from row `from` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file has no end, as while it is being written; `InvalidData` if it is
+    /// not a Parquet file, or damaged; otherwise the error of reading it.
+    pub fn open(file: File, fields: Option<&[String]>, from: u64) -> io::Result<ParquetReader> {
+        check_ends(&file)?;
+        let batches = catch_panic(|| open(file, fields, from)).map_err(damaged)?;
+        Ok(ParquetReader {
+            batches: batches.map_err(of_parquet)?,
+            position: from,
+        })
+    }
+
+    /// The columns that are read, as the file has them, without rows.
+    pub fn empty(&self) -> RecordBatch {
+        RecordBatch::new_empty(self.batches.schema())
+    }
+
+    /// The number of the next row.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next rows, at least one; `None` at the end of the file. After an error, the reader must
+    /// not be used.
+    ///
+    /// # Errors
+    /// The file is damaged (`InvalidData`), or cannot be read.
+    pub fn next_rows(&mut self) -> io::Result<Option<RecordBatch>> {
+        let rows = catch_panic(|| self.batches.next()).map_err(damaged)?;
+        let rows = rows.transpose().map_err(of_arrow)?;
+        self.position += rows.as_ref().map_or(0, |rows| rows.num_rows() as u64);
+        Ok(rows)
+    }
+}
+
+/// Checks that a file has a beginning and an end.
+fn check_ends(file: &File) -> io::Result<()> {
+    let (len, mut bytes) = (file.metadata()?.len(), [0; ParquetReader::MAGIC.len()]);
+    let size = bytes.len() as u64;
+    if len >= size {
+        file.read_exact_at(&mut bytes, 0)?;
+        if bytes != *ParquetReader::MAGIC {
+            let what = "it is not a Parquet file";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+    }
+    if len >= 2 * size {
+        file.read_exact_at(&mut bytes, len - size)?;
+        if bytes == *ParquetReader::MAGIC {
+            return Ok(());
+        }
+    }
+    let what = "it has no end, as a Parquet file that is being written";
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
+}
+
+fn open(
+    file: File,
+    fields: Option<&[String]>,
+    from: u64,
+) -> Result<ParquetRecordBatchReader, ParquetError> {
+    let options = ArrowReaderOptions::new();
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)?;
+    let rows = rows_at_once(builder.metadata());
+    let builder = builder
+        .with_batch_size(rows)
+        .with_offset(usize::try_from(from).unwrap_or(usize::MAX));
+    let Some(fields) = fields else {
+        return builder.build();
+    };
+    let schema = builder.parquet_schema();
+    let roots = schema.root_schema().get_fields().iter().enumerate();
+    let used = roots.filter(|(_, root)| fields.iter().any(|name| name == root.name()));
+    let mask = ProjectionMask::roots(schema, used.map(|(number, _)| number));
+    builder.with_projection(mask).build()
+}
+
+/// How many rows of a file are about [`READ_BYTES`] of values.
+fn rows_at_once(metadata: &ParquetMetaData) -> usize {
+    let most = metadata.row_groups().iter().map(|group| {
+        let rows = u64::try_from(group.num_rows()).unwrap_or_default();
+        let bytes = u64::try_from(group.total_byte_size()).unwrap_or_default();
+        let wanted = rows.saturating_mul(READ_BYTES);
+        wanted.checked_div(bytes).unwrap_or(u64::MAX)
+    });
+    let rows = most.min().unwrap_or(u64::MAX).clamp(1, MAX_ROWS as u64);
+    rows as usize
+}
+
+/// The error of a file that has a beginning and an end: all but those of the operating system say
+/// that it is damaged.
+fn of_parquet(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(error) => match error.downcast::<io::Error>() {
+            Ok(error) => of_io(*error),
+            Err(error) => damaged(error),
+        },
+        other => damaged(other),
+    }
+}
+
+fn of_arrow(error: ArrowError) -> io::Error {
+    match error {
+        ArrowError::IoError(_, error) => of_io(error),
+        ArrowError::ExternalError(error) => match error.downcast::<ParquetError>() {
+            Ok(error) => of_parquet(*error),
+            Err(error) => damaged(error),
+        },
+        other => damaged(other),
+    }
+}
+
+fn of_io(error: io::Error) -> io::Error {
+    match error.kind() {
+        // A place that is not in the file.
+        io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => damaged(error),
+        _ => error,
+    }
+}
+
+fn damaged(what: impl Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("it is damaged: {what}"))
+}
+
+#[cfg(test)]
+mod tests;

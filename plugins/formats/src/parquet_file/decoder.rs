@@ -1,0 +1,165 @@
+//! Takes the wanted columns out of those that were read.
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, UInt64Array, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options, is_null, nullif, take};
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use pseidon_dsl::expr::PathStep;
+use pseidon_expr::types::type_name;
+use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
+use pseidon_plugin::{BadRow, Payloads};
+
+use super::types::fields_of;
+use crate::abbreviate;
+use crate::json::Json;
+
+/// Takes columns out of records of columns, in the wanted types.
+pub(super) struct ColumnDecoder {
+    pub(super) wanted: Vec<WantedColumn>,
+}
+
+impl Decoder for ColumnDecoder {
+    fn decode(&mut self, payloads: &Payloads) -> DecodedColumns {
+        let Some(columns) = payloads.columns() else {
+            return self.decode_json(payloads);
+        };
+        let mut bad = Vec::new();
+        let decoded = self.wanted.iter().map(|column| {
+            let (values, invalid) = decode_column(columns, column);
+            bad.extend(invalid);
+            values
+        });
+        let decoded = decoded.collect();
+        bad.sort_by_key(|row| row.row);
+        bad.dedup_by_key(|row| row.row);
+        DecodedColumns {
+            columns: crate::null_bad_rows(decoded, &bad, payloads.len()),
+            bad,
+        }
+    }
+}
+
+impl ColumnDecoder {
+    /// Decodes records that have bytes: those of a pipeline's `:tests` are JSON objects.
+    fn decode_json(&self, payloads: &Payloads) -> DecodedColumns {
+        let mut decoder = match Json.decoder("", &self.wanted) {
+            Ok(decoder) => decoder,
+            Err(reason) => return self.all_bad(payloads.len(), &reason),
+        };
+        decoder.decode(payloads)
+    }
+
+    fn all_bad(&self, rows: usize, reason: &str) -> DecodedColumns {
+        let none = |column: &WantedColumn| new_null_array(column.field.data_type(), rows);
+        let bad = (0..rows as u32).map(|row| BadRow {
+            row,
+            reason: reason.to_owned(),
+        });
+        DecodedColumns {
+            columns: self.wanted.iter().map(none).collect(),
+            bad: bad.collect(),
+        }
+    }
+}
+
+/// The values of a wanted column, and the rows whose value does not fit its type.
+fn decode_column(columns: &RecordBatch, wanted: &WantedColumn) -> (ArrayRef, Vec<BadRow>) {
+    let (to, rows) = (wanted.field.data_type(), columns.num_rows());
+    let all_bad = |reason: &dyn std::fmt::Display| {
+        let bad = (0..rows as u32).map(|row| BadRow {
+            row,
+            reason: format!("`{}`: {reason}", wanted.path),
+        });
+        (new_null_array(to, rows), bad.collect())
+    };
+    let stored = match value_at(columns, &wanted.path.0) {
+        Ok(Some(stored)) => stored,
+        Ok(None) => return (new_null_array(to, rows), Vec::new()),
+        Err(error) => return all_bad(&error),
+    };
+    if stored.data_type() == to {
+        return (stored, Vec::new());
+    }
+    let values = match cast_with_options(&stored, to, &CastOptions::default()) {
+        Ok(values) => values,
+        Err(error) => return all_bad(&error),
+    };
+    let is_lost = |row: &usize| values.is_null(*row) && !stored.is_null(*row);
+    let lost = if values.null_count() > stored.logical_null_count() {
+        (0..rows).filter(is_lost).collect()
+    } else {
+        Vec::new()
+    };
+    let bad = lost.into_iter().map(|row| BadRow {
+        row: row as u32,
+        reason: format!(
+            "`{}` is not {}: {}",
+            wanted.path,
+            type_name(to),
+            shown(&stored, row)
+        ),
+    });
+    (values, bad.collect())
+}
+
+/// The values at a path; `None` if there are none.
+fn value_at(columns: &RecordBatch, path: &[PathStep]) -> Result<Option<ArrayRef>, ArrowError> {
+    let Some((PathStep::Field(name), rest)) = path.split_first() else {
+        return Ok(None);
+    };
+    let Some(mut values) = columns.column_by_name(name).cloned() else {
+        return Ok(None);
+    };
+    for step in rest {
+        let inner = match step {
+            PathStep::Field(name) => field_of(&values, name)?,
+            PathStep::Index(index) => element_of(&values, *index as usize)?,
+        };
+        let Some(inner) = inner else {
+            return Ok(None);
+        };
+        values = inner;
+    }
+    Ok(Some(values))
+}
+
+/// The values of a field of structs. Those of structs that are null are null.
+fn field_of(values: &ArrayRef, name: &str) -> Result<Option<ArrayRef>, ArrowError> {
+    let Some(structs) = values.as_struct_opt() else {
+        return Ok(None);
+    };
+    let Some(field) = structs.column_by_name(name) else {
+        return Ok(None);
+    };
+    match structs.null_count() {
+        0 => Ok(Some(field.clone())),
+        _ => nullif(field, &is_null(values)?).map(Some),
+    }
+}
+
+/// The elements of lists at an index, which counts from 0.
+fn element_of(values: &ArrayRef, index: usize) -> Result<Option<ArrayRef>, ArrowError> {
+    let field = arrow::datatypes::Field::new("list", values.data_type().clone(), true);
+    let schema = fields_of(&arrow::datatypes::Schema::new(vec![field]));
+    let DataType::List(_) = schema.field(0).data_type() else {
+        return Ok(None);
+    };
+    let lists = cast_with_options(values, schema.field(0).data_type(), &CastOptions::default())?;
+    let lists: &ListArray = lists.as_list();
+    let place = |row: usize| {
+        let has_element = lists.is_valid(row) && index < lists.value_length(row) as usize;
+        has_element.then(|| lists.value_offsets()[row] as u64 + index as u64)
+    };
+    let places: UInt64Array = (0..lists.len()).map(place).collect();
+    take(lists.values(), &places, None).map(Some)
+}
+
+/// A value, for messages.
+fn shown(values: &ArrayRef, row: usize) -> String {
+    let formatter = ArrayFormatter::try_new(values, &FormatOptions::default());
+    formatter.map_or_else(
+        |_| "a value".to_owned(),
+        |formatter| abbreviate(&formatter.value(row).to_string()),
+    )
+}

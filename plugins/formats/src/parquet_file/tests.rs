@@ -1,0 +1,214 @@
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Seek};
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, AsArray, DictionaryArray, Int32Array, Int64Array, LargeStringArray, ListArray,
+    StringArray, StructArray, TimestampNanosecondArray,
+};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, TimeUnit};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use pseidon_dsl::expr::{Path, PathStep};
+use pseidon_plugin::Payloads;
+use pseidon_plugin::format::{Format, WantedColumn};
+
+use super::*;
+
+/// A file with these rows, in groups of three.
+fn written(rows: &RecordBatch) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    let groups = WriterProperties::builder().set_max_row_group_row_count(Some(3));
+    let properties = Some(groups.build());
+    let out = file.try_clone().unwrap();
+    let mut writer = ArrowWriter::try_new(out, rows.schema(), properties).unwrap();
+    writer.write(rows).unwrap();
+    writer.close().unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+fn numbered(count: i64) -> RecordBatch {
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count));
+    let texts = (0..count).map(|number| format!("text {number}"));
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+    RecordBatch::try_from_iter([("n", numbers), ("s", texts)]).unwrap()
+}
+
+fn path(text: &str) -> Path {
+    let steps = text.split('.').map(|step| match step.parse() {
+        Ok(index) => PathStep::Index(index),
+        Err(_) => PathStep::Field(step.to_owned()),
+    });
+    Path(steps.collect())
+}
+
+fn decoded(rows: &RecordBatch, at: &str, to: DataType) -> (ArrayRef, Vec<String>) {
+    let wanted = WantedColumn {
+        path: path(at),
+        field: Arc::new(Field::new(at, to, true)),
+    };
+    let mut decoder = Parquet.decoder("", &[wanted]).unwrap();
+    let decoded = decoder.decode(&Payloads::of_columns(rows.clone()));
+    let reasons = decoded.bad.into_iter().map(|bad| bad.reason).collect();
+    (decoded.columns[0].clone(), reasons)
+}
+
+#[test]
+fn rows_are_read_from_any_position() {
+    for from in 0..=8 {
+        let mut reader = ParquetReader::open(written(&numbered(8)), None, from).unwrap();
+        assert_eq!(reader.position(), from);
+        let mut read = Vec::new();
+        while let Some(rows) = reader.next_rows().unwrap() {
+            assert!(rows.num_rows() > 0);
+            let numbers = rows.column(0).as_primitive::<Int64Type>();
+            read.extend(numbers.values().iter().map(|number| *number as u64));
+            assert_eq!(reader.position(), read.last().unwrap() + 1);
+        }
+        assert_eq!(read, (from..8).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn only_the_used_columns_are_read() {
+    let open = |fields: &[&str]| {
+        let fields: Vec<String> = fields.iter().map(|name| (*name).to_owned()).collect();
+        let file = written(&numbered(2));
+        let mut reader = ParquetReader::open(file, Some(&fields), 1).unwrap();
+        let empty = reader.empty();
+        let rows = reader.next_rows().unwrap().unwrap();
+        assert_eq!(rows.schema(), empty.schema());
+        let names = rows
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect();
+        (names, rows.num_rows())
+    };
+    assert_eq!(open(&["s", "none"]), (vec!["s".to_owned()], 1));
+    assert_eq!(open(&[]), (vec![], 1));
+}
+
+#[test]
+fn wide_rows_are_read_few_at_a_time() {
+    let texts = (0..20).map(|number| format!("{number} {}", "x".repeat(2 << 20)));
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+    let rows = RecordBatch::try_from_iter([("s", texts)]).unwrap();
+    let mut reader = ParquetReader::open(written(&rows), None, 0).unwrap();
+    while let Some(rows) = reader.next_rows().unwrap() {
+        assert!(rows.num_rows() <= 4, "{}", rows.num_rows());
+    }
+}
+
+#[test]
+fn an_incomplete_file_is_told_from_a_damaged_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let kind = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let opened = ParquetReader::open(File::open(&path).unwrap(), None, 0);
+        let read = opened.and_then(|mut reader| {
+            while reader.next_rows()?.is_some() {}
+            Ok(())
+        });
+        read.err().map(|error| error.kind())
+    };
+    let mut bytes = Vec::new();
+    written(&numbered(8)).read_to_end(&mut bytes).unwrap();
+    assert_eq!(kind(&bytes), None);
+    for len in 0..bytes.len() {
+        assert_eq!(kind(&bytes[..len]), Some(ErrorKind::UnexpectedEof), "{len}");
+    }
+    assert_eq!(
+        kind(b"{\"a\":1}\n{\"a\":2}\n"),
+        Some(ErrorKind::InvalidData)
+    );
+    // A changed byte is an error or another value, but nothing else.
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x55;
+        let expected = match at + ParquetReader::MAGIC.len() >= bytes.len() {
+            true => ErrorKind::UnexpectedEof,
+            false => ErrorKind::InvalidData,
+        };
+        let kind = kind(&changed);
+        assert!(kind.is_none() || kind == Some(expected), "{at}: {kind:?}");
+    }
+}
+
+#[test]
+fn types_of_storage_become_the_types_of_values() {
+    let words = ["a", "b", "a"];
+    let dictionary: DictionaryArray<Int32Type> = words.into_iter().collect();
+    let columns: [(&str, ArrayRef); 3] = [
+        ("long", Arc::new(LargeStringArray::from(words.to_vec()))),
+        ("words", Arc::new(dictionary)),
+        (
+            "at",
+            Arc::new(TimestampNanosecondArray::from(vec![1, 2, 3])),
+        ),
+    ];
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let mut reader = ParquetReader::open(written(&rows), None, 0).unwrap();
+    let read = Payloads::of_columns(reader.next_rows().unwrap().unwrap());
+    let schema = Parquet.infer("", std::slice::from_ref(&read)).unwrap();
+    let utc = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
+    let types: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(|field| field.data_type())
+        .collect();
+    assert_eq!(types, [&DataType::Utf8, &DataType::Utf8, &utc]);
+    for field in schema.fields() {
+        let to = field.data_type().clone();
+        let (values, bad) = decoded(read.columns().unwrap(), field.name(), to);
+        assert_eq!((values.null_count(), bad), (0, vec![]), "{}", field.name());
+    }
+}
+
+#[test]
+fn paths_lead_into_structs_and_lists() {
+    let inner: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), Some(2), Some(3)]));
+    let field = Arc::new(Field::new("x", DataType::Int32, true));
+    let nulls = NullBuffer::from(vec![true, false, true]);
+    let structs: ArrayRef = Arc::new(StructArray::new(
+        vec![field].into(),
+        vec![inner],
+        Some(nulls),
+    ));
+    let lists = [Some(vec![Some(7), Some(8)]), None, Some(vec![Some(9)])];
+    let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists));
+    let rows = RecordBatch::try_from_iter([("u", structs), ("l", lists)]).unwrap();
+    for (path, expected) in [
+        ("u.x", [Some(1), None, Some(3)]),
+        ("u.y", [None; 3]),
+        ("l.0", [Some(7), None, Some(9)]),
+        ("l.1", [Some(8), None, None]),
+        ("none", [None; 3]),
+        ("u.x.y", [None; 3]),
+    ] {
+        let (values, bad) = decoded(&rows, path, DataType::Int32);
+        assert_eq!(bad, Vec::<String>::new(), "{path}");
+        let values = values.as_primitive::<Int32Type>();
+        assert_eq!(values.iter().collect::<Vec<_>>(), expected, "{path}");
+    }
+}
+
+#[test]
+fn a_value_that_does_not_fit_its_type_is_invalid() {
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(1 << 40), None]));
+    let rows = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
+    let (values, bad) = decoded(&rows, "n", DataType::Int32);
+    assert_eq!(bad, ["`n` is not int32: 1099511627776"]);
+    assert_eq!(values.as_primitive::<Int32Type>().value(0), 1);
+    let to = DataType::List(Arc::new(Field::new("item", DataType::Boolean, true)));
+    let (_, bad) = decoded(
+        &rows,
+        "n",
+        DataType::Struct(vec![Field::new("a", to, true)].into()),
+    );
+    assert_eq!(bad.len(), 3);
+}

@@ -1,0 +1,342 @@
+//! Parquet as a source: columns from the file's pages to the sink.
+
+use std::fs;
+
+use crate::harness::output::{all_lines, files, hidden, rows};
+use crate::harness::{Site, wait_until};
+
+/// Runs a flow of the command line. Returns what it prints, its log, and its exit code.
+fn run(site: &Site, flow: &str) -> (Vec<String>, String, Option<i32>) {
+    let output = site.pseidon().args(["run", "-e", flow]).output();
+    let output = output.expect("the binary can be started");
+    let log = String::from_utf8(output.stderr).expect("text");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = text.lines().map(str::to_owned).collect();
+    (lines, log, output.status.code())
+}
+
+fn printed(site: &Site, flow: &str) -> Vec<String> {
+    let (lines, log, code) = run(site, flow);
+    assert_eq!(code, Some(0), "{log}");
+    lines
+}
+
+/// Writes records as a Parquet file of small row groups.
+fn write_parquet(site: &Site, path: &str, schema: &str, records: &str) {
+    site.write("records.ndjson", records);
+    let flow = format!(
+        r#"(-> (files {{:path "records.ndjson" :schema {{{schema}}}}})
+            (files {{:path "written" :codec :parquet :row-group "16KB"}}))"#
+    );
+    printed(site, &flow);
+    let [written] = &files(&site.path("written"))[..] else {
+        panic!("one file is written");
+    };
+    let to = site.path(path);
+    fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
+    fs::rename(written, to).expect("a file");
+}
+
+const SCHEMA: &str = ":id :int64 :name :utf8 :price :float64 :at :timestamp_ms \
+                      :u {:x :int32} :tags [:utf8]";
+const RECORDS: &str = r#"{"id":1,"name":"a","price":1.5,"at":"2024-05-01T10:00:00Z","u":{"x":7},"tags":["p","q"]}
+{"id":2,"name":null,"price":50.5,"at":null,"u":{"x":null},"tags":[]}
+{"id":9007199254740993,"name":"ü \"q\"","price":-0.25,"at":"1969-12-31T23:59:59.999Z","u":null,"tags":null}
+"#;
+
+#[test]
+fn all_fields_are_known_and_written_in_each_format() {
+    let site = Site::new("parquet-fields");
+    write_parquet(&site, "a.parquet", SCHEMA, RECORDS);
+    let expected = [
+        r#"{"id":1,"name":"a","price":1.5,"at":"2024-05-01T10:00:00.000Z","u":{"x":7},"tags":["p","q"]}"#,
+        r#"{"id":2,"name":null,"price":50.5,"at":null,"u":{"x":null},"tags":[]}"#,
+        r#"{"id":9007199254740993,"name":"ü \"q\"","price":-0.25,"at":"1969-12-31T23:59:59.999Z","u":null,"tags":null}"#,
+    ];
+    assert_eq!(
+        printed(&site, r#"(-> (files "a.parquet") (stdout))"#),
+        expected
+    );
+    let flow = r#"(-> (files "a.parquet") (select "id, name") (stdout {:format :csv}))"#;
+    let csv = ["id,name", "1,a", "2,", "9007199254740993,\"ü \"\"q\"\"\""];
+    assert_eq!(printed(&site, flow), csv);
+    let flow =
+        r#"(-> (files "a.parquet") (where "id < 2") (files {:path "copy" :codec :parquet}))"#;
+    printed(&site, flow);
+    let [copy] = &files(&site.path("copy"))[..] else {
+        panic!("one file is written");
+    };
+    let copied = rows(copy);
+    assert_eq!(copied.len(), 1);
+    assert_eq!(copied[0]["tags"], "[p, q]");
+}
+
+#[test]
+fn stages_use_columns_and_change_them() {
+    let site = Site::new("parquet-stages");
+    write_parquet(&site, "in/a.parquet", SCHEMA, RECORDS);
+    write_parquet(
+        &site,
+        "in/b.parquet",
+        ":id :int64 :name :utf8",
+        "{\"id\":4,\"name\":\"b\"}\n",
+    );
+    site.write("names.ndjson", "{\"name\":\"a\",\"long\":\"alpha\"}\n");
+    let flow = r#"(-> (files "in/a.parquet") (where "price > 1 and u.x is not null")
+        (lookup "names.ndjson" "name" "long") (set "price = price * 2") (remove "at, u")
+        (unnest "tags") (stdout))"#;
+    let expected = [
+        r#"{"id":1,"name":"a","price":3.0,"tags":"p","long":"alpha"}"#,
+        r#"{"id":1,"name":"a","price":3.0,"tags":"q","long":"alpha"}"#,
+    ];
+    assert_eq!(printed(&site, flow), expected);
+    // A file without a column that the first one has.
+    let flow = r#"(-> (files "in/*.parquet") (select "id, price, tags[1] as second, @offset as row") (stdout))"#;
+    let mut found = printed(&site, flow);
+    found.sort();
+    let expected = [
+        r#"{"id":1,"price":1.5,"second":"q","row":0}"#,
+        r#"{"id":2,"price":50.5,"second":null,"row":1}"#,
+        r#"{"id":4,"price":null,"second":null,"row":0}"#,
+        r#"{"id":9007199254740993,"price":-0.25,"second":null,"row":2}"#,
+    ];
+    assert_eq!(found, expected);
+    // As a table of `lookup`.
+    site.write("ids.ndjson", "{\"id\":2}\n{\"id\":3}\n");
+    let flow = r#"(-> (files "ids.ndjson") (lookup "in/a.parquet" "id" "price") (stdout))"#;
+    let expected = [r#"{"id":2,"price":50.5}"#, r#"{"id":3,"price":null}"#];
+    assert_eq!(printed(&site, flow), expected);
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_quarantined_as_json() {
+    let site = Site::new("parquet-invalid");
+    write_parquet(
+        &site,
+        "a.parquet",
+        ":id :int64 :name :utf8",
+        "{\"id\":1,\"name\":\"a\"}\n{\"id\":3000000000,\"name\":\"b\"}\n",
+    );
+    site.write(
+        "pipeline.edn",
+        r#"{:name "invalid"
+            in (files {:path "a.parquet" :schema {:id :int32 :name :utf8} })
+            pipeline (-> in (files {:path "out" :codec :json}))}"#,
+    );
+    site.run("pipeline.edn").expect_exit(0, 60);
+    assert_eq!(all_lines(&site.path("out")), [r#"{"id":1,"name":"a"}"#]);
+    let bad = all_lines(&site.path("quarantine"));
+    assert_eq!(bad.len(), 1, "{bad:?}");
+    let bad: serde_json::Value = serde_json::from_str(&bad[0]).expect("JSON");
+    assert_eq!(bad["reason"], "`id` is not int32: 3000000000");
+    assert_eq!(bad["record"], r#"{"id":3000000000,"name":"b"}"#);
+    assert_eq!(bad["position"], 1);
+}
+
+#[test]
+fn a_damaged_file_keeps_no_other_from_being_read() {
+    let site = Site::new("parquet-damaged");
+    for name in ["a", "b", "c"] {
+        let record = format!("{{\"id\":1,\"name\":\"{name}\"}}\n");
+        write_parquet(
+            &site,
+            &format!("in/{name}.parquet"),
+            ":id :int64 :name :utf8",
+            &record,
+        );
+    }
+    let whole = fs::read(site.path("in/b.parquet")).expect("a file");
+    site.write("in/b.parquet", &whole[..whole.len() - 1]);
+    site.write("in/d.parquet", "{\"id\":1}\n{\"id\":2}\n");
+    let flow = r#"(-> (files "in/*.parquet") (select "name") (stdout))"#;
+    let (mut lines, log, code) = run(&site, flow);
+    lines.sort();
+    assert_eq!(lines, [r#"{"name":"a"}"#, r#"{"name":"c"}"#]);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("in/b.parquet"), "{log}");
+    assert!(log.contains("it has no end"), "{log}");
+    assert!(log.contains("and 1 more cannot be read"), "{log}");
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_of_the_file() {
+    let site = Site::new("parquet-errors");
+    write_parquet(&site, "a.parquet", SCHEMA, RECORDS);
+    for (flow, reason) in [
+        (
+            r#"(-> (stdin {:format "parquet"}) (stdout))"#,
+            "this source has no parquet records",
+        ),
+        (
+            r#"(-> (files {:path "a.parquet" :compression :gzip}) (stdout))"#,
+            "leave out :compression",
+        ),
+        (
+            r#"(-> (files "a.parquet") (where "pric > 1") (stdout))"#,
+            "did you mean `price`",
+        ),
+        (
+            r#"(-> (files "none.parquet") (stdout))"#,
+            "file not found: none.parquet",
+        ),
+        (
+            r#"(-> (files {:path "a.parquet" :format "parquet:x=1"}) (stdout))"#,
+            "parquet has no settings",
+        ),
+        (r#"(-> (files "a.parquet") (stdout {:format :txt}))"#, "txt"),
+    ] {
+        let (_, log, code) = run(&site, flow);
+        assert_eq!(code, Some(2), "{flow}: {log}");
+        assert!(log.contains(reason), "{flow}: {log}");
+    }
+}
+
+/// The records that are read while runs are killed.
+const COUNT: u64 = 100_000;
+
+#[test]
+fn files_are_read_once() {
+    killed_while_reading("parquet-kills", "");
+}
+
+#[test]
+fn followed_files_are_read_once() {
+    killed_while_reading("parquet-follow", ":follow true :poll \"50ms\"");
+}
+
+/// Kills runs while their lane has committed files and holds newer records.
+fn killed_while_reading(test: &str, more: &str) {
+    let site = Site::new(test);
+    let record = |number: u64| {
+        format!(
+            "{{\"id\":{number},\"s\":\"{}\"}}\n",
+            "x".repeat(number as usize * 7919 % 61)
+        )
+    };
+    for part in 0..4 {
+        let records: String = (part * COUNT / 4..(part + 1) * COUNT / 4)
+            .map(record)
+            .collect();
+        write_parquet(
+            &site,
+            &format!("in/{part}.parquet"),
+            ":id :int64 :s :utf8",
+            &records,
+        );
+    }
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:name "rows" :settings {{:commit-interval "50ms"}}
+                in (files {{:path "in/*.parquet" {more}}})
+                pipeline (-> in (where "id % 3 <> 1") (files {{:path "out" 
+                    :codec :json :check-freq "10ms" :rollover {{:size "20KB" :idle "1s"}}}}))}}"#
+        ),
+    );
+    for commits in [2, 3, 4] {
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", format!("committed:{commits}"));
+        site.start(command).expect_death("committed", 60);
+    }
+    let mut expected: Vec<String> = (0..COUNT)
+        .filter(|number| number % 3 != 1)
+        .map(|number| record(number).trim_end().to_owned())
+        .collect();
+    expected.sort();
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("everything is visible", 120, || {
+        all_lines(&site.path("out")).len() >= expected.len()
+    });
+    if more.is_empty() {
+        pseidon.expect_exit(0, 60);
+        // Nothing is left for another run.
+        site.run("pipeline.edn").expect_exit(0, 60);
+    } else {
+        // A file that is being written is read when it is complete.
+        let (late, before) = ("{\"id\":0,\"s\":\"late\"}".to_owned(), expected.len());
+        write_parquet(
+            &site,
+            "late.parquet",
+            ":id :int64 :s :utf8",
+            &format!("{late}\n"),
+        );
+        let whole = fs::read(site.path("late.parquet")).expect("a file");
+        site.write("in/late.parquet", &whole[..whole.len() - 4]);
+        write_parquet(
+            &site,
+            "in/next.parquet",
+            ":id :int64 :s :utf8",
+            "{\"id\":0,\"s\":\"next\"}\n",
+        );
+        expected.push("{\"id\":0,\"s\":\"next\"}".to_owned());
+        wait_until("the next file is read", 60, || {
+            all_lines(&site.path("out")).len() > before
+        });
+        site.write("in/late.parquet", &whole);
+        expected.push(late);
+        expected.sort();
+        wait_until("the late file is read", 60, || {
+            all_lines(&site.path("out")).len() >= expected.len()
+        });
+        pseidon.stop(60);
+    }
+    let found = all_lines(&site.path("out"));
+    assert!(
+        found == expected,
+        "{} of {} records",
+        found.len(),
+        expected.len()
+    );
+    assert!(hidden(&site.path("out")).is_empty());
+}
+
+#[test]
+fn a_rewritten_file_is_another_one() {
+    let site = Site::new("parquet-rewritten");
+    let names = ":id :int64 :name :utf8";
+    write_parquet(&site, "in/a.parquet", names, "{\"id\":1,\"name\":\"a\"}\n");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "rewritten" in (files "in/*.parquet")
+            pipeline (-> in (files {:path "out" :codec :json}))}"#,
+    );
+    let mut expected = vec![r#"{"id":1,"name":"a"}"#];
+    for (record, is_new) in [
+        (r#"{"id":1,"name":"a"}"#, false),
+        (r#"{"id":2,"name":"b"}"#, true),
+        (r#"{"id":3,"name":"longer"}"#, true),
+    ] {
+        site.run("pipeline.edn").expect_exit(0, 60);
+        write_parquet(&site, "b.parquet", names, &format!("{record}\n"));
+        // The inode stays, as with `cp`.
+        let content = fs::read(site.path("b.parquet")).expect("a file");
+        if is_new {
+            site.write("in/a.parquet", content);
+            expected.push(record);
+        }
+        site.run("pipeline.edn").expect_exit(0, 60);
+        assert_eq!(all_lines(&site.path("out")), expected);
+    }
+}
+
+#[test]
+fn the_records_of_tests_are_json() {
+    let site = Site::new("parquet-tests");
+    write_parquet(&site, "a.parquet", SCHEMA, RECORDS);
+    site.write(
+        "pipeline.edn",
+        r#"{:name "tests" in (files "a.parquet") cheap (where "price < 10")
+            pipeline (-> in cheap (select "id, u.x as x") (files {:path "out" :codec :json}))
+            :tests [{:name "prices" :at cheap
+                     :input [{:id 1 :price 1.5} {:id 2 :price 20.0}]
+                     :output [{:id 1 :price 1.5}]}]}"#,
+    );
+    let output = site.pseidon().args(["test", "pipeline.edn"]).output();
+    let output = output.expect("the binary can be started");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success(),
+        "{log}{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+}
