@@ -18,7 +18,7 @@ const DEEP: usize = 16;
 /// The stack size, in bytes, for deeply nested records.
 const DEEP_STACK: usize = MAX_DEPTH * (128 << 10);
 
-/// The text of a record that can be parsed safely by [`CheckedRecord::run`].
+/// The text of a record that can be parsed safely by [`CheckedRecord::parse`].
 #[derive(Clone, Copy)]
 pub(super) struct CheckedRecord<'a> {
     text: &'a str,
@@ -53,30 +53,23 @@ impl<'a> CheckedRecord<'a> {
         self.text
     }
 
-    /// Runs `parse` on the text. An error is the reason why the text is invalid.
+    /// Runs `parse` on the text, on a thread with a larger stack if the record is deeply nested.
     pub(super) fn parse<T: Send>(
         self,
         parse: impl FnOnce(&'a str) -> sonic_rs::Result<T> + Send,
     ) -> Result<T, String> {
-        self.run(|text| parse(text).map_err(|error| reason(&error, text)))
-    }
-
-    /// Runs `run` on the text, on a thread with a larger stack if the record is deeply nested.
-    pub(super) fn run<T: Send>(
-        self,
-        run: impl FnOnce(&'a str) -> Result<T, String> + Send,
-    ) -> Result<T, String> {
+        let run = || parse(self.text).map_err(|error| reason(&error, self.text));
         if !self.deep {
-            return run(self.text);
+            return run();
         }
         thread::scope(|scope| {
-            let thread = thread::Builder::new()
+            let parser = thread::Builder::new()
                 .stack_size(DEEP_STACK)
-                .spawn_scoped(scope, || run(self.text));
-            let thread = thread.map_err(|error| {
+                .spawn_scoped(scope, run);
+            let parser = parser.map_err(|error| {
                 format!("cannot start a thread for a deeply nested record: {error}")
             })?;
-            thread
+            parser
                 .join()
                 .unwrap_or_else(|panic| panic::resume_unwind(panic))
         })
@@ -84,7 +77,7 @@ impl<'a> CheckedRecord<'a> {
 }
 
 /// Formats a parser's error as a short reason.
-pub(super) fn reason(error: &sonic_rs::Error, text: &str) -> String {
+fn reason(error: &sonic_rs::Error, text: &str) -> String {
     if error.is_eof() || error.offset() >= text.len() {
         return unexpected_end(text);
     }

@@ -1,4 +1,4 @@
-//! The entries of an object, found without converting their values.
+//! The entries of an object, found without parsing their values.
 //!
 //! An entry is the text from the end of the entry before it to the end of its value:
 //!
@@ -7,121 +7,214 @@
 //!  ‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾ the entries ` "a": 1` and ` , "b": [2]`
 //! ```
 //!
-//! sonic-rs finds the ends, and validates what it skips.
+//! Strings, brackets, colons and commas are checked, since they decide where a value ends. The
+//! characters inside numbers, words and strings are not: they are copied as they came.
 
-use std::borrow::Cow;
-
-use sonic_rs::{ObjectJsonIter, to_object_iter};
-
-use super::super::check::reason;
 use super::super::reasons::unexpected_end;
 
-/// An entry of an object.
+/// The maximum nesting of objects and lists, as in the decoder.
+const MAX_DEPTH: u32 = 128;
+
+/// An entry of an object: where its parts are in the text.
+#[derive(Clone, Copy)]
 pub(super) struct Entry<'t> {
-    /// The key without quotes and escapes.
-    pub(super) name: Cow<'t, str>,
-    /// Where the entry begins in the object's text.
+    text: &'t str,
+    /// The start: white space before the key, with the comma of an entry that is not the first.
     pub(super) start: usize,
-    /// The text before the value: white space, with the comma of an entry that is not the first,
-    /// the key, and the colon.
-    pub(super) head: &'t str,
-    pub(super) value: &'t str,
+    /// The key with its quotes.
+    pub(super) key: usize,
+    /// The colon with the white space around it.
+    pub(super) colon: usize,
+    pub(super) value: usize,
+    pub(super) end: usize,
 }
 
 impl<'t> Entry<'t> {
     /// White space before the key, with the comma of an entry that is not the first.
     pub(super) fn gap(&self) -> &'t str {
-        &self.head[..self.head.find('"').unwrap_or_default()]
+        &self.text[self.start..self.key]
     }
 
-    /// The colon with the white space around it.
-    pub(super) fn colon(&self) -> &'t str {
-        let key_end = self.head.rfind('"').map_or(0, |quote| quote + 1);
-        &self.head[key_end..]
+    pub(super) fn value(&self) -> &'t str {
+        &self.text[self.value..self.end]
     }
 
-    /// Where the entry ends in the object's text.
-    pub(super) fn end(&self) -> usize {
-        self.start + self.head.len() + self.value.len()
+    /// Whether this is the key, without quotes and escapes.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        let key = &self.text[self.key..self.colon];
+        let plain = &key.as_bytes()[1..key.len() - 1];
+        match memchr::memchr(b'\\', plain) {
+            None => plain == name.as_bytes(),
+            Some(_) => sonic_rs::from_str::<String>(key).is_ok_and(|key| key == name),
+        }
     }
 }
 
 /// Finds one entry after the other.
 pub(super) struct Entries<'t> {
     text: &'t str,
-    iterator: ObjectJsonIter<'t>,
     /// The end of the last entry.
     at: usize,
+    is_first: bool,
 }
 
 impl<'t> Entries<'t> {
-    /// The entries of an object. Before its brace there may be white space only.
-    pub(super) fn new(text: &'t str) -> Entries<'t> {
-        Entries {
+    /// The entries of an object. An error says that the text is not an object.
+    pub(super) fn new(text: &'t str) -> Result<Entries<'t>, String> {
+        let mut entries = Entries {
             text,
-            iterator: to_object_iter(text),
-            at: text.find('{').map_or(0, |brace| brace + 1),
-        }
-    }
-
-    /// The next entry; `None` at the end of the object. An error says why the text is invalid.
-    pub(super) fn next(&mut self) -> Result<Option<Entry<'t>>, String> {
-        let Some(entry) = self.iterator.next() else {
-            return Ok(None);
+            at: 0,
+            is_first: true,
         };
-        let (name, value) = entry.map_err(|error| self.reason(&error))?;
-        // The value is a part of the text.
-        let raw = value.as_raw_str();
-        let from = raw.as_ptr() as usize - self.text.as_ptr() as usize;
-        let start = self.at;
-        self.at = from + raw.len();
-        Ok(Some(Entry {
-            name,
-            start,
-            head: &self.text[start..from],
-            value: &self.text[from..self.at],
-        }))
+        let open = entries.skip_space(0);
+        entries.at = entries.expect(b'{', "`{`", open)?;
+        Ok(entries)
     }
 
-    fn reason(&self, error: &sonic_rs::Error) -> String {
-        match self.text[self.at..].trim_ascii() {
-            "" => unexpected_end(self.text),
-            _ => reason(error, self.text),
+    /// The next entry; `None` at the end of the object.
+    pub(super) fn next(&mut self) -> Result<Option<Entry<'t>>, String> {
+        let start = self.at;
+        let mut quote = self.skip_space(start);
+        match self.byte(quote) {
+            Some(b'}') => return Ok(None),
+            Some(b',') if !self.is_first => quote = self.skip_space(quote + 1),
+            _ if self.is_first => {}
+            _ => return Err(self.error(quote, "`,` or `}`")),
         }
+        self.is_first = false;
+        let key_start = self.expect(b'"', "a key", quote)?;
+        let key_end = self.string_end(key_start)?;
+        let colon = self.skip_space(key_end);
+        let value = self.expect(b':', "`:`", colon)?;
+        let value = self.skip_space(value);
+        let end = self.value_end(value)?;
+        self.at = end;
+        Ok(Some(Entry {
+            text: self.text,
+            start,
+            key: quote,
+            colon: key_end,
+            value,
+            end,
+        }))
     }
 
     /// The text after the last entry, from white space and the closing brace on. An error says that
     /// something else follows the object.
     pub(super) fn closing(&self) -> Result<&'t str, String> {
-        let closing = &self.text[self.at..];
-        let after = closing.find('}').map_or(closing.len(), |brace| brace + 1);
-        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
-        let spaces = closing.as_bytes()[after..]
-            .iter()
-            .take_while(|byte| is_space(byte));
-        let end = self.at + after + spaces.count();
-        if end < self.text.len() {
-            return Err(format!(
-                "invalid JSON at byte {end}: expected the end of the record"
-            ));
+        let close = self.skip_space(self.at);
+        let after = self.expect(b'}', "`}`", close)?;
+        match self.skip_space(after) {
+            end if end == self.text.len() => Ok(&self.text[self.at..]),
+            end => Err(self.error(end, "the end of the record")),
         }
-        Ok(closing)
+    }
+
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.text.as_bytes().get(at).copied()
+    }
+
+    fn skip_space(&self, from: usize) -> usize {
+        let bytes = self.text.as_bytes();
+        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        let rest = bytes.get(from..).unwrap_or_default();
+        from + rest.iter().take_while(|byte| is_space(byte)).count()
+    }
+
+    fn expect(&self, byte: u8, what: &str, at: usize) -> Result<usize, String> {
+        match self.byte(at) {
+            Some(found) if found == byte => Ok(at + 1),
+            _ => Err(self.error(at, what)),
+        }
+    }
+
+    fn error(&self, at: usize, what: &str) -> String {
+        if at >= self.text.len() {
+            return unexpected_end(self.text);
+        }
+        format!("invalid JSON at byte {at}: expected {what}")
+    }
+
+    /// The index after the closing quote of a string whose content begins at `from`.
+    fn string_end(&self, from: usize) -> Result<usize, String> {
+        let bytes = self.text.as_bytes();
+        let mut at = from;
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let found = memchr::memchr2(b'"', b'\\', rest)
+                .ok_or_else(|| self.error(bytes.len(), "`\"`"))?;
+            at += found;
+            match bytes[at] {
+                b'"' => return Ok(at + 1),
+                _ => at += 2,
+            }
+        }
+    }
+
+    fn value_end(&self, from: usize) -> Result<usize, String> {
+        match self.byte(from) {
+            Some(b'"') => self.string_end(from + 1),
+            Some(b'{' | b'[') => self.container_end(from),
+            _ => self.word_end(from),
+        }
+    }
+
+    /// The index after a number or a word.
+    fn word_end(&self, from: usize) -> Result<usize, String> {
+        let rest = &self.text.as_bytes()[from.min(self.text.len())..];
+        let is_part =
+            |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.');
+        match rest.iter().take_while(|byte| is_part(byte)).count() {
+            0 => Err(self.error(from, "a value")),
+            length => Ok(from + length),
+        }
+    }
+
+    /// The index after an object or a list.
+    fn container_end(&self, from: usize) -> Result<usize, String> {
+        let bytes = self.text.as_bytes();
+        // A bit for each open container: whether it is an object. The last one is the lowest bit.
+        let (mut objects, mut depth, mut at) = (0_u128, 0, from);
+        while let Some(byte) = bytes.get(at) {
+            at += 1;
+            match byte {
+                b'"' => at = self.string_end(at)?,
+                b'{' | b'[' => {
+                    if depth == MAX_DEPTH {
+                        return Err(format!(
+                            "the record is nested deeper than {MAX_DEPTH} levels"
+                        ));
+                    }
+                    objects = objects << 1 | u128::from(*byte == b'{');
+                    depth += 1;
+                }
+                b'}' | b']' => {
+                    if (objects & 1 == 1) != (*byte == b'}') {
+                        return Err(self.error(at - 1, "the other closing bracket"));
+                    }
+                    objects >>= 1;
+                    depth -= 1;
+                    if depth == 0 {
+                        return Ok(at);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Err(self.error(bytes.len(), "a closing bracket"))
     }
 }
 
 /// The value at a path of an object, if it exists. Of a repeated key, the first value counts.
 pub(super) fn value_at<'t>(text: &'t str, path: &[String]) -> Option<&'t str> {
     let (name, rest) = path.split_first()?;
-    if !text.starts_with('{') {
-        return None;
-    }
-    let mut entries = Entries::new(text);
+    let mut entries = Entries::new(text).ok()?;
     while let Ok(Some(entry)) = entries.next() {
-        if entry.name == *name {
+        if entry.is_named(name) {
             return if rest.is_empty() {
-                Some(entry.value)
+                Some(entry.value())
             } else {
-                value_at(entry.value, rest)
+                value_at(entry.value(), rest)
             };
         }
     }

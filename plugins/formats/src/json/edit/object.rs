@@ -6,7 +6,7 @@
 use arrow::json::writer::NullableEncoder;
 
 use super::entries::{Entries, Entry};
-use super::tree::{KeyChange, ObjectChanges};
+use super::tree::{ChangedKey, KeyChange, ObjectChanges};
 
 /// The values that are set in one record, as JSON.
 #[derive(Default)]
@@ -80,14 +80,14 @@ impl<'o> ObjectCopy<'o> {
             && let Some(gap) = self.first_gap
         {
             self.out.extend_from_slice(gap.as_bytes());
-            self.at = entry.start + entry.gap().len();
+            self.at = entry.key;
         }
         self.has_entries = true;
     }
 
     fn leave_out(&mut self, entry: &Entry<'o>) {
         self.copy_to(entry.start);
-        self.at = entry.end();
+        self.at = entry.end;
         if !self.has_entries {
             self.first_gap.get_or_insert(entry.gap());
         }
@@ -96,24 +96,25 @@ impl<'o> ObjectCopy<'o> {
     /// Copies an entry up to its value, which is left out.
     fn leave_out_value(&mut self, entry: &Entry<'o>) {
         self.keep(entry);
-        self.copy_to(entry.start + entry.head.len());
-        self.at = entry.end();
+        self.copy_to(entry.value);
+        self.at = entry.end;
     }
 
+    /// Copies an entry with another key, which is in quotes.
     fn rename(&mut self, entry: &Entry<'o>, key: &str) {
         self.keep(entry);
-        self.copy_to(entry.start + entry.gap().len());
-        push_key(key, self.out);
-        self.at = entry.start + entry.head.len() - entry.colon().len();
+        self.copy_to(entry.key);
+        self.out.extend_from_slice(key.as_bytes());
+        self.at = entry.colon;
     }
 
-    /// Adds the key of an entry that the original does not have.
+    /// Adds the key, in quotes, of an entry that the original does not have.
     fn add_key(&mut self, key: &str) {
         if self.has_entries {
             self.out.push(b',');
         }
         self.has_entries = true;
-        push_key(key, self.out);
+        self.out.extend_from_slice(key.as_bytes());
         self.out.push(b':');
     }
 }
@@ -127,11 +128,14 @@ impl<'e> ObjectEdit<'e> {
         text: &str,
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
-        let mut entries = Entries::new(text);
+        let mut entries = Entries::new(text)?;
         let mut done = vec![false; changes.keys.len()];
         let mut copy = ObjectCopy::new(text, out);
         while let Some(entry) = entries.next()? {
-            let change = changes.keys.iter().position(|(key, _)| *key == entry.name);
+            let change = changes
+                .keys
+                .iter()
+                .position(|key| entry.is_named(&key.name));
             let Some(number) = change else {
                 copy.keep(&entry);
                 continue;
@@ -141,9 +145,9 @@ impl<'e> ObjectEdit<'e> {
         }
         let closing = entries.closing()?;
         copy.copy_to(text.len() - closing.len());
-        for ((key, change), done) in changes.keys.iter().zip(done) {
+        for (key, done) in changes.keys.iter().zip(done) {
             if !done {
-                self.append(key, change, &mut copy);
+                self.append(key, &mut copy);
             }
         }
         copy.out.extend_from_slice(closing.as_bytes());
@@ -153,7 +157,7 @@ impl<'e> ObjectEdit<'e> {
     /// Copies an entry with its change.
     fn change<'t>(
         &self,
-        (name, change): &(String, KeyChange),
+        ChangedKey { name, change, .. }: &ChangedKey,
         entry: &Entry<'t>,
         is_repeated: bool,
         copy: &mut ObjectCopy<'t>,
@@ -201,8 +205,8 @@ impl<'e> ObjectEdit<'e> {
     ) -> Result<(), String> {
         copy.leave_out_value(entry);
         let adds = self.adds(inside);
-        match entry.value.as_bytes().first() {
-            Some(b'{') => return self.copy(inside, entry.value, copy.out),
+        match entry.value().as_bytes().first() {
+            Some(b'{') => return self.copy(inside, entry.value(), copy.out),
             Some(b'n') if adds => self.create(inside, copy.out),
             Some(first) if adds => {
                 let what = match first {
@@ -213,26 +217,26 @@ impl<'e> ObjectEdit<'e> {
                 };
                 return Err(format!("`{name}` is {what}; expected an object"));
             }
-            _ => copy.out.extend_from_slice(entry.value.as_bytes()),
+            _ => copy.out.extend_from_slice(entry.value().as_bytes()),
         }
         Ok(())
     }
 
     /// Appends a field that the object does not have.
-    fn append(&self, key: &str, change: &KeyChange, copy: &mut ObjectCopy<'_>) {
-        match change {
+    fn append(&self, key: &ChangedKey, copy: &mut ObjectCopy<'_>) {
+        match &key.change {
             KeyChange::Set(number) => {
-                copy.add_key(key);
+                copy.add_key(&key.quoted);
                 copy.out.extend_from_slice(self.values.get(*number));
             }
             KeyChange::MoveHere(number) => {
                 if let Some(moved) = &self.moved[*number] {
-                    copy.add_key(key);
+                    copy.add_key(&key.quoted);
                     copy.out.extend_from_slice(moved.as_bytes());
                 }
             }
             KeyChange::Inside(inside) if self.adds(inside) => {
-                copy.add_key(key);
+                copy.add_key(&key.quoted);
                 self.create(inside, copy.out);
             }
             KeyChange::Inside(_)
@@ -246,24 +250,19 @@ impl<'e> ObjectEdit<'e> {
     fn create(&self, changes: &ObjectChanges, out: &mut Vec<u8>) {
         out.push(b'{');
         let mut copy = ObjectCopy::new("", out);
-        for (key, change) in &changes.keys {
-            self.append(key, change, &mut copy);
+        for key in &changes.keys {
+            self.append(key, &mut copy);
         }
         copy.out.push(b'}');
     }
 
     /// Whether the changes add a field to an object that has none.
     fn adds(&self, changes: &ObjectChanges) -> bool {
-        changes.keys.iter().any(|(_, change)| match change {
+        changes.keys.iter().any(|key| match &key.change {
             KeyChange::Set(_) => true,
             KeyChange::MoveHere(number) => self.moved[*number].is_some(),
             KeyChange::Inside(inside) => self.adds(inside),
             KeyChange::Remove | KeyChange::MoveAway(..) | KeyChange::Replaced(_) => false,
         })
     }
-}
-
-fn push_key(key: &str, out: &mut Vec<u8>) {
-    let quoted = sonic_rs::to_string(key).unwrap_or_else(|_| format!("{key:?}"));
-    out.extend_from_slice(quoted.as_bytes());
 }

@@ -15,7 +15,25 @@ pub(super) struct ChangeTree {
 #[derive(Default)]
 pub(super) struct ObjectChanges {
     /// The keys with changes, in the order in which missing fields are appended.
-    pub(super) keys: Vec<(String, KeyChange)>,
+    pub(super) keys: Vec<ChangedKey>,
+}
+
+/// A key of an object, with its change.
+pub(super) struct ChangedKey {
+    pub(super) name: String,
+    /// The name as JSON, with its quotes.
+    pub(super) quoted: String,
+    pub(super) change: KeyChange,
+}
+
+impl ChangedKey {
+    fn new(name: &str, change: KeyChange) -> ChangedKey {
+        ChangedKey {
+            name: name.to_owned(),
+            quoted: quoted(name),
+            change,
+        }
+    }
 }
 
 /// The change of one key.
@@ -24,7 +42,7 @@ pub(super) enum KeyChange {
     Set(usize),
     /// Removed.
     Remove,
-    /// Moved away; to this key, if it stays in its object.
+    /// Moved away; to this key, which is in quotes, if it stays in its object.
     MoveAway(Option<String>),
     /// The new place in another object of the renaming with this number.
     MoveHere(usize),
@@ -60,7 +78,10 @@ impl ChangeTree {
         let stays = from.split_last().map(|(_, object)| object)
             == to.split_last().map(|(_, object)| object);
         let (new_key, here) = if stays {
-            (to.last().cloned(), KeyChange::Replaced(number))
+            (
+                to.last().map(|key| quoted(key)),
+                KeyChange::Replaced(number),
+            )
         } else {
             (None, KeyChange::MoveHere(number))
         };
@@ -84,17 +105,22 @@ impl ObjectChanges {
             return;
         };
         if rest.is_empty() {
-            self.keys.push((key.clone(), change));
+            self.keys.push(ChangedKey::new(key, change));
             return;
         }
-        let known = self.keys.iter().position(|(known, _)| known == key);
+        let known = self.keys.iter().position(|known| known.name == *key);
         let at = known.unwrap_or_else(|| {
             let inside = KeyChange::Inside(ObjectChanges::default());
-            self.keys.push((key.clone(), inside));
+            self.keys.push(ChangedKey::new(key, inside));
             self.keys.len() - 1
         });
-        if let (_, KeyChange::Inside(object)) = &mut self.keys[at] {
+        if let KeyChange::Inside(object) = &mut self.keys[at].change {
             object.add(rest, change);
         }
     }
+}
+
+/// A key as JSON.
+fn quoted(key: &str) -> String {
+    serde_json::Value::from(key).to_string()
 }
