@@ -77,6 +77,8 @@ pub(crate) enum Command {
         /// Pipeline files.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        #[command(flatten)]
+        parameters: ParameterArgs,
     },
     /// Convert a legacy configuration (pseidon.edn of pseidon-etl) to a pipeline file.
     Import {
@@ -149,6 +151,16 @@ pub(crate) struct FileArgs {
     /// (stdout))'. No state is kept between runs.
     #[arg(short, long, conflicts_with = "file")]
     pub(crate) expression: Option<String>,
+    #[command(flatten)]
+    pub(crate) parameters: ParameterArgs,
+}
+
+/// The values of the parameters of a pipeline file.
+#[derive(Args, Clone, Default)]
+pub(crate) struct ParameterArgs {
+    /// The value of `${set:NAME}` in the pipeline file. It can be given several times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
+    pub(crate) set: Vec<(String, String)>,
 }
 
 /// The arguments of `pseidon run`.
@@ -263,6 +275,8 @@ pub(crate) struct StagedArgs {
     /// re-read. If the disk is used again, the files are deleted.
     #[arg(long, value_name = "DISK")]
     pub(crate) forget: Option<String>,
+    #[command(flatten)]
+    pub(crate) parameters: ParameterArgs,
 }
 
 /// Parses a rate in records per second.
@@ -275,10 +289,19 @@ fn pace(text: &str) -> Result<Pace, String> {
 
 /// Parses a `NAME=VALUE` property of librdkafka.
 fn property(text: &str) -> Result<(String, String), String> {
+    pair(text, "security.protocol=ssl")
+}
+
+/// Parses a `NAME=VALUE` parameter.
+fn parameter(text: &str) -> Result<(String, String), String> {
+    pair(text, "brokers=kafka:9092")
+}
+
+fn pair(text: &str, example: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => {
             Ok((name.trim().to_owned(), value.to_owned()))
         }
-        _ => Err("expected NAME=VALUE, such as security.protocol=ssl".to_owned()),
+        _ => Err(format!("expected NAME=VALUE, such as {example}")),
     }
 }

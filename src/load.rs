@@ -2,6 +2,7 @@
 
 pub(crate) mod legacy;
 mod table;
+mod variables;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::source::{Source, SourceSetup};
 
+pub(crate) use self::variables::Parameters;
+use self::variables::Variables;
 use crate::cli::{Exit, FileArgs};
 use crate::registry::{registry, registry_with, sample_log};
 
@@ -32,6 +35,8 @@ pub(crate) struct PipelineText {
     pub(crate) base: PathBuf,
     /// The pipeline's name if the text has no `:name`.
     pub(crate) default_name: String,
+    /// The values of `--set`.
+    pub(crate) parameters: Parameters,
 }
 
 /// The syntax of a pipeline text.
@@ -45,21 +50,23 @@ pub(crate) enum TextKind {
 
 /// Reads the text that the arguments name, and converts a legacy configuration. Errors are printed.
 pub(crate) fn text(from: &FileArgs) -> Result<PipelineText, Exit> {
+    let parameters = Parameters::new(&from.parameters.set);
     match (&from.file, &from.expression) {
-        (Some(file), _) => read(file).and_then(legacy::convert),
+        (Some(file), _) => read(file, parameters).and_then(legacy::convert),
         (None, Some(flow)) => Ok(PipelineText {
             name: "-e".to_owned(),
             text: flow.clone(),
             kind: TextKind::Flow,
             base: PathBuf::from("."),
             default_name: "expression".to_owned(),
+            parameters,
         }),
         (None, None) => Err(Exit::WrongFile),
     }
 }
 
 /// Reads a file without parsing it. Errors are printed.
-pub(crate) fn read(file: &Path) -> Result<PipelineText, Exit> {
+pub(crate) fn read(file: &Path, parameters: Parameters) -> Result<PipelineText, Exit> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).map_err(|error| {
         eprintln!("error: cannot read {name}: {error}");
@@ -88,33 +95,36 @@ pub(crate) fn read(file: &Path) -> Result<PipelineText, Exit> {
         kind,
         base,
         default_name,
+        parameters,
     })
 }
 
 impl PipelineText {
     /// Parses the document and replaces `${env:…}`, `${file:…}` and the like. Errors are printed.
     pub(crate) fn document(&self) -> Result<Document, Exit> {
-        self.document_for(&sample_log())
-            .map_err(|errors| self.show(&errors))
+        let document = self.document_for(&sample_log());
+        let (document, used) = document.map_err(|errors| self.show(&errors))?;
+        used.map_err(|reason| {
+            eprintln!("error: {}: {reason}", self.name);
+            Exit::WrongFile
+        })?;
+        Ok(document)
     }
 
     /// Parses the document for a row of the table of logs. Outside of a template, `${log:…}` is an
-    /// error.
-    fn document_for(&self, log: &Log) -> Result<Document, Vec<Diagnostic>> {
+    /// error. Returns also whether it uses all parameters.
+    fn document_for(&self, log: &Log) -> Result<(Document, Result<(), String>), Vec<Diagnostic>> {
         let mut document = match self.kind {
             TextKind::Edn => document::from_edn(&self.text),
             TextKind::Toml => document::from_toml(&self.text),
             TextKind::Flow => document::from_flow(&self.text),
         }?;
-        let is_template = is_template(&document);
-        interpolate::document(&mut document, &mut |kind, name| match kind {
-            "log" if is_template => log.variable(name),
-            "log" => {
-                Err("`log` is only available in a pipeline with a source `mysql-logs`".to_owned())
-            }
-            _ => look_up(kind, name, &self.base),
+        let log = is_template(&document).then_some(log);
+        let mut variables = Variables::new(&self.parameters, &self.base, log);
+        interpolate::document(&mut document, &mut |kind, name| {
+            variables.look_up(kind, name)
         })?;
-        Ok(document)
+        Ok((document, variables.check_used()))
     }
 
     /// Plans the document, a template as for a run; `:schema :infer` reads the first records. Errors
@@ -170,7 +180,7 @@ impl PipelineText {
                 .collect::<Vec<_>>()
                 .join("; ")
         };
-        let document = self.document_for(&log).map_err(as_sentences)?;
+        let (document, _) = self.document_for(&log).map_err(as_sentences)?;
         let registry = registry_with(Arc::new(MysqlLogs::new(log)));
         self.plan_in(&registry, &document, &|_, _, _| {
             Err(LOGS_ARE_NOT_INFERRED.to_owned())
@@ -281,33 +291,6 @@ fn sample(
     };
     let samples = source.sample(&setup, count);
     samples.map_err(|error| WithCauses(&error).to_string())
-}
-
-/// The host name, or `localhost` if the kernel does not report one.
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
-}
-
-/// Returns the value of `${kind:name}`. `name` of a file is relative to `base`.
-fn look_up(kind: &str, name: &str, base: &Path) -> Result<String, String> {
-    match kind {
-        "env" => {
-            std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))
-        }
-        "file" => {
-            let content = std::fs::read_to_string(base.join(name))
-                .map_err(|error| format!("cannot read {name}: {error}"))?;
-            Ok(content.trim_end_matches(['\n', '\r']).to_owned())
-        }
-        "host" if name == "name" => Ok(host_name()),
-        "host" => Err(format!(
-            "unknown variable `host:{name}`; expected `host:name`"
-        )),
-        other => Err(format!(
-            "unknown kind of variable `{other}`; expected `env`, `file`, `host` or `log`"
-        )),
-    }
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let exit = match cli.command {
         Command::Run(args) => commands::run::run(&args, bar),
         Command::Check(from) => commands::check::check(&from),
-        Command::Test { files } => commands::test::test(&files),
+        Command::Test { files, parameters } => commands::test::test(&files, &parameters),
         Command::Import { file } => commands::import::import(&file),
         Command::Produce(args) => commands::produce::produce(&args, bar),
         Command::Consume(args) => commands::consume::consume(&args),

@@ -1,4 +1,6 @@
-//! Substitution of `${env:NAME}` and `${file:/path}` when a pipeline file is loaded.
+//! Substitution of `${env:NAME}`, `${env:NAME:-default}` and the like when a pipeline file is loaded.
+//!
+//! As in a shell, the default stands for a value that is not set or empty.
 //!
 //! It runs after parsing, so that a substituted value is never syntax. The caller provides the
 //! lookup, so that this crate does no I/O. A string with a substituted value is
@@ -8,9 +10,17 @@ use crate::document::Flow;
 use crate::node::Text;
 use crate::{Call, Diagnostic, Document, Node, NodeKind};
 
-/// Returns the value of a placeholder: `lookup("env", "NAME")`. An error is a short reason, which
-/// is shown to the user.
-pub type Lookup<'a> = dyn FnMut(&str, &str) -> Result<String, String> + 'a;
+/// Returns the value of a placeholder: `lookup("env", "NAME")`.
+pub type Lookup<'a> = dyn FnMut(&str, &str) -> Result<String, LookupError> + 'a;
+
+/// Why a placeholder has no value: a short reason, which is shown to the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LookupError {
+    /// It has none. A default stands for it.
+    Unset(String),
+    /// It cannot be determined.
+    Failed(String),
+}
 
 /// Substitutes the placeholders in all strings of the settings and of the stages' arguments.
 ///
@@ -114,20 +124,27 @@ fn fill_text(text: &mut Text, lookup: &mut Lookup<'_>, errors: &mut Vec<Diagnost
         append(&mut filled, &template, copied, found.start);
         match found.inner {
             None => filled.value.push_str("${"),
-            Some((kind, arg)) => match lookup(kind, arg) {
-                Ok(value) => {
-                    filled.value.push_str(&value);
-                    filled.secret = true;
+            Some((kind, arg)) => {
+                let (name, default) = match arg.split_once(":-") {
+                    Some((name, default)) => (name, Some(default)),
+                    None => (arg, None),
+                };
+                match (lookup(kind, name), default) {
+                    (Err(LookupError::Unset(_)), Some(default)) => filled.value.push_str(default),
+                    (Ok(value), Some(default)) if value.is_empty() => {
+                        filled.value.push_str(default);
+                    }
+                    (Ok(value), _) => {
+                        filled.value.push_str(&value);
+                        filled.secret = true;
+                    }
+                    (Err(LookupError::Unset(reason) | LookupError::Failed(reason)), _) => {
+                        let span = template.span_of(found.start, found.end);
+                        let message = format!("cannot substitute `${{{kind}:{arg}}}`");
+                        errors.push(Diagnostic::new(span, message, reason));
+                    }
                 }
-                Err(reason) => {
-                    let span = template.span_of(found.start, found.end);
-                    errors.push(Diagnostic::new(
-                        span,
-                        format!("cannot substitute `${{{kind}:{arg}}}`"),
-                        reason,
-                    ));
-                }
-            },
+            }
         }
         copied = found.end;
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pseidon_dsl::document::{from_edn, from_flow};
+use pseidon_dsl::interpolate::LookupError;
 use pseidon_dsl::node::Text;
 use pseidon_dsl::template::{self, TemplatePart};
 use pseidon_dsl::units::{duration, size};
@@ -203,13 +204,14 @@ fn durations() {
 }
 
 /// The lookup of the tests: `env:USER`, `env:LONG`, `file:/run/pw`.
-fn lookup(kind: &str, arg: &str) -> Result<String, String> {
+fn lookup(kind: &str, arg: &str) -> Result<String, LookupError> {
     match (kind, arg) {
+        ("env", "EMPTY") => Ok(String::new()),
         ("env", "USER") => Ok("me".to_owned()),
         ("env", "LONG") => Ok("x".repeat(100)),
         ("file", "/run/pw") => Ok("hunter2 ${env:USER}".to_owned()),
-        ("env", _) => Err("it is not set".to_owned()),
-        _ => Err(format!("unknown kind `{kind}`")),
+        ("env", _) => Err(LookupError::Unset("it is not set".to_owned())),
+        _ => Err(LookupError::Failed(format!("unknown kind `{kind}`"))),
     }
 }
 
@@ -239,6 +241,9 @@ fn substitution() {
             false,
         ),
         ("cost: $5 ${1:2}", "cost: $5 ${1:2}", false),
+        ("${env:USER:-you} ${env:NONE:-you}", "me you", true),
+        ("${env:NONE:-a:b:9092}|${env:NONE:-}", "a:b:9092|", false),
+        ("${env:EMPTY:-x}|${env:EMPTY}|", "x||", true),
     ];
     for (text, expected, secret) in cases {
         let text = filled(text);
@@ -271,8 +276,8 @@ fn text_after_a_substituted_value_keeps_its_position() {
 
 #[test]
 fn substitution_in_a_document() {
-    let text = r#"{:settings {:state "redis://${env:USER}"} a (kafka {:x ["${env:USER}"]}) b (b "${env:A}")
-        pipeline (-> a (match "t" (c "${nix:B}") :else (all (d "${env:USER}"))))}"#;
+    let text = r#"{:settings {:state "redis://${env:USER}"} a (kafka {:x ["${env:USER}"]}) b (b "${env:A}" "${env:A:-b}")
+        pipeline (-> a (match "t" (c "${nix:B:-d}") :else (all (d "${env:USER}"))))}"#;
     let mut document = from_edn(text).expect("valid");
     let errors = interpolate::document(&mut document, &mut lookup).expect_err("two lookups fail");
     let shown: Vec<(&str, &str, &str)> = errors
@@ -290,8 +295,8 @@ fn substitution_in_a_document() {
         [
             ("${env:A}", "cannot substitute `${env:A}`", "it is not set"),
             (
-                "${nix:B}",
-                "cannot substitute `${nix:B}`",
+                "${nix:B:-d}",
+                "cannot substitute `${nix:B:-d}`",
                 "unknown kind `nix`"
             ),
         ]

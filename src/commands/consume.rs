@@ -27,7 +27,7 @@ use pseidon_plugin::sink::{RecordShape, SinkInput};
 
 use crate::cli::{ConsumeArgs, Exit};
 use crate::interrupts;
-use crate::load::{PipelineText, TextKind};
+use crate::load::{Parameters, PipelineText, TextKind};
 use crate::throughput::Meter;
 
 /// How long to wait for records before checking whether the command is stopped.
@@ -89,6 +89,7 @@ impl ConsumeArgs {
             kind: TextKind::Flow,
             base: PathBuf::from("."),
             default_name: "consume".to_owned(),
+            parameters: Parameters::default(),
         };
         text.plan(&text.document()?)
     }

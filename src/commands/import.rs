@@ -8,7 +8,7 @@ use std::path::Path;
 use pseidon_legacy::pseidon_etl;
 
 use crate::cli::Exit;
-use crate::load;
+use crate::load::{self, Parameters};
 
 /// Prints the pipeline file that `file` is converted to, and the notes on its keys on standard
 /// error.
@@ -19,7 +19,7 @@ pub(crate) fn import(file: &Path) -> Exit {
 }
 
 fn try_import(file: &Path) -> Result<Exit, Exit> {
-    let legacy = load::read(file)?;
+    let legacy = load::read(file, Parameters::default())?;
     if !load::legacy::is_legacy(&legacy) {
         eprintln!(
             "error: {} is not a supported legacy file: \

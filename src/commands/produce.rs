@@ -26,7 +26,7 @@ use pseidon_synthetic::{NumberExpr, Pace};
 use crate::cli::{Exit, ProduceArgs};
 use crate::counted::counted;
 use crate::interrupts;
-use crate::load::{PipelineText, TextKind};
+use crate::load::{Parameters, PipelineText, TextKind};
 use crate::throughput::Meter;
 
 /// The most records that a thread produces in one go.
@@ -330,6 +330,7 @@ fn expression(argument: &str, text: &str) -> Result<NumberExpr, Exit> {
         kind: TextKind::Flow,
         base: PathBuf::from("."),
         default_name: String::new(),
+        parameters: Parameters::default(),
     };
     let parsed = expr::parse(&node::Text::plain(text, 0)).map_err(|errors| source.show(&errors))?;
     let compiled = NumberExpr::new(&parsed, 0).map_err(|errors| source.show(&errors))?;

@@ -35,6 +35,7 @@ fn try_staged(args: &StagedArgs) -> Result<String, Exit> {
     let text = load::text(&FileArgs {
         file: Some(args.file.clone()),
         expression: None,
+        parameters: args.parameters.clone(),
     })?;
     let plan = text.plan(&text.document()?)?;
     let folder = state::folder(&text.base);

@@ -3,7 +3,7 @@
 //! The input of a test is processed as one batch of its source, by the same chain as in a run. The
 //! output of one stage is compared with the expected records. No sink is opened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,14 +20,14 @@ use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 use serde_json::Value;
 
-use crate::cli::Exit;
-use crate::load::{self, PipelineText};
+use crate::cli::{Exit, ParameterArgs};
+use crate::load::{self, Parameters, PipelineText};
 
 /// Runs the tests of these files and prints the result of each. Stops at the first invalid file.
-pub(crate) fn test(files: &[PathBuf]) -> Exit {
+pub(crate) fn test(files: &[PathBuf], parameters: &ParameterArgs) -> Exit {
     let (mut passed, mut failed) = (0, 0);
     for file in files {
-        let (text, document, plan) = match load_all(file) {
+        let (text, document, plan) = match load_all(file, parameters) {
             Ok(loaded) => loaded,
             Err(exit) => return exit,
         };
@@ -56,8 +56,11 @@ pub(crate) fn test(files: &[PathBuf]) -> Exit {
     }
 }
 
-fn load_all(file: &std::path::Path) -> Result<(PipelineText, Document, Plan), Exit> {
-    let text = load::read(file)?;
+fn load_all(
+    file: &Path,
+    parameters: &ParameterArgs,
+) -> Result<(PipelineText, Document, Plan), Exit> {
+    let text = load::read(file, Parameters::new(&parameters.set))?;
     let document = text.document()?;
     let plan = text.plan(&document)?;
     Ok((text, document, plan))
@@ -342,7 +345,7 @@ mod tests {
         let pipelines: Vec<PathBuf> = files.filter(is_pipeline).collect();
         assert!(pipelines.len() >= 4, "{folder} lacks examples");
         for file in &pipelines {
-            let (_, document, plan) = load_all(file)
+            let (_, document, plan) = load_all(file, &ParameterArgs::default())
                 .unwrap_or_else(|_| panic!("{} is invalid; see above", file.display()));
             for test in &document.tests {
                 let outcome = run_test(test, &plan).unwrap();
@@ -358,6 +361,7 @@ mod tests {
             kind: load::TextKind::Edn,
             base: PathBuf::from("."),
             default_name: "test".into(),
+            parameters: Parameters::default(),
         };
         let document = text
             .document()

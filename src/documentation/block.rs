@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::cli::{Exit, FileArgs};
+use crate::cli::{Exit, FileArgs, ParameterArgs};
 use crate::registry::sample_log;
 use crate::{commands, load};
 
@@ -70,7 +70,10 @@ impl Files {
         self.last = self.complete(block.line, extension, &code)?;
         if block.code.contains(":tests") {
             let path = self.write(block.line, extension, &self.last);
-            let passed = matches!(commands::test::test(&[path]), Exit::Done);
+            let passed = matches!(
+                commands::test::test(&[path], &ParameterArgs::default()),
+                Exit::Done
+            );
             if passed == fails {
                 return Err(format!("its tests pass: {passed}"));
             }
@@ -94,6 +97,7 @@ impl Files {
         plan(&FileArgs {
             file: Some(self.write(line, extension, code)),
             expression: None,
+            parameters: ParameterArgs::default(),
         })
     }
 

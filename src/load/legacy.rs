@@ -38,6 +38,7 @@ mod tests {
             kind: TextKind::Edn,
             base: ".".into(),
             default_name: "x".into(),
+            parameters: crate::load::Parameters::default(),
         }
     }
 

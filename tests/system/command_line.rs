@@ -306,3 +306,38 @@ fn set_mode(site: &Site, name: &str, mode: u32) {
     std::fs::set_permissions(site.path(name), std::fs::Permissions::from_mode(mode))
         .expect("permissions");
 }
+
+#[test]
+fn parameters_of_a_file_have_values_and_defaults() {
+    let site = Site::new("parameters");
+    site.write("a.ndjson", "{\"n\":1}\n{\"n\":2}\n");
+    site.write(
+        "pipeline.edn",
+        r#"{pipeline (-> (files "${set:from}.ndjson") (where "n >= ${set:least:-2}") (stdout))}"#,
+    );
+    let run = |arguments: &[&str]| {
+        let output = site.pseidon().args(arguments).output();
+        let output = output.expect("the binary can be started");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("text"))
+    };
+    let check = ["check", "pipeline.edn"];
+    let (code, text) = run(&check);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("no value; add --set from=VALUE"), "{text}");
+    let (code, text) = run(&[&check[..], &["--set", "form=a", "--set", "from=a"]].concat());
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("did you mean `--set from=…`?"), "{text}");
+    let (code, text) = run(&[&check[..], &["--set", "from"]].concat());
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("expected NAME=VALUE"), "{text}");
+    let flow = r#"(-> (files "${set:from}.ndjson") (where "n >= ${set:least:-2}") (stdout))"#;
+    for (set, expected) in [("least=1", 2), ("least=", 1), ("from=a", 1)] {
+        let (code, text) = run(&["run", "-e", flow, "--set", "from=a", "--set", set]);
+        assert_eq!(code, Some(0), "{text}");
+        assert_eq!(text.matches("{\"n\":").count(), expected, "{set}: {text}");
+    }
+    // A value is never a part of the syntax.
+    let (_, text) = run(&["run", "-e", flow, "--set", "from=\") (x", "--log", "error"]);
+    assert!(text.contains("file not found"), "{text}");
+}

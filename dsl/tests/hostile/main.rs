@@ -10,17 +10,18 @@ use nodes::{any_node, without_positions};
 use proptest::prelude::*;
 use pseidon_dsl::diagnostic::render;
 use pseidon_dsl::document::{from_edn, from_flow, from_toml};
+use pseidon_dsl::interpolate::LookupError;
 use pseidon_dsl::node::Text;
 use pseidon_dsl::{
     Diagnostic, Node, NodeKind, Span, edn, expr, interpolate, print, template, units,
 };
 use texts::{VALID, mutated, piece};
 
-fn lookup(kind: &str, arg: &str) -> Result<String, String> {
+fn lookup(kind: &str, arg: &str) -> Result<String, LookupError> {
     if arg.len().is_multiple_of(2) {
         Ok(format!("{kind}\"é😀{arg}"))
     } else {
-        Err("no".to_owned())
+        Err(LookupError::Unset("no".to_owned()))
     }
 }
 

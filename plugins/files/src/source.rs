@@ -1,6 +1,6 @@
 //! The source `files`: reads lines from existing files, or from files that grow.
 //!
-//! - [`options`]: what it is told. [`glob`]: which files are read; [`identity`]: recognizes a file
+//! - [`options`]: its options. [`glob`]: which files are read; [`identity`]: recognizes a file
 //!   under another name. A file is a split.
 //! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the
 //!   byte of the (decompressed) content at which its line starts. [`reader`]: the same for a file of

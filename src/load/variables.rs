@@ -1,0 +1,94 @@
+//! The values of `${kind:name}` in a pipeline text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use pseidon_dsl::interpolate::LookupError;
+use pseidon_dsl::nearest;
+use pseidon_logs::Log;
+
+/// The values of `${set:NAME}`: those of `--set NAME=VALUE`.
+#[derive(Clone, Default)]
+pub(crate) struct Parameters(BTreeMap<String, String>);
+
+impl Parameters {
+    /// Of several values of a name, the last counts.
+    pub(crate) fn new(values: &[(String, String)]) -> Parameters {
+        Parameters(values.iter().cloned().collect())
+    }
+}
+
+/// Looks up the variables of one text.
+pub(super) struct Variables<'a> {
+    parameters: &'a Parameters,
+    /// The folder at which the paths of files begin.
+    base: &'a Path,
+    /// The row of the table of logs, in a template.
+    log: Option<&'a Log>,
+    /// The names of the parameters that the text has.
+    used: BTreeSet<String>,
+}
+
+impl<'a> Variables<'a> {
+    pub(super) fn new(parameters: &'a Parameters, base: &'a Path, log: Option<&'a Log>) -> Self {
+        Variables {
+            parameters,
+            base,
+            log,
+            used: BTreeSet::new(),
+        }
+    }
+
+    /// The value of `${kind:name}`.
+    pub(super) fn look_up(&mut self, kind: &str, name: &str) -> Result<String, LookupError> {
+        match (kind, self.log) {
+            ("set", _) => {
+                self.used.insert(name.to_owned());
+                let unset = || LookupError::Unset(format!("no value; add --set {name}=VALUE"));
+                self.parameters.0.get(name).cloned().ok_or_else(unset)
+            }
+            ("env", _) => std::env::var(name).map_err(|_| {
+                LookupError::Unset(format!("the environment variable {name} is not set"))
+            }),
+            ("file", _) => {
+                let content = std::fs::read_to_string(self.base.join(name));
+                let content = content
+                    .map_err(|error| LookupError::Failed(format!("cannot read {name}: {error}")))?;
+                Ok(content.trim_end_matches(['\n', '\r']).to_owned())
+            }
+            ("host", _) if name == "name" => Ok(host_name()),
+            ("host", _) => Err(LookupError::Failed(format!(
+                "unknown variable `host:{name}`; expected `host:name`"
+            ))),
+            ("log", Some(log)) => log.variable(name).map_err(LookupError::Failed),
+            ("log", None) => Err(LookupError::Failed(
+                "`log` is only available in a pipeline with a source `mysql-logs`".to_owned(),
+            )),
+            (other, _) => Err(LookupError::Failed(format!(
+                "unknown kind of variable `{other}`; expected `env`, `set`, `file`, `host` or `log`"
+            ))),
+        }
+    }
+
+    /// Checks that the text has each of the parameters.
+    ///
+    /// # Errors
+    /// The name of one that it does not have, and what it has.
+    pub(super) fn check_used(&self) -> Result<(), String> {
+        let mut names = self.parameters.0.keys();
+        let Some(unused) = names.find(|name| !self.used.contains(*name)) else {
+            return Ok(());
+        };
+        let used = || self.used.iter().map(String::as_str);
+        Err(match nearest(unused, used()) {
+            Some(near) => format!("it has no `${{set:{unused}}}`; did you mean `--set {near}=…`?"),
+            None => format!("it has no `${{set:{unused}}}`, so `--set {unused}=…` has no effect"),
+        })
+    }
+}
+
+/// The host name, or `localhost` if the kernel does not report one.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}
