@@ -252,32 +252,7 @@ fn killed_while_reading(test: &str, more: &str) {
         // Nothing is left for another run.
         site.run("pipeline.edn").expect_exit(0, 60);
     } else {
-        // A file that is being written is read when it is complete.
-        let (late, before) = ("{\"id\":0,\"s\":\"late\"}".to_owned(), expected.len());
-        write_parquet(
-            &site,
-            "late.parquet",
-            ":id :int64 :s :utf8",
-            &format!("{late}\n"),
-        );
-        let whole = fs::read(site.path("late.parquet")).expect("a file");
-        site.write("in/late.parquet", &whole[..whole.len() - 4]);
-        write_parquet(
-            &site,
-            "in/next.parquet",
-            ":id :int64 :s :utf8",
-            "{\"id\":0,\"s\":\"next\"}\n",
-        );
-        expected.push("{\"id\":0,\"s\":\"next\"}".to_owned());
-        wait_until("the next file is read", 60, || {
-            all_lines(&site.path("out")).len() > before
-        });
-        site.write("in/late.parquet", &whole);
-        expected.push(late);
-        expected.sort();
-        wait_until("the late file is read", 60, || {
-            all_lines(&site.path("out")).len() >= expected.len()
-        });
+        write_late_files(&site, &mut expected);
         pseidon.stop(60);
     }
     let found = all_lines(&site.path("out"));
@@ -288,6 +263,35 @@ fn killed_while_reading(test: &str, more: &str) {
         expected.len()
     );
     assert!(hidden(&site.path("out")).is_empty());
+}
+
+/// Writes a file in two parts, and another one between them. Waits until both are read.
+fn write_late_files(site: &Site, expected: &mut Vec<String>) {
+    let (late, before) = ("{\"id\":0,\"s\":\"late\"}".to_owned(), expected.len());
+    write_parquet(
+        site,
+        "late.parquet",
+        ":id :int64 :s :utf8",
+        &format!("{late}\n"),
+    );
+    let whole = fs::read(site.path("late.parquet")).expect("a file");
+    site.write("in/late.parquet", &whole[..whole.len() - 4]);
+    write_parquet(
+        site,
+        "in/next.parquet",
+        ":id :int64 :s :utf8",
+        "{\"id\":0,\"s\":\"next\"}\n",
+    );
+    expected.push("{\"id\":0,\"s\":\"next\"}".to_owned());
+    wait_until("the next file is read", 60, || {
+        all_lines(&site.path("out")).len() > before
+    });
+    site.write("in/late.parquet", &whole);
+    expected.push(late);
+    expected.sort();
+    wait_until("the late file is read", 60, || {
+        all_lines(&site.path("out")).len() >= expected.len()
+    });
 }
 
 #[test]

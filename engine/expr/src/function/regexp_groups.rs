@@ -125,15 +125,16 @@ impl ScalarUDFImpl for RegexpGroups {
 /// How many compiled patterns are kept: those of the pipelines of the process, which are constants.
 const MAX_COMPILED: usize = 1000;
 
-/// The patterns that were compiled, since a batch with invalid rows is evaluated in many parts.
-static COMPILED: LazyLock<RwLock<HashMap<String, Regex>>> = LazyLock::new(RwLock::default);
+/// The patterns that were compiled, since a batch with invalid rows is evaluated in many parts. They
+/// are shared: a clone of a [`Regex`] has no memory to search in, and allocates it again.
+static COMPILED: LazyLock<RwLock<HashMap<String, Arc<Regex>>>> = LazyLock::new(RwLock::default);
 
-fn compiled(pattern: &str) -> Result<Regex> {
+fn compiled(pattern: &str) -> Result<Arc<Regex>> {
     if let Some(known) = COMPILED.read().get(pattern) {
         return Ok(known.clone());
     }
     let invalid = |_| exec_datafusion_err!("invalid regular expression '{pattern}'");
-    let regex = Regex::new(pattern).map_err(invalid)?;
+    let regex = Arc::new(Regex::new(pattern).map_err(invalid)?);
     let mut compiled = COMPILED.write();
     if compiled.len() >= MAX_COMPILED {
         compiled.clear();
