@@ -74,7 +74,11 @@ fn describe_source(text: &mut String, plan: &Plan, source: &PlannedSource) {
         source.stage, source.facts.format
     );
     if source.schema.fields().is_empty() {
-        text.push_str("  no fields are decoded: records pass through as bytes\n");
+        let what = match source.format.has_bytes() {
+            true => "no fields are decoded: records pass through as bytes",
+            false => "no fields are read",
+        };
+        let _ = writeln!(text, "  {what}");
     } else {
         let _ = writeln!(text, "  decodes {}", columns(&source.schema));
     }

@@ -116,7 +116,7 @@ impl RecordEncoder {
             },
             (RecordShape::Columns(_), OutputFormat::Raw) => {
                 return Err(
-                    "raw writes unchanged records only, but these are changed; write them \
+                    "raw writes the bytes of unchanged records, but these are columns; write them \
                     as json or txt"
                         .to_owned(),
                 );

@@ -5,7 +5,7 @@
 //! the number of its row.
 //!
 //! - [`ParquetReader`] reads the rows of a file.
-//! - [`format`] is what a pipeline's `:format` names; [`decoder`] takes the wanted columns out of
+//! - [`mod@format`] is what a pipeline's `:format` names; [`decoder`] takes the wanted columns out of
 //!   those that were read; [`types`] are the engine's types for those of files.
 
 mod decoder;

@@ -1,12 +1,12 @@
 //! Reads a file as its format says: as lines, or as columns.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use pseidon_delivery::Position;
 use pseidon_formats::ParquetReader;
 use pseidon_plugin::{Batch, Payloads, Split};
-use std::sync::Arc;
 
 use super::Config;
 use super::compression::InputCompression;

@@ -246,7 +246,7 @@ fn unsupported_input_is_rejected() {
         (
             OutputFormat::Raw,
             columns(&batch(vec![text()])),
-            "raw writes unchanged records only, but these are changed; write them as json or txt",
+            "raw writes the bytes of unchanged records, but these are columns; write them as json or txt",
         ),
         (
             OutputFormat::Txt,

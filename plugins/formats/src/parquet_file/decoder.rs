@@ -10,7 +10,7 @@ use pseidon_expr::types::type_name;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
-use super::types::fields_of;
+use super::types::type_of;
 use crate::abbreviate;
 use crate::json::Json;
 
@@ -140,12 +140,10 @@ fn field_of(values: &ArrayRef, name: &str) -> Result<Option<ArrayRef>, ArrowErro
 
 /// The elements of lists at an index, which counts from 0.
 fn element_of(values: &ArrayRef, index: usize) -> Result<Option<ArrayRef>, ArrowError> {
-    let field = arrow::datatypes::Field::new("list", values.data_type().clone(), true);
-    let schema = fields_of(&arrow::datatypes::Schema::new(vec![field]));
-    let DataType::List(_) = schema.field(0).data_type() else {
+    let lists @ DataType::List(_) = type_of(values.data_type()) else {
         return Ok(None);
     };
-    let lists = cast_with_options(values, schema.field(0).data_type(), &CastOptions::default())?;
+    let lists = cast_with_options(values, &lists, &CastOptions::default())?;
     let lists: &ListArray = lists.as_list();
     let place = |row: usize| {
         let has_element = lists.is_valid(row) && index < lists.value_length(row) as usize;

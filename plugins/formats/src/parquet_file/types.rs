@@ -22,7 +22,8 @@ fn field_of(field: &Field) -> FieldRef {
     Arc::new(Field::new(field.name(), type_of(field.data_type()), true))
 }
 
-fn type_of(stored: &DataType) -> DataType {
+/// The type of values that a file has with this type.
+pub(super) fn type_of(stored: &DataType) -> DataType {
     match stored {
         DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
         DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {

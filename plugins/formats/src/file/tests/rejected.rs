@@ -118,7 +118,7 @@ fn unsupported_columns_are_rejected() {
         (
             settings(Raw, None),
             number(),
-            "raw writes unchanged records only, but these are changed; write them as json or txt",
+            "raw writes the bytes of unchanged records, but these are columns; write them as json or txt",
         ),
     ]);
 }
