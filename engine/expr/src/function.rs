@@ -57,12 +57,24 @@ const HIDDEN: [&str; 14] = [
 pub(crate) const CONDITIONAL: [&str; 6] = ["coalesce", "if", "ifnull", "nullif", "nvl", "nvl2"];
 
 /// Names of functions in other systems, each with the name here.
-const ALIASES: [(&str, &str); 5] = [
+const ALIASES: [(&str, &str); 6] = [
     ("ceiling", "ceil"),
     ("lcase", "lower"),
     ("len", "length"),
+    ("sign", "signum"),
     ("strlen", "length"),
     ("ucase", "upper"),
+];
+
+/// Functions of other systems, each with what does the same here.
+const EXPRESSIONS: [(&str, &str); 7] = [
+    ("epoch", "date_part('epoch', time)"),
+    ("get_json_object", "field.inner[0]"),
+    ("json_extract", "field.inner[0]"),
+    ("json_extract_string", "field.inner[0]"),
+    ("mod", "x % y"),
+    ("regexp_matches", "text ~ 'pattern'"),
+    ("strftime", "to_char(time, '%Y-%m-%d')"),
 ];
 
 static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
@@ -102,6 +114,9 @@ fn add(functions: &mut HashMap<String, Arc<ScalarUDF>>, function: Arc<ScalarUDF>
 pub(crate) fn find(name: &str, span: Span) -> Result<&'static Arc<ScalarUDF>, Diagnostic> {
     FUNCTIONS.get(name).ok_or_else(|| {
         let unknown = Diagnostic::new(span, format!("unknown function `{name}`"), "not a function");
+        if let Some((_, same)) = EXPRESSIONS.iter().find(|(known, _)| *known == name) {
+            return unknown.with_help(format!("write `{same}`"));
+        }
         let known = FUNCTIONS.keys().map(String::as_str).chain(CONDITIONAL);
         match pseidon_dsl::nearest(name, known) {
             Some(nearest) => unknown.with_help(format!("did you mean `{nearest}`?")),

@@ -327,6 +327,12 @@ pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagn
                 })?,
         });
     }
+    // A constant NULL may have a type: `case … then cast(null as text) end`.
+    let of_null = operands
+        .iter()
+        .map(|operand| &operand.data_type)
+        .find(|data_type| **data_type != DataType::Null);
+    let target = target.or(of_null.map(canonical));
     let target = target.unwrap_or(DataType::Null);
     operands
         .into_iter()

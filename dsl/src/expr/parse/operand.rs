@@ -164,6 +164,7 @@ impl<'a> Reader<'a> {
             return self.call_with_words(&name, &function, pair, words, span);
         }
         let (args, levels) = self.inner_exprs(pair);
+        let (name, args) = part_in_parentheses(name, args);
         self.node(
             levels,
             ExprKind::Call {
@@ -223,5 +224,27 @@ impl<'a> Reader<'a> {
             },
             span,
         )
+    }
+}
+
+/// `position(part in (string))`: the string in parentheses is parsed as the list of an `in`.
+fn part_in_parentheses(name: String, mut args: Vec<Expr>) -> (String, Vec<Expr>) {
+    if name != "position" || args.len() != 1 {
+        return (name, args);
+    }
+    match args.pop() {
+        Some(Expr {
+            kind:
+                ExprKind::In {
+                    expr,
+                    mut list,
+                    negated: false,
+                },
+            ..
+        }) if list.len() == 1 => {
+            list.push(*expr);
+            ("strpos".to_owned(), list)
+        }
+        other => (name, other.into_iter().collect()),
     }
 }

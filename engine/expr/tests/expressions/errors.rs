@@ -205,6 +205,8 @@ fn errors_have_help() {
         ("user.idd", "did you mean `id`?"),
         ("uper(name)", "did you mean `upper`?"),
         ("coalesc(name)", "did you mean `coalesce`?"),
+        ("mod(status, 2)", "write `x % y`"),
+        ("strftime(name)", "write `to_char(time, '%Y-%m-%d')`"),
         ("substr(name)", "usage: substr(str, start_pos[, length])"),
         ("if(ok)", "usage: if(condition, then, else)"),
         ("name = 5", "cast one side, for example: cast(x as int64)"),

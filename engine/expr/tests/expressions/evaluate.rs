@@ -57,6 +57,23 @@ fn arithmetic() {
             ["13.5", "9007199254740994", "NULL"],
         ),
         ("coalesce(any, 0)", "json", ["\"12\"", "12", "0"]),
+        ("sign(price)", "float64", ["1.0", "NULL", "-1.0"]),
+        // A constant NULL has a type too.
+        (
+            "case when ok then cast(null as text) end",
+            "utf8",
+            ["NULL", "NULL", "NULL"],
+        ),
+        (
+            "coalesce(cast(null as double), null) + 1",
+            "float64",
+            ["NULL", "NULL", "NULL"],
+        ),
+        (
+            "upper(nullif(cast(null as text), 'x'))",
+            "utf8",
+            ["NULL", "NULL", "NULL"],
+        ),
         ("greatest(any, 3)", "json", ["\"12\"", "12", "3"]),
         ("least(any, 30, small)", "json", ["1", "2", "3"]),
         ("nullif(any, 13)", "json", ["\"12\"", "12", "NULL"]),
@@ -438,6 +455,12 @@ fn comparing_a_json_value_is_never_an_error() {
 fn the_words_of_sql_between_arguments() {
     check(&[
         ("position('o' in name)", "int32", ["0", "2", "NULL"]),
+        ("position('o' in (name))", "int32", ["0", "2", "NULL"]),
+        (
+            "position('o' in (lower(name) || 'o'))",
+            "int32",
+            ["4", "2", "NULL"],
+        ),
         ("extract(year from at)", "int32", ["2024", "1970", "NULL"]),
         ("extract('year' from at)", "int32", ["2024", "1970", "NULL"]),
         ("substring(name from 2 for 1)", "utf8", ["n", "o", "NULL"]),
