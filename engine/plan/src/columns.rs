@@ -52,7 +52,8 @@ pub(crate) fn edits_bytes(format: &dyn Format) -> bool {
     format.editor(&[]).is_ok()
 }
 
-/// Collects the columns and metadata that must be decoded for a source's chain. If there are errors, the columns are a best effort, so that planning can continue and find more errors.
+/// Collects the columns and metadata that must be decoded for a source's chain. If there are errors,
+/// the columns are a best effort, so that planning can continue and find more errors.
 pub fn columns_of(
     chain: &[ResolvedStep],
     format: &dyn Format,

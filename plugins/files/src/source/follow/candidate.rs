@@ -168,8 +168,8 @@ impl Candidate {
     }
 }
 
-/// The head of a compressed file; `None` if it is not complete. For a very short file it covers the whole content, so the file
-/// has to be complete.
+/// The head of a compressed file; `None` if it is not complete. For a very short file it covers the
+/// whole content, so the file has to be complete.
 fn head_of_compressed(file: &File, compression: InputCompression) -> io::Result<Option<Head>> {
     if let Some(head) = Head::of(file, compression, false)? {
         return Ok(Some(head));
