@@ -102,9 +102,11 @@ pub(crate) fn read(file: &Path, parameters: Parameters) -> Result<PipelineText, 
 impl PipelineText {
     /// Parses the document and replaces `${env:…}`, `${file:…}` and the like. Errors are printed.
     pub(crate) fn document(&self) -> Result<Document, Exit> {
-        let document = self.document_for(&sample_log());
-        let (document, used) = document.map_err(|errors| self.show(&errors))?;
-        used.map_err(|reason| {
+        let log = sample_log();
+        let (document, variables) = self
+            .document_for(&log)
+            .map_err(|errors| self.show(&errors))?;
+        variables.check_used().map_err(|reason| {
             eprintln!("error: {}: {reason}", self.name);
             Exit::WrongFile
         })?;
@@ -112,8 +114,11 @@ impl PipelineText {
     }
 
     /// Parses the document for a row of the table of logs. Outside of a template, `${log:…}` is an
-    /// error. Returns also whether it uses all parameters.
-    fn document_for(&self, log: &Log) -> Result<(Document, Result<(), String>), Vec<Diagnostic>> {
+    /// error. Returns also the variables that it has.
+    fn document_for<'a>(
+        &'a self,
+        log: &'a Log,
+    ) -> Result<(Document, Variables<'a>), Vec<Diagnostic>> {
         let mut document = match self.kind {
             TextKind::Edn => document::from_edn(&self.text),
             TextKind::Toml => document::from_toml(&self.text),
@@ -124,7 +129,7 @@ impl PipelineText {
         interpolate::document(&mut document, &mut |kind, name| {
             variables.look_up(kind, name)
         })?;
-        Ok((document, variables.check_used()))
+        Ok((document, variables))
     }
 
     /// Plans the document, a template as for a run; `:schema :infer` reads the first records. Errors

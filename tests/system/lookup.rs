@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::harness::Site;
-use crate::harness::output::{all_lines, hidden};
+use crate::harness::output::{all_lines, files, hidden};
 
 /// Runs a flow over one NDJSON file. Returns what it prints, its log, and whether it succeeded.
 fn run(site: &Site, records: &str, options: &str, stages: &str) -> (Vec<String>, String, bool) {
@@ -147,7 +147,27 @@ fn tables_that_cannot_be_used_are_errors() {
 
 #[test]
 fn a_crash_with_another_table_is_one_with_another_plan() {
-    let site = Site::new("lookup-crash");
+    crash_with_another_table("lookup-crash", "t.csv", |site, table| {
+        site.write("t.csv", table);
+    });
+}
+
+#[test]
+fn a_crash_with_another_table_of_columns_is_one_with_another_plan() {
+    crash_with_another_table("lookup-crash-parquet", "t.parquet", |site, table| {
+        site.write("table.csv", table);
+        let flow = r#"(-> (files {:path "table.csv" :schema {:id :int64 :v :int64}})
+            (files {:path "written" :codec :parquet}))"#;
+        let output = site.pseidon().args(["run", "-e", flow]).output();
+        let output = output.expect("the binary can be started");
+        assert!(output.status.success(), "{output:?}");
+        let written = files(&site.path("written"));
+        fs::rename(&written[0], site.path("t.parquet")).expect("a file");
+    });
+}
+
+fn crash_with_another_table(test: &str, file: &str, write: fn(&Site, String)) {
+    let site = Site::new(test);
     const RECORDS: u64 = 50_000;
     // A lane with few records holds them while the other one commits.
     let lane = |id: u64| {
@@ -164,13 +184,14 @@ fn a_crash_with_another_table_is_one_with_another_plan() {
         let rows = (0..RECORDS).map(|id| format!("{id},{version}\n"));
         format!("id,v\n{}", rows.collect::<String>())
     };
-    site.write("t.csv", table(1));
+    write(&site, table(1));
     site.write(
         "pipeline.edn",
         r#"{:name "lookup" :settings {:commit-interval "20ms"}
             in (files "in.ndjson")
-            pipeline (-> in (lookup "t.csv" "id" "v")
-                         (files {:path "out/{lane}" :check-freq "10ms" :rollover {:size "20KB"}}))}"#,
+            pipeline (-> in (lookup "FILE" "id" "v")
+                         (files {:path "out/{lane}" :check-freq "10ms" :rollover {:size "20KB"}}))}"#
+            .replace("FILE", file),
     );
     let kill = || {
         let mut command = site.command("pipeline.edn");
@@ -179,11 +200,11 @@ fn a_crash_with_another_table_is_one_with_another_plan() {
     };
     kill();
     // The records that were read, but not committed, would get other values.
-    site.write("t.csv", table(2));
+    write(&site, table(2));
     let mut other = site.run("pipeline.edn");
     other.expect_exit(1, 60);
     assert!(other.log().contains("--previous"), "{}", other.log());
-    site.write("t.csv", table(1));
+    write(&site, table(1));
     site.finish("pipeline.edn", 60);
     let mut expected: Vec<String> = (0..RECORDS).map(|id| record(id) + ",\"v\":1}").collect();
     expected.sort();
@@ -191,7 +212,7 @@ fn a_crash_with_another_table_is_one_with_another_plan() {
     assert!(hidden(&site.path("out")).is_empty());
 
     // After a run that has committed everything, any table will do.
-    site.write("t.csv", table(3));
+    write(&site, table(3));
     fs::OpenOptions::new()
         .append(true)
         .open(site.path("in.ndjson"))

@@ -4,7 +4,8 @@ use super::{Branch, Call, Flow, Pattern, RouteBranch};
 use crate::{Diagnostic, Name, Node, NodeKind, Span};
 
 /// The words that combine stages and that are reserved: no stage or plugin can have these names.
-/// `route` is not one of them, so that files with a stage of this name stay valid: the form is a list.
+/// `route` is not one of them, so that files with a stage of this name stay valid: the form is a
+/// list.
 pub(super) const FORMS: [&str; 3] = ["->", "all", "match"];
 
 /// Parses a flow. `None` if an error was added to `errors`.

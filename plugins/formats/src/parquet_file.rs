@@ -20,9 +20,7 @@ use std::os::unix::fs::FileExt;
 use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
-};
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use pseidon_expr::panics::catch_panic;
@@ -112,8 +110,7 @@ fn open(
     fields: Option<&[String]>,
     from: u64,
 ) -> Result<ParquetRecordBatchReader, ParquetError> {
-    let options = ArrowReaderOptions::new();
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let rows = rows_at_once(builder.metadata());
     let builder = builder
         .with_batch_size(rows)

@@ -61,22 +61,22 @@ impl FileKey {
     }
 }
 
-/// A digest of the beginning of a file.
+/// A digest of the beginning of a file; of a Parquet file, of its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Head([u8; 8]);
 
 impl Head {
-    /// The head of a file; `None` while its first line is incomplete. With `as_it_is` the whole
-    /// content counts as the first line, unless the file is empty.
+    /// The head of a file; `None` while its first line is incomplete, or a Parquet file has no end.
+    /// With `as_it_is` what there is counts, unless the file is empty.
     pub(super) fn of(
         file: &File,
         compression: InputCompression,
         as_it_is: bool,
     ) -> io::Result<Option<Head>> {
-        let start = Start::of(file, compression)?;
-        let head = match start.line() {
+        let bytes = HeadBytes::of(file, compression)?;
+        let head = match bytes.complete() {
             Some(line) => Some(Head::digest(line)),
-            None if as_it_is && !start.bytes().is_empty() => Some(Head::digest(start.bytes())),
+            None if as_it_is && !bytes.known().is_empty() => Some(Head::digest(bytes.known())),
             None => None,
         };
         Ok(head)
@@ -94,57 +94,57 @@ impl Head {
     }
 }
 
-/// The first bytes of a file, as many as count for the identity; of a Parquet file, the last.
-struct Start {
+/// The bytes of a file of which its [`Head`] is a digest: its first; of a Parquet file, its last.
+struct HeadBytes {
     bytes: [u8; HEAD],
     len: usize,
     limit: usize,
     compression: InputCompression,
 }
 
-impl Start {
-    fn of(file: &File, compression: InputCompression) -> io::Result<Start> {
+impl HeadBytes {
+    fn of(file: &File, compression: InputCompression) -> io::Result<HeadBytes> {
         let size = file.metadata()?.len();
         let (limit, from) = match compression {
             InputCompression::None => (HEAD, 0),
             InputCompression::Columns => (HEAD, size.saturating_sub(HEAD as u64)),
             _ => (COMPRESSED_HEAD, 0),
         };
-        let mut start = Start {
+        let mut known = HeadBytes {
             bytes: [0; HEAD],
             len: 0,
             limit,
             compression,
         };
-        while start.len < limit {
-            match file.read_at(&mut start.bytes[start.len..limit], from + start.len as u64) {
+        while known.len < limit {
+            match file.read_at(&mut known.bytes[known.len..limit], from + known.len as u64) {
                 Ok(0) => break,
-                Ok(more) => start.len += more,
+                Ok(more) => known.len += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(start)
+        Ok(known)
     }
 
-    fn bytes(&self) -> &[u8] {
+    fn known(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
     /// The part that is the first line or its beginning; `None` if the line is incomplete, or the
     /// file is one of Parquet without an end.
-    fn line(&self) -> Option<&[u8]> {
+    fn complete(&self) -> Option<&[u8]> {
         let line_end = match self.compression {
-            InputCompression::None => memchr::memchr(b'\n', self.bytes()),
+            InputCompression::None => memchr::memchr(b'\n', self.known()),
             InputCompression::Columns => {
-                let has_end = self.bytes().ends_with(ParquetReader::MAGIC);
-                return has_end.then(|| self.bytes());
+                let has_end = self.known().ends_with(ParquetReader::MAGIC);
+                return has_end.then(|| self.known());
             }
             _ => None,
         };
         match line_end {
             Some(end) => Some(&self.bytes[..=end]),
-            None => (self.len == self.limit).then(|| self.bytes()),
+            None => (self.len == self.limit).then(|| self.known()),
         }
     }
 
@@ -167,8 +167,8 @@ pub(super) struct Identity {
 impl Identity {
     /// The identity of a file; `None` if it is empty.
     pub(super) fn of(file: &File, compression: InputCompression) -> io::Result<Option<Identity>> {
-        let start = Start::of(file, compression)?;
-        if start.bytes().is_empty() {
+        let bytes = HeadBytes::of(file, compression)?;
+        if bytes.known().is_empty() {
             return Ok(None);
         }
         let known_as = |head, before| Identity {
@@ -176,18 +176,18 @@ impl Identity {
             before,
             unended: None,
         };
-        Ok(Some(match start.line() {
+        Ok(Some(match bytes.complete() {
             Some(line) => {
-                let unended = line.strip_suffix(b"\r\n").filter(|_| start.is_plain());
+                let unended = line.strip_suffix(b"\r\n").filter(|_| bytes.is_plain());
                 known_as(Head::digest(line), unended.map(Head::of_line))
             }
-            None if start.is_plain() => Identity {
-                head: Head::of_line(start.bytes()),
+            None if bytes.is_plain() => Identity {
+                head: Head::of_line(bytes.known()),
                 // Earlier versions took the content as it was.
-                before: Some(Head::digest(start.bytes())),
-                unended: Some(start.bytes().to_vec()),
+                before: Some(Head::digest(bytes.known())),
+                unended: Some(bytes.known().to_vec()),
             },
-            None => known_as(Head::digest(start.bytes()), None),
+            None => known_as(Head::digest(bytes.known()), None),
         }))
     }
 }

@@ -12,6 +12,9 @@ pub(super) enum ReadError {
     /// Reading or decompressing failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// A Parquet file has no end, of which nothing can be read without it.
+    #[error(transparent)]
+    Incomplete(io::Error),
     /// The file is not in UTF-8.
     #[error("it is in UTF-16: convert it to UTF-8, for example with iconv")]
     Utf16,
@@ -31,7 +34,7 @@ impl ReadError {
     /// The error itself, as the cause of another one.
     pub(super) fn into_cause(self) -> Box<dyn Error + Send + Sync> {
         match self {
-            ReadError::Io(error) => error.into(),
+            ReadError::Io(error) | ReadError::Incomplete(error) => error.into(),
             other => other.into(),
         }
     }

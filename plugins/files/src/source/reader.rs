@@ -1,6 +1,7 @@
 //! Reads a file as its format says: as lines, or as columns.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -43,8 +44,13 @@ impl FileReader {
             let reader = config.line_reader(file, compression, before)?;
             return Ok(FileReader::Lines(Box::new(reader)));
         }
-        let reader = ParquetReader::open(file, config.fields.as_deref(), before.upto())?;
-        Ok(FileReader::Columns(reader))
+        match ParquetReader::open(file, config.fields.as_deref(), before.upto()) {
+            Ok(reader) => Ok(FileReader::Columns(reader)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(ReadError::Incomplete(error))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The next records; `None` if there are none now, or only a last line without a line end.

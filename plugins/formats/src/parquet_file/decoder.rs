@@ -81,26 +81,39 @@ fn decode_column(columns: &RecordBatch, wanted: &WantedColumn) -> (ArrayRef, Vec
     if stored.data_type() == to {
         return (stored, Vec::new());
     }
-    let values = match cast_with_options(&stored, to, &CastOptions::default()) {
-        Ok(values) => values,
-        Err(error) => return all_bad(&error),
-    };
-    let is_lost = |row: &usize| values.is_null(*row) && !stored.is_null(*row);
-    let lost = if values.null_count() > stored.logical_null_count() {
-        (0..rows).filter(is_lost).collect()
-    } else {
-        Vec::new()
-    };
-    let bad = lost.into_iter().map(|row| BadRow {
+    match cast_with_options(&stored, to, &STRICT) {
+        Ok(values) => (values, Vec::new()),
+        Err(_) => cast_each(&stored, wanted),
+    }
+}
+
+/// Casts that fail if a value does not fit, also inside of lists and structs.
+const STRICT: CastOptions<'static> = CastOptions {
+    safe: false,
+    format_options: FormatOptions::new(),
+};
+
+/// The values that fit the wanted type, and the rows of the others.
+fn cast_each(stored: &ArrayRef, wanted: &WantedColumn) -> (ArrayRef, Vec<BadRow>) {
+    let to = wanted.field.data_type();
+    // A cast of lists casts all that their buffer has, so the rows are taken out of it.
+    let cast_rows = |rows: &UInt64Array| cast_with_options(&take(stored, rows, None)?, to, &STRICT);
+    let fits = |row: &u64| cast_rows(&UInt64Array::from(vec![*row])).is_ok();
+    let rows = 0..stored.len() as u64;
+    let fitting: UInt64Array = rows.map(|row| Some(row).filter(fits)).collect();
+    let is_bad = |row: &usize| fitting.is_null(*row);
+    let bad = (0..stored.len()).filter(is_bad).map(|row| BadRow {
         row: row as u32,
         reason: format!(
             "`{}` is not {}: {}",
             wanted.path,
             type_name(to),
-            shown(&stored, row)
+            shown(stored, row)
         ),
     });
-    (values, bad.collect())
+    let bad = bad.collect();
+    let values = cast_rows(&fitting).unwrap_or_else(|_| new_null_array(to, stored.len()));
+    (values, bad)
 }
 
 /// The values at a path; `None` if there are none.

@@ -3,7 +3,7 @@ use std::io::{ErrorKind, Read, Seek};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, DictionaryArray, Int32Array, Int64Array, LargeStringArray, ListArray,
+    Array, ArrayRef, AsArray, DictionaryArray, Int32Array, Int64Array, LargeStringArray, ListArray,
     StringArray, StructArray, TimestampNanosecondArray,
 };
 use arrow::buffer::NullBuffer;
@@ -211,4 +211,25 @@ fn a_value_that_does_not_fit_its_type_is_invalid() {
         DataType::Struct(vec![Field::new("a", to, true)].into()),
     );
     assert_eq!(bad.len(), 3);
+}
+
+#[test]
+fn a_value_inside_of_another_that_does_not_fit_is_invalid_too() {
+    let inner: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), Some(1 << 40), None]));
+    let field = Arc::new(Field::new("x", DataType::Int64, true));
+    let structs: ArrayRef = Arc::new(StructArray::new(vec![field].into(), vec![inner], None));
+    let lists = [Some(vec![Some(1 << 40)]), Some(vec![Some(2), None]), None];
+    let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists));
+    let rows = RecordBatch::try_from_iter([("u", structs), ("l", lists)]).unwrap();
+    let to = DataType::Struct(vec![Field::new("x", DataType::Int32, true)].into());
+    let (values, bad) = decoded(&rows, "u", to);
+    assert_eq!(bad, ["`u` is not {x int32}: {x: 1099511627776}"]);
+    let inner = values.as_struct().column(0).as_primitive::<Int32Type>();
+    assert_eq!(inner.value(0), 1);
+    assert!(values.is_valid(2) && inner.is_null(2));
+    let to = DataType::List(Arc::new(Field::new("item", DataType::Int32, true)));
+    let (values, bad) = decoded(&rows, "l", to);
+    assert_eq!(bad, ["`l` is not [int32]: [1099511627776]"]);
+    let second = values.as_list::<i32>().value(1);
+    assert_eq!(second.as_primitive::<Int32Type>().value(0), 2);
 }

@@ -442,9 +442,10 @@ impl TrackedFile {
     fn handle_error(&mut self, error: ReadError) -> Result<ReadResult, SourceError> {
         let io_error = match &error {
             ReadError::Io(error) => Some(error),
-            ReadError::Utf16 | ReadError::TooLong { .. } => None,
+            ReadError::Incomplete(_) | ReadError::Utf16 | ReadError::TooLong { .. } => None,
         };
-        let incomplete = io_error.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
+        let incomplete = matches!(error, ReadError::Incomplete(_))
+            || io_error.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
         if incomplete && self.compression != InputCompression::None {
             self.read_size = self.opened_size;
             self.close();

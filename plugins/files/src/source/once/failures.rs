@@ -19,7 +19,7 @@ impl FileFailures {
 
     pub(super) fn add(&self, display_path: &str, error: ReadError) {
         let is_transient = match &error {
-            ReadError::TooLong { .. } | ReadError::Utf16 => false,
+            ReadError::Incomplete(_) | ReadError::TooLong { .. } | ReadError::Utf16 => false,
             ReadError::Io(error) => is_transient(error),
         };
         let reason = describe(format!("cannot read {display_path}"), error);

@@ -16,7 +16,6 @@ use super::super::reasons::unexpected_end;
 const MAX_DEPTH: u32 = 128;
 
 /// An entry of an object: where its parts are in the text.
-#[derive(Clone, Copy)]
 pub(super) struct Entry<'t> {
     text: &'t str,
     /// The start: white space before the key, with the comma of an entry that is not the first.
