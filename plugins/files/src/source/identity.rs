@@ -67,7 +67,7 @@ pub(super) struct Head([u8; 8]);
 
 impl Head {
     /// The head of a file; `None` while its first line is incomplete, or a Parquet file has no end.
-    /// With `as_it_is` what there is counts, unless the file is empty.
+    /// With `as_it_is` the bytes so far count, unless the file is empty.
     pub(super) fn of(
         file: &File,
         compression: InputCompression,
