@@ -288,6 +288,19 @@ impl Expr {
             (None, _) => self.to_string(),
         }
     }
+
+    /// This expression, cast to a string.
+    #[must_use]
+    pub fn as_text(self) -> Expr {
+        let span = self.span;
+        let kind = ExprKind::Cast {
+            expr: Box::new(self),
+            to: "utf8".to_owned(),
+            to_span: span,
+            try_cast: false,
+        };
+        Expr { kind, span }
+    }
 }
 
 /// An item of `select`.

@@ -1,11 +1,9 @@
 //! The stages of a plan as a flat list.
 
 use pseidon_dsl::expr::{Path, PathStep};
-use pseidon_expr::types::field_type_name;
 use pseidon_expr::{Column, Scope};
 use pseidon_plan::Plan;
-use pseidon_plan::chain::{Chain, ChainStep, Operator, PlannedSource};
-use pseidon_plugin::format::FieldChange;
+use pseidon_plan::chain::{Chain, ChainStep, Operator, PlannedSource, columns};
 use pseidon_plugin::rows::Rows;
 
 /// A stage of a plan.
@@ -21,16 +19,10 @@ pub(crate) struct StageDescription {
 pub(crate) fn stages(plan: &Plan) -> Vec<StageDescription> {
     let mut stages = Vec::new();
     for source in &plan.sources {
-        let columns: Vec<String> = source
-            .schema
-            .fields()
-            .iter()
-            .map(|field| typed(field))
-            .collect();
-        let decoded = if columns.is_empty() {
+        let decoded = if source.schema.fields().is_empty() {
             "no fields are decoded".to_owned()
         } else {
-            format!("decodes {}", columns.join(", "))
+            format!("decodes {}", columns(&source.schema))
         };
         stages.push(StageDescription {
             name: source.stage.clone(),
@@ -99,31 +91,11 @@ fn walk(chain: &Chain, depth: usize, visit: &mut dyn FnMut(&ChainStep, usize)) {
 
 fn describe(plan: &Plan, step: &ChainStep) -> String {
     match &step.operator {
-        Operator::Where(condition) => format!("where {}", condition.field().name()),
-        Operator::Select(_, schema) => {
-            format!(
-                "select {}",
-                schema
-                    .fields()
-                    .iter()
-                    .map(|field| typed(field))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            )
-        }
-        Operator::Edit(edit) => {
-            let changes: Vec<String> = edit.changes.iter().map(FieldChange::to_string).collect();
-            changes.join(", ")
-        }
-        Operator::Unnest(list, _) => format!("each element of {}", list.field().name()),
-        Operator::Lookup(_, table, _) => {
-            format!("the row of {} with {}", table.path(), table.on())
-        }
-        Operator::Keep(..) => String::new(),
         Operator::All(chains) => format!("all, {}", branches(chains.len())),
         Operator::Match { branches: all, .. } => format!("match, {}", branches(all.len())),
         Operator::Route { branches: all, .. } => format!("route, {}", branches(all.len())),
         Operator::Sink(sink) => format!("sink {}", plan.sinks[*sink].plugin),
+        other => other.describe(),
     }
 }
 
@@ -132,8 +104,4 @@ fn branches(count: usize) -> String {
         1 => "1 branch".to_owned(),
         count => format!("{count} branches"),
     }
-}
-
-fn typed(field: &arrow::datatypes::Field) -> String {
-    format!("{} {}", field.name(), field_type_name(field))
 }

@@ -2,11 +2,8 @@
 
 use std::fmt::Write;
 
-use arrow::datatypes::Schema;
-use pseidon_expr::types::field_type_name;
 use pseidon_plan::Plan;
-use pseidon_plan::chain::{Chain, ChainStep, Matcher, Operator, PlannedSource, Policy};
-use pseidon_plugin::format::FieldChange;
+use pseidon_plan::chain::{Chain, ChainStep, Matcher, Operator, PlannedSource, Policy, columns};
 
 use crate::cli::{Exit, FileArgs};
 use crate::load::{self, TextKind};
@@ -96,28 +93,20 @@ fn describe_chain(text: &mut String, plan: &Plan, chain: &Chain, indent: &str) {
 fn describe_step(text: &mut String, plan: &Plan, step: &ChainStep, indent: &str) {
     let deeper = format!("{indent}  ");
     match &step.operator {
-        Operator::Where(condition) => {
-            let _ = writeln!(
-                text,
-                "{indent}-> {}: where {}",
-                step.stage,
-                condition.field().name()
-            );
-        }
         Operator::Select(_, schema) => {
             let _ = writeln!(text, "{indent}-> {}: {}", step.stage, columns(schema));
         }
-        Operator::Edit(edit) => {
-            let changes: Vec<String> = edit.changes.iter().map(FieldChange::to_string).collect();
-            let _ = writeln!(text, "{indent}-> {}: {}", step.stage, changes.join(", "));
-        }
-        Operator::Unnest(list, _) => {
-            let list = list.field().name();
-            let _ = writeln!(text, "{indent}-> {}: each element of {list}", step.stage);
-        }
-        Operator::Lookup(_, table, _) => {
-            let (stage, path, on) = (&step.stage, table.path(), table.on());
-            let _ = writeln!(text, "{indent}-> {stage}: the row of {path} with {on}");
+        Operator::Where(_)
+        | Operator::Edit(_)
+        | Operator::Unnest(..)
+        | Operator::Lookup(..)
+        | Operator::Sample(_) => {
+            let _ = writeln!(
+                text,
+                "{indent}-> {}: {}",
+                step.stage,
+                step.operator.describe()
+            );
         }
         // It has no effect on records.
         Operator::Keep(..) => {}
@@ -176,15 +165,6 @@ fn describe_else(
     };
     let _ = writeln!(text, "{indent}else");
     describe_chain(text, plan, chain, &format!("{indent}  "));
-}
-
-fn columns(schema: &Schema) -> String {
-    schema
-        .fields()
-        .iter()
-        .map(|field| format!("{} {}", field.name(), field_type_name(field)))
-        .collect::<Vec<_>>()
-        .join(", ")
 }
 
 fn policy(plan: &Plan, policy: Policy) -> String {

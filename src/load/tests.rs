@@ -182,7 +182,7 @@ const INVALID_PIPELINES: [InvalidPipeline; 42] = [
     (
         untyped,
         "(elasticsearch)",
-        "transforms: where, select, set, remove, rename, parse, unnest, lookup; sinks: ",
+        "transforms: where, select, set, remove, rename, parse, unnest, lookup, sample; sinks: ",
     ),
     (
         untyped,

@@ -18,8 +18,8 @@
 //!   refuses, and topics that lose data.
 //! - [`kafka_source`]: the offsets of a group as evidence of lost state, and invalid headers.
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
-//! - [`flows`], [`edits`], [`parse`], [`unnest`], [`bad_records`], [`command_line`]: the output of flows, changed fields,
-//!   invalid records, and the commands.
+//! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`bad_records`], [`command_line`]: the
+//!   output of flows, changed fields, invalid records, and the commands.
 //! - [`csv`]: CSV that other programs wrote, and kills while it is read.
 //! - [`golden`]: what a person reads, compared with files.
 //! - [`secure`]: brokers with TLS and authentication. [`service`]: the HTTP endpoints and the REPL.
@@ -65,6 +65,7 @@ mod registry_logs;
 mod restarts;
 mod resumed_files;
 mod route;
+mod sample;
 mod secure;
 mod service;
 mod shared_files;

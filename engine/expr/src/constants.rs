@@ -8,7 +8,7 @@ use pseidon_dsl::Diagnostic;
 use crate::operand::Operand;
 
 /// Functions with an argument that must be a constant, and its index.
-const CONSTANT: [(&str, usize); 8] = [
+const CONSTANT: [(&str, usize); 10] = [
     ("date_bin", 0),
     ("date_part", 0),
     ("date_trunc", 0),
@@ -16,6 +16,8 @@ const CONSTANT: [(&str, usize); 8] = [
     ("digest", 1),
     ("encode", 1),
     ("from_unixtime", 1),
+    ("redact", 1),
+    ("redact", 2),
     ("regexp_groups", 1),
 ];
 

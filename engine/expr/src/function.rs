@@ -1,11 +1,12 @@
 //! The functions available in expressions: DataFusion's, and our own.
 //!
-//! Each of our own functions is a module of this one: [`wall_clock`], [`regexp_match`]
-//! and [`regexp_groups`].
+//! Each of our own functions is a module of this one: [`wall_clock`], [`regexp_match`],
+//! [`regexp_groups`] and [`redact`].
 //! [`argument_types`] finds what a function requires of untyped arguments; [`mod@reference`] is what
 //! users read about them.
 
 mod argument_types;
+mod redact;
 mod reference;
 mod regexp_groups;
 mod regexp_match;
@@ -22,6 +23,7 @@ use datafusion_physical_expr::ScalarFunctionExpr;
 use pseidon_dsl::{Diagnostic, Span};
 
 pub(crate) use self::argument_types::argument_type;
+use self::redact::{Redact, check_redaction};
 pub use self::reference::{FunctionExample, FunctionReference, functions};
 use self::regexp_groups::RegexpGroups;
 use self::regexp_match::RegexpMatch;
@@ -90,6 +92,7 @@ static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
         ScalarUDF::from(WallClock::new(Clock::Today)),
         ScalarUDF::from(RegexpMatch::new()),
         ScalarUDF::from(RegexpGroups::new()),
+        ScalarUDF::from(Redact::new()),
     ];
     for function in ours {
         add(&mut functions, Arc::new(function));
@@ -162,6 +165,9 @@ pub(crate) fn call(
         && let Some(pattern) = args.get(1)
     {
         check_regex(pattern)?;
+    }
+    if name == Redact::NAME {
+        check_redaction(&args)?;
     }
     let fields: Vec<FieldRef> = args.iter().map(|arg| argument(&arg.data_type)).collect();
     let literals: Vec<Option<&ScalarValue>> = args.iter().map(Operand::as_literal).collect();

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use pseidon_delivery::SinkId;
 use pseidon_expr::CompiledExpr;
+use pseidon_expr::types::field_type_name;
 use pseidon_plugin::format::{Editor, FieldChange, Format};
 use pseidon_plugin::sink::{PreparedSink, Protocol};
 use pseidon_plugin::source::{Source, SourceFacts};
@@ -14,6 +15,7 @@ use regex::Regex;
 use crate::columns::SourceColumns;
 use crate::index::SinkIndex;
 use crate::lookup::LookupTable;
+use crate::sample::Sample;
 
 /// A source with its chain.
 pub struct PlannedSource {
@@ -77,6 +79,8 @@ pub enum Operator {
     /// Adds the values of the row of this table that has the key, a string. The columns, which are of
     /// this schema, are those before it and the values.
     Lookup(CompiledExpr, Arc<LookupTable>, SchemaRef),
+    /// Passes on the rows of this sample.
+    Sample(Sample),
     /// Keeps the columns with these indexes for expressions, which are of this schema. The records
     /// do not change.
     Keep(Vec<usize>, SchemaRef),
@@ -100,7 +104,37 @@ pub enum Operator {
     Sink(SinkIndex),
 }
 
+/// Columns with their types, such as `id int64, name utf8`.
+pub fn columns(schema: &Schema) -> String {
+    let typed = |field: &FieldRef| format!("{} {}", field.name(), field_type_name(field));
+    let columns: Vec<String> = schema.fields().iter().map(typed).collect();
+    columns.join(", ")
+}
+
 impl Operator {
+    /// What it does with records, if it has no branches and no sink; otherwise an empty string.
+    pub fn describe(&self) -> String {
+        match self {
+            Operator::Where(condition) => format!("where {}", condition.field().name()),
+            Operator::Select(_, schema) => format!("select {}", columns(schema)),
+            Operator::Edit(edit) => {
+                let changes: Vec<String> =
+                    edit.changes.iter().map(FieldChange::to_string).collect();
+                changes.join(", ")
+            }
+            Operator::Unnest(list, _) => format!("each element of {}", list.field().name()),
+            Operator::Lookup(_, table, _) => {
+                format!("the row of {} with {}", table.path(), table.on())
+            }
+            Operator::Sample(sample) => sample.to_string(),
+            Operator::Keep(..)
+            | Operator::All(_)
+            | Operator::Match { .. }
+            | Operator::Route { .. }
+            | Operator::Sink(_) => String::new(),
+        }
+    }
+
     /// The chains of its branches, in order; none if it has no branches.
     pub fn chains(&self) -> Vec<&Chain> {
         match self {
@@ -124,6 +158,7 @@ impl Operator {
             | Operator::Edit(_)
             | Operator::Unnest(..)
             | Operator::Lookup(..)
+            | Operator::Sample(_)
             | Operator::Keep(..)
             | Operator::Sink(_) => Vec::new(),
         }

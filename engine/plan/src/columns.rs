@@ -155,6 +155,12 @@ impl Walk<'_> {
                 let columns = schema.fields().iter().map(|column| column.name().as_str());
                 names.with_computed(&columns.collect::<Vec<_>>())
             }
+            ResolvedStepKind::Sample(_, by) => {
+                if let Some(by) = by {
+                    self.expr(by, None, &names);
+                }
+                names
+            }
             ResolvedStepKind::All(branches) => {
                 self.branches(branches.iter(), &names);
                 names

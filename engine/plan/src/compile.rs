@@ -36,6 +36,7 @@ use crate::lookup::LookupTable;
 use crate::prepare::PreparedSource;
 use crate::quarantine;
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
+use crate::sample::{Sample, Share};
 use crate::unnest::ELEMENT;
 
 /// The nondeterminism of a record's topic, if it can change when the record is re-read.
@@ -144,6 +145,9 @@ impl ChainCompiler<'_> {
             ResolvedStepKind::Edit(edits) => self.edit_step(step, edits, point),
             ResolvedStepKind::Unnest(list) => self.unnest_step(step, list, point),
             ResolvedStepKind::Lookup(key, table) => self.lookup_step(step, key, table, point),
+            ResolvedStepKind::Sample(share, by) => {
+                self.sample_step(step, *share, by.as_ref(), point)
+            }
             ResolvedStepKind::All(branches) => {
                 let mut chain =
                     |steps: &Vec<ResolvedStep>| self.chain(steps, &mut point.clone(), false);
@@ -241,6 +245,22 @@ impl ChainCompiler<'_> {
             point.add_column(field(column.name()), column.clone());
         }
         let operator = Operator::Lookup(compiled, table.clone(), point.columns());
+        Some(chain_step(step, operator, policy))
+    }
+
+    fn sample_step(
+        &mut self,
+        step: &ResolvedStep,
+        share: Share,
+        by: Option<&Expr>,
+        point: &mut FlowPoint,
+    ) -> Option<ChainStep> {
+        let by = match by {
+            Some(by) => Some(self.expr(by, point)?),
+            None => None,
+        };
+        let policy = self.policy(&step.on_error)?;
+        let operator = Operator::Sample(Sample { share, by });
         Some(chain_step(step, operator, policy))
     }
 
@@ -365,6 +385,7 @@ fn chain_step(step: &ResolvedStep, operator: Operator, policy: Policy) -> ChainS
 fn can_change_columns(step: &ResolvedStep) -> bool {
     match step.kind {
         ResolvedStepKind::Where(_)
+        | ResolvedStepKind::Sample(..)
         | ResolvedStepKind::Route { .. }
         | ResolvedStepKind::Sink(..) => false,
         ResolvedStepKind::Select(_)

@@ -9,6 +9,7 @@
 use std::fmt::Write;
 
 use pseidon_dsl::document::Pattern;
+use pseidon_dsl::expr::Expr;
 use pseidon_plugin::options::kinds::describe_item;
 use pseidon_plugin::stage::StageOptions;
 use sha2::{Digest, Sha256};
@@ -50,6 +51,13 @@ fn describe_chain(text: &mut String, chain: &[ResolvedStep]) {
             ResolvedStepKind::Lookup(key, table) => {
                 push(text, &["lookup", &key.to_string()]);
                 push(text, &table.identity());
+            }
+            ResolvedStepKind::Sample(share, by) => {
+                let by = by.as_ref().map(Expr::to_string);
+                push(
+                    text,
+                    &["sample", &share.to_string(), &by.unwrap_or_default()],
+                );
             }
             ResolvedStepKind::All(branches) => {
                 push(text, &["all"]);

@@ -23,6 +23,7 @@ pub mod guarantee;
 pub mod index;
 pub mod quarantine;
 pub mod resolve;
+pub mod sample;
 pub mod settings;
 pub mod transforms;
 

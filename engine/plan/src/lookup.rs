@@ -173,14 +173,7 @@ impl Lookup<'_> {
             let error = Diagnostic::new(self.on.span, message, "expected `column = key`");
             return Err(error);
         };
-        let kind = ExprKind::Cast {
-            expr: Box::new(key.clone()),
-            to: "utf8".to_owned(),
-            to_span: key.span,
-            try_cast: false,
-        };
-        let span = key.span;
-        Ok((column, Expr { kind, span }))
+        Ok((column, key.clone().as_text()))
     }
 
     /// The columns that become fields, which the table need not have: each with the name of the field

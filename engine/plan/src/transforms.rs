@@ -7,6 +7,7 @@ use pseidon_plugin::spec::{PluginSpec, Role};
 
 use crate::edits::FieldEdit;
 use crate::parse::ParsePattern;
+use crate::sample::Share;
 
 /// The transform `where`.
 static WHERE: PluginSpec = PluginSpec {
@@ -127,6 +128,19 @@ static LOOKUP: PluginSpec = PluginSpec {
     example: "(lookup \"countries.csv\" \"code = country\" \"name as country_name, region\")",
 };
 
+/// The transform `sample`.
+static SAMPLE: PluginSpec = PluginSpec {
+    name: "sample",
+    role: Role::Transform,
+    summary: "Passes on a share of the records.",
+    details: "A hash of a record's position decides, so that the same records pass if they are read \
+        again after a crash. With `:by`, a hash of this value decides: all records of a user pass, or \
+        none, in every pipeline. Records whose value is NULL are chosen by their position.",
+    positional: SampleOptions::POSITIONAL,
+    options: SampleOptions::DECLARED,
+    example: "(sample \"1%\" {:by \"user_id\"})",
+};
+
 /// The options of `where`.
 #[derive(Clone, Debug, Options)]
 pub struct WhereOptions {
@@ -233,6 +247,19 @@ pub struct LookupOptions {
     pub invalid: InvalidRecords,
 }
 
+/// The options of `sample`.
+#[derive(Clone, Debug, Options)]
+pub struct SampleOptions {
+    /// How many of the records pass, such as `"1%"` or `"0.1%"`.
+    #[option(positional)]
+    pub share: Share,
+    /// The value that decides, an SQL expression such as the name of a field.
+    pub by: Option<Expr>,
+    /// What happens to invalid records.
+    #[option(flatten)]
+    pub invalid: InvalidRecords,
+}
+
 /// The options for invalid records.
 #[derive(Clone, Debug, Options)]
 pub struct InvalidRecords {
@@ -255,6 +282,8 @@ pub enum TransformOptions {
     Unnest(UnnestOptions),
     /// Those of `lookup`.
     Lookup(LookupOptions),
+    /// Those of `sample`.
+    Sample(SampleOptions),
     /// The edits of `set`, `remove` or `rename`.
     Edit(Vec<FieldEdit>, InvalidRecords),
 }
@@ -278,11 +307,13 @@ pub enum Transform {
     Unnest,
     /// Adds fields from a row of a table.
     Lookup,
+    /// Passes on a share of the records.
+    Sample,
 }
 
 impl Transform {
     /// All of them, in the order of the reference pages.
-    pub const ALL: [Transform; 8] = [
+    pub const ALL: [Transform; 9] = [
         Transform::Where,
         Transform::Select,
         Transform::Set,
@@ -291,6 +322,7 @@ impl Transform {
         Transform::Parse,
         Transform::Unnest,
         Transform::Lookup,
+        Transform::Sample,
     ];
 
     /// Its name, documentation and options, declared as those of a plugin.
@@ -304,6 +336,7 @@ impl Transform {
             Transform::Parse => &PARSE,
             Transform::Unnest => &UNNEST,
             Transform::Lookup => &LOOKUP,
+            Transform::Sample => &SAMPLE,
         }
     }
 
@@ -334,6 +367,9 @@ impl Transform {
             }
             Transform::Lookup => {
                 LookupOptions::parse_stage(spec, args, span).map(TransformOptions::Lookup)
+            }
+            Transform::Sample => {
+                SampleOptions::parse_stage(spec, args, span).map(TransformOptions::Sample)
             }
         }
     }

@@ -59,7 +59,10 @@ impl ChainPass<'_> {
 
     fn step(&mut self, step: &ChainStep, rows: Rows) -> Result<Rows, Interruption> {
         match &step.operator {
-            Operator::Where(condition) => self.filter(step, condition, rows),
+            Operator::Where(condition) => self.filter(step, rows, |rows| {
+                Ok(rows.evaluate(condition)?.as_boolean().clone())
+            }),
+            Operator::Sample(sample) => self.filter(step, rows, |rows| sample.mask(rows)),
             Operator::Select(exprs, schema) => self.select(step, exprs, schema, rows),
             Operator::Edit(edit) => self.edit(step, edit, rows),
             Operator::Unnest(list, schema) => self.unnest(step, list, schema, rows),
@@ -97,15 +100,16 @@ impl ChainPass<'_> {
         }
     }
 
+    /// Passes on the rows for which the mask is true.
     fn filter(
         &mut self,
         step: &ChainStep,
-        condition: &CompiledExpr,
         rows: Rows,
+        mask: impl Fn(&Rows) -> Result<BooleanArray, ArrowError>,
     ) -> Result<Rows, Interruption> {
-        let (rows, mask) = self.evaluate(step, rows, |rows| rows.evaluate(condition))?;
+        let (rows, mask) = self.evaluate(step, rows, mask)?;
         Ok(rows
-            .filter(mask.as_boolean())
+            .filter(&mask)
             .map_err(|error| self.internal_error(&step.stage, &error))?)
     }
 

@@ -126,6 +126,27 @@ fn conditions_and_strings_of_another_type() {
 }
 
 #[test]
+fn what_is_redacted() {
+    check(&[
+        (
+            "redact(name, 'ip, phone')",
+            "'ip, phone'",
+            "`redact` does not know the kind `phone`",
+        ),
+        (
+            "redact(name, name)",
+            "name",
+            "this argument of `redact` must be a constant",
+        ),
+        (
+            "redact(name, 'ip', null)",
+            "null",
+            "the salt of `redact` must be a string",
+        ),
+    ]);
+}
+
+#[test]
 fn invalid_patterns() {
     check(&[
         ("name ~ '['", "'['", "invalid regular expression '['"),

@@ -20,7 +20,7 @@ fn evaluate(text: &str, column: &str, rows: usize) -> Result<ArrayRef, ArrowErro
 }
 
 /// Cases of an expression, the value of its column, and the length of the result.
-const WIDE: [(&str, &str, usize); 9] = [
+const WIDE: [(&str, &str, usize); 10] = [
     ("repeat('x', 400000)", "", 400_000),
     ("repeat(name, 400000)", "x", 400_000),
     ("name || repeat('x', 400000)", "y", 400_001),
@@ -37,6 +37,11 @@ const WIDE: [(&str, &str, usize); 9] = [
         "regexp_replace(name, '.', repeat('x', 200000), 'g')",
         "yy",
         400_000,
+    ),
+    (
+        "redact(repeat('::1 ', 20000) || name, 'ip', 'k')",
+        "",
+        440_000,
     ),
 ];
 

@@ -10,6 +10,7 @@ use pseidon_plugin::stage::SinkStage;
 
 use crate::edits::FieldEdit;
 use crate::lookup::LookupTable;
+use crate::sample::Share;
 
 /// One step of a chain.
 #[derive(Clone)]
@@ -37,6 +38,8 @@ pub enum ResolvedStepKind {
     Unnest(Expr),
     /// The first step of `lookup`: the row of this table that has this key, a string.
     Lookup(Expr, Arc<LookupTable>),
+    /// `sample`: a share of the records, chosen by this key, a string, or by their positions.
+    Sample(Share, Option<Expr>),
     /// `all`: each chain receives the same input, and the input is passed on.
     All(Vec<Vec<ResolvedStep>>),
     /// `match`: a record goes to the first chain whose pattern matches. The records that match no
@@ -83,6 +86,7 @@ impl ResolvedStepKind {
             | ResolvedStepKind::Edit(_)
             | ResolvedStepKind::Unnest(_)
             | ResolvedStepKind::Lookup(..)
+            | ResolvedStepKind::Sample(..)
             | ResolvedStepKind::Sink(_) => Vec::new(),
         }
     }
@@ -109,7 +113,8 @@ pub(super) fn reaches_sink(chain: &[ResolvedStep]) -> bool {
             | ResolvedStepKind::Select(_)
             | ResolvedStepKind::Edit(_)
             | ResolvedStepKind::Unnest(_)
-            | ResolvedStepKind::Lookup(..),
+            | ResolvedStepKind::Lookup(..)
+            | ResolvedStepKind::Sample(..),
         )
         | None => false,
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pseidon_dsl::expr::Expr;
 use pseidon_plugin::options::ParseResult;
 
 use super::ResolvedStepKind;
@@ -57,6 +58,11 @@ pub(super) fn transform_steps(
                 ResolvedStepKind::Edit(edits),
             ];
             (kinds.into(), options.invalid)
+        }
+        TransformOptions::Sample(options) => {
+            let by = options.by.map(Expr::as_text);
+            let kind = ResolvedStepKind::Sample(options.share, by);
+            (vec![kind], options.invalid)
         }
     })
 }
