@@ -4,7 +4,7 @@
 use std::fs;
 
 use crate::harness::output::{all_lines, files};
-use crate::harness::topics::{create, produce_keys};
+use crate::harness::topics::{create, produce_large};
 use crate::harness::{Pseidon, Site, brokers, wait_until};
 
 /// The `:memory` of each pipeline here, and the memory that a process may use in addition.
@@ -182,16 +182,15 @@ fn is_blocked(site: &Site) -> bool {
     fs::read_to_string(site.path("logs/000.log")).is_ok_and(|log| log.contains("WARN"))
 }
 
-/// Keys count like payloads: a batch does not contain thousands of large ones.
-#[test]
-fn big_keys() {
-    let site = Site::new("big-keys");
+/// Reads large records, of which `bytes` is the length of this value.
+fn read_large(name: &str, count: usize, [key, header]: [usize; 2], value: &str) {
+    let site = Site::new(name);
     create(&site.name, &[]);
-    produce_keys(&site.name, 1500, 200_000);
+    produce_large(&site.name, count, key, header);
     let text = format!(
         r#"{{:name "{0}" :settings {{:memory "32MB"}}
             src (kafka {{:brokers "{1}" :topics ["{0}"] :until :latest}})
-            step (select "@offset as n, octet_length(@key) as bytes")
+            step (select "@offset as n, octet_length({value}) as bytes")
             pipeline (-> src step (files {{:path "out" :codec :json}}))}}"#,
         site.name,
         brokers()
@@ -201,12 +200,28 @@ fn big_keys() {
     expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(0, 60);
     let lines = all_lines(&site.path("out"));
-    assert_eq!(lines.len(), 1500);
+    assert_eq!(lines.len(), count);
+    let expected = format!(",\"bytes\":{}}}", key.max(header));
     assert!(
-        lines
-            .iter()
-            .all(|line| line.ends_with(r#","bytes":200000}"#)),
+        lines.iter().all(|line| line.ends_with(&expected)),
         "{:?}",
         lines.first()
     );
+}
+
+/// Keys count like payloads: a batch does not contain thousands of large ones. librdkafka does not
+/// count them.
+#[test]
+fn big_keys() {
+    read_large("big-keys", 1500, [200_000, 1], "@key");
+}
+
+#[test]
+fn the_biggest_keys() {
+    read_large("biggest-keys", 300, [900_000, 1], "@key");
+}
+
+#[test]
+fn big_headers() {
+    read_large("big-headers", 1500, [1, 200_000], "@headers.h");
 }

@@ -296,7 +296,8 @@ impl KafkaSource {
             ),
             ("enable.partition.eof", self.until_latest.to_string()),
             ("topic.metadata.refresh.interval.ms", "10000".to_owned()),
-            ("fetch.queue.backoff.ms", "5".to_owned()),
+            ("fetch.queue.backoff.ms", "1".to_owned()),
+            ("queued.min.messages", QUEUED_MESSAGES.to_string()),
             ("queued.max.messages.kbytes", queue_kilobytes.to_string()),
             ("fetch.max.bytes", fetch_bytes.to_string()),
             ("fetch.message.max.bytes", partition_bytes.to_string()),
@@ -310,6 +311,12 @@ impl KafkaSource {
         self.connection.config(&setup.base, &settings)
     }
 }
+
+/// The number of messages in librdkafka's queue from which it sends no more fetch requests. Keys and
+/// headers do not count in the size of the queue, so only this bounds their memory. A few messages
+/// are enough: the queue is emptied as a whole as long as there is room in memory, and then there
+/// are batches to process until the next response arrives.
+const QUEUED_MESSAGES: usize = 32;
 
 /// The limits of what librdkafka fetches ahead.
 #[derive(Debug, PartialEq, Eq)]

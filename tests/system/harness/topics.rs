@@ -9,8 +9,9 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::OwnedMessage;
+use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 /// How long a topic may be unreadable.
@@ -98,17 +99,24 @@ pub(crate) fn group_offset(group: &str, topic: &str) -> Option<i64> {
         .sum()
 }
 
-/// Sends `count` records with keys of `bytes` bytes.
-pub(crate) fn produce_keys(topic: &str, count: usize, bytes: usize) {
+/// Sends `count` records with keys of `key` bytes and a header `h` of `header` bytes.
+pub(crate) fn produce_large(topic: &str, count: usize, key: usize, header: usize) {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", super::brokers())
         .set("enable.idempotence", "true");
     let producer: BaseProducer = config.create().expect("a producer");
-    let key = vec![b'k'; bytes];
+    let [key, header] = [key, header].map(|bytes| vec![b'k'; bytes]);
     for _ in 0..count {
-        let mut record = BaseRecord::to(topic).partition(0).key(&key).payload("{}");
-        while let Err((_, refused)) = producer.send(record) {
+        let headers = OwnedHeaders::new().insert(Header {
+            key: "h",
+            value: Some(&header),
+        });
+        let record = BaseRecord::to(topic).partition(0).key(&key).payload("{}");
+        let mut record = record.headers(headers);
+        while let Err((error, refused)) = producer.send(record) {
+            let code = error.rdkafka_error_code();
+            assert_eq!(code, Some(RDKafkaErrorCode::QueueFull), "{error}");
             record = refused;
             producer.poll(Duration::from_millis(10));
         }

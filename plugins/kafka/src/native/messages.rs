@@ -13,11 +13,6 @@ use rdkafka::error::IsError;
 use super::positions::known_epoch;
 use super::{NativeError, text};
 
-/// One in this many messages is sampled.
-const SAMPLED: usize = 64;
-/// The size from which a key is large, in bytes.
-const LARGE_KEY: usize = 1024;
-
 /// The messages of one fetch; they are freed together.
 pub(crate) struct MessageBatch {
     /// The first `len` elements are initialized and owned.
@@ -58,21 +53,6 @@ impl MessageBatch {
             raw: unsafe { &*message.assume_init() },
             fetched: PhantomData,
         })
-    }
-
-    /// Whether most of the bytes are in large keys, judged by a sample of the messages.
-    pub(crate) fn is_mostly_keys(&self) -> bool {
-        let sample = (0..self.len)
-            .step_by(SAMPLED)
-            .filter_map(|index| self.get(index));
-        let (keys, values, count) = sample.fold((0, 0, 0), |(keys, values, count), message| {
-            (
-                keys + message.raw.key_len,
-                values + message.raw.len,
-                count + 1,
-            )
-        });
-        keys > values && keys > count * LARGE_KEY
     }
 
     /// All messages from index `from`.

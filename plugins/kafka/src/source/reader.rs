@@ -171,7 +171,6 @@ impl<'a> Reader<'a> {
     fn pass(&mut self, fetched: &mut MessageBatch, timeout: Duration) -> Result<(), SourceExit> {
         self.fetch(fetched, timeout);
         reach("kafka-fetched");
-        self.pauses.observe(fetched);
         self.append(fetched)?;
         if !fetched.is_full() {
             self.flush()?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How long an idle source waits for messages before it does its other work.
 pub(super) const IDLE: Duration = Duration::from_millis(250);
 /// The same while partitions arrive or leave.
-pub(super) const BUSY: Duration = Duration::from_millis(10);
+const BUSY: Duration = Duration::from_millis(10);
 /// The same at the beginning of that phase, when most responses arrive: each of several steps waits
 /// for the fetch before it.
 const QUICK: Duration = Duration::from_millis(1);

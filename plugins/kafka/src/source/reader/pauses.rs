@@ -9,12 +9,11 @@ use rdkafka::Offset;
 use super::super::outlet::{Outlet, Outlets};
 use super::super::start::list_of;
 use super::Reader;
-use super::pace::{BUSY, IDLE};
+use super::pace::IDLE;
 use crate::native::{MessageBatch, TopicPartition};
 
 /// How long the source only waits for room. After that it pauses its partitions, which discards
-/// what librdkafka has fetched ahead, and serves the group while it keeps waiting. It pauses at
-/// once if librdkafka would fetch ahead without a limit.
+/// what librdkafka has fetched ahead, and serves the group while it keeps waiting.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pauses for lack of room in memory.
@@ -22,33 +21,18 @@ const ROOM_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Pauses {
     /// Whether all partitions are paused for lack of room.
     all: bool,
-    /// Whether most of the last messages were keys, which librdkafka does not count in what it
-    /// fetches ahead.
-    fetches_uncounted: bool,
 }
 
 impl Pauses {
-    /// Takes note of the messages of a fetch, if there are any.
-    pub(super) fn observe(&mut self, fetched: &MessageBatch) {
-        if !fetched.is_empty() {
-            self.fetches_uncounted = fetched.is_mostly_keys();
-        }
-    }
-
     /// Whether the partitions of the run are paused, by themselves or with all others.
     pub(super) fn include(&self, outlet: &Outlet) -> bool {
         self.all || outlet.is_paused()
     }
 
-    /// How long to wait for room before the next step.
-    fn room_timeout(&self) -> Duration {
-        if self.fetches_uncounted { BUSY } else { IDLE }
-    }
-
     /// Whether a source that has waited for room for so long pauses all partitions now. Partitions
     /// that leave are served only during a pause.
     fn is_due(&self, waited: Duration, is_leaving: bool) -> bool {
-        !self.all && (self.fetches_uncounted || waited >= ROOM_TIMEOUT || is_leaving)
+        !self.all && (waited >= ROOM_TIMEOUT || is_leaving)
     }
 }
 
@@ -60,12 +44,7 @@ impl Reader<'_> {
         }
         self.flush()?;
         let began = Instant::now();
-        while !self.phase.is_ending()
-            && !self
-                .runs
-                .outlets
-                .wait_for_room(self.pauses.room_timeout())?
-        {
+        while !self.phase.is_ending() && !self.runs.outlets.wait_for_room(IDLE)? {
             let is_leaving = !self.departures.is_empty();
             if self.pauses.is_due(began.elapsed(), is_leaving) {
                 self.pauses.all = true;
