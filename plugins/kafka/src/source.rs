@@ -282,6 +282,7 @@ impl KafkaSource {
     fn config(&self, setup: &SourceSetup) -> ClientConfig {
         let Buffers {
             queue_kilobytes,
+            queue_messages,
             fetch_bytes,
             partition_bytes,
         } = Buffers::for_memory(setup.memory);
@@ -297,7 +298,7 @@ impl KafkaSource {
             ("enable.partition.eof", self.until_latest.to_string()),
             ("topic.metadata.refresh.interval.ms", "10000".to_owned()),
             ("fetch.queue.backoff.ms", "1".to_owned()),
-            ("queued.min.messages", QUEUED_MESSAGES.to_string()),
+            ("queued.min.messages", queue_messages.to_string()),
             ("queued.max.messages.kbytes", queue_kilobytes.to_string()),
             ("fetch.max.bytes", fetch_bytes.to_string()),
             ("fetch.message.max.bytes", partition_bytes.to_string()),
@@ -312,17 +313,14 @@ impl KafkaSource {
     }
 }
 
-/// The number of messages in librdkafka's queue from which it sends no more fetch requests. Keys and
-/// headers do not count in the size of the queue, so only this bounds their memory. A few messages
-/// are enough: the queue is emptied as a whole as long as there is room in memory, and then there
-/// are batches to process until the next response arrives.
-const QUEUED_MESSAGES: usize = 32;
-
 /// The limits of what librdkafka fetches ahead.
 #[derive(Debug, PartialEq, Eq)]
 struct Buffers {
     /// The size of the queue from which librdkafka sends no more fetch requests.
     queue_kilobytes: usize,
+    /// The number of messages in the queue from which it sends none. Keys and headers do not count
+    /// in the size of the queue, so only this bounds their memory.
+    queue_messages: usize,
     /// The size of one fetch response on the wire; compressed records take more when decompressed.
     fetch_bytes: usize,
     /// The share of one partition in a fetch response.
@@ -332,12 +330,16 @@ struct Buffers {
 impl Buffers {
     const MB: usize = 1 << 20;
 
-    /// An eighth of `memory` for the queue, a thirty-second part for a response, both bounded.
+    /// An eighth of `memory` for the queue, a thirty-second part for a response, both bounded, and a
+    /// message for each megabyte, which is the usual limit of a message. A few messages are enough:
+    /// the queue is emptied as a whole as long as there is room in memory, and then there are
+    /// batches to process until the next response arrives.
     fn for_memory(memory: usize) -> Buffers {
         let queue = (memory / 8).clamp(Self::MB, 48 * Self::MB);
         let fetch_bytes = (memory / 32).clamp(Self::MB, 8 * Self::MB);
         Buffers {
             queue_kilobytes: queue / 1024,
+            queue_messages: (memory / Self::MB).clamp(32, 200),
             fetch_bytes,
             partition_bytes: fetch_bytes.min(2 * Self::MB),
         }
@@ -353,9 +355,11 @@ mod tests {
         for memory in [1 << 20, 64 << 20, 256 << 20, 1 << 30, 64 << 30] {
             let Buffers {
                 queue_kilobytes,
+                queue_messages,
                 fetch_bytes,
                 partition_bytes,
             } = Buffers::for_memory(memory);
+            assert!((32..=200).contains(&queue_messages), "{queue_messages}");
             let held = queue_kilobytes * 1024 + fetch_bytes;
             assert!(
                 held <= (memory / 4).clamp(2 << 20, 64 << 20),
