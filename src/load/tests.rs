@@ -1,5 +1,7 @@
 //! Planning of pipeline texts: their errors, types, guarantees and fingerprints.
 
+use std::collections::BTreeSet;
+
 use pseidon_dsl::document;
 use pseidon_expr::types::field_type_name;
 use pseidon_plan::{Guarantee, Operator, Plan, PlanContext, plan};
@@ -418,6 +420,15 @@ fn the_fingerprint_covers_lanes_and_contents() {
         "(where \"a > 1\") (files {:path \"o/{b}\" :codec :raw})",
         "(where \"a > 1\") (all (files {:path \"o/{b}\"}))",
     ];
+    let sample = |step: &str| fingerprint(&format!("(sample {step}) (files {{:path \"o\"}})"));
+    let samples = [
+        "\"1%\"",
+        "\"2%\"",
+        "\"1%\" {:by \"a\"}",
+        "\"1%\" {:by \"b\"}",
+    ];
+    let distinct: BTreeSet<String> = samples.into_iter().map(sample).collect();
+    assert_eq!(distinct.len(), samples.len());
     let from = |brokers: &str| {
         let text = format!(
             "{{pipeline (-> (kafka {{:brokers \"{brokers}\" :topics [\"t\"] :until :latest}}) (files {{:path \"o\"}}))}}"

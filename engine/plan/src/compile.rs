@@ -33,10 +33,11 @@ use crate::edits::field;
 use crate::errors::Errors;
 use crate::index::{PerSink, SinkIndex};
 use crate::lookup::LookupTable;
+use crate::percent::Percent;
 use crate::prepare::PreparedSource;
 use crate::quarantine;
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
-use crate::sample::{Sample, Share};
+use crate::sample::Sample;
 use crate::unnest::ELEMENT;
 
 /// The nondeterminism of a record's topic, if it can change when the record is re-read.
@@ -251,7 +252,7 @@ impl ChainCompiler<'_> {
     fn sample_step(
         &mut self,
         step: &ResolvedStep,
-        share: Share,
+        share: Percent,
         by: Option<&Expr>,
         point: &mut FlowPoint,
     ) -> Option<ChainStep> {

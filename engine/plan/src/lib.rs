@@ -21,6 +21,7 @@ pub mod edits;
 pub mod fingerprint;
 pub mod guarantee;
 pub mod index;
+pub mod percent;
 pub mod quarantine;
 pub mod resolve;
 pub mod sample;

@@ -8,55 +8,15 @@ use std::fmt;
 use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::error::ArrowError;
 use pseidon_expr::CompiledExpr;
-use pseidon_plugin::options::{Argument, OptionValue, ParseResult};
 use pseidon_plugin::rows::Rows;
-use pseidon_plugin::spec::OptionKind;
 use twox_hash::XxHash64;
 
-/// A share of records.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Share {
-    percent: f64,
-}
-
-impl Share {
-    /// Whether a record with this hash belongs to the share.
-    fn includes(self, hash: u64) -> bool {
-        // The upper 53 bits are a number from 0 to 1 that a float64 represents exactly.
-        let place = (hash >> 11) as f64 / (1_u64 << 53) as f64;
-        place * 100.0 < self.percent
-    }
-}
-
-impl fmt::Display for Share {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}%", self.percent)
-    }
-}
-
-impl OptionValue for Share {
-    const KIND: OptionKind = OptionKind::String;
-
-    fn parse(argument: &Argument<'_>) -> ParseResult<Share> {
-        let text = argument.scalar()?;
-        let percent = text
-            .strip_suffix('%')
-            .and_then(|percent| percent.trim().parse().ok());
-        let is_possible = |percent: &f64| (0.0..=100.0).contains(percent);
-        let percent = percent.filter(is_possible).ok_or_else(|| {
-            argument.error(
-                format!("`{text}` is not a share"),
-                "expected a share such as \"1%\"",
-            )
-        })?;
-        Ok(Share { percent })
-    }
-}
+use crate::percent::Percent;
 
 /// A compiled `sample`.
 pub struct Sample {
     /// How many of the records pass.
-    pub share: Share,
+    pub share: Percent,
     /// The key, a string. Without it, and if it is NULL, a record's position decides.
     pub by: Option<CompiledExpr>,
 }
@@ -75,9 +35,16 @@ impl Sample {
             None => XxHash64::oneshot(split, &rows.position(row).to_le_bytes()),
         };
         Ok((0..rows.len())
-            .map(|row| Some(self.share.includes(hash(row))))
+            .map(|row| Some(includes(self.share, hash(row))))
             .collect())
     }
+}
+
+/// Whether a record with this hash belongs to the share.
+fn includes(share: Percent, hash: u64) -> bool {
+    // The upper 53 bits are a number from 0 to 1 that a float64 represents exactly.
+    let place = (hash >> 11) as f64 / (1_u64 << 53) as f64;
+    place * 100.0 < share.number()
 }
 
 impl fmt::Display for Sample {
@@ -96,13 +63,13 @@ mod tests {
 
     #[test]
     fn a_share_is_a_part_of_the_hashes() {
-        let share = |percent| Share { percent };
-        assert!(!share(0.0).includes(0));
-        assert!(share(100.0).includes(u64::MAX));
-        assert!(share(50.0).includes(u64::MAX / 2));
-        assert!(!share(50.0).includes(u64::MAX / 2 + 1));
+        let share = |text| Percent::from_text(text).expect("a percentage");
+        assert!(!includes(share("0%"), 0));
+        assert!(includes(share("100%"), u64::MAX));
+        assert!(includes(share("50%"), u64::MAX / 2));
+        assert!(!includes(share("50%"), u64::MAX / 2 + 1));
         let hashes = (0..100_000_u64).map(|key| XxHash64::oneshot(7, &key.to_le_bytes()));
-        let included = hashes.filter(|hash| share(1.0).includes(*hash)).count();
+        let included = hashes.filter(|hash| includes(share("1%"), *hash)).count();
         assert!((900..1100).contains(&included), "{included}");
     }
 }

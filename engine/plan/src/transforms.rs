@@ -7,7 +7,7 @@ use pseidon_plugin::spec::{PluginSpec, Role};
 
 use crate::edits::FieldEdit;
 use crate::parse::ParsePattern;
-use crate::sample::Share;
+use crate::percent::Percent;
 
 /// The transform `where`.
 static WHERE: PluginSpec = PluginSpec {
@@ -252,7 +252,7 @@ pub struct LookupOptions {
 pub struct SampleOptions {
     /// How many of the records pass, such as `"1%"` or `"0.1%"`.
     #[option(positional)]
-    pub share: Share,
+    pub share: Percent,
     /// The value that decides, an SQL expression such as the name of a field.
     pub by: Option<Expr>,
     /// What happens to invalid records.

@@ -1,7 +1,7 @@
 //! `redact`: a string without the e-mail addresses, card numbers and IP addresses in it.
 //!
-//! Each is replaced by its kind, such as `[email]`. With a salt, it is replaced by its kind and a
-//! keyed hash, `[email:1f2e3d4c5b6a7988]`, so that equal values can still be counted and joined.
+//! Each is replaced by its kind, such as `[email]`. With a key, it is replaced by its kind and a keyed
+//! hash, `[email:1f2e3d4c5b6a7988]`, so that equal values can still be counted and joined.
 
 use std::borrow::Cow;
 use std::iter;
@@ -50,7 +50,7 @@ static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
         "Replaces e-mail addresses, card numbers and IP addresses in a string by `[email]`, `[card]` \
          and `[ip]`. A card number has 13 to 19 digits, which may be separated by single spaces or \
          hyphens, and a valid check digit.",
-        "redact(str[, kinds[, salt]])",
+        "redact(str[, kinds[, key]])",
     )
     .with_argument("str", "The string. Its other parts are left as they are.")
     .with_argument(
@@ -58,7 +58,7 @@ static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
         "What is replaced, a constant such as `'email, ip'`. By default all kinds.",
     )
     .with_argument(
-        "salt",
+        "key",
         "A constant that is kept secret. With it, each value is replaced by its kind and the first \
          16 hexadecimal digits of its HMAC-SHA-256 with this key: equal values stay equal, and \
          cannot be found without the key. Letters of e-mail addresses become lower case before, \
@@ -210,7 +210,7 @@ fn address(text: &str, matched: &Match<'_>) -> Option<Value> {
 /// Replaces values.
 struct Redactor<'a> {
     kinds: Vec<Kind>,
-    salt: Option<&'a str>,
+    key: Option<&'a str>,
 }
 
 impl Redactor<'_> {
@@ -240,10 +240,10 @@ impl Redactor<'_> {
 
     fn replacement(&self, kind: Kind, value: &str) -> String {
         let name = kind.name();
-        let Some(salt) = self.salt else {
+        let Some(key) = self.key else {
             return format!("[{name}]");
         };
-        let mut hmac = Hmac::<Sha256>::new_from_slice(salt.as_bytes())
+        let mut hmac = Hmac::<Sha256>::new_from_slice(key.as_bytes())
             .expect("HMAC accepts keys of any length");
         hmac.update(value.as_bytes());
         let hash = hmac.finalize().into_bytes();
@@ -254,7 +254,7 @@ impl Redactor<'_> {
 
 /// Checks the constants in a call with these arguments.
 pub(super) fn check_redaction(args: &[Operand]) -> Result<(), Diagnostic> {
-    for (at, what) in [(1, "the kinds"), (2, "the salt")] {
+    for (at, what) in [(1, "the kinds"), (2, "the key")] {
         let Some(arg) = args.get(at) else { continue };
         let Some(ScalarValue::Utf8(Some(text))) = arg.as_literal() else {
             let message = format!("{what} of `redact` must be a string");
@@ -270,7 +270,7 @@ pub(super) fn check_redaction(args: &[Operand]) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-/// `redact(string[, kinds[, salt]])`
+/// `redact(string[, kinds[, key]])`
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Redact {
     signature: Signature,
@@ -306,12 +306,12 @@ impl ScalarUDFImpl for Redact {
         let Some((texts, constants)) = args.args.split_first() else {
             return exec_err!("expected a string");
         };
-        let [kinds, salt] = [0, 1].map(|at| constants.get(at).map(constant).transpose());
+        let [kinds, key] = [0, 1].map(|at| constants.get(at).map(constant).transpose());
         let redactor = Redactor {
             kinds: kinds?
                 .map_or_else(|| Ok(Kind::ALL.to_vec()), parse_kinds)
                 .or_else(|unknown| exec_err!("{unknown}"))?,
-            salt: salt?,
+            key: key?,
         };
         let texts = texts.to_array(args.number_rows)?;
         let mut redacted = StringBuilder::new();
@@ -329,7 +329,7 @@ impl ScalarUDFImpl for Redact {
 fn constant(argument: &ColumnarValue) -> Result<&str, DataFusionError> {
     match argument {
         ColumnarValue::Scalar(ScalarValue::Utf8(Some(text))) => Ok(text),
-        _ => exec_err!("the kinds and the salt must be constants"),
+        _ => exec_err!("the kinds and the key must be constants"),
     }
 }
 
@@ -355,7 +355,7 @@ mod tests {
     fn redacted(text: &str) -> String {
         let all = Redactor {
             kinds: Kind::ALL.to_vec(),
-            salt: None,
+            key: None,
         };
         all.redact(text).into_owned()
     }
@@ -402,11 +402,11 @@ mod tests {
     }
 
     #[test]
-    fn a_salt_makes_hashes_of_normal_forms() {
-        let hashed = |text, salt| {
+    fn a_key_makes_hashes_of_normal_forms() {
+        let hashed = |text, key| {
             let all = Redactor {
                 kinds: Kind::ALL.to_vec(),
-                salt: Some(salt),
+                key: Some(key),
             };
             all.redact(text).into_owned()
         };
@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn other_kinds_stay() {
         let kinds = parse_kinds("ip").expect("a known kind");
-        let ips = Redactor { kinds, salt: None };
+        let ips = Redactor { kinds, key: None };
         assert_eq!(ips.redact("a@b.org 192.0.2.7"), "a@b.org [ip]");
         assert!(parse_kinds("email, phone").is_err());
     }

@@ -141,7 +141,7 @@ fn what_is_redacted() {
         (
             "redact(name, 'ip', null)",
             "null",
-            "the salt of `redact` must be a string",
+            "the key of `redact` must be a string",
         ),
     ]);
 }

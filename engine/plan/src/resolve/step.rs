@@ -10,7 +10,7 @@ use pseidon_plugin::stage::SinkStage;
 
 use crate::edits::FieldEdit;
 use crate::lookup::LookupTable;
-use crate::sample::Share;
+use crate::percent::Percent;
 
 /// One step of a chain.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ pub enum ResolvedStepKind {
     /// The first step of `lookup`: the row of this table that has this key, a string.
     Lookup(Expr, Arc<LookupTable>),
     /// `sample`: a share of the records, chosen by this key, a string, or by their positions.
-    Sample(Share, Option<Expr>),
+    Sample(Percent, Option<Expr>),
     /// `all`: each chain receives the same input, and the input is passed on.
     All(Vec<Vec<ResolvedStep>>),
     /// `match`: a record goes to the first chain whose pattern matches. The records that match no

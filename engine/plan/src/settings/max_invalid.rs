@@ -5,13 +5,15 @@ use std::fmt;
 use pseidon_plugin::options::{Argument, OptionValue, ParseResult};
 use pseidon_plugin::spec::OptionKind;
 
+use crate::percent::Percent;
+
 /// The limit of invalid records, beyond which a run is not a success.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MaxInvalid {
     /// This many.
     Count(u64),
     /// This many of a hundred that were read.
-    Percent(f64),
+    Percent(Percent),
 }
 
 impl MaxInvalid {
@@ -19,7 +21,7 @@ impl MaxInvalid {
     pub fn is_exceeded(self, invalid: u64, read: u64) -> bool {
         match self {
             MaxInvalid::Count(limit) => invalid > limit,
-            MaxInvalid::Percent(limit) => invalid as f64 * 100.0 > limit * read as f64,
+            MaxInvalid::Percent(limit) => invalid as f64 * 100.0 > limit.number() * read as f64,
         }
     }
 }
@@ -28,7 +30,7 @@ impl fmt::Display for MaxInvalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MaxInvalid::Count(limit) => limit.fmt(f),
-            MaxInvalid::Percent(limit) => write!(f, "{limit}%"),
+            MaxInvalid::Percent(limit) => limit.fmt(f),
         }
     }
 }
@@ -38,15 +40,9 @@ impl OptionValue for MaxInvalid {
 
     fn parse(argument: &Argument<'_>) -> ParseResult<MaxInvalid> {
         let text = argument.scalar()?;
-        let limit = match text.strip_suffix('%') {
-            Some(percent) => percent.trim().parse().ok().map(MaxInvalid::Percent),
-            None => text.parse().ok().map(MaxInvalid::Count),
-        };
-        let is_possible = |limit: &MaxInvalid| match limit {
-            MaxInvalid::Count(_) => true,
-            MaxInvalid::Percent(percent) => (0.0..=100.0).contains(percent),
-        };
-        limit.filter(is_possible).ok_or_else(|| {
+        let percent = Percent::from_text(&text).map(MaxInvalid::Percent);
+        let limit = percent.or_else(|| text.parse().ok().map(MaxInvalid::Count));
+        limit.ok_or_else(|| {
             let message = format!("`{text}` is not a limit of invalid records");
             argument.error(
                 message,
@@ -62,12 +58,13 @@ mod tests {
 
     #[test]
     fn a_share_counts_what_was_read() {
+        let percent = |text| MaxInvalid::Percent(Percent::from_text(text).expect("a percentage"));
         let cases = [
-            (MaxInvalid::Percent(1.0), 10, 1000, false),
-            (MaxInvalid::Percent(1.0), 11, 1000, true),
-            (MaxInvalid::Percent(0.0), 0, 0, false),
-            (MaxInvalid::Percent(0.0), 1, u64::MAX, true),
-            (MaxInvalid::Percent(100.0), 5, 5, false),
+            (percent("1%"), 10, 1000, false),
+            (percent("1%"), 11, 1000, true),
+            (percent("0%"), 0, 0, false),
+            (percent("0%"), 1, u64::MAX, true),
+            (percent("100%"), 5, 5, false),
             (MaxInvalid::Count(3), 3, 3, false),
             (MaxInvalid::Count(3), 4, u64::MAX, true),
         ];
