@@ -284,7 +284,6 @@ impl KafkaSource {
             queue_kilobytes,
             queue_messages,
             fetch_bytes,
-            partition_bytes,
         } = Buffers::for_memory(setup.memory);
         let mut settings = vec![
             ("group.id", self.group(setup).to_owned()),
@@ -301,7 +300,7 @@ impl KafkaSource {
             ("queued.min.messages", queue_messages.to_string()),
             ("queued.max.messages.kbytes", queue_kilobytes.to_string()),
             ("fetch.max.bytes", fetch_bytes.to_string()),
-            ("fetch.message.max.bytes", partition_bytes.to_string()),
+            ("fetch.message.max.bytes", fetch_bytes.to_string()),
         ];
         if self.topics.has_pattern() && !self.topics.includes_internal() {
             settings.push(("topic.blacklist", INTERNAL_PATTERN.to_owned()));
@@ -321,10 +320,9 @@ struct Buffers {
     /// The number of messages in the queue from which it sends none. Keys and headers do not count
     /// in the size of the queue, so only this bounds their memory.
     queue_messages: usize,
-    /// The size of one fetch response on the wire; compressed records take more when decompressed.
+    /// The size of one fetch response on the wire, which may all be of one partition; compressed
+    /// records take more when decompressed.
     fetch_bytes: usize,
-    /// The share of one partition in a fetch response.
-    partition_bytes: usize,
 }
 
 impl Buffers {
@@ -341,7 +339,6 @@ impl Buffers {
             queue_kilobytes: queue / 1024,
             queue_messages: (memory / Self::MB).clamp(32, 200),
             fetch_bytes,
-            partition_bytes: fetch_bytes.min(2 * Self::MB),
         }
     }
 }
@@ -357,7 +354,6 @@ mod tests {
                 queue_kilobytes,
                 queue_messages,
                 fetch_bytes,
-                partition_bytes,
             } = Buffers::for_memory(memory);
             assert!((32..=200).contains(&queue_messages), "{queue_messages}");
             let held = queue_kilobytes * 1024 + fetch_bytes;
@@ -365,10 +361,7 @@ mod tests {
                 held <= (memory / 4).clamp(2 << 20, 64 << 20),
                 "{memory}: {held}"
             );
-            assert!(
-                partition_bytes <= fetch_bytes && partition_bytes >= 1 << 20,
-                "{memory}"
-            );
+            assert!(fetch_bytes >= 1 << 20, "{memory}");
         }
     }
 }
