@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pseidon_delivery::embedded::EmbeddedStore;
+use pseidon_delivery::embedded::{EmbeddedStore, STATE_FOLDER};
 use pseidon_delivery::{GroupCommit, StateStore, StoreError, WithCauses};
 use pseidon_plan::Plan;
 use pseidon_redis::RedisStore;
@@ -14,7 +14,7 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 /// The folder for the state of the pipelines in the folder `base`.
 pub(crate) fn folder(base: &Path) -> PathBuf {
-    base.join(".pseidon")
+    base.join(STATE_FOLDER)
 }
 
 /// Opens the state store: Redis if `:state` is set, otherwise a file in `folder`, which is created

@@ -15,9 +15,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
-use self::file::{
-    damaged, file_name, open_file, open_or_create, prepare_dir, sync_dir, unavailable,
-};
+use self::file::{damaged, file_name, open_file, open_or_create, open_other, unavailable};
 use self::steps::{apply, is_fenced, take_split};
 use self::tables::{
     AHEAD, FENCED, IDENTITY_KEY, META, NOTES, PLANS, RECORDS, STAGED, existing, forget_staged,
@@ -28,6 +26,21 @@ use crate::{
     Claimant, Commit, CommitError, CommitRecord, InstanceId, Reason, SinkId, SplitId, StagedEntry,
     StagedId, StateStore, StoreError, StoredPlan,
 };
+
+/// The folder for state, in the folder of a pipeline file.
+pub const STATE_FOLDER: &str = ".pseidon";
+
+/// Opens a database file beside the state, for a sink that keeps its content there: `<dir>/<name>.redb`.
+/// Creates it if it is missing, and locks it against every other process. `cache` is the memory for
+/// its pages, in bytes.
+///
+/// # Errors
+/// The file cannot be used, or not now.
+pub fn open_database(dir: &Path, name: &str, cache: usize) -> Result<Database, StoreError> {
+    open_or_create(dir, &dir.join(file_name(name)), |path| {
+        open_other(path, cache)
+    })
+}
 
 /// The state of one pipeline in a redb file.
 pub struct EmbeddedStore {
@@ -42,14 +55,7 @@ impl EmbeddedStore {
     /// process.
     pub fn open(dir: &Path, pipeline: &str) -> Result<EmbeddedStore, StoreError> {
         let path = dir.join(file_name(pipeline));
-        let failed = |error| {
-            let what = format!("cannot store state in {}", dir.display());
-            StoreError::Failed(Reason::caused_by(what, error))
-        };
-        prepare_dir(dir).map_err(failed)?;
-        let database = open_or_create(&path).map_err(permanent)?;
-        // The file's name must survive a crash as its content does.
-        sync_dir(dir).map_err(failed)?;
+        let database = open_or_create(dir, &path, open_file).map_err(permanent)?;
         Ok(EmbeddedStore {
             path,
             database: Mutex::new(Some(database)),

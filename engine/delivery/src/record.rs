@@ -127,6 +127,15 @@ pub struct SplitCommit {
 }
 
 impl SplitCommit {
+    /// The position below which this lane has every record that belongs to it, after the step. If
+    /// the target has a single lane, that is the position to store in it, even if the low position
+    /// is lower.
+    pub fn upto(&self, lane: &LaneId) -> Position {
+        let ahead = self.ahead.iter().filter(|(name, _)| name == lane);
+        let ahead = ahead.map(|(_, upto)| *upto).max();
+        ahead.unwrap_or(0).max(self.low)
+    }
+
     /// A step that only moves the low position.
     pub fn to_low(split: SplitId, epoch: u64, sequence: u64, low: Position) -> SplitCommit {
         SplitCommit {
@@ -164,5 +173,25 @@ impl Commit {
             staged: Vec::new(),
             published: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_is_ahead_sets_the_position() {
+        let lane = LaneId::from("only");
+        let commit = |low, ahead: &[(&str, u64)]| SplitCommit {
+            ahead: ahead
+                .iter()
+                .map(|(name, upto)| ((*name).into(), *upto))
+                .collect(),
+            ..SplitCommit::to_low("s".into(), 1, 1, low)
+        };
+        assert_eq!(commit(7, &[]).upto(&lane), 7);
+        assert_eq!(commit(7, &[("only", 9)]).upto(&lane), 9);
+        assert_eq!(commit(7, &[("other", 9)]).upto(&lane), 7);
     }
 }

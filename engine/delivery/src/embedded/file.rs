@@ -29,7 +29,7 @@ pub(super) fn file_name(pipeline: &str) -> String {
 }
 
 /// Creates the folder, with a `.gitignore` so that its content is not committed to a repository.
-pub(super) fn prepare_dir(dir: &Path) -> io::Result<()> {
+fn prepare_dir(dir: &Path) -> io::Result<()> {
     make_dir(dir, &mut sync_dir)?;
     match File::create_new(dir.join(".gitignore")) {
         Ok(mut file) => file.write_all(b"*\n"),
@@ -58,18 +58,36 @@ fn make_dir(dir: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Re
 }
 
 /// Makes the names in a folder survive a crash.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Opens a state file, creates it if it is missing, and locks it.
-pub(super) fn open_or_create(path: &Path) -> Result<Database, StoreError> {
+/// Opens a file in a folder of state with `open`, creates both if they are missing, and locks the
+/// file.
+pub(super) fn open_or_create(
+    dir: &Path,
+    path: &Path,
+    open: impl FnOnce(&Path) -> Result<Database, StoreError>,
+) -> Result<Database, StoreError> {
+    let failed = |error| {
+        let what = format!("cannot store state in {}", dir.display());
+        StoreError::Failed(Reason::caused_by(what, error))
+    };
+    prepare_dir(dir).map_err(failed)?;
     if !path.exists() {
         create_file(path)?;
     }
-    let database = open_file(path)?;
+    let database = open(path)?;
     remove_unfinished(path);
+    // The file's name must survive a crash as its content does.
+    sync_dir(dir).map_err(failed)?;
     Ok(database)
+}
+
+/// Opens a file of another format than that of the state and locks it. `cache` is in bytes.
+pub(super) fn open_other(path: &Path, cache: usize) -> Result<Database, StoreError> {
+    let opened = redb::Builder::new().set_cache_size(cache).open(path);
+    opened.map_err(|error| unopened(path, error))
 }
 
 /// Creates a state file. It gets its name when it is complete, because redb cannot open a file

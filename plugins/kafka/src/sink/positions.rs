@@ -4,7 +4,7 @@
 //! split are in the sink's topic. Every commit writes one message for each split that advanced, in
 //! the same transaction as the records.
 
-use pseidon_delivery::{LaneId, Position, Reason, SinkId, SplitCommit, SplitId};
+use pseidon_delivery::{Position, Reason, SinkId, SplitId};
 use serde_json::{Value, json};
 
 /// The version of the value's format.
@@ -56,18 +56,6 @@ pub(super) fn parse(value: &[u8]) -> Result<Position, Reason> {
         .into()),
         None => Err("it has no version".into()),
     }
-}
-
-/// The position of a split after a commit. The sink has a single lane, so everything below that
-/// lane's position is in the topic, even if the low position is lower.
-pub(super) fn position_after(commit: &SplitCommit, lane: &LaneId) -> Position {
-    let ahead = commit
-        .ahead
-        .iter()
-        .filter(|(name, _)| name == lane)
-        .map(|(_, upto)| *upto)
-        .max();
-    ahead.unwrap_or(0).max(commit.low)
 }
 
 /// The FNV-1a hash, which is the same in every version of the program.
@@ -125,20 +113,5 @@ mod tests {
         ] {
             assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_lane_that_is_ahead_sets_the_position() {
-        let lane = LaneId::from("transaction");
-        let commit = |low, ahead: &[(&str, u64)]| SplitCommit {
-            ahead: ahead
-                .iter()
-                .map(|(name, upto)| ((*name).into(), *upto))
-                .collect(),
-            ..SplitCommit::to_low("s".into(), 1, 1, low)
-        };
-        assert_eq!(position_after(&commit(7, &[]), &lane), 7);
-        assert_eq!(position_after(&commit(7, &[("transaction", 9)]), &lane), 9);
-        assert_eq!(position_after(&commit(7, &[("other", 9)]), &lane), 7);
     }
 }

@@ -100,6 +100,7 @@ impl Pipeline {
             base: ".".into(),
             instance: name.clone(),
             store: "store".into(),
+            keeps_state: true,
             committer: committer.clone(),
             memory: LaneMemory::new(8 << 20),
             stop,
