@@ -44,6 +44,7 @@ pub(crate) fn registry_with(logs: Arc<MysqlLogs>) -> PluginRegistry {
         ],
         formats: pseidon_formats::formats(),
         quarantine: pseidon_files::sink::quarantine,
+        group: pseidon_group::group,
         synonyms: &SYNONYMS,
     }
 }

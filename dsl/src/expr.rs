@@ -8,6 +8,7 @@ mod check;
 mod display;
 mod grammar;
 mod parse;
+mod parts;
 
 pub use parse::{parse, parse_assignments, parse_paths, parse_renamings, parse_select};
 
@@ -104,11 +105,17 @@ pub enum ExprKind {
         name: String,
         /// The position of the name.
         name_span: Span,
+        /// Whether the arguments follow `distinct`, as in `count(distinct x)`.
+        distinct: bool,
         /// The arguments in the order of `name`. `position(a in b)`, `extract(unit from x)`
-        /// and `substring(x from n)` are calls of `strpos`, `date_part` and `substr`.
+        /// and `substring(x from n)` are calls of `strpos`, `date_part` and `substr`. `count(*)` has
+        /// none.
         args: Vec<Expr>,
     },
 }
+
+/// The function that may have `*` as its argument.
+const COUNT: &str = "count";
 
 /// A constant. The number `-5` is one too, and not the negation of 5.
 #[derive(Clone, Debug, PartialEq)]

@@ -26,7 +26,10 @@ pub(crate) fn stages(plan: &Plan) -> Vec<StageDescription> {
         };
         stages.push(StageDescription {
             name: source.stage.clone(),
-            description: format!("source, format {}, {decoded}", source.facts.format),
+            description: match source.group {
+                Some(_) => format!("results, {}", columns(&source.schema)),
+                None => format!("source, format {}, {decoded}", source.facts.format),
+            },
             depth: 0,
         });
         walk(&source.chain, 1, &mut |step, depth| {

@@ -44,6 +44,7 @@ fn plan_of(text: &str, base: &Path) -> Arc<Plan> {
         sinks: vec![Arc::new(DropPlugin)],
         formats: pseidon_formats::formats(),
         quarantine: pseidon_files::sink::quarantine,
+        group: pseidon_group::group,
         synonyms: &[],
     };
     let context = PlanContext {

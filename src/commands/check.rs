@@ -28,7 +28,7 @@ fn try_check(from: &FileArgs) -> Result<Exit, Exit> {
 }
 
 /// Describes a plan. `is_flow` is whether it is the flow of `-e`, whose state is temporary.
-fn describe(plan: &Plan, is_flow: bool) -> String {
+pub(crate) fn describe(plan: &Plan, is_flow: bool) -> String {
     let mut text = format!("pipeline {}\n", plan.name);
     let state = match plan.settings.state {
         Some(_) => "state in Redis",
@@ -65,11 +65,18 @@ fn describe_source(text: &mut String, plan: &Plan, source: &PlannedSource) {
     } else {
         "runs until stopped"
     };
-    let _ = writeln!(
-        text,
-        "{} (format {}, {ends})",
-        source.stage, source.facts.format
-    );
+    let _ = match source.group {
+        Some(_) => writeln!(
+            text,
+            "{} (results, after everything was read)",
+            source.stage
+        ),
+        None => writeln!(
+            text,
+            "{} (format {}, {ends})",
+            source.stage, source.facts.format
+        ),
+    };
     if source.schema.fields().is_empty() {
         let what = match source.format.has_bytes() {
             true => "no fields are decoded: records pass through as bytes",
@@ -77,7 +84,12 @@ fn describe_source(text: &mut String, plan: &Plan, source: &PlannedSource) {
         };
         let _ = writeln!(text, "  {what}");
     } else {
-        let _ = writeln!(text, "  decodes {}", columns(&source.schema));
+        let verb = if source.group.is_some() {
+            "has"
+        } else {
+            "decodes"
+        };
+        let _ = writeln!(text, "  {verb} {}", columns(&source.schema));
     }
     let _ = writeln!(text, "  invalid records: {}", policy(plan, source.policy));
     describe_chain(text, plan, &source.chain, "  ");
@@ -146,6 +158,10 @@ fn describe_step(text: &mut String, plan: &Plan, step: &ChainStep, indent: &str)
         }
         Operator::Sink(sink) => {
             let sink = &plan.sinks[*sink];
+            if sink.is_group {
+                let _ = writeln!(text, "{indent}-> {}: collects groups", sink.id);
+                return;
+            }
             let _ = writeln!(text, "{indent}-> {} ({})", sink.id, sink.plugin);
         }
     }

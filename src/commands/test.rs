@@ -3,6 +3,8 @@
 //! The input of a test is processed as one batch of its source, by the same chain as in a run. The
 //! output of one stage is compared with the expected records. No sink is opened.
 
+mod group;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -109,11 +111,19 @@ fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>>
     let passed = processor
         .process(source, &batch, 0..batch.len(), &mut probe)
         .map_err(|thrown| at_span(thrown.to_string()))?;
-    let ProcessOutcome::All(bad) = passed else {
+    let ProcessOutcome::All(mut bad) = passed else {
         return Err(at_span("the output is too large for a test".to_owned()));
     };
+    let mut last = source;
+    if source.group.is_none()
+        && let Some(behind) = group::results_at(&name, plan)
+        && let Some(rows) = probe.seen.take()
+    {
+        bad.extend(group::process(behind, &rows, &mut probe).map_err(at_span)?);
+        last = behind;
+    }
     let actual = match probe.seen {
-        Some(rows) => values_of(&rows, source).map_err(at_span)?,
+        Some(rows) => values_of(&rows, last).map_err(at_span)?,
         None => Vec::new(),
     };
     let expected: Vec<Value> = test.output.iter().map(value_of).collect();
@@ -354,7 +364,7 @@ mod tests {
         }
     }
 
-    fn plan_of(flow: &str) -> (Document, Plan) {
+    pub(super) fn plan_of(flow: &str) -> (Document, Plan) {
         let text = PipelineText {
             name: "test".into(),
             text: flow.into(),

@@ -1,5 +1,7 @@
 //! Planning of pipeline texts: their errors, types, guarantees and fingerprints.
 
+mod groups;
+
 use std::collections::BTreeSet;
 
 use pseidon_dsl::document;
@@ -184,7 +186,7 @@ const INVALID_PIPELINES: [InvalidPipeline; 42] = [
     (
         untyped,
         "(elasticsearch)",
-        "transforms: where, select, set, remove, rename, parse, unnest, lookup, sample; sinks: ",
+        "transforms: where, select, set, remove, rename, parse, unnest, lookup, sample, group; sinks: ",
     ),
     (
         untyped,

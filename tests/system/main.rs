@@ -40,6 +40,7 @@ mod edits;
 mod fail_points;
 mod flows;
 mod golden;
+mod group;
 mod harness;
 mod instances;
 mod kafka_sink;

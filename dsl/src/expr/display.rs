@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write};
 
 use super::grammar::is_reserved;
-use super::{BinaryOp, Expr, ExprKind, IsPredicate, Literal, Meta, Path, PathStep, UnaryOp};
+use super::{BinaryOp, COUNT, Expr, ExprKind, IsPredicate, Literal, Meta, Path, PathStep, UnaryOp};
 
 /// The precedence of an expression, in increasing order. An operand with a lower precedence than
 /// its position requires is printed in parentheses.
@@ -182,7 +182,18 @@ impl Display for Expr {
                 let cast = if *try_cast { "try_cast" } else { "cast" };
                 write!(f, "{cast}({expr} as {to})")
             }
-            ExprKind::Call { name, args, .. } => write!(f, "{name}({})", ListDisplay(args)),
+            ExprKind::Call { name, args, .. } if name == COUNT && args.is_empty() => {
+                write!(f, "{name}(*)")
+            }
+            ExprKind::Call {
+                name,
+                distinct,
+                args,
+                ..
+            } => {
+                let distinct = if *distinct { "distinct " } else { "" };
+                write!(f, "{name}({distinct}{})", ListDisplay(args))
+            }
         }
     }
 }

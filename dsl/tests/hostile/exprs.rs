@@ -37,7 +37,14 @@ const TYPES: [&str; 5] = [
     "timestamp",
 ];
 
-const FUNCTIONS: [&str; 5] = ["lower", "now", "date", "left", "to_timestamp_millis"];
+const FUNCTIONS: [&str; 6] = [
+    "lower",
+    "now",
+    "count",
+    "date",
+    "left",
+    "to_timestamp_millis",
+];
 
 pub(super) fn any_expr() -> impl Strategy<Value = Expr> {
     any_leaf()
@@ -212,9 +219,11 @@ fn cast(inner: &BoxedStrategy<Expr>) -> impl Strategy<Value = ExprKind> + use<> 
 
 fn call(inner: &BoxedStrategy<Expr>) -> impl Strategy<Value = ExprKind> + use<> {
     let names = prop::sample::select(FUNCTIONS.to_vec());
-    (names, prop::collection::vec(inner.clone(), 0..3)).prop_map(|(name, args)| ExprKind::Call {
+    let args = prop::collection::vec(inner.clone(), 0..3);
+    (names, any::<bool>(), args).prop_map(|(name, distinct, args)| ExprKind::Call {
         name: name.to_owned(),
         name_span: Span::default(),
+        distinct: distinct && !args.is_empty(),
         args,
     })
 }

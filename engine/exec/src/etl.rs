@@ -170,11 +170,11 @@ fn dispatch(
         outcome,
     ) {
         let sink = &attempt.sinks[index];
-        attempt
-            .metrics
-            .records_out
-            .with_label_values(&[&sink.stage])
-            .inc_by(chunk.rows.len() as u64);
+        if !attempt.plan.sinks[index].is_group {
+            let records = &attempt.metrics.records_out;
+            let records = records.with_label_values(&[&sink.stage]);
+            records.inc_by(chunk.rows.len() as u64);
+        }
         let writer = sink
             .only_writer
             .unwrap_or_else(|| writer_of(&chunk.lane, workplace.writers.count()));

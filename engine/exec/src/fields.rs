@@ -35,7 +35,8 @@ pub struct MissingField {
 impl SeenFields {
     /// Notes which fields of decoded records have values.
     pub(crate) fn note(&self, source: &PlannedSource, rows: &Rows) {
-        if rows.is_empty() || source.columns.wanted.is_empty() {
+        // The columns of a group are there by its definition.
+        if rows.is_empty() || source.columns.wanted.is_empty() || source.group.is_some() {
             return;
         }
         let mut sources = self.0.lock();

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use pseidon_delivery::committer::SplitToBegin;
 use pseidon_delivery::{CommitRecord, Position, SplitId, failpoint};
 use pseidon_plan::{PlannedSource, SourceIndex};
-use pseidon_plugin::batch::Split;
+use pseidon_plugin::batch::{Batch, Split};
 use pseidon_plugin::source::{Resumption, SourceEvent, SplitPredicate, SplitStart};
 
 use crate::actor::{NextStep, WakeFn};
@@ -192,16 +192,7 @@ impl Intake {
                     );
                     return Err(Failure::Fatal(what.into()));
                 };
-                self.attempt
-                    .metrics
-                    .records_in
-                    .with_label_values(&[&self.planned().stage])
-                    .inc_by(batch.len() as u64);
-                self.attempt
-                    .metrics
-                    .bytes_in
-                    .with_label_values(&[&self.planned().stage])
-                    .inc_by(batch.payloads.bytes() as u64);
+                self.count(&batch);
                 self.attempt
                     .read
                     .lock()
@@ -223,6 +214,24 @@ impl Intake {
             }
         }
         Ok(None)
+    }
+
+    /// Counts what enters the pipeline.
+    fn count(&self, batch: &Batch) {
+        let (planned, metrics) = (self.planned(), &self.attempt.metrics);
+        if planned.group.is_some() {
+            return;
+        }
+        let stage = [planned.stage.as_str()];
+        let (records, bytes) = (batch.len(), batch.payloads.bytes());
+        metrics
+            .records_in
+            .with_label_values(&stage)
+            .inc_by(records as u64);
+        metrics
+            .bytes_in
+            .with_label_values(&stage)
+            .inc_by(bytes as u64);
     }
 
     /// Takes splits over in every sink. Before anything new is read, each sink publishes what was

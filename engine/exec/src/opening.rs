@@ -59,6 +59,7 @@ impl SinkOpener {
                 base: self.plan.base.clone(),
                 instance: self.instance.clone(),
                 store: self.store_id.clone(),
+                keeps_state: self.plan.keeps_state,
                 committer: committer.clone(),
                 memory: self.lanes.clone(),
                 stop: self.stop.clone(),

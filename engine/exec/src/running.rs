@@ -25,6 +25,7 @@ pub(crate) type ReadPositions = HashMap<(SourceIndex, SplitId), Position>;
 /// An attempt that reads, and the channels on which its parts report.
 pub(crate) struct RunningAttempt {
     pub(crate) attempt: Arc<Attempt>,
+    instance: InstanceId,
     intakes: Vec<Arc<Actor>>,
     pub(crate) failures: Receiver<Failure>,
     /// Receives a message for each source whose records are all durable; disconnected when the
@@ -32,7 +33,9 @@ pub(crate) struct RunningAttempt {
     pub(crate) done: Receiver<()>,
     /// Receives a message when the last reference to the attempt is dropped.
     is_over: Receiver<()>,
-    /// The number of sources that have not ended.
+    /// The phase of the sources that are read.
+    phase: usize,
+    /// The number of sources of this phase that have not ended.
     pub(crate) left: usize,
     /// Set if another version of the pipeline has left work that only it can finish.
     pub(crate) other_plan: Option<PlanChanged>,
@@ -40,7 +43,12 @@ pub(crate) struct RunningAttempt {
 
 impl RunningAttempt {
     /// Creates an attempt with these sinks. No source is started yet.
-    pub(crate) fn open(run: &RunSetup, sinks: PerSink<AttemptSink>, stop: Stop) -> RunningAttempt {
+    pub(crate) fn open(
+        run: &RunSetup,
+        sinks: PerSink<AttemptSink>,
+        stop: Stop,
+        instance: InstanceId,
+    ) -> RunningAttempt {
         let (report, failures) = unbounded();
         let (over, is_over) = bounded(1);
         let attempt = Arc::new(Attempt {
@@ -58,29 +66,35 @@ impl RunningAttempt {
         });
         run.view.show(&attempt);
         run.resources.open(&attempt);
-        let left = run.plan.sources.len();
         RunningAttempt {
             attempt,
+            instance,
             intakes: Vec::new(),
             failures,
             done: never(),
             is_over,
-            left,
+            phase: 0,
+            left: 0,
             other_plan: None,
         }
     }
 
-    /// Starts all sources. If this fails for some of them, the attempt must be closed.
+    /// Starts the sources of the current phase. If this fails for some of them, the attempt must be
+    /// closed.
     pub(crate) fn start_sources(
         &mut self,
         run: &RunSetup,
         store_id: &str,
-        instance: &InstanceId,
         pause: &Pause,
     ) -> Result<(), Failure> {
         let (done, ended) = unbounded();
         self.done = ended;
-        for (source, planned) in run.plan.indexed_sources() {
+        let instance = self.instance.clone();
+        let instance = &instance;
+        let phase = self.phase;
+        let of_phase = move |source: &(SourceIndex, &PlannedSource)| source.1.phase == phase;
+        for (source, planned) in run.plan.indexed_sources().filter(of_phase) {
+            self.left += 1;
             let reading = self.start_intake(run, source, instance, pause, &done);
             let setup = source_setup(run, planned, store_id, instance);
             if let Err(reading) = planned.source.attach(&setup, reading) {
@@ -88,6 +102,19 @@ impl RunningAttempt {
             }
         }
         Ok(())
+    }
+
+    /// Starts the sources of the next phase, after those of the current one have ended. Returns
+    /// whether there are any.
+    pub(crate) fn start_next_phase(
+        &mut self,
+        run: &RunSetup,
+        store_id: &str,
+        pause: &Pause,
+    ) -> Result<bool, Failure> {
+        self.phase += 1;
+        self.start_sources(run, store_id, pause)?;
+        Ok(self.left > 0)
     }
 
     /// Starts the intake of a source. Returns the source's side.

@@ -18,7 +18,7 @@ use crate::operand::{Operand, field_of, reason};
 use crate::operator::LikeOptions;
 use crate::scalar::unary_call;
 use crate::types::{field_type_name, is_json, json_field, parse_field, timestamp};
-use crate::{function, growth, operator, panics};
+use crate::{aggregate, function, growth, operator, panics};
 
 /// The columns that an expression can use at one point of a flow.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +99,20 @@ impl CompiledExpr {
             ))),
         }
     }
+}
+
+/// Checks that a call needs only the record that it is evaluated for.
+fn check_not_aggregate(name: &str, span: Span, distinct: bool) -> Result<(), Diagnostic> {
+    if aggregate::is_aggregate(name) {
+        let message = format!("`{name}` is computed over many records");
+        let error = Diagnostic::new(span, message, "not a function of one record");
+        return Err(error.with_help("use it in a `group`"));
+    }
+    if distinct {
+        let message = format!("`{name}` is not an aggregate function");
+        return Err(Diagnostic::new(span, message, "it cannot have `distinct`"));
+    }
+    Ok(())
 }
 
 /// The root error, without the wrappers of DataFusion.
@@ -209,8 +223,7 @@ impl Compiler<'_> {
                 high,
                 negated,
             } => {
-                let operand = self.operand(expr);
-                let (low, high) = (self.operand(low), self.operand(high));
+                let [operand, low, high] = [expr, low, high].map(|part| self.operand(part));
                 operator::between(operand?, low?, high?, *negated, span)
             }
             ExprKind::In {
@@ -258,8 +271,9 @@ impl Compiler<'_> {
             ExprKind::Call {
                 name,
                 name_span,
+                distinct,
                 args,
-            } => self.call(name, *name_span, args, span)?,
+            } => self.call((name, *name_span), *distinct, args, span)?,
         })
     }
 
@@ -286,11 +300,12 @@ impl Compiler<'_> {
 
     fn call(
         &mut self,
-        name: &str,
-        name_span: Span,
+        (name, name_span): (&str, Span),
+        distinct: bool,
         args: &[Expr],
         span: Span,
     ) -> Option<Result<Operand, Diagnostic>> {
+        self.value(check_not_aggregate(name, name_span, distinct))?;
         let args = self.operands(args);
         if function::CONDITIONAL.contains(&name) {
             return Some(operator::conditional(name, args?, span));

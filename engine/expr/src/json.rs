@@ -15,7 +15,7 @@ use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signatur
 use pseidon_dsl::expr::{Path, PathStep};
 use sonic_rs::{JsonValueTrait, PointerNode};
 
-pub(crate) use self::arithmetic::JsonArithmetic;
+pub(crate) use self::arithmetic::{JsonArithmetic, Number};
 
 /// A function that converts a JSON value to a string.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -203,7 +203,7 @@ fn map_texts(
 }
 
 /// The string for a JSON value. `None` for `null`.
-fn text_of(json: &str) -> Result<Option<Cow<'_, str>>> {
+pub(crate) fn text_of(json: &str) -> Result<Option<Cow<'_, str>>> {
     let json = json.trim_matches([' ', '\t', '\r', '\n']);
     if json == "null" {
         return Ok(None);

@@ -2,8 +2,8 @@
 //!
 //! [`types`] defines the names of types as users write them. [`demand`] finds the type that an
 //! expression requires of each payload path. [`compile()`] compiles an expression for evaluation
-//! over Arrow columns. [`time`] formats times for path templates, and [`unnest`]
-//! returns the elements of lists.
+//! over Arrow columns. [`aggregate`] computes aggregate functions over groups of rows. [`time`]
+//! formats times for path templates, and [`unnest`] returns the elements of lists.
 //!
 //! Expressions have the semantics of SQL, and those of DataFusion where SQL leaves a choice, with
 //! these decisions:
@@ -26,6 +26,7 @@
 //! - `and`, `or` and `case` may skip operands that cannot affect the result for a row, but only
 //!   `case` guarantees that.
 
+pub mod aggregate;
 mod arithmetic;
 mod comparison;
 pub mod compile;

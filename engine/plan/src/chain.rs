@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use pseidon_delivery::SinkId;
 use pseidon_expr::CompiledExpr;
+use pseidon_expr::aggregate::Grouping;
 use pseidon_expr::types::field_type_name;
 use pseidon_plugin::format::{Editor, FieldChange, Format};
 use pseidon_plugin::sink::{PreparedSink, Protocol};
@@ -41,6 +42,10 @@ pub struct PlannedSource {
     pub chain: Chain,
     /// The sinks that its records can reach, including quarantines.
     pub sinks: Vec<SinkIndex>,
+    /// The `group` whose results it reads; `None` for a source of the file.
+    pub group: Option<Arc<Grouping>>,
+    /// It is read when all sources of lower phases have ended, and all that they read is durable.
+    pub phase: usize,
 }
 
 /// A sequence of steps.
@@ -222,6 +227,8 @@ pub struct PlannedSink {
     pub folder: Option<String>,
     /// Whether it is a quarantine, which receives only invalid rows.
     pub is_quarantine: bool,
+    /// Whether it is the half of a `group` that collects. Its records do not leave the pipeline.
+    pub is_group: bool,
     /// The nondeterministic expressions before it and in it.
     pub nondeterminism: Vec<String>,
     /// The number of retries after a transient failure, and the wait before each. `None` retries

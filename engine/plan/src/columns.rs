@@ -439,35 +439,7 @@ pub(crate) fn uses_topic(expr: &Expr) -> bool {
 /// Visits an expression and all of its parts.
 fn walk(expr: &Expr, visit: &mut dyn FnMut(&Expr)) {
     visit(expr);
-    let mut inner: Vec<&Expr> = Vec::new();
-    match &expr.kind {
-        ExprKind::Literal(_) | ExprKind::Path(_) | ExprKind::Meta(_) => {}
-        ExprKind::Unary(_, expr) | ExprKind::Is { expr, .. } | ExprKind::Cast { expr, .. } => {
-            inner.push(expr)
-        }
-        ExprKind::Binary(left, _, right) => inner.extend([left.as_ref(), right.as_ref()]),
-        ExprKind::Between {
-            expr, low, high, ..
-        } => inner.extend([expr.as_ref(), low.as_ref(), high.as_ref()]),
-        ExprKind::In { expr, list, .. } => {
-            inner.push(expr);
-            inner.extend(list);
-        }
-        ExprKind::Like { expr, pattern, .. } => inner.extend([expr.as_ref(), pattern.as_ref()]),
-        ExprKind::Case {
-            operand,
-            whens,
-            otherwise,
-        } => {
-            inner.extend(operand.as_deref());
-            inner.extend(whens.iter().flat_map(|(when, then)| [when, then]));
-            inner.extend(otherwise.as_deref());
-        }
-        ExprKind::Call { args, .. } => inner.extend(args),
-    }
-    for part in inner {
-        walk(part, visit);
-    }
+    expr.parts().into_iter().for_each(|part| walk(part, visit));
 }
 
 /// The names of fields for a message, the first of them if there are many.

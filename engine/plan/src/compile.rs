@@ -91,6 +91,11 @@ impl Compiler<'_> {
             chain,
             sinks,
             columns,
+            group: resolved
+                .group
+                .as_ref()
+                .and_then(|group| group.grouping().cloned()),
+            phase: resolved.phase,
         })
     }
 }

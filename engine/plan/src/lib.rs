@@ -30,6 +30,7 @@ pub mod transforms;
 
 mod compile;
 mod errors;
+mod group;
 mod in_place;
 mod lookup;
 mod parse;

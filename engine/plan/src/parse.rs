@@ -162,6 +162,7 @@ pub(crate) fn selects(
     let groups = ExprKind::Call {
         name: "regexp_groups".to_owned(),
         name_span: span,
+        distinct: false,
         args: vec![text.clone(), literal],
     };
     let mut first = vec![column(groups, GROUPS, text.span)];

@@ -43,6 +43,10 @@ pub(crate) fn prepare<'r>(
 ) -> Option<PreparedSource<'r>> {
     let source = errors.value(resolved.source.prepare())?;
     let facts = source.facts();
+    if !facts.finite {
+        let endless = resolved.groups.iter();
+        errors.extend(endless.map(|group| group_without_end(*group, &resolved.stage)));
+    }
     let (format_name, format_settings) = (facts.format.name(), facts.format.settings());
     let format_span = facts.format_span.unwrap_or(resolved.source.options.span);
     let format = errors.value(find_format(format_name, registry, format_span))?;
@@ -130,6 +134,13 @@ fn infer_schema(
                 "set :schema explicitly, for example to the output of `pseidon infer FILE`",
             )
         })
+}
+
+/// The error for a group of records that do not end.
+fn group_without_end(span: Span, source: &str) -> Diagnostic {
+    let message = format!("`{source}` never ends, so its groups are never complete");
+    let error = Diagnostic::new(span, message, "waits for the end of the records");
+    error.with_help("read files without `:follow`, or topics with `:until`")
 }
 
 /// The error for a format whose first record is a header, at a source of messages.

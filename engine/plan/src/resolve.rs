@@ -1,6 +1,7 @@
 //! Resolution of a document: names become plugins, arguments become checked options, and the flow
 //! becomes chains of [`step`]s that each begin with a source.
 
+mod groups;
 mod step;
 mod suggestions;
 mod transform_steps;
@@ -11,15 +12,17 @@ use std::sync::Arc;
 use pseidon_dsl::document::RouteBranch;
 use pseidon_dsl::expr::{Expr, parse as parse_expr};
 use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage};
+use pseidon_plugin::group::GroupStage;
 use pseidon_plugin::options::{OnError, ParseResult};
 use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::sink::Protocol;
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::stage::{SinkFactory, SourceStage};
 
+use self::groups::{Groups, NamedGroup, StageSteps};
 use self::step::reaches_sink;
 pub use self::step::{ResolvedStep, ResolvedStepKind};
-use self::transform_steps::transform_steps;
+use self::transform_steps::{TransformSteps, transform_steps};
 use crate::lookup::TableReader;
 use crate::transforms::Transform;
 
@@ -33,6 +36,12 @@ pub struct ResolvedSource {
     pub source: SourceStage,
     /// The steps after the source.
     pub chain: Vec<ResolvedStep>,
+    /// The `group` whose results it reads; `None` for a source of the file.
+    pub group: Option<Arc<GroupStage>>,
+    /// How many groups are in front of it. It is read when all sources with less have ended.
+    pub phase: usize,
+    /// The positions of the groups that its records reach.
+    pub groups: Vec<Span>,
 }
 
 /// Resolves the flow of a document, and reads the tables of `lookup`.
@@ -55,6 +64,7 @@ pub fn resolve(
         stages,
         used: HashSet::new(),
         places: HashMap::new(),
+        groups: Groups::default(),
         errors: Vec::new(),
     };
     let resolved = resolver.source_chains(&document.pipeline, &[]);
@@ -74,6 +84,8 @@ struct Resolver<'a> {
     used: HashSet<&'a Name>,
     /// How often each name was used in the flow so far.
     places: HashMap<String, usize>,
+    /// The groups in the flow so far.
+    groups: Groups,
     errors: Vec<Diagnostic>,
 }
 
@@ -96,10 +108,13 @@ impl<'a> Resolver<'a> {
                     Vec::new()
                 }
             },
-            Flow::All(branches, _) => branches
-                .iter()
-                .flat_map(|branch| self.source_chains(branch, rest))
-                .collect(),
+            Flow::All(branches, _) => {
+                self.check_one_source(branches, rest);
+                branches
+                    .iter()
+                    .flat_map(|branch| self.source_chains(branch, rest))
+                    .collect()
+            }
             Flow::Match { span, .. } | Flow::Route { span, .. } => {
                 let name = match flow {
                     Flow::Match { .. } => "match",
@@ -112,7 +127,11 @@ impl<'a> Resolver<'a> {
                 self.errors.push(Diagnostic::new(*span, message, label));
                 Vec::new()
             }
-            Flow::Named(..) | Flow::Inline(_) => self.source(flow, rest).into_iter().collect(),
+            Flow::Named(..) | Flow::Inline(_) => {
+                let source = self.source(flow, rest);
+                let behind = std::mem::take(&mut self.groups.behind);
+                source.into_iter().chain(behind).collect()
+            }
         }
     }
 
@@ -127,7 +146,23 @@ impl<'a> Resolver<'a> {
         };
         let source = self.checked(plugin.clone().configure(&call.args, call.span));
         let stage = self.place(&name);
+        let (chain, groups) = self.whole_chain(flow, rest);
+        Some(ResolvedSource {
+            stage,
+            span: flow.span(),
+            source: source?,
+            chain,
+            group: None,
+            phase: 0,
+            groups,
+        })
+    }
+
+    /// The steps of the flows after `flow`, which end with sinks, and the positions of the groups
+    /// among them.
+    fn whole_chain(&mut self, flow: &'a Flow, rest: &[&'a Flow]) -> (Vec<ResolvedStep>, Vec<Span>) {
         let errors_before = self.errors.len();
+        let outer = std::mem::take(&mut self.groups.reached);
         let chain = self.chain(rest);
         if self.errors.len() == errors_before && !reaches_sink(&chain) {
             let end = rest.last().map_or(flow.span(), |last| last.span());
@@ -138,19 +173,39 @@ impl<'a> Resolver<'a> {
             );
             self.errors.push(error.with_help(self.sinks_help()));
         }
-        Some(ResolvedSource {
-            stage,
-            span: flow.span(),
-            source: source?,
-            chain,
-        })
+        (chain, std::mem::replace(&mut self.groups.reached, outer))
     }
 
+    /// The steps of flows that follow one another. What follows a `group` is in the chain of
+    /// another source.
     fn chain(&mut self, flows: &[&'a Flow]) -> Vec<ResolvedStep> {
-        flows.iter().flat_map(|flow| self.steps(flow)).collect()
+        let mut chain = Vec::new();
+        for (at, flow) in flows.iter().enumerate() {
+            let rest = &flows[at + 1..];
+            match flow {
+                Flow::Thread(items, _) => {
+                    let all: Vec<&Flow> = items.iter().chain(rest.iter().copied()).collect();
+                    chain.extend(self.chain(&all));
+                    return chain;
+                }
+                Flow::Named(..) | Flow::Inline(_) => match self.stage(flow) {
+                    Some(StageSteps::Group(group)) => {
+                        chain.extend(self.group(flow, group, rest));
+                        return chain;
+                    }
+                    Some(StageSteps::Steps(steps)) => chain.extend(steps),
+                    None => {}
+                },
+                Flow::All(..) | Flow::Match { .. } | Flow::Route { .. } => {
+                    chain.extend(self.branches(flow));
+                }
+            }
+        }
+        chain
     }
 
-    fn steps(&mut self, flow: &'a Flow) -> Vec<ResolvedStep> {
+    /// The steps of a flow with branches.
+    fn branches(&mut self, flow: &'a Flow) -> Vec<ResolvedStep> {
         let form = |stage: String, kind| {
             vec![ResolvedStep {
                 stage,
@@ -160,10 +215,12 @@ impl<'a> Resolver<'a> {
             }]
         };
         match flow {
-            Flow::Thread(items, _) => items.iter().flat_map(|item| self.steps(item)).collect(),
             Flow::All(branches, _) => {
                 let stage = self.place("all");
-                let branches = branches.iter().map(|branch| self.steps(branch)).collect();
+                let branches = branches
+                    .iter()
+                    .map(|branch| self.chain(&[branch]))
+                    .collect();
                 form(stage, ResolvedStepKind::All(branches))
             }
             Flow::Match {
@@ -174,9 +231,9 @@ impl<'a> Resolver<'a> {
                 let stage = self.place("match");
                 let branches = branches
                     .iter()
-                    .map(|branch| (branch.pattern.clone(), self.steps(&branch.flow)))
+                    .map(|branch| (branch.pattern.clone(), self.chain(&[&branch.flow])))
                     .collect();
-                let otherwise = otherwise.as_ref().map(|flow| self.steps(flow));
+                let otherwise = otherwise.as_ref().map(|flow| self.chain(&[flow]));
                 form(
                     stage,
                     ResolvedStepKind::Match {
@@ -206,7 +263,7 @@ impl<'a> Resolver<'a> {
                     on_error: OnError::default(),
                 }]
             }
-            Flow::Named(..) | Flow::Inline(_) => self.stage(flow).unwrap_or_default(),
+            Flow::Thread(..) | Flow::Named(..) | Flow::Inline(_) => Vec::new(),
         }
     }
 
@@ -223,7 +280,7 @@ impl<'a> Resolver<'a> {
     /// The steps of a flow that ends with sinks.
     fn route_end(&mut self, flow: &'a Flow) -> Vec<ResolvedStep> {
         let errors = self.errors.len();
-        let steps = self.steps(flow);
+        let steps = self.chain(&[flow]);
         if self.errors.len() == errors && !reaches_sink(&steps) {
             let message = "a branch of `route` does not end with a sink";
             let error = Diagnostic::new(flow.span(), message, "records would be lost here");
@@ -233,21 +290,29 @@ impl<'a> Resolver<'a> {
         steps
     }
 
-    /// The steps of a stage: one, except for `parse`. `None` if there are errors.
-    fn stage(&mut self, flow: &'a Flow) -> Option<Vec<ResolvedStep>> {
+    /// The steps of a stage. `None` if there are errors.
+    fn stage(&mut self, flow: &'a Flow) -> Option<StageSteps> {
         let (name, call) = self.call(flow)?;
         let plugin_name = call.plugin.to_string();
         if let Some(transform) = Transform::named(&plugin_name) {
             let options = self.checked(transform.parse(&call))?;
-            let (kinds, invalid) = self.checked(transform_steps(options, self.tables))?;
+            let steps = self.checked(transform_steps(options, self.tables))?;
             let stage = self.place(&name);
+            let (kinds, invalid) = match steps {
+                TransformSteps::Chain(kinds, invalid) => (kinds, invalid),
+                TransformSteps::Group(steps, invalid) => {
+                    let group = NamedGroup::new(stage, steps, invalid.on_error);
+                    return Some(StageSteps::Group(group));
+                }
+            };
             let step = |kind| ResolvedStep {
                 stage: stage.clone(),
                 span: flow.span(),
                 kind,
                 on_error: invalid.on_error.clone(),
             };
-            return Some(kinds.into_iter().map(step).collect());
+            let steps = kinds.into_iter().map(step).collect();
+            return Some(StageSteps::Steps(steps));
         }
         let Some(plugin) = self.registry.sink(&plugin_name) else {
             let error = self.role_error(Role::Sink, &call, flow.span());
@@ -255,12 +320,12 @@ impl<'a> Resolver<'a> {
             return None;
         };
         let sink = self.checked(plugin.clone().configure(&call.args, call.span))?;
-        Some(vec![ResolvedStep {
+        Some(StageSteps::Steps(vec![ResolvedStep {
             stage: self.place(&name),
             span: flow.span(),
             on_error: sink.options.on_error.clone(),
             kind: ResolvedStepKind::Sink(Arc::new(sink)),
-        }])
+        }]))
     }
 
     /// The name of a stage, and the plugin that it uses. `None` if an error was reported.

@@ -141,6 +141,27 @@ static SAMPLE: PluginSpec = PluginSpec {
     example: "(sample \"1%\" {:by \"user_id\"})",
 };
 
+/// The transform `group`.
+static GROUP: PluginSpec = PluginSpec {
+    name: "group",
+    role: Role::Transform,
+    summary: "Computes aggregate functions over the records that have equal keys.",
+    details: "The keys and the results are SQL expressions separated by commas, each with `as name`; a \
+        result uses aggregate functions such as `count(*)`, `count(distinct user)`, `sum`, `avg`, \
+        `min`, `max`, `first`, `median`, `array_agg` or `bool_and` (`pseidon functions` lists them). \
+        There is one new record for each group, ordered by the keys. A single argument has both: its \
+        columns without an aggregate function are the keys, and without keys, all records are one \
+        group.\n\n\
+        The records must end: `group` works on files that are not followed, on standard input, and on \
+        topics with `:until`. Its results are those of the records that the run reads, after \
+        everything has been read: a later run groups what was added since. If a run is stopped or \
+        crashes, the next one continues, and no record is counted twice. The groups are kept in \
+        `.pseidon` beside the pipeline file, so there may be more than fit into memory.",
+    positional: GroupOptions::POSITIONAL,
+    options: GroupOptions::DECLARED,
+    example: "(group \"status\" \"count(*) as n, avg(size) as size\")",
+};
+
 /// The options of `where`.
 #[derive(Clone, Debug, Options)]
 pub struct WhereOptions {
@@ -260,6 +281,22 @@ pub struct SampleOptions {
     pub invalid: InvalidRecords,
 }
 
+/// The options of `group`.
+#[derive(Clone, Debug, Options)]
+pub struct GroupOptions {
+    #[option(span)]
+    pub(crate) span: Span,
+    /// The keys, such as `"status, date_trunc('hour', time) as hour"`.
+    #[option(positional)]
+    pub keys: Vec<SelectItem>,
+    /// The results, such as `"count(*) as n"`.
+    #[option(positional)]
+    pub aggregates: Option<Vec<SelectItem>>,
+    /// What happens to invalid records.
+    #[option(flatten)]
+    pub invalid: InvalidRecords,
+}
+
 /// The options for invalid records.
 #[derive(Clone, Debug, Options)]
 pub struct InvalidRecords {
@@ -284,6 +321,8 @@ pub enum TransformOptions {
     Lookup(LookupOptions),
     /// Those of `sample`.
     Sample(SampleOptions),
+    /// Those of `group`.
+    Group(Box<GroupOptions>),
     /// The edits of `set`, `remove` or `rename`.
     Edit(Vec<FieldEdit>, InvalidRecords),
 }
@@ -309,11 +348,13 @@ pub enum Transform {
     Lookup,
     /// Passes on a share of the records.
     Sample,
+    /// Computes aggregate functions.
+    Group,
 }
 
 impl Transform {
     /// All of them, in the order of the reference pages.
-    pub const ALL: [Transform; 9] = [
+    pub const ALL: [Transform; 10] = [
         Transform::Where,
         Transform::Select,
         Transform::Set,
@@ -323,6 +364,7 @@ impl Transform {
         Transform::Unnest,
         Transform::Lookup,
         Transform::Sample,
+        Transform::Group,
     ];
 
     /// Its name, documentation and options, declared as those of a plugin.
@@ -337,6 +379,7 @@ impl Transform {
             Transform::Unnest => &UNNEST,
             Transform::Lookup => &LOOKUP,
             Transform::Sample => &SAMPLE,
+            Transform::Group => &GROUP,
         }
     }
 
@@ -370,6 +413,10 @@ impl Transform {
             }
             Transform::Sample => {
                 SampleOptions::parse_stage(spec, args, span).map(TransformOptions::Sample)
+            }
+            Transform::Group => {
+                let options = GroupOptions::parse_stage(spec, args, span);
+                options.map(|options| TransformOptions::Group(Box::new(options)))
             }
         }
     }

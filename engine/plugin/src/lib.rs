@@ -21,6 +21,7 @@ pub mod batch;
 pub mod budget;
 pub mod format;
 pub mod framing;
+pub mod group;
 pub mod lane;
 pub mod memory;
 pub mod metrics;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::format::Format;
+use crate::group::GroupStage;
 use crate::options::ParseResult;
 use crate::spec::PluginSpec;
-use crate::stage::{SinkFactory, SinkStage, SourceFactory};
+use crate::stage::{SinkFactory, SinkStage, SourceFactory, SourceStage};
 
 /// All plugins by kind. A name may be both a source and a sink: its place in the flow decides which
 /// is meant.
@@ -19,6 +20,8 @@ pub struct PluginRegistry {
     pub formats: Vec<Arc<dyn Format>>,
     /// Creates the sink to which the engine writes invalid records.
     pub quarantine: QuarantineFactory,
+    /// Creates the two halves of a `group`.
+    pub group: GroupFactory,
     /// Names that other tools have for a plugin, each with its name here, for the help of errors.
     pub synonyms: &'static [(&'static str, &'static str)],
 }
@@ -26,6 +29,9 @@ pub struct PluginRegistry {
 /// Creates the sink that writes invalid records to a place. The records have columns with the
 /// reason and the original record.
 pub type QuarantineFactory = fn(&QuarantinePlace) -> ParseResult<SinkStage>;
+
+/// Creates the sink that collects the groups of a stage, and the source that reads their results.
+pub type GroupFactory = fn(&Arc<GroupStage>) -> (SinkStage, SourceStage);
 
 /// A place for invalid records.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -222,6 +222,9 @@ pub struct SinkSetup {
     pub instance: InstanceId,
     /// The name of the store's content; see [`pseidon_delivery::StateStore::identity`].
     pub store: String,
+    /// Whether a later run continues where this one ends. If not, a sink leaves nothing on disk but
+    /// what it is for.
+    pub keeps_state: bool,
     /// Commits the sink's lanes.
     pub committer: Arc<Committer>,
     /// The memory that open lanes may use for buffers; shared by all sinks.

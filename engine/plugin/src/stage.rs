@@ -88,6 +88,17 @@ pub struct SourceStage {
 type PrepareSource = Box<dyn Fn() -> ParseResult<Arc<dyn Source>> + Send + Sync>;
 
 impl SourceStage {
+    /// A stage that no plugin declares, with a function that creates its source.
+    pub fn new(
+        options: StageOptions,
+        prepare: impl Fn() -> ParseResult<Arc<dyn Source>> + Send + Sync + 'static,
+    ) -> SourceStage {
+        SourceStage {
+            options,
+            prepare: Box::new(prepare),
+        }
+    }
+
     /// Creates the source. See [`SourcePlugin::prepare`].
     pub fn prepare(&self) -> ParseResult<Arc<dyn Source>> {
         (self.prepare)()
@@ -134,6 +145,19 @@ pub struct SinkStage {
 type PrepareSink = Box<dyn Fn(&SinkInput) -> ParseResult<Arc<dyn PreparedSink>> + Send + Sync>;
 
 impl SinkStage {
+    /// A stage that no plugin declares, with a function that creates its sink.
+    pub fn new(
+        options: StageOptions,
+        facts: SinkFacts,
+        prepare: impl Fn(&SinkInput) -> ParseResult<Arc<dyn PreparedSink>> + Send + Sync + 'static,
+    ) -> SinkStage {
+        SinkStage {
+            options,
+            facts,
+            prepare: Box::new(prepare),
+        }
+    }
+
     /// Creates the sink for this input. See [`SinkPlugin::prepare`].
     pub fn prepare(&self, input: &SinkInput) -> ParseResult<Arc<dyn PreparedSink>> {
         (self.prepare)(input)

@@ -5,7 +5,7 @@ use pest::iterators::Pair;
 use super::name::{name, unquoted};
 use super::{ParsedExpr, Reader, leaf, null};
 use crate::expr::grammar::Rule;
-use crate::expr::{Expr, ExprKind, Literal, Meta, Path, PathStep};
+use crate::expr::{COUNT, Expr, ExprKind, Literal, Meta, Path, PathStep};
 use crate::{Diagnostic, Span, nearest};
 
 impl<'a> Reader<'a> {
@@ -156,13 +156,20 @@ impl<'a> Reader<'a> {
             return null(span);
         };
         let name = function.as_str().to_ascii_lowercase();
-        let words = pair
-            .clone()
-            .into_inner()
-            .find(|part| matches!(part.as_rule(), Rule::in_arg | Rule::from_args));
-        if let Some(words) = words {
+        let part = |is_it: fn(Rule) -> bool| {
+            let mut parts = pair.clone().into_inner();
+            parts.find(|part| is_it(part.as_rule()))
+        };
+        if let Some(words) = part(|rule| matches!(rule, Rule::in_arg | Rule::from_args)) {
             return self.call_with_words(&name, &function, pair, words, span);
         }
+        if let Some(every) = part(|rule| rule == Rule::every)
+            && name != COUNT
+        {
+            let message = format!("`{name}` has no argument `*`");
+            self.report(self.span(&every), message, "expected a value");
+        }
+        let distinct = part(|rule| rule == Rule::kw_distinct_values).is_some();
         let (args, levels) = self.inner_exprs(pair);
         let (name, args) = part_in_parentheses(name, args);
         self.node(
@@ -170,6 +177,7 @@ impl<'a> Reader<'a> {
             ExprKind::Call {
                 name,
                 name_span: self.span(&function),
+                distinct,
                 args,
             },
             span,
@@ -220,6 +228,7 @@ impl<'a> Reader<'a> {
             ExprKind::Call {
                 name: name.to_owned(),
                 name_span: self.span(function),
+                distinct: false,
                 args,
             },
             span,

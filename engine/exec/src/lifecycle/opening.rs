@@ -117,7 +117,9 @@ impl RunLifecycle {
         };
         let (stop, instance) = (stop.clone(), instance.clone());
         self.was_open = true;
-        self.phase = RunPhase::Running(Box::new(RunningAttempt::open(&self.run, sinks, stop)));
+        self.phase = RunPhase::Running(Box::new(RunningAttempt::open(
+            &self.run, sinks, stop, instance,
+        )));
         let RunLifecycle {
             run,
             phase: RunPhase::Running(running),
@@ -128,7 +130,7 @@ impl RunLifecycle {
         else {
             return Some(Err(internal_error(WRONG_PHASE)));
         };
-        let started = running.start_sources(run, store_id, &instance, pause);
+        let started = running.start_sources(run, store_id, pause);
         match started {
             Ok(()) => None,
             Err(failure) => self.close(Err(failure)),

@@ -43,8 +43,17 @@ impl RunLifecycle {
         None
     }
 
+    /// Waits for the sources of the current phase, and starts those of the next one.
     fn receive_ended_sources(&mut self) -> AttemptEnd {
-        let RunPhase::Running(running) = &mut self.phase else {
+        let RunLifecycle {
+            run,
+            phase: RunPhase::Running(running),
+            store_id,
+            pause,
+            deadline,
+            ..
+        } = self
+        else {
             return None;
         };
         while running.left > 0 {
@@ -61,12 +70,14 @@ impl RunLifecycle {
                 }
             }
         }
-        let finished = if self.deadline.is_some() {
-            Finished::Stopped
-        } else {
-            Finished::Complete
-        };
-        Some(running.outcome(finished))
+        if deadline.is_some() {
+            return Some(running.outcome(Finished::Stopped));
+        }
+        match running.start_next_phase(run, store_id, pause) {
+            Ok(true) => None,
+            Ok(false) => Some(running.outcome(Finished::Complete)),
+            Err(failure) => Some(Err(failure)),
+        }
     }
 
     fn receive_requests(&mut self, now: Instant) -> AttemptEnd {

@@ -6,6 +6,7 @@ use datafusion_expr::{Documentation, ScalarUDF};
 use pseidon_dsl::node::Text;
 
 use super::{ALIASES, FUNCTIONS};
+use crate::aggregate;
 
 /// What users read about a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,6 +154,8 @@ pub fn functions() -> Vec<FunctionReference> {
         };
         all.insert(name.to_owned(), reference);
     }
+    let aggregates = aggregate::references();
+    all.extend(aggregates.map(|reference| (reference.name.clone(), reference)));
     all.into_values().collect()
 }
 

@@ -4,11 +4,13 @@
 //! anything else is a float64. The result is JSON again. A string that contains a number is that
 //! number, as in a comparison, so fields of CSV can be computed with.
 
+use std::cmp::Ordering;
+use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, StringBuilder};
 use arrow::datatypes::DataType;
-use datafusion_common::{Result, exec_datafusion_err};
+use datafusion_common::{DataFusionError, Result, exec_datafusion_err};
 use datafusion_expr::{
     ColumnarValue, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
@@ -24,9 +26,12 @@ pub(crate) struct JsonArithmetic {
     signature: Signature,
 }
 
+/// A number of a JSON value.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Number {
+pub(crate) enum Number {
+    /// An integer, with all digits.
     Integer(i128),
+    /// Any other number.
     Float(f64),
 }
 
@@ -39,56 +44,72 @@ impl JsonArithmetic {
             signature: Signature::exact(texts, Volatility::Immutable),
         }
     }
+}
 
-    fn compute(&self, left: Number, right: Number) -> Result<Number> {
-        let (left, right) = match (left, right) {
-            (Number::Integer(left), Number::Integer(right)) => {
-                return self.of_integers(left, right).map(Number::Integer);
-            }
-            (left, right) => (left.as_float(), right.as_float()),
-        };
-        let result = match self.op {
-            Operator::Plus => left + right,
-            Operator::Minus => left - right,
-            Operator::Multiply => left * right,
-            _ if right == 0.0 => return Err(division_by_zero()),
-            Operator::Divide => left / right,
-            _ => left % right,
-        };
-        match result.is_finite() {
-            true => Ok(Number::Float(result)),
-            false => Err(self.overflow(left, right)),
+/// `left op right`.
+fn compute(left: Number, op: Operator, right: Number) -> Result<Number> {
+    let (left, right) = match (left, right) {
+        (Number::Integer(left), Number::Integer(right)) => {
+            return of_integers(left, op, right).map(Number::Integer);
         }
-    }
-
-    fn of_integers(&self, left: i128, right: i128) -> Result<i128> {
-        let result = match self.op {
-            Operator::Plus => left.checked_add(right),
-            Operator::Minus => left.checked_sub(right),
-            Operator::Multiply => left.checked_mul(right),
-            _ if right == 0 => return Err(division_by_zero()),
-            Operator::Divide => left.checked_div(right),
-            _ => left.checked_rem(right),
-        };
-        result.ok_or_else(|| self.overflow(left, right))
-    }
-
-    fn overflow(
-        &self,
-        left: impl std::fmt::Debug,
-        right: impl std::fmt::Debug,
-    ) -> datafusion_common::DataFusionError {
-        exec_datafusion_err!("the result of {left:?} {} {right:?} is too large", self.op)
+        (left, right) => (left.as_float(), right.as_float()),
+    };
+    let result = match op {
+        Operator::Plus => left + right,
+        Operator::Minus => left - right,
+        Operator::Multiply => left * right,
+        _ if right == 0.0 => return Err(division_by_zero()),
+        Operator::Divide => left / right,
+        _ => left % right,
+    };
+    match result.is_finite() {
+        true => Ok(Number::Float(result)),
+        false => Err(overflow(left, op, right)),
     }
 }
 
-fn division_by_zero() -> datafusion_common::DataFusionError {
+fn of_integers(left: i128, op: Operator, right: i128) -> Result<i128> {
+    let result = match op {
+        Operator::Plus => left.checked_add(right),
+        Operator::Minus => left.checked_sub(right),
+        Operator::Multiply => left.checked_mul(right),
+        _ if right == 0 => return Err(division_by_zero()),
+        Operator::Divide => left.checked_div(right),
+        _ => left.checked_rem(right),
+    };
+    result.ok_or_else(|| overflow(left, op, right))
+}
+
+fn overflow(left: impl fmt::Debug, op: Operator, right: impl fmt::Debug) -> DataFusionError {
+    exec_datafusion_err!("the result of {left:?} {op} {right:?} is too large")
+}
+
+fn division_by_zero() -> DataFusionError {
     exec_datafusion_err!("division by zero")
 }
 
 impl Number {
+    /// The sum of both.
+    ///
+    /// # Errors
+    /// It is too large.
+    pub(crate) fn plus(self, other: Number) -> Result<Number> {
+        compute(self, Operator::Plus, other)
+    }
+
+    /// Which of them is greater. Integers are compared with all digits.
+    pub(crate) fn compare(self, other: Number) -> Ordering {
+        match (self, other) {
+            (Number::Integer(left), Number::Integer(right)) => left.cmp(&right),
+            (left, right) => left.as_float().total_cmp(&right.as_float()),
+        }
+    }
+
     /// The number of a JSON value; `None` for `null`.
-    fn of(json: &str) -> Result<Option<Number>> {
+    ///
+    /// # Errors
+    /// It is not a number.
+    pub(crate) fn of(json: &str) -> Result<Option<Number>> {
         let json = json.trim_matches([' ', '\t', '\r', '\n']);
         if json == "null" {
             return Ok(None);
@@ -120,6 +141,16 @@ impl Number {
         match self {
             Number::Integer(integer) => integer as f64,
             Number::Float(float) => float,
+        }
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Number::Integer(integer) => write!(f, "{integer}"),
+            // The shortest digits that are this number, as JSON writes them.
+            Number::Float(float) => write!(f, "{float:?}"),
         }
     }
 }
@@ -165,12 +196,8 @@ impl ScalarUDFImpl for JsonArithmetic {
             match numbers {
                 None => out.append_null(),
                 Some((left, right)) => {
-                    let written = match self.compute(left, right)? {
-                        Number::Integer(integer) => write!(out, "{integer}"),
-                        // The shortest digits that are this number, as JSON writes them.
-                        Number::Float(float) => write!(out, "{float:?}"),
-                    };
-                    written.map_err(|error| exec_datafusion_err!("{error}"))?;
+                    let result = compute(left, self.op, right)?;
+                    write!(out, "{result}").map_err(|error| exec_datafusion_err!("{error}"))?;
                     out.append_value("");
                 }
             }
@@ -188,13 +215,12 @@ mod tests {
         let numbers = Number::of(left).and_then(|left| Ok(left.zip(Number::of(right)?)));
         let result = numbers.and_then(|numbers| {
             numbers
-                .map(|(left, right)| JsonArithmetic::new(op).compute(left, right))
+                .map(|(left, right)| compute(left, op, right))
                 .transpose()
         });
         match result {
             Ok(None) => "NULL".to_owned(),
-            Ok(Some(Number::Integer(integer))) => integer.to_string(),
-            Ok(Some(Number::Float(float))) => format!("{float:?}"),
+            Ok(Some(number)) => number.to_string(),
             Err(error) => error.message().into_owned(),
         }
     }

@@ -8,4 +8,5 @@ mod errors;
 mod evaluate;
 mod fixture;
 mod functions;
+mod groups;
 mod large;

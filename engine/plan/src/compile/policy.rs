@@ -53,6 +53,7 @@ impl ChainCompiler<'_> {
             protocol: sink.facts.protocol,
             folder: sink.facts.folder.clone(),
             is_quarantine: true,
+            is_group: false,
             nondeterminism: Vec::new(),
             retry: None,
         }))

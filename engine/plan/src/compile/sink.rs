@@ -3,6 +3,7 @@
 use pseidon_delivery::SinkId;
 use pseidon_dsl::expr::SelectItem;
 use pseidon_plugin::options::OnError;
+use pseidon_plugin::spec::Role;
 use pseidon_plugin::stage::SinkStage;
 
 use super::flow_point::FlowPoint;
@@ -42,6 +43,7 @@ impl ChainCompiler<'_> {
             protocol: stage.facts.protocol,
             folder: stage.facts.folder.clone(),
             is_quarantine: false,
+            is_group: stage.options.spec.role == Role::Transform,
             nondeterminism,
             retry,
         });

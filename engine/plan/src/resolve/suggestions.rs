@@ -6,16 +6,20 @@ use super::{Resolver, discards};
 use crate::transforms::Transform;
 
 /// Names that other tools have for a transform here.
-const TRANSFORM_SYNONYMS: [(&str, &str); 10] = [
+const TRANSFORM_SYNONYMS: [(&str, &str); 14] = [
     ("add", "set"),
+    ("aggregate", "group"),
+    ("count", "group"),
     ("del", "remove"),
     ("delete", "remove"),
     ("filter", "where"),
+    ("group_by", "group"),
     ("map", "select"),
     ("mapping", "set"),
     ("move", "rename"),
     ("mutate", "set"),
     ("project", "select"),
+    ("reduce", "group"),
     ("remap", "set"),
 ];
 

@@ -6,19 +6,28 @@ use pseidon_dsl::expr::Expr;
 use pseidon_plugin::options::ParseResult;
 
 use super::ResolvedStepKind;
+use crate::group::{self, GroupSteps};
 use crate::lookup::{Lookup, LookupSteps, TableReader};
 use crate::transforms::{InvalidRecords, TransformOptions};
 use crate::{parse, unnest};
 
-/// The steps of a transform with these options, and what happens to invalid records in them.
+/// What a transform is, and what happens to invalid records in it.
+pub(super) enum TransformSteps {
+    /// Steps of the chain.
+    Chain(Vec<ResolvedStepKind>, InvalidRecords),
+    /// A `group`, which ends the chain.
+    Group(Box<GroupSteps>, InvalidRecords),
+}
+
+/// The steps of a transform with these options.
 ///
 /// # Errors
 /// Options that do not fit together, and tables that cannot be used.
 pub(super) fn transform_steps(
     options: TransformOptions,
     tables: &TableReader<'_>,
-) -> ParseResult<(Vec<ResolvedStepKind>, InvalidRecords)> {
-    Ok(match options {
+) -> ParseResult<TransformSteps> {
+    let (kinds, invalid) = match options {
         TransformOptions::Where(options) => (
             vec![ResolvedStepKind::Where(options.condition)],
             options.invalid,
@@ -64,5 +73,11 @@ pub(super) fn transform_steps(
             let kind = ResolvedStepKind::Sample(options.share, by);
             (vec![kind], options.invalid)
         }
-    })
+        TransformOptions::Group(options) => {
+            let aggregates = options.aggregates.as_deref();
+            let steps = group::steps(&options.keys, aggregates, options.span)?;
+            return Ok(TransformSteps::Group(Box::new(steps), options.invalid));
+        }
+    };
+    Ok(TransformSteps::Chain(kinds, invalid))
 }

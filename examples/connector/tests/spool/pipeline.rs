@@ -144,6 +144,7 @@ impl Folder {
             sinks: vec![Arc::new(SpoolSinkPlugin)],
             formats: pseidon_formats::formats(),
             quarantine: pseidon_files::sink::quarantine,
+            group: pseidon_group::group,
             synonyms: &[],
         };
         let infer = |_: &str, _: &dyn Source, _: &dyn Format| Err("not in this test".to_owned());

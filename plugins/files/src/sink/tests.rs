@@ -309,6 +309,7 @@ impl World {
             base: self.dir.path().into(),
             instance,
             store: self.store.identity().unwrap(),
+            keeps_state: true,
             committer,
             memory: LaneMemory::new(32 << 20),
             stop,

@@ -1,0 +1,293 @@
+//! One aggregate function with the types of its arguments.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options, nullif};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use datafusion_common::ScalarValue;
+use datafusion_expr::type_coercion::functions::fields_with_udf;
+use datafusion_expr::{AggregateUDF, GroupsAccumulator};
+use datafusion_functions_aggregate_common::aggregate::groups_accumulator::GroupsAccumulatorAdapter;
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
+use datafusion_physical_expr::expressions::{Column, Literal as LiteralExpr};
+use pseidon_dsl::expr::Literal;
+use pseidon_dsl::{Diagnostic, nearest};
+
+use super::json::{Fold, JsonFold};
+use super::{AggregateArg, AggregateCall, FUNCTIONS};
+use crate::types::{field_type_name, is_json, json_field};
+
+/// The type in which integers are added, so that no sum of them overflows.
+const WIDE_INTEGER: DataType = DataType::Decimal128(20, 0);
+
+/// An aggregate function on columns of known types.
+#[derive(Debug)]
+pub(super) struct Function {
+    args: Vec<Argument>,
+    kind: Kind,
+    /// The type of its results.
+    pub(super) field: FieldRef,
+    /// The columns of a group's state.
+    pub(super) state: Vec<FieldRef>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    DataFusion(Box<AggregateFunctionExpr>),
+    Json(Fold),
+}
+
+#[derive(Debug)]
+enum Argument {
+    /// A column, which is cast to a type that the function accepts.
+    Column {
+        number: usize,
+        to: DataType,
+        is_json: bool,
+    },
+    Constant(ScalarValue),
+}
+
+impl Function {
+    /// The function of a call on columns of this schema. `name` is the name of its results.
+    pub(super) fn new(
+        call: &AggregateCall,
+        name: &str,
+        schema: &SchemaRef,
+    ) -> Result<Function, Diagnostic> {
+        let udf = find(call)?;
+        let mut call = call.clone();
+        if call.args.is_empty() && udf.name() == "count" {
+            call.args.push(AggregateArg::Literal(Literal::Int(1)));
+        }
+        let is_json_arg = |arg: &AggregateArg| match arg {
+            AggregateArg::Column(number) => is_json(schema.field(*number)),
+            AggregateArg::Literal(_) => false,
+        };
+        let has_json = call.args.iter().any(is_json_arg);
+        let fold = match udf.name() {
+            "sum" => Some(Fold::Sum),
+            "min" => Some(Fold::Min),
+            "max" => Some(Fold::Max),
+            _ => None,
+        };
+        if has_json && call.distinct && matches!(fold, Some(Fold::Sum)) {
+            let error = misuse(&call, udf, schema);
+            let help = "cast the argument, for example: sum(distinct x::bigint)";
+            return Err(error.with_help(help));
+        }
+        if let (true, Some(fold), [AggregateArg::Column(number)]) =
+            (has_json, fold, call.args.as_slice())
+        {
+            return Ok(Function {
+                args: vec![Argument::Column {
+                    number: *number,
+                    to: DataType::Utf8,
+                    is_json: true,
+                }],
+                kind: Kind::Json(fold),
+                field: Arc::new(json_field(name)),
+                state: vec![Arc::new(json_field("state"))],
+            });
+        }
+        let keeps_json = ["first_value", "last_value", "any_value"].contains(&udf.name());
+        if has_json && udf.name() == "array_agg" {
+            let error = misuse(&call, udf, schema);
+            return Err(error.with_help("cast the argument, for example: array_agg(x::text)"));
+        }
+        let built = build(&call, udf, name, schema).ok_or_else(|| misuse(&call, udf, schema))?;
+        let (args, function) = built;
+        let of_integers = udf.name() == "sum" && integer_argument(&call, schema).is_some();
+        let field = match (has_json && keeps_json, of_integers) {
+            (true, _) => Arc::new(json_field(name)),
+            (_, true) => Arc::new(Field::new(name, DataType::Int64, true)),
+            _ => Arc::new(Field::new(name, function.field().data_type().clone(), true)),
+        };
+        let state = function
+            .state_fields()
+            .map_err(|_| misuse(&call, udf, schema))?;
+        Ok(Function {
+            args,
+            kind: Kind::DataFusion(Box::new(function)),
+            field,
+            state,
+        })
+    }
+
+    /// Accumulators for any number of groups.
+    pub(super) fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>, ArrowError> {
+        match &self.kind {
+            Kind::Json(fold) => {
+                let fold = *fold;
+                Ok(Box::new(GroupsAccumulatorAdapter::new(move || {
+                    Ok(Box::new(JsonFold::new(fold)))
+                })))
+            }
+            Kind::DataFusion(function) if function.groups_accumulator_supported() => {
+                Ok(function.create_groups_accumulator()?)
+            }
+            Kind::DataFusion(function) => {
+                let function = function.clone();
+                Ok(Box::new(GroupsAccumulatorAdapter::new(move || {
+                    function.create_accumulator()
+                })))
+            }
+        }
+    }
+
+    /// The values of the arguments for these rows.
+    pub(super) fn arguments(&self, rows: &RecordBatch) -> Result<Vec<ArrayRef>, ArrowError> {
+        let values = |arg: &Argument| match arg {
+            Argument::Constant(value) => Ok(value.to_array_of_size(rows.num_rows())?),
+            Argument::Column {
+                number,
+                to,
+                is_json,
+            } => {
+                let column = rows.column(*number);
+                if *is_json {
+                    return without_json_null(column);
+                }
+                cast(column, to)
+            }
+        };
+        self.args.iter().map(values).collect()
+    }
+
+    /// Results in the type of [`Function::field`].
+    ///
+    /// # Errors
+    /// A sum of integers does not fit into 64 bits.
+    pub(super) fn results(&self, values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+        cast(values, self.field.data_type()).map_err(|error| {
+            let name = self.field.name();
+            ArrowError::ComputeError(format!("a result of {name} is too large: {error}"))
+        })
+    }
+}
+
+fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    cast_with_options(column, to, &options)
+}
+
+/// JSON values, with NULL for `null`.
+fn without_json_null(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let texts = column.as_string::<i32>();
+    let is_null: BooleanArray = texts
+        .iter()
+        .map(|text| text.map(|text| text.trim() == "null"))
+        .collect();
+    if is_null.true_count() == 0 {
+        return Ok(column.clone());
+    }
+    nullif(column, &is_null)
+}
+
+fn find(call: &AggregateCall) -> Result<&'static Arc<AggregateUDF>, Diagnostic> {
+    FUNCTIONS.get(&call.name).ok_or_else(|| {
+        let message = format!("unknown aggregate function `{}`", call.name);
+        let error = Diagnostic::new(call.span, message, "not an aggregate function");
+        match nearest(&call.name, FUNCTIONS.keys().map(String::as_str)) {
+            Some(near) => error.with_help(format!("did you mean `{near}`?")),
+            None => error,
+        }
+    })
+}
+
+/// The type of the only argument if it is an integer.
+fn integer_argument<'s>(call: &AggregateCall, schema: &'s Schema) -> Option<&'s DataType> {
+    match call.args.as_slice() {
+        [AggregateArg::Column(number)] => Some(schema.field(*number).data_type()),
+        _ => None,
+    }
+    .filter(|data_type| data_type.is_integer())
+}
+
+/// The function with its arguments in types that it accepts. `None` if it accepts none like them.
+fn build(
+    call: &AggregateCall,
+    udf: &Arc<AggregateUDF>,
+    name: &str,
+    schema: &SchemaRef,
+) -> Option<(Vec<Argument>, AggregateFunctionExpr)> {
+    let given: Vec<FieldRef> = call
+        .args
+        .iter()
+        .map(|arg| match arg {
+            AggregateArg::Column(number) => schema.field(*number).data_type().clone(),
+            AggregateArg::Literal(literal) => scalar(literal).data_type(),
+        })
+        .map(|data_type| match udf.name() {
+            "sum" if data_type.is_integer() => WIDE_INTEGER,
+            _ => data_type,
+        })
+        .map(|data_type| Arc::new(Field::new("argument", data_type, true)) as FieldRef)
+        .collect();
+    let wanted = fields_with_udf(&given, udf.as_ref()).ok()?;
+    let mut args = Vec::new();
+    let mut physical: Vec<Arc<dyn PhysicalExpr>> = Vec::new();
+    for (at, (arg, field)) in call.args.iter().zip(&wanted).enumerate() {
+        let to = field.data_type().clone();
+        match arg {
+            AggregateArg::Column(number) => {
+                args.push(Argument::Column {
+                    number: *number,
+                    to,
+                    is_json: is_json(schema.field(*number)),
+                });
+                physical.push(Arc::new(Column::new("argument", at)));
+            }
+            AggregateArg::Literal(literal) => {
+                let value = scalar(literal).cast_to(&to).ok()?;
+                args.push(Argument::Constant(value.clone()));
+                physical.push(Arc::new(LiteralExpr::new(value)));
+            }
+        }
+    }
+    let columns: Vec<FieldRef> = wanted
+        .iter()
+        .map(|field| Arc::new(Field::new("argument", field.data_type().clone(), true)) as FieldRef)
+        .collect();
+    let function = AggregateExprBuilder::new(udf.clone(), physical)
+        .schema(Arc::new(Schema::new(columns)))
+        .alias(name)
+        .with_distinct(call.distinct)
+        .build()
+        .ok()?;
+    function.create_accumulator().ok()?;
+    Some((args, function))
+}
+
+fn scalar(literal: &Literal) -> ScalarValue {
+    match literal {
+        Literal::Null => ScalarValue::Null,
+        Literal::Bool(value) => ScalarValue::Boolean(Some(*value)),
+        Literal::Int(value) => ScalarValue::Int64(Some(*value)),
+        Literal::Float(value) => ScalarValue::Float64(Some(*value)),
+        Literal::Str(value) => ScalarValue::Utf8(Some(value.clone())),
+    }
+}
+
+fn misuse(call: &AggregateCall, udf: &AggregateUDF, schema: &Schema) -> Diagnostic {
+    let types: Vec<String> = call
+        .args
+        .iter()
+        .map(|arg| match arg {
+            AggregateArg::Column(number) => field_type_name(schema.field(*number)),
+            AggregateArg::Literal(literal) => scalar(literal).to_string(),
+        })
+        .collect();
+    let message = format!("`{}` does not accept ({})", call.name, types.join(", "));
+    let error = Diagnostic::new(call.span, message, "invalid argument types");
+    match udf.documentation() {
+        Some(docs) => error.with_help(format!("usage: {}", docs.syntax_example)),
+        None => error,
+    }
+}

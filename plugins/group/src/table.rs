@@ -1,0 +1,280 @@
+//! The file with the groups of a stage and the positions of its splits.
+//!
+//! Groups belong to a generation. The current one is collected; those before it are closed, until
+//! their results are durable elsewhere and they are removed.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::error::ArrowError;
+use pseidon_delivery::embedded::open_database;
+use pseidon_delivery::failpoint::reach;
+use pseidon_delivery::{LaneId, Position, Reason, SplitCommit, SplitId, StoreError};
+use pseidon_expr::aggregate::{Group, Grouping, Groups};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+/// By generation and key: the state of the group.
+const GROUPS: TableDefinition<'static, (u64, &[u8]), &[u8]> = TableDefinition::new("groups");
+/// The position of each split below which everything is in its group.
+const POSITIONS: TableDefinition<'static, &str, u64> = TableDefinition::new("positions");
+const NUMBERS: TableDefinition<'static, &str, u64> = TableDefinition::new("numbers");
+const TEXTS: TableDefinition<'static, &str, &str> = TableDefinition::new("texts");
+
+/// The first generation that is not removed.
+const FIRST: &str = "first generation";
+/// The generation that is collected.
+const CURRENT: &str = "current generation";
+/// The version of the file. A change of the bytes of keys or states, such as by another version of
+/// Arrow's row format, needs another one.
+const VERSION: &str = "version";
+const THIS_VERSION: u64 = 1;
+/// What computes the groups of the current generation.
+const GROUPING: &str = "grouping";
+
+/// Why the table cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TableError {
+    /// The file cannot be read or written; a retry may succeed.
+    #[error(transparent)]
+    Storage(Box<redb::Error>),
+    /// Results cannot be computed.
+    #[error(transparent)]
+    Compute(#[from] ArrowError),
+}
+
+macro_rules! from_storage_errors {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for TableError {
+            fn from(error: redb::$error) -> TableError {
+                TableError::Storage(Box::new(error.into()))
+            }
+        }
+    )*};
+}
+
+from_storage_errors!(TransactionError, TableError, StorageError, CommitError);
+
+impl From<TableError> for Reason {
+    fn from(error: TableError) -> Reason {
+        Reason::caused_by("the groups cannot be stored", error)
+    }
+}
+
+/// An open table.
+pub(crate) struct GroupTable {
+    database: Database,
+    /// Where it is, for messages.
+    pub(crate) location: String,
+}
+
+impl GroupTable {
+    /// Opens the table with this name in a folder, and creates it if it is missing.
+    pub(crate) fn open(folder: &Path, name: &str, cache: usize) -> Result<GroupTable, StoreError> {
+        let database = open_database(folder, name, cache)?;
+        let location = folder.join(name).display().to_string();
+        GroupTable::with(database, location)
+    }
+
+    /// A table in memory.
+    pub(crate) fn in_memory() -> Result<GroupTable, StoreError> {
+        let backend = redb::backends::InMemoryBackend::new();
+        let database = redb::Builder::new().create_with_backend(backend);
+        let database = database.map_err(|error| StoreError::Failed(Reason::of(error)))?;
+        GroupTable::with(database, "memory".to_owned())
+    }
+
+    fn with(database: Database, location: String) -> Result<GroupTable, StoreError> {
+        let table = GroupTable { database, location };
+        let failed = |error: TableError| StoreError::Failed(Reason::from(error));
+        let version = table.write(|transaction| {
+            let mut numbers = transaction.open_table(NUMBERS)?;
+            let known = numbers.get(VERSION)?.map(|version| version.value());
+            if known.is_none() {
+                numbers.insert(VERSION, THIS_VERSION)?;
+            }
+            // The other tables exist from now on.
+            transaction.open_table(GROUPS)?;
+            transaction.open_table(POSITIONS)?;
+            transaction.open_table(TEXTS)?;
+            Ok(known.unwrap_or(THIS_VERSION))
+        });
+        match version.map_err(failed)? {
+            THIS_VERSION => Ok(table),
+            other => {
+                let what = format!(
+                    "{} has version {other}, which only another version of the program can read: \
+                     let that one finish its groups",
+                    table.location
+                );
+                Err(StoreError::Failed(what.into()))
+            }
+        }
+    }
+
+    /// Prepares the table for groups of this description. Returns the description of the groups that
+    /// it has if that is another one.
+    pub(crate) fn begin(&self, grouping: &str) -> Result<Option<String>, TableError> {
+        self.write(|transaction| {
+            let mut texts = transaction.open_table(TEXTS)?;
+            let known = texts.get(GROUPING)?.map(|text| text.value().to_owned());
+            let has_groups = {
+                let groups = transaction.open_table(GROUPS)?;
+                groups.iter()?.next().is_some()
+            };
+            match known {
+                Some(known) if known != grouping && has_groups => return Ok(Some(known)),
+                Some(known) if known == grouping => {}
+                _ => drop(texts.insert(GROUPING, grouping)?),
+            }
+            Ok(None)
+        })
+    }
+
+    /// The positions of these splits, as far as the table has any.
+    pub(crate) fn positions<'s>(
+        &self,
+        splits: impl Iterator<Item = &'s SplitId>,
+    ) -> Result<HashMap<SplitId, Position>, TableError> {
+        let transaction = self.database.begin_read()?;
+        let table = transaction.open_table(POSITIONS)?;
+        let mut positions = HashMap::new();
+        for split in splits {
+            if let Some(position) = table.get(split.as_str())? {
+                positions.insert(split.clone(), position.value());
+            }
+        }
+        Ok(positions)
+    }
+
+    /// Adds groups to the current generation, and sets the positions of their splits.
+    pub(crate) fn commit(
+        &self,
+        grouping: &Arc<Grouping>,
+        groups: &mut Groups,
+        splits: &[SplitCommit],
+        lane: &LaneId,
+    ) -> Result<(), TableError> {
+        let keys: Vec<Vec<u8>> = groups.keys().into_iter().map(<[u8]>::to_vec).collect();
+        let new = groups.take()?;
+        self.write(|transaction| {
+            let (_, current) = generations(transaction)?;
+            let mut table = transaction.open_table(GROUPS)?;
+            let mut stored = Vec::new();
+            for key in keys {
+                let state = table.get((current, key.as_slice()))?;
+                if let Some(state) = state.map(|state| state.value().to_vec()) {
+                    stored.push(Group { key, state });
+                }
+            }
+            for group in together(grouping, stored, new)? {
+                table.insert((current, group.key.as_slice()), group.state.as_slice())?;
+            }
+            let mut positions = transaction.open_table(POSITIONS)?;
+            for commit in splits {
+                positions.insert(commit.split.as_str(), commit.upto(lane))?;
+            }
+            Ok(())
+        })?;
+        reach("groups-committed");
+        Ok(())
+    }
+
+    /// Closes the current generation if it has groups. Returns the closed generations.
+    pub(crate) fn close(&self) -> Result<Range<u64>, TableError> {
+        self.write(|transaction| {
+            let (first, mut current) = generations(transaction)?;
+            let has_groups = {
+                let groups = transaction.open_table(GROUPS)?;
+                groups.range(of_generation(current))?.next().is_some()
+            };
+            if has_groups {
+                current += 1;
+                let mut numbers = transaction.open_table(NUMBERS)?;
+                numbers.insert(CURRENT, current)?;
+            }
+            Ok(first..current)
+        })
+    }
+
+    /// The groups of a closed generation from the one with this number on, at most `count`, in the
+    /// order of their keys. `after` is the key of the group before it, if it is known.
+    pub(crate) fn groups(
+        &self,
+        generation: u64,
+        skipped: u64,
+        after: Option<&[u8]>,
+        count: usize,
+    ) -> Result<Vec<Group>, TableError> {
+        let transaction = self.database.begin_read()?;
+        let table = transaction.open_table(GROUPS)?;
+        let (from, skipped) = match after {
+            Some(key) => (key, 1),
+            None => (&[][..], skipped),
+        };
+        let end = (generation + 1, &[][..]);
+        let range = table.range((generation, from)..end)?;
+        let mut groups = Vec::new();
+        for entry in range.skip(skipped as usize).take(count) {
+            let (key, state) = entry?;
+            groups.push(Group {
+                key: key.value().1.to_vec(),
+                state: state.value().to_vec(),
+            });
+        }
+        Ok(groups)
+    }
+
+    /// Removes a closed generation, which is the first one.
+    pub(crate) fn remove(&self, generation: u64) -> Result<(), TableError> {
+        self.write(|transaction| {
+            let mut table = transaction.open_table(GROUPS)?;
+            table.retain_in(of_generation(generation), |_, _| false)?;
+            let mut numbers = transaction.open_table(NUMBERS)?;
+            numbers.insert(FIRST, generation + 1)?;
+            Ok(())
+        })?;
+        reach("groups-removed");
+        Ok(())
+    }
+
+    fn write<T>(
+        &self,
+        steps: impl FnOnce(&WriteTransaction) -> Result<T, TableError>,
+    ) -> Result<T, TableError> {
+        let transaction = self.database.begin_write()?;
+        let value = steps(&transaction)?;
+        transaction.commit()?;
+        Ok(value)
+    }
+}
+
+/// The first generation that is not removed, and the one that is collected.
+fn generations(transaction: &WriteTransaction) -> Result<(u64, u64), TableError> {
+    let numbers = transaction.open_table(NUMBERS)?;
+    let number = |name: &str| -> Result<u64, TableError> {
+        Ok(numbers.get(name)?.map_or(1, |number| number.value()))
+    };
+    Ok((number(FIRST)?, number(CURRENT)?))
+}
+
+fn of_generation(generation: u64) -> Range<(u64, &'static [u8])> {
+    (generation, &[][..])..(generation + 1, &[][..])
+}
+
+/// The groups in `new`, with what was stored of them. What was stored comes first, as it was read
+/// first.
+fn together(
+    grouping: &Arc<Grouping>,
+    stored: Vec<Group>,
+    new: Vec<Group>,
+) -> Result<Vec<Group>, ArrowError> {
+    if stored.is_empty() {
+        return Ok(new);
+    }
+    let mut groups = Groups::new(grouping.clone())?;
+    groups.merge(&stored)?;
+    groups.merge(&new)?;
+    groups.take()
+}

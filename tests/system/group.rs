@@ -1,0 +1,227 @@
+//! `group`: aggregate functions over the records of a run, each of which counts once.
+
+use std::collections::BTreeMap;
+
+use crate::harness::Site;
+use crate::harness::output::all_lines;
+
+const FILES: u64 = 8;
+const RECORDS: u64 = 20_000;
+const USERS: u64 = 30_011;
+
+/// The records of a file: users have one or a few of them.
+fn records(file: u64) -> String {
+    let record = |id| {
+        let id = file * RECORDS + id;
+        format!("{{\"id\":{id},\"user\":\"u{}\"}}\n", id % USERS)
+    };
+    (0..RECORDS).map(record).collect()
+}
+
+/// For each user of the first files: how many records there are, and the sum of their ids.
+fn expected(files: std::ops::Range<u64>) -> Vec<String> {
+    let mut users: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for id in files.start * RECORDS..files.end * RECORDS {
+        let (count, sum) = users.entry(format!("u{}", id % USERS)).or_default();
+        (*count, *sum) = (*count + 1, *sum + id);
+    }
+    let line =
+        |(user, (count, sum))| format!("{{\"user\":\"{user}\",\"n\":{count},\"ids\":{sum}}}");
+    users.into_iter().map(line).collect()
+}
+
+const GROUP: &str = r#"(group "user" "count(*) as n, sum(id) as ids")"#;
+const OUT: &str =
+    r#"(files {:path "out" :codec :json :check-freq "10ms" :rollover {:records 90}})"#;
+
+fn pipeline(flow: &str) -> String {
+    format!(
+        r#"{{:name "grouped" :settings {{:commit-interval "20ms" :memory "64MB"}}
+            in (files {{:path "in/*.ndjson"}})
+            pipeline (-> in {flow})}}"#
+    )
+}
+
+/// A folder with the pipeline and these files.
+fn site(test: &str, flow: &str, files: std::ops::Range<u64>) -> Site {
+    let site = Site::new(test);
+    files.for_each(|file| add(&site, file));
+    site.write("pipeline.edn", pipeline(flow));
+    site
+}
+
+fn add(site: &Site, file: u64) {
+    site.write(&format!("in/{file}.ndjson"), records(file));
+}
+
+fn sorted(site: &Site, folder: &str) -> Vec<String> {
+    let mut lines = all_lines(&site.path(folder));
+    lines.sort_unstable();
+    lines
+}
+
+/// Whichever step of the protocol of a source, a group or a sink is interrupted, each record is in its
+/// group once, and each result is written once.
+#[test]
+fn a_kill_at_each_step() {
+    let steps = [
+        "begun:1",
+        "groups-committed:1",
+        "flushed:1",
+        "released:1",
+        "taken:2",
+        "begun:2",
+        "committed:1",
+        "committed:3",
+        "published:1",
+        "released:2",
+        "groups-removed:1",
+    ];
+    for step in steps {
+        let name = step.replace(':', "-");
+        let flow = format!("{GROUP} {OUT}");
+        let site = site(&format!("group-{name}"), &flow, 0..3);
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", step);
+        site.start(command).expect_death(step, 60);
+        site.finish("pipeline.edn", 120);
+        assert!(sorted(&site, "out") == expected(0..3), "killed at {step}");
+    }
+}
+
+/// Kills while records are added: a part of the groups is committed each time.
+#[test]
+fn many_kills() {
+    let flow = format!("{GROUP} {OUT}");
+    let site = site("group-kills", &flow, 0..FILES);
+    for _ in 0..4 {
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", "groups-committed:2");
+        let mut run = site.start(command);
+        if !run.died(60) {
+            break;
+        }
+    }
+    site.finish("pipeline.edn", 120);
+    assert!(sorted(&site, "out") == expected(0..FILES));
+}
+
+#[test]
+fn a_later_run_groups_what_was_added() {
+    let flow = format!("{GROUP} {OUT}");
+    let site = site("group-later", &flow, 0..1);
+    site.finish("pipeline.edn", 60);
+    assert!(sorted(&site, "out") == expected(0..1));
+    site.finish("pipeline.edn", 60);
+    assert!(sorted(&site, "out") == expected(0..1), "nothing was added");
+    add(&site, 1);
+    site.finish("pipeline.edn", 60);
+    let mut both = [expected(0..1), expected(1..2)].concat();
+    both.sort_unstable();
+    assert!(sorted(&site, "out") == both);
+}
+
+/// The results of one generation are being written when the process is killed, and new records come
+/// before it continues: both have their results.
+#[test]
+fn records_that_come_while_results_are_written() {
+    let flow = format!("{GROUP} {OUT}");
+    let site = site("group-between", &flow, 0..1);
+    let mut command = site.command("pipeline.edn");
+    command.env("PSEIDON_FAIL", "committed:3");
+    site.start(command).expect_death("committed", 60);
+    add(&site, 1);
+    site.finish("pipeline.edn", 60);
+    let mut both = [expected(0..1), expected(1..2)].concat();
+    both.sort_unstable();
+    assert!(sorted(&site, "out") == both);
+}
+
+/// A group of groups, and a branch beside it with the records themselves.
+#[test]
+fn groups_of_groups_and_branches() {
+    let flow = format!(
+        r#"(all (-> {GROUP} (where "n > 1") (group "n" "count(*) as users, max(user) as last") {OUT})
+               (-> (where "id % 1000 = 0") (files {{:path "some" :codec :json}})))"#
+    );
+    let site = site("group-twice", &flow, 0..2);
+    let mut command = site.command("pipeline.edn");
+    command.env("PSEIDON_FAIL", "groups-removed:1");
+    site.start(command).expect_death("groups-removed", 60);
+    site.finish("pipeline.edn", 60);
+    let mut counts: BTreeMap<u64, (u64, String)> = BTreeMap::new();
+    for line in expected(0..2) {
+        let record: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        let (n, user) = (
+            record["n"].as_u64().unwrap(),
+            record["user"].as_str().unwrap(),
+        );
+        if n > 1 {
+            let entry = counts.entry(n).or_default();
+            entry.0 += 1;
+            entry.1 = entry.1.clone().max(user.to_owned());
+        }
+    }
+    let mut wanted: Vec<String> = counts
+        .into_iter()
+        .map(|(n, (users, last))| format!("{{\"n\":{n},\"users\":{users},\"last\":\"{last}\"}}"))
+        .collect();
+    wanted.sort_unstable();
+    assert_eq!(sorted(&site, "out"), wanted);
+    assert_eq!(sorted(&site, "some").len(), 40);
+}
+
+/// Each record is a group of its own: far more than the groups that a transaction may hold.
+#[test]
+fn more_groups_than_memory() {
+    let flow = format!(r#"(group "id, user" "count(*) as n") {OUT}"#).replace("90", "100000");
+    let site = site("group-spill", &flow, 0..FILES);
+    let run = site.finish("pipeline.edn", 240);
+    let lines = sorted(&site, "out");
+    assert_eq!(lines.len() as u64, FILES * RECORDS, "{}", run.log());
+    assert!(lines.iter().all(|line| line.ends_with("\"n\":1}")));
+}
+
+#[test]
+fn a_changed_group_does_not_continue_the_old_one() {
+    let flow = format!("{GROUP} {OUT}");
+    let site = site("group-changed", &flow, 0..2);
+    let mut command = site.command("pipeline.edn");
+    command.env("PSEIDON_FAIL", "released:1");
+    site.start(command).expect_death("released", 60);
+    let other = flow.replace("sum(id)", "max(id)");
+    site.write("other.edn", pipeline(&other));
+    let mut command = site.command("other.edn");
+    command.arg("--accept-changed-plan");
+    let mut run = site.start(command);
+    run.expect_exit(1, 60);
+    let log = run.log();
+    assert!(
+        log.contains("has the unfinished groups of another version of `group`"),
+        "{log}"
+    );
+    site.finish("pipeline.edn", 60);
+    assert!(sorted(&site, "out") == expected(0..2));
+}
+
+/// Without state, nothing is left behind.
+#[test]
+fn a_flow_of_one_line() {
+    let site = Site::new("group-line");
+    site.write(
+        "a.ndjson",
+        "{\"s\":200,\"b\":5}\n{\"s\":404}\n{\"s\":200,\"b\":1.5}\n{\"b\":2}\n",
+    );
+    let flow = r#"(-> (files "a.ndjson") (group "s" "count(*) as n, sum(b) as b") (stdout))"#;
+    let output = site.pseidon().args(["run", "-e", flow]).output();
+    let output = output.expect("the binary can be started");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let wanted = "{\"s\":null,\"n\":1,\"b\":2}\n{\"s\":200,\"n\":2,\"b\":6.5}\n{\"s\":404,\"n\":1,\"b\":null}\n";
+    assert_eq!(printed, wanted, "{log}");
+    assert!(
+        log.contains("records_in=4") && log.contains("records_out=3"),
+        "{log}"
+    );
+    assert!(!site.path(".pseidon").exists());
+}
