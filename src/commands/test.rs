@@ -103,6 +103,8 @@ fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>>
     let mut probe = StageProbe {
         stage: &name,
         seen: None,
+        group: group::sink_at(&name, plan),
+        arrived: None,
     };
     let mut processor = Processor::new(source, usize::MAX).map_err(at_span)?;
     processor
@@ -115,9 +117,8 @@ fn run_test(test: &Test, plan: &Plan) -> Result<Option<String>, Box<Diagnostic>>
         return Err(at_span("the output is too large for a test".to_owned()));
     };
     let mut last = source;
-    if source.group.is_none()
-        && let Some(behind) = group::results_at(&name, plan)
-        && let Some(rows) = probe.seen.take()
+    if let Some(behind) = group::results_at(&name, plan)
+        && let Some(rows) = probe.arrived.take()
     {
         bad.extend(group::process(behind, &rows, &mut probe).map_err(at_span)?);
         last = behind;
@@ -245,6 +246,10 @@ struct TestRecord {
 struct StageProbe<'a> {
     stage: &'a str,
     seen: Option<Rows>,
+    /// The sink of the stage, if it is one that groups.
+    group: Option<SinkIndex>,
+    /// The rows that this sink received.
+    arrived: Option<Rows>,
 }
 
 impl RowReceiver for StageProbe<'_> {
@@ -254,7 +259,10 @@ impl RowReceiver for StageProbe<'_> {
         }
     }
 
-    fn arrive(&mut self, _sink: SinkIndex, _rows: Rows) -> Vec<BadRow> {
+    fn arrive(&mut self, sink: SinkIndex, rows: Rows) -> Vec<BadRow> {
+        if self.group == Some(sink) {
+            self.arrived = Some(rows);
+        }
         Vec::new()
     }
 
@@ -271,14 +279,15 @@ fn values_of(rows: &Rows, source: &PlannedSource) -> Result<Vec<Value>, String> 
     let name = source.format.name();
     // The records of a test for a format without bytes are JSON.
     let is_json = name == "json" || !source.format.has_bytes();
-    let record = if rows.is_changed() {
+    let is_columns = rows.is_changed() || rows.batch().payloads.columns().is_some();
+    let record = if is_columns {
         RecordShape::Columns(rows.columns().schema())
     } else {
         RecordShape::AsCame {
             format: if is_json { "json" } else { name }.to_owned(),
         }
     };
-    let format = if rows.is_changed() || is_json {
+    let format = if is_columns || is_json {
         OutputFormat::Json
     } else {
         OutputFormat::Raw

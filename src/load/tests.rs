@@ -186,7 +186,7 @@ const INVALID_PIPELINES: [InvalidPipeline; 42] = [
     (
         untyped,
         "(elasticsearch)",
-        "transforms: where, select, set, remove, rename, parse, unnest, lookup, sample, group; sinks: ",
+        "transforms: where, select, set, remove, rename, parse, unnest, lookup, sample, group, dedupe; sinks: ",
     ),
     (
         untyped,

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::group::STEPS_OF_GROUPS;
 use crate::harness::feed::Feeder;
 use crate::harness::output::{check, files};
 use crate::harness::pipeline::{
@@ -58,6 +59,7 @@ fn every_step_in_the_code_is_tested() {
         STEPS_OF_RECOVERY,
         STEPS_OF_STOP,
         STEPS_OF_LOGS,
+        STEPS_OF_GROUPS,
     ]
     .concat()
     .into_iter()

@@ -1,6 +1,6 @@
 //! `group`: aggregate functions over the records of a run, each of which counts once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::harness::Site;
 use crate::harness::output::all_lines;
@@ -30,13 +30,16 @@ fn expected(files: std::ops::Range<u64>) -> Vec<String> {
     users.into_iter().map(line).collect()
 }
 
+/// The steps of a group, which [`a_kill_at_each_step`] tries.
+pub(crate) const STEPS_OF_GROUPS: &[&str] = &["groups-committed", "groups-removed"];
+
 const GROUP: &str = r#"(group "user" "count(*) as n, sum(id) as ids")"#;
 const OUT: &str =
     r#"(files {:path "out" :codec :json :check-freq "10ms" :rollover {:records 90}})"#;
 
 fn pipeline(flow: &str) -> String {
     format!(
-        r#"{{:name "grouped" :settings {{:commit-interval "20ms" :memory "64MB"}}
+        r#"{{:name "grouped" :settings {{:commit-interval "20ms" :memory "32MB"}}
             in (files {{:path "in/*.ndjson"}})
             pipeline (-> in {flow})}}"#
     )
@@ -77,6 +80,10 @@ fn a_kill_at_each_step() {
         "released:2",
         "groups-removed:1",
     ];
+    for step in STEPS_OF_GROUPS {
+        let is_tried = steps.iter().any(|tried| tried.starts_with(step));
+        assert!(is_tried, "{step}");
+    }
     for step in steps {
         let name = step.replace(':', "-");
         let flow = format!("{GROUP} {OUT}");
@@ -171,15 +178,25 @@ fn groups_of_groups_and_branches() {
     assert_eq!(sorted(&site, "some").len(), 40);
 }
 
-/// Each record is a group of its own: far more than the groups that a transaction may hold.
+/// More groups than a transaction may hold, so each group is in several of them.
 #[test]
 fn more_groups_than_memory() {
-    let flow = format!(r#"(group "id, user" "count(*) as n") {OUT}"#).replace("90", "100000");
-    let site = site("group-spill", &flow, 0..FILES);
-    let run = site.finish("pipeline.edn", 240);
-    let lines = sorted(&site, "out");
-    assert_eq!(lines.len() as u64, FILES * RECORDS, "{}", run.log());
-    assert!(lines.iter().all(|line| line.ends_with("\"n\":1}")));
+    const KEYS: u64 = 70_000;
+    let key = format!("lpad((id % {KEYS})::text, 120, '-') as k");
+    let flow = format!(r#"(group "{key}" "count(*) as n, sum(id) as ids") {OUT}"#);
+    let site = site("group-spill", &flow.replace("90", "100000"), 0..FILES);
+    let mut command = site.command("pipeline.edn");
+    command.env("PSEIDON_FAIL", "groups-committed:2");
+    site.start(command).expect_death("groups-committed", 60);
+    site.finish("pipeline.edn", 240);
+    let expected = (0..KEYS).map(|key| {
+        let ids = (key..FILES * RECORDS).step_by(KEYS as usize);
+        let (count, sum) = (ids.clone().count(), ids.sum::<u64>());
+        format!("{{\"k\":\"{key:->120}\",\"n\":{count},\"ids\":{sum}}}")
+    });
+    let mut expected: Vec<String> = expected.collect();
+    expected.sort_unstable();
+    assert!(sorted(&site, "out") == expected);
 }
 
 #[test]
@@ -189,19 +206,51 @@ fn a_changed_group_does_not_continue_the_old_one() {
     let mut command = site.command("pipeline.edn");
     command.env("PSEIDON_FAIL", "released:1");
     site.start(command).expect_death("released", 60);
-    let other = flow.replace("sum(id)", "max(id)");
-    site.write("other.edn", pipeline(&other));
-    let mut command = site.command("other.edn");
-    command.arg("--accept-changed-plan");
-    let mut run = site.start(command);
-    run.expect_exit(1, 60);
-    let log = run.log();
-    assert!(
-        log.contains("has the unfinished groups of another version of `group`"),
-        "{log}"
-    );
+    for (part, other) in [
+        ("sum(id)", "max(id)"),
+        ("\"user\"", "\"upper(user) as user\""),
+    ] {
+        site.write("other.edn", pipeline(&flow.replace(part, other)));
+        let mut command = site.command("other.edn");
+        command.arg("--accept-changed-plan");
+        let mut run = site.start(command);
+        run.expect_exit(1, 60);
+        let log = run.log();
+        let reason = "has the unfinished groups of another version of `group`";
+        assert!(log.contains(reason), "{log}");
+    }
     site.finish("pipeline.edn", 60);
     assert!(sorted(&site, "out") == expected(0..2));
+}
+
+/// Records of many files with equal keys: one of each is written, as it was, whatever is killed.
+#[test]
+fn one_record_of_each_key() {
+    let flow =
+        r#"(dedupe "user") (files {:path "out" :check-freq "10ms" :rollover {:records 900}})"#;
+    let site = site("dedupe", flow, 0..4);
+    for step in ["groups-committed:1", "committed:2", "groups-removed:1"] {
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", step);
+        let mut run = site.start(command);
+        assert!(
+            run.died(60) || step.starts_with("groups-r"),
+            "{}",
+            run.log()
+        );
+    }
+    site.finish("pipeline.edn", 60);
+    let all: HashSet<String> = (0..4)
+        .flat_map(|file| records(file).lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let kept = sorted(&site, "out");
+    assert!(
+        kept.iter().all(|line| all.contains(line)),
+        "a record was changed"
+    );
+    let user = |line: &String| line.rsplit_once("\"user\":").expect("a user").1.to_owned();
+    let users: BTreeSet<String> = kept.iter().map(user).collect();
+    assert_eq!((kept.len() as u64, users.len() as u64), (USERS, USERS));
 }
 
 /// Without state, nothing is left behind.

@@ -21,6 +21,7 @@
 //! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`bad_records`], [`command_line`]: the
 //!   output of flows, changed fields, invalid records, and the commands.
 //! - [`csv`]: CSV that other programs wrote, and kills while it is read.
+//! - [`group`]: groups of bounded runs, with kills.
 //! - [`golden`]: what a person reads, compared with files.
 //! - [`secure`]: brokers with TLS and authentication. [`service`]: the HTTP endpoints and the REPL.
 //! - [`under_load`]: sources that are faster than their sinks.

@@ -14,7 +14,6 @@ mod json;
 mod reference;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use datafusion_expr::AggregateUDF;
@@ -90,21 +89,6 @@ pub struct AggregateCall {
     pub distinct: bool,
     /// The arguments.
     pub args: Vec<AggregateArg>,
-}
-
-impl fmt::Display for AggregateCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let distinct = if self.distinct { "distinct " } else { "" };
-        write!(f, "{}({distinct}", self.name)?;
-        for (at, arg) in self.args.iter().enumerate() {
-            let comma = if at == 0 { "" } else { ", " };
-            match arg {
-                AggregateArg::Column(number) => write!(f, "{comma}#{number}")?,
-                AggregateArg::Literal(literal) => write!(f, "{comma}{literal:?}")?,
-            }
-        }
-        f.write_str(")")
-    }
 }
 
 /// An argument of an aggregate function.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use pseidon_delivery::SinkId;
 use pseidon_expr::CompiledExpr;
-use pseidon_expr::aggregate::Grouping;
 use pseidon_expr::types::field_type_name;
 use pseidon_plugin::format::{Editor, FieldChange, Format};
+use pseidon_plugin::group::GroupStage;
 use pseidon_plugin::sink::{PreparedSink, Protocol};
 use pseidon_plugin::source::{Source, SourceFacts};
 use regex::Regex;
@@ -43,7 +43,7 @@ pub struct PlannedSource {
     /// The sinks that its records can reach, including quarantines.
     pub sinks: Vec<SinkIndex>,
     /// The `group` whose results it reads; `None` for a source of the file.
-    pub group: Option<Arc<Grouping>>,
+    pub group: Option<Arc<GroupStage>>,
     /// It is read when all sources of lower phases have ended, and all that they read is durable.
     pub phase: usize,
 }

@@ -91,10 +91,7 @@ impl Compiler<'_> {
             chain,
             sinks,
             columns,
-            group: resolved
-                .group
-                .as_ref()
-                .and_then(|group| group.grouping().cloned()),
+            group: resolved.group.clone(),
             phase: resolved.phase,
         })
     }

@@ -1,29 +1,62 @@
-//! `group`: aggregate functions over groups of records.
+//! `group`: aggregate functions over groups of records; `dedupe`: one record of each group.
 //!
-//! The stage is four steps. A `select` computes the keys and the arguments of the aggregate
+//! A `group` is four steps. A `select` computes the keys and the arguments of the aggregate
 //! functions; a sink collects the groups. A source reads their results, and another `select` puts
 //! these into the columns that were written. So `round(avg(size), 1) as size` is the argument
-//! `size`, the function `avg`, and `round` of its result.
+//! `size`, the function `avg`, and `round` of its result. A `dedupe` is only the sink and the source.
 
 use std::sync::Arc;
 
 use pseidon_dsl::expr::{Expr, ExprKind, Literal, Path, PathStep, SelectItem};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_expr::aggregate::{AggregateArg, AggregateCall, argument, is_aggregate};
-use pseidon_plugin::group::GroupStage;
+use pseidon_plugin::group::{GroupContent, GroupStage};
 use pseidon_plugin::options::ParseResult;
 
 use crate::edits::field;
 
-/// The steps of a `group`.
+/// The steps of a `group` or a `dedupe`.
 #[derive(Clone)]
 pub(crate) struct GroupSteps {
-    /// The columns of the sink's input: the keys, then the arguments of the functions.
-    pub(crate) input: Vec<SelectItem>,
+    /// The columns of the sink's input: the keys, then the arguments of the functions. `None` if it
+    /// is the records as they are.
+    pub(crate) input: Option<Vec<SelectItem>>,
     /// The sink and the source.
     pub(crate) stage: Arc<GroupStage>,
-    /// The columns of the results as they were written.
-    pub(crate) output: Vec<SelectItem>,
+    /// The columns of the results as they were written. `None` if they are the records.
+    pub(crate) output: Option<Vec<SelectItem>>,
+}
+
+/// The steps of a `dedupe` by these keys, which passes on the first record of each group, or the
+/// last. `span` is the position of the stage.
+///
+/// # Errors
+/// `*` is a key.
+pub(crate) fn dedupe(keys: &[SelectItem], last: bool, span: Span) -> ParseResult<GroupSteps> {
+    let mut exprs = Vec::new();
+    for key in keys {
+        match key {
+            SelectItem::Column { expr, .. } => exprs.push(expr.clone()),
+            SelectItem::All { span, .. } => return Err(vec![not_a_key(*span)]),
+        }
+    }
+    let written: Vec<String> = exprs.iter().map(Expr::to_string).collect();
+    let written = format!(
+        "{} by {}",
+        if last { "last" } else { "first" },
+        written.join(", ")
+    );
+    let content = GroupContent::Record { keys: exprs, last };
+    Ok(GroupSteps {
+        input: None,
+        stage: Arc::new(GroupStage::new(span, content, written)),
+        output: None,
+    })
+}
+
+fn not_a_key(span: Span) -> Diagnostic {
+    let error = Diagnostic::new(span, "`*` is not a key or a result", "expected a column");
+    error.with_help("name the fields that are the key")
 }
 
 /// The steps of a `group` by these keys. Without `aggregates`, those of `keys` that have an aggregate
@@ -63,6 +96,7 @@ pub(crate) fn steps(
         );
         errors.push(error.with_help("for example: (group \"status\" \"count(*) as n\")"));
     }
+    let written: Vec<String> = keys.iter().chain(&results).map(describe).collect();
     let mut splitter = Splitter::new(&keys);
     let rewritten: Vec<SelectItem> = results
         .into_iter()
@@ -80,8 +114,10 @@ pub(crate) fn steps(
     let output = key_columns.chain(rewritten).collect();
     let mut input = splitter.input;
     let calls = splitter.calls.into_iter();
-    let calls = calls.map(|named| (named.column, named.call)).collect();
-    let key_count = keys.len();
+    let content = GroupContent::Results {
+        keys: keys.len(),
+        calls: calls.map(|named| (named.column, named.call)).collect(),
+    };
     input.splice(0..0, keys.into_iter().map(SelectItem::from));
     if input.is_empty() {
         // A record needs a column.
@@ -92,10 +128,14 @@ pub(crate) fn steps(
         input.push(column(always, "(record)", span));
     }
     Ok(GroupSteps {
-        input,
-        stage: Arc::new(GroupStage::new(span, key_count, calls)),
-        output,
+        input: Some(input),
+        stage: Arc::new(GroupStage::new(span, content, written.join(", "))),
+        output: Some(output),
     })
+}
+
+fn describe(item: &NamedItem) -> String {
+    format!("{} as {}", item.expr, item.name.0)
 }
 
 /// A column with its name and the position of the name.
@@ -107,11 +147,7 @@ struct NamedItem {
 impl NamedItem {
     fn of(item: &SelectItem) -> Result<NamedItem, Diagnostic> {
         let (expr, name) = match item {
-            SelectItem::All { span, .. } => {
-                let error =
-                    Diagnostic::new(*span, "`*` is not a key or a result", "expected a column");
-                return Err(error.with_help("name the fields that are the key"));
-            }
+            SelectItem::All { span, .. } => return Err(not_a_key(*span)),
             SelectItem::Column { expr, name } => (expr, name),
         };
         let default = match &expr.kind {

@@ -13,7 +13,7 @@ use crate::guarantee::{self, Guarantee, PathGuarantee};
 use crate::index::{PerSink, SourceIndex};
 use crate::lookup::TableReader;
 use crate::prepare::{SchemaInference, prepare};
-use crate::resolve::resolve;
+use crate::resolve::{ResolvedSource, resolve};
 use crate::settings::Settings;
 
 /// An executable plan of a pipeline.
@@ -102,6 +102,12 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     // An expression with an invalid path cannot be compiled either. That is reported only once.
     errors.extend_elsewhere(compiler.errors);
 
+    if settings
+        .as_ref()
+        .is_some_and(|settings| settings.state.is_some())
+    {
+        errors.extend(groups_of_instances(&resolved));
+    }
     let guarantees = guarantees(&sources, &sinks);
     if let Some(span) = settings.as_ref().and_then(Settings::exactly_once) {
         errors.extend(weaker_than_exactly_once(&guarantees, span));
@@ -154,6 +160,17 @@ fn weaker_than_exactly_once(
             Diagnostic::new(span, message, "exactly-once required here")
                 .with_help(path.reasons.join("; "))
         })
+}
+
+/// The errors for groups whose records several instances might share.
+fn groups_of_instances(resolved: &[ResolvedSource]) -> impl Iterator<Item = Diagnostic> {
+    let behind = resolved.iter().filter(|source| source.group.is_some());
+    behind.map(|source| {
+        let message = "`group` cannot be used with `:state`";
+        let label = "instances that share the state would each have their own groups";
+        let help = "remove `:state`: the state is then in a file, which one process uses";
+        Diagnostic::new(source.span, message, label).with_help(help)
+    })
 }
 
 /// The guarantees of all paths, without quarantines.

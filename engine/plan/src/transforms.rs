@@ -2,7 +2,7 @@
 
 use pseidon_dsl::expr::{Assignment, Expr, PlacedPath, Renaming, SelectItem};
 use pseidon_dsl::{Call, Span};
-use pseidon_plugin::options::{OnError, Options, ParseResult, SpannedValue};
+use pseidon_plugin::options::{Choice, OnError, Options, ParseResult, SpannedValue};
 use pseidon_plugin::spec::{PluginSpec, Role};
 
 use crate::edits::FieldEdit;
@@ -162,6 +162,22 @@ static GROUP: PluginSpec = PluginSpec {
     example: "(group \"status\" \"count(*) as n, avg(size) as size\")",
 };
 
+/// The transform `dedupe`.
+static DEDUPE: PluginSpec = PluginSpec {
+    name: "dedupe",
+    role: Role::Transform,
+    summary: "Passes on one of the records that have equal keys, as it is.",
+    details: "The keys are SQL expressions separated by commas, such as the name of a field. NULL is \
+        a key like any other. JSON records pass on byte for byte, others with their columns; they are \
+        ordered by the keys.\n\n\
+        Like for `group`, the records must end, the results are passed on when everything has been \
+        read, and no record is lost or doubled by a crash. A later run does not know the keys of \
+        earlier ones.",
+    positional: DedupeOptions::POSITIONAL,
+    options: DedupeOptions::DECLARED,
+    example: "(dedupe \"id\")",
+};
+
 /// The options of `where`.
 #[derive(Clone, Debug, Options)]
 pub struct WhereOptions {
@@ -297,6 +313,32 @@ pub struct GroupOptions {
     pub invalid: InvalidRecords,
 }
 
+/// The options of `dedupe`.
+#[derive(Clone, Debug, Options)]
+pub struct DedupeOptions {
+    #[option(span)]
+    pub(crate) span: Span,
+    /// The keys.
+    #[option(positional)]
+    pub keys: Vec<SelectItem>,
+    /// Which record is passed on: the `:first` that was read, or the `:last`. Records of one file or
+    /// partition are read in order.
+    #[option(default = "first")]
+    pub keep: Keep,
+    /// What happens to invalid records.
+    #[option(flatten)]
+    pub invalid: InvalidRecords,
+}
+
+/// Which of several records is passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+pub enum Keep {
+    /// The first that was read.
+    First,
+    /// The last that was read.
+    Last,
+}
+
 /// The options for invalid records.
 #[derive(Clone, Debug, Options)]
 pub struct InvalidRecords {
@@ -323,6 +365,8 @@ pub enum TransformOptions {
     Sample(SampleOptions),
     /// Those of `group`.
     Group(Box<GroupOptions>),
+    /// Those of `dedupe`.
+    Dedupe(DedupeOptions),
     /// The edits of `set`, `remove` or `rename`.
     Edit(Vec<FieldEdit>, InvalidRecords),
 }
@@ -350,11 +394,13 @@ pub enum Transform {
     Sample,
     /// Computes aggregate functions.
     Group,
+    /// Passes on one record for each key.
+    Dedupe,
 }
 
 impl Transform {
     /// All of them, in the order of the reference pages.
-    pub const ALL: [Transform; 10] = [
+    pub const ALL: [Transform; 11] = [
         Transform::Where,
         Transform::Select,
         Transform::Set,
@@ -365,6 +411,7 @@ impl Transform {
         Transform::Lookup,
         Transform::Sample,
         Transform::Group,
+        Transform::Dedupe,
     ];
 
     /// Its name, documentation and options, declared as those of a plugin.
@@ -380,6 +427,7 @@ impl Transform {
             Transform::Lookup => &LOOKUP,
             Transform::Sample => &SAMPLE,
             Transform::Group => &GROUP,
+            Transform::Dedupe => &DEDUPE,
         }
     }
 
@@ -417,6 +465,9 @@ impl Transform {
             Transform::Group => {
                 let options = GroupOptions::parse_stage(spec, args, span);
                 options.map(|options| TransformOptions::Group(Box::new(options)))
+            }
+            Transform::Dedupe => {
+                DedupeOptions::parse_stage(spec, args, span).map(TransformOptions::Dedupe)
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The groups of a `group`: a sink that collects them, and a source that reads their results.
+//! The groups of a `group` or a `dedupe`: a sink that collects them, and a source that reads their
+//! results.
 //!
 //! The sink keeps the groups in a database file beside the state ([`table`]). It computes the groups
 //! of some records in memory, and a commit adds them to those of the file, in the transaction that
@@ -10,22 +11,24 @@
 //! source can read them again from any position after a crash. When all of them are durable behind
 //! it, the generation is removed. Records that are read before that belong to the next one.
 
+mod input;
 mod sink;
 mod source;
 mod table;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use pseidon_delivery::StoreError;
 use pseidon_delivery::embedded::STATE_FOLDER;
-use pseidon_plugin::group::GroupStage;
+use pseidon_plugin::group::{GroupContent, GroupStage};
 use pseidon_plugin::options::OnError;
 use pseidon_plugin::sink::{NeedsColumns, Protocol, SinkFacts};
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::stage::{SinkStage, SourceStage, StageOptions};
 
+use self::input::GroupPlan;
 use self::sink::GroupSink;
 use self::source::GroupSource;
 use self::table::GroupTable;
@@ -43,42 +46,50 @@ static SPEC: PluginSpec = PluginSpec {
 
 /// Creates the sink that collects the groups of a stage, and the source that reads their results.
 pub fn group(stage: &Arc<GroupStage>) -> (SinkStage, SourceStage) {
-    let open = Arc::new(OpenTable::default());
-    let options = || StageOptions {
-        spec: &SPEC,
-        span: stage.span,
-        on_error: OnError::default(),
-        identity: vec![("aggregates", stage.describe())],
-        exprs: Vec::new(),
+    let shared = Arc::new(SharedGroups::default());
+    let (needs_columns, exprs) = match &stage.content {
+        GroupContent::Results { .. } => (NeedsColumns::Always, Vec::new()),
+        GroupContent::Record { keys, .. } => (NeedsColumns::UnlessJson, keys.clone()),
     };
     let facts = SinkFacts {
-        needs_columns: NeedsColumns::Always,
+        needs_columns,
         copies_meta: false,
         protocol: Protocol::Transactional,
         folder: None,
     };
-    let (in_front, behind) = (stage.clone(), stage.clone());
-    let shared = open.clone();
-    let sink = SinkStage::new(options(), facts, move |input| {
-        let sink = GroupSink::new(&in_front, input, shared.clone())?;
+    let options = |exprs| StageOptions {
+        spec: &SPEC,
+        span: stage.span,
+        on_error: OnError::default(),
+        identity: vec![("group", stage.written.clone())],
+        exprs,
+    };
+    let (in_front, of_sink) = (stage.clone(), shared.clone());
+    let sink = SinkStage::new(options(exprs), facts, move |input| {
+        let sink = GroupSink::new(&in_front, input, of_sink.clone())?;
         Ok(Arc::new(sink))
     });
-    let source = SourceStage::new(options(), move || {
-        // Without a grouping, the errors of the sink say why.
-        let grouping = behind.grouping().ok_or_else(Vec::new)?.clone();
-        Ok(Arc::new(GroupSource::new(grouping, open.clone())))
+    let source = SourceStage::new(options(Vec::new()), move || {
+        // Without a plan, the errors of the sink say why.
+        let plan = shared.plan.get().ok_or_else(Vec::new)?.clone();
+        Ok(Arc::new(GroupSource::new(plan, shared.clone())))
     });
     (sink, source)
 }
 
-/// The table that the sink of a run has open, for the source.
+/// What the sink and the source of a stage share.
 #[derive(Default)]
-struct OpenTable(Mutex<Option<Arc<GroupTable>>>);
+struct SharedGroups {
+    /// Set when the columns of the sink's input are known.
+    plan: OnceLock<Arc<GroupPlan>>,
+    /// The table that the sink of a run has open.
+    table: Mutex<Option<Arc<GroupTable>>>,
+}
 
 /// The memory for pages of a table's file, in bytes.
 const CACHE_BYTES: usize = 32 << 20;
 
-impl OpenTable {
+impl SharedGroups {
     /// Opens the table of a stage of this pipeline. Without a `base`, it is in memory, and outlives
     /// the attempts of a run.
     fn open(
@@ -87,7 +98,7 @@ impl OpenTable {
         pipeline: &str,
         stage: &str,
     ) -> Result<Arc<GroupTable>, StoreError> {
-        let mut open = self.0.lock();
+        let mut open = self.table.lock();
         let Some(base) = base else {
             if let Some(table) = &*open {
                 return Ok(table.clone());
@@ -105,7 +116,7 @@ impl OpenTable {
         Ok(table)
     }
 
-    fn get(&self) -> Option<Arc<GroupTable>> {
-        self.0.lock().clone()
+    fn open_table(&self) -> Option<Arc<GroupTable>> {
+        self.table.lock().clone()
     }
 }

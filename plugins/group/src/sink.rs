@@ -6,19 +6,20 @@ use std::task::Waker;
 use std::time::Duration;
 
 use pseidon_delivery::{LaneId, Position, Reason, SplitCommit, StagedEntry, StoreError};
-use pseidon_expr::aggregate::{Grouping, Groups};
+use pseidon_expr::aggregate::Groups;
 use pseidon_plugin::Rows;
 use pseidon_plugin::group::GroupStage;
 use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome, Transaction};
 use pseidon_plugin::options::ParseResult;
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
-    Chunk, PreparedSink, RecordShape, RoutedRows, Sink, SinkError, SinkInput, SinkSetup,
-    TakenSplit, TakeoverResult, TargetPosition, TargetPositions,
+    Chunk, PreparedSink, RoutedRows, Sink, SinkError, SinkInput, SinkSetup, TakenSplit,
+    TakeoverResult, TargetPosition, TargetPositions,
 };
 use pseidon_plugin::waiting::about_to_wait;
 
-use crate::OpenTable;
+use crate::SharedGroups;
+use crate::input::GroupPlan;
 use crate::table::{GroupTable, TableError};
 
 /// The name of the only lane.
@@ -28,28 +29,30 @@ const COMMIT_EVERY: Duration = Duration::from_secs(5);
 
 /// A sink for input of known columns.
 pub(crate) struct GroupSink {
-    grouping: Arc<Grouping>,
+    plan: Arc<GroupPlan>,
     /// What it computes, for comparison with the table's content.
     description: String,
-    open: Arc<OpenTable>,
+    groups: Arc<SharedGroups>,
 }
 
 impl GroupSink {
     pub(crate) fn new(
         stage: &GroupStage,
         input: &SinkInput,
-        open: Arc<OpenTable>,
+        groups: Arc<SharedGroups>,
     ) -> ParseResult<GroupSink> {
-        let RecordShape::Columns(schema) = &input.record else {
-            // The step before it is a `select`.
-            return Err(Vec::new());
-        };
-        let types = schema.fields().iter().map(|field| field.data_type());
-        let types: Vec<String> = types.map(ToString::to_string).collect();
+        let plan = Arc::new(GroupPlan::new(stage, input)?);
+        let plan = groups.plan.get_or_init(|| plan).clone();
+        let for_tests = plan.clone();
+        stage.set_preview(Box::new(move |rows, split| {
+            let (rows, _) = for_tests.convert(rows.clone())?;
+            let results = Groups::results_of(&for_tests.grouping, rows.columns())?;
+            for_tests.batch(results, split, 0)
+        }));
         Ok(GroupSink {
-            grouping: stage.prepare(schema)?,
-            description: format!("{} of {}", stage.describe(), types.join(", ")),
-            open,
+            description: format!("{} of {}", stage.written, plan.types),
+            plan,
+            groups,
         })
     }
 }
@@ -63,7 +66,7 @@ impl PreparedSink for GroupSink {
         about_to_wait();
         let stage = setup.committer.sink().as_str();
         let base = setup.keeps_state.then_some(setup.base.as_path());
-        let table = self.open.open(base, &setup.pipeline, stage);
+        let table = self.groups.open(base, &setup.pipeline, stage);
         let table = table.map_err(|error| match error {
             StoreError::Unavailable(reason) => SinkError::Transient(reason),
             StoreError::Failed(reason) => SinkError::Fatal(reason),
@@ -78,7 +81,7 @@ impl PreparedSink for GroupSink {
         }
         Ok(Arc::new(OpenGroupSink {
             shared: Arc::new(Shared {
-                grouping: self.grouping.clone(),
+                plan: self.plan.clone(),
                 table,
                 lane: LaneId::from(LANE),
             }),
@@ -88,9 +91,9 @@ impl PreparedSink for GroupSink {
 }
 
 fn failed(error: TableError) -> SinkError {
-    match error {
-        TableError::Storage(_) => SinkError::Transient(error.into()),
-        TableError::Compute(_) => SinkError::Fatal(error.into()),
+    match error.is_temporary() {
+        true => SinkError::Transient(error.into()),
+        false => SinkError::Fatal(error.into()),
     }
 }
 
@@ -103,14 +106,14 @@ struct OpenGroupSink {
 
 /// What the transactions of a run share.
 struct Shared {
-    grouping: Arc<Grouping>,
+    plan: Arc<GroupPlan>,
     table: Arc<GroupTable>,
     lane: LaneId,
 }
 
 impl OpenGroupSink {
     fn transaction(&self) -> Result<GroupLane, SinkError> {
-        let groups = Groups::new(self.shared.grouping.clone());
+        let groups = Groups::new(self.shared.plan.grouping.clone());
         Ok(GroupLane {
             shared: self.shared.clone(),
             groups: groups.map_err(|error| SinkError::Fatal(Reason::of(error)))?,
@@ -161,10 +164,15 @@ impl Sink for OpenGroupSink {
     }
 
     fn route(&self, rows: Rows) -> RoutedRows {
+        let count = rows.len();
+        let (rows, bad) = match self.shared.plan.convert(rows) {
+            Ok(converted) => converted,
+            Err(error) => return RoutedRows::all_bad(count, &error),
+        };
         let chunk = (!rows.is_empty()).then(|| Chunk::new(self.shared.lane.clone(), rows));
         RoutedRows {
             chunks: chunk.into_iter().collect(),
-            bad: Vec::new(),
+            bad,
         }
     }
 
@@ -209,12 +217,8 @@ impl Lane for GroupLane {
 impl Transaction for GroupLane {
     fn commit(&mut self, splits: &[SplitCommit]) -> Result<(), SinkError> {
         about_to_wait();
-        let Shared {
-            grouping,
-            table,
-            lane,
-        } = &*self.shared;
-        let committed = table.commit(grouping, &mut self.groups, splits, lane);
+        let Shared { plan, table, lane } = &*self.shared;
+        let committed = table.commit(&plan.grouping, &mut self.groups, splits, lane);
         committed.map_err(failed)
     }
 

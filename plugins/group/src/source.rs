@@ -5,29 +5,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pseidon_delivery::Position;
-use pseidon_expr::aggregate::{Group, Grouping};
+use pseidon_expr::aggregate::Group;
 use pseidon_plugin::batch::{Batch, Payloads, Split};
 use pseidon_plugin::source::{
     Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourceSetup,
 };
 
-use crate::OpenTable;
+use crate::SharedGroups;
+use crate::input::GroupPlan;
 use crate::table::{GroupTable, TableError};
 
-/// How many results are read at once.
+/// How many results are read at once, unless they have more than [`BATCH_BYTES`].
 const BATCH_ROWS: usize = 4096;
+/// The bytes of stored groups from which no more are read at once.
+const BATCH_BYTES: usize = 1 << 20;
 /// How often a source that waits for room looks again.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// A source of the results of groups.
 pub(crate) struct GroupSource {
-    grouping: Arc<Grouping>,
-    open: Arc<OpenTable>,
+    plan: Arc<GroupPlan>,
+    groups: Arc<SharedGroups>,
 }
 
 impl GroupSource {
-    pub(crate) fn new(grouping: Arc<Grouping>, open: Arc<OpenTable>) -> GroupSource {
-        GroupSource { grouping, open }
+    pub(crate) fn new(plan: Arc<GroupPlan>, groups: Arc<SharedGroups>) -> GroupSource {
+        GroupSource { plan, groups }
     }
 
     /// Reads a closed generation from where it was left, and removes it when all of its results are
@@ -73,7 +76,7 @@ impl GroupSource {
         loop {
             while !handle.wait_for_room(PATIENCE)? {}
             let after = last.as_ref().map(|group| group.key.as_slice());
-            let groups = table.groups(generation, next, after, BATCH_ROWS);
+            let groups = table.groups(generation, next, after, (BATCH_ROWS, BATCH_BYTES));
             let groups = groups.map_err(failed)?;
             let first = next;
             next += groups.len() as u64;
@@ -81,34 +84,27 @@ impl GroupSource {
                 handle.emit(Batch::end_of(split.clone(), next))?;
                 return Ok(());
             }
-            let results = self.grouping.results(&groups);
-            let results = results.map_err(|error| failed(error.into()))?;
-            let payloads = Payloads::of_columns(results);
-            let positions = (first..next).collect();
-            handle.emit(Batch::from_payloads(
-                split.clone(),
-                payloads,
-                positions,
-                next,
-            ))?;
+            let batch = self.plan.grouping.results(&groups);
+            let batch = batch.and_then(|results| self.plan.batch(results, split.clone(), first));
+            handle.emit(batch.map_err(|error| failed(error.into()))?)?;
             last = groups.into_iter().next_back();
         }
     }
 }
 
 fn failed(error: TableError) -> SourceExit {
-    match error {
-        TableError::Storage(_) => SourceExit::transient(error),
-        TableError::Compute(_) => SourceExit::fatal(error),
+    match error.is_temporary() {
+        true => SourceExit::transient(error),
+        false => SourceExit::fatal(error),
     }
 }
 
 impl Source for GroupSource {
     fn facts(&self) -> SourceFacts {
         SourceFacts {
-            format: pseidon_formats::ParquetReader::FORMAT.into(),
+            format: self.plan.format().into(),
             format_span: None,
-            schema: Some(self.grouping.output().clone()),
+            schema: self.plan.fields(),
             infer: None,
             splits_bytes: false,
             reads_columns: true,
@@ -123,7 +119,7 @@ impl Source for GroupSource {
     }
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
-        let Some(table) = self.open.get() else {
+        let Some(table) = self.groups.open_table() else {
             return Err(SourceExit::fatal("internal error: the groups are not open"));
         };
         for generation in table.close().map_err(failed)? {

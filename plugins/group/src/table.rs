@@ -30,13 +30,15 @@ const CURRENT: &str = "current generation";
 /// Arrow's row format, needs another one.
 const VERSION: &str = "version";
 const THIS_VERSION: u64 = 1;
+/// How many bytes of stored groups a commit reads at once.
+const MERGED_BYTES: usize = 4 << 20;
 /// What computes the groups of the current generation.
 const GROUPING: &str = "grouping";
 
 /// Why the table cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TableError {
-    /// The file cannot be read or written; a retry may succeed.
+    /// The file cannot be read or written.
     #[error(transparent)]
     Storage(Box<redb::Error>),
     /// Results cannot be computed.
@@ -55,6 +57,18 @@ macro_rules! from_storage_errors {
 }
 
 from_storage_errors!(TransactionError, TableError, StorageError, CommitError);
+
+impl TableError {
+    /// Whether a retry may succeed, for example when the disk has room again.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            TableError::Storage(error) => {
+                matches!(**error, redb::Error::Io(_) | redb::Error::PreviousIo)
+            }
+            TableError::Compute(_) => false,
+        }
+    }
+}
 
 impl From<TableError> for Reason {
     fn from(error: TableError) -> Reason {
@@ -156,20 +170,26 @@ impl GroupTable {
         splits: &[SplitCommit],
         lane: &LaneId,
     ) -> Result<(), TableError> {
-        let keys: Vec<Vec<u8>> = groups.keys().into_iter().map(<[u8]>::to_vec).collect();
-        let new = groups.take()?;
+        let mut new = groups.take()?.into_iter().peekable();
         self.write(|transaction| {
             let (_, current) = generations(transaction)?;
             let mut table = transaction.open_table(GROUPS)?;
-            let mut stored = Vec::new();
-            for key in keys {
-                let state = table.get((current, key.as_slice()))?;
-                if let Some(state) = state.map(|state| state.value().to_vec()) {
-                    stored.push(Group { key, state });
+            // A part of the groups at a time, since what is stored of them may be large.
+            while new.peek().is_some() {
+                let (mut some, mut stored, mut bytes) = (Vec::new(), Vec::new(), 0);
+                while bytes < MERGED_BYTES
+                    && let Some(group) = new.next()
+                {
+                    if let Some(state) = table.get((current, group.key.as_slice()))? {
+                        let (key, state) = (group.key.clone(), state.value().to_vec());
+                        bytes += key.len() + state.len();
+                        stored.push(Group { key, state });
+                    }
+                    some.push(group);
                 }
-            }
-            for group in together(grouping, stored, new)? {
-                table.insert((current, group.key.as_slice()), group.state.as_slice())?;
+                for group in together(grouping, stored, some)? {
+                    table.insert((current, group.key.as_slice()), group.state.as_slice())?;
+                }
             }
             let mut positions = transaction.open_table(POSITIONS)?;
             for commit in splits {
@@ -198,14 +218,15 @@ impl GroupTable {
         })
     }
 
-    /// The groups of a closed generation from the one with this number on, at most `count`, in the
-    /// order of their keys. `after` is the key of the group before it, if it is known.
+    /// The groups of a closed generation from the one with this number on, in the order of their
+    /// keys: at most `count`, and no more once they have this many bytes. `after` is the key of the
+    /// group before them, if it is known.
     pub(crate) fn groups(
         &self,
         generation: u64,
         skipped: u64,
         after: Option<&[u8]>,
-        count: usize,
+        (count, bytes): (usize, usize),
     ) -> Result<Vec<Group>, TableError> {
         let transaction = self.database.begin_read()?;
         let table = transaction.open_table(GROUPS)?;
@@ -215,13 +236,15 @@ impl GroupTable {
         };
         let end = (generation + 1, &[][..]);
         let range = table.range((generation, from)..end)?;
-        let mut groups = Vec::new();
+        let (mut groups, mut read) = (Vec::new(), 0);
         for entry in range.skip(skipped as usize).take(count) {
             let (key, state) = entry?;
-            groups.push(Group {
-                key: key.value().1.to_vec(),
-                state: state.value().to_vec(),
-            });
+            let (key, state) = (key.value().1.to_vec(), state.value().to_vec());
+            read += key.len() + state.len();
+            groups.push(Group { key, state });
+            if read >= bytes {
+                break;
+            }
         }
         Ok(groups)
     }

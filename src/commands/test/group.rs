@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use pseidon_delivery::{SplitId, WithCauses};
 use pseidon_exec::process::{BadRecord, ProcessOutcome, Processor};
-use pseidon_expr::aggregate::Groups;
-use pseidon_plan::Plan;
-use pseidon_plan::chain::PlannedSource;
-use pseidon_plugin::batch::{Batch, Payloads, Split};
+use pseidon_plan::chain::{PlannedSink, PlannedSource};
+use pseidon_plan::{Plan, SinkIndex};
+use pseidon_plugin::batch::Split;
 use pseidon_plugin::rows::Rows;
 
 use super::StageProbe;
@@ -18,6 +17,13 @@ pub(super) fn results_at<'p>(name: &str, plan: &'p Plan) -> Option<&'p PlannedSo
     sources.find(|source| source.group.is_some() && source.stage == name)
 }
 
+/// The sink of the `group` with this name.
+pub(super) fn sink_at(name: &str, plan: &Plan) -> Option<SinkIndex> {
+    let mut sinks = plan.sinks.enumerate();
+    let is_it = |sink: &PlannedSink| sink.is_group && sink.id.as_str() == name;
+    sinks.find_map(|(index, sink)| is_it(sink).then_some(index))
+}
+
 /// Groups rows, and processes the results by the chain of their source. Returns the results that are
 /// invalid.
 pub(super) fn process(
@@ -25,25 +31,19 @@ pub(super) fn process(
     rows: &Rows,
     probe: &mut StageProbe<'_>,
 ) -> Result<Vec<BadRecord>, String> {
-    let Some(grouping) = &source.group else {
+    let Some(group) = &source.group else {
         return Ok(Vec::new());
     };
-    let results = Groups::results_of(grouping, rows.columns());
-    let results = results.map_err(|error| error.to_string())?;
-    let rows = results.num_rows();
     let split = Arc::new(Split {
         id: SplitId::from("test"),
         topic: source.stage.clone(),
         partition: 0,
     });
-    let positions = (0..rows as u64).collect();
-    let payloads = Payloads::of_columns(results);
-    let batch = Arc::new(Batch::from_payloads(
-        split,
-        payloads,
-        positions,
-        rows as u64,
-    ));
+    let Some(results) = group.preview(rows, split) else {
+        return Ok(Vec::new());
+    };
+    let batch = Arc::new(results.map_err(|error| error.to_string())?);
+    let rows = batch.len();
     let mut processor = Processor::new(source, usize::MAX)?;
     processor
         .prepare(&batch, 0..rows)
@@ -105,6 +105,29 @@ mod tests {
         let (document, plan) = plan_of(file);
         for test in &document.tests {
             assert_eq!(run_test(test, &plan).unwrap(), None, "{}", test.name);
+        }
+    }
+
+    #[test]
+    fn a_dedupe_passes_on_records_as_they_are() {
+        let json = r#"{a (stdin) once (dedupe "id") recent (dedupe "id, user.name" {:keep :last})
+            pipeline (-> a once recent (stdout))
+            :tests [{:name "first" :at once
+                     :input ["{\"id\": 2, \"v\": 1.50}" "{\"id\":1}" "{\"v\":7,\"id\":2}" "{\"v\":8}"]
+                     :output [{:v 8} {:id 1} {:id 2 :v 1.50}]}
+                    {:name "last" :at recent
+                     :input [{:id 1 :user {:name "a"} :v 1} {:id 1 :user {:name "a"} :v 2} {:id 1 :v 3}]
+                     :output [{:id 1 :v 3} {:id 1 :user {:name "a"} :v 2}]}]}"#;
+        let csv = r#"{a (files {:path "a.csv" :schema {:id :int64 :v :utf8}}) once (dedupe "id % 10" {:on-error :noop})
+            pipeline (-> a once (files "out"))
+            :tests [{:name "columns" :at once
+                     :input ["v,id" "x,12" "y,1" "z,2"]
+                     :output [{:id 1 :v "y"} {:id 12 :v "x"}]}]}"#;
+        for file in [json, csv] {
+            let (document, plan) = plan_of(file);
+            for test in &document.tests {
+                assert_eq!(run_test(test, &plan).unwrap(), None, "{}", test.name);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use super::plan_of;
 use crate::commands::check::describe;
 
 /// A flow behind a source of files with `id int64`, `at timestamp`, `name utf8` and `user json`, and its errors.
-const INVALID: [(&str, &[&str]); 13] = [
+const INVALID: [(&str, &[&str]); 15] = [
     (
         r#"(group "name") (stdout)"#,
         &["`group` has no aggregate function | nothing to compute | for example: "],
@@ -50,11 +50,19 @@ const INVALID: [(&str, &[&str]); 13] = [
     ),
     (
         r#"(group "name" "sum(distinct user.id) as n") (stdout)"#,
-        &["cast the argument, for example: sum(distinct x::bigint)"],
+        &["cast the argument, for example: sum(x::bigint)"],
     ),
     (
         r#"(group "name" "count(*) as n")"#,
         &["the flow ends without a sink | records would be lost here | end the flow with one of"],
+    ),
+    (
+        r#"(dedupe "*") (stdout)"#,
+        &["`*` is not a key or a result | expected a column | name the fields that are the key"],
+    ),
+    (
+        r#"(dedupe "id + name") (stdout)"#,
+        &["cannot compute with a string | this is a string"],
     ),
     (
         r#"(where "count(*) > 1") (stdout)"#,
@@ -100,6 +108,11 @@ fn a_group_needs_one_source_that_ends() {
         (
             r#"{a (stdin) b (files "b") pipeline (-> (all a b) (group "x" "count(*) as n") (stdout))}"#,
             "records of several sources reach a `group` | each source would have its own groups | ",
+        ),
+        (
+            r#"{:settings {:state "redis://r:6379"}
+                pipeline (-> (files "a") (group "x" "count(*) as n") (stdout))}"#,
+            "`group` cannot be used with `:state` | instances that share the state would each have",
         ),
     ];
     for (text, expected) in cases {

@@ -23,6 +23,9 @@ use crate::types::{field_type_name, is_json, json_field};
 /// The type in which integers are added, so that no sum of them overflows.
 const WIDE_INTEGER: DataType = DataType::Decimal128(20, 0);
 
+/// The functions whose result is one of the values, which stays what it is.
+const KEEP_JSON: [&str; 3] = ["first_value", "last_value", "any_value"];
+
 /// An aggregate function on columns of known types.
 #[derive(Debug)]
 pub(super) struct Function {
@@ -63,58 +66,61 @@ impl Function {
         if call.args.is_empty() && udf.name() == "count" {
             call.args.push(AggregateArg::Literal(Literal::Int(1)));
         }
-        let is_json_arg = |arg: &AggregateArg| match arg {
+        let has_json = call.args.iter().any(|arg| match arg {
             AggregateArg::Column(number) => is_json(schema.field(*number)),
             AggregateArg::Literal(_) => false,
-        };
-        let has_json = call.args.iter().any(is_json_arg);
-        let fold = match udf.name() {
-            "sum" => Some(Fold::Sum),
-            "min" => Some(Fold::Min),
-            "max" => Some(Fold::Max),
-            _ => None,
-        };
-        if has_json && call.distinct && matches!(fold, Some(Fold::Sum)) {
-            let error = misuse(&call, udf, schema);
-            let help = "cast the argument, for example: sum(distinct x::bigint)";
-            return Err(error.with_help(help));
-        }
-        if let (true, Some(fold), [AggregateArg::Column(number)]) =
-            (has_json, fold, call.args.as_slice())
-        {
-            return Ok(Function {
-                args: vec![Argument::Column {
-                    number: *number,
-                    to: DataType::Utf8,
-                    is_json: true,
-                }],
-                kind: Kind::Json(fold),
-                field: Arc::new(json_field(name)),
-                state: vec![Arc::new(json_field("state"))],
-            });
-        }
-        let keeps_json = ["first_value", "last_value", "any_value"].contains(&udf.name());
-        if has_json && udf.name() == "array_agg" {
-            let error = misuse(&call, udf, schema);
-            return Err(error.with_help("cast the argument, for example: array_agg(x::text)"));
+        });
+        if has_json && let Some(of_json) = Function::of_json(&call, udf, name, schema)? {
+            return Ok(of_json);
         }
         let built = build(&call, udf, name, schema).ok_or_else(|| misuse(&call, udf, schema))?;
         let (args, function) = built;
+        let keeps_json = has_json && KEEP_JSON.contains(&udf.name());
         let of_integers = udf.name() == "sum" && integer_argument(&call, schema).is_some();
-        let field = match (has_json && keeps_json, of_integers) {
-            (true, _) => Arc::new(json_field(name)),
-            (_, true) => Arc::new(Field::new(name, DataType::Int64, true)),
-            _ => Arc::new(Field::new(name, function.field().data_type().clone(), true)),
+        let field = match (keeps_json, of_integers) {
+            (true, _) => json_field(name),
+            (_, true) => Field::new(name, DataType::Int64, true),
+            _ => Field::new(name, function.field().data_type().clone(), true),
         };
-        let state = function
-            .state_fields()
-            .map_err(|_| misuse(&call, udf, schema))?;
+        let state = function.state_fields();
         Ok(Function {
             args,
+            field: Arc::new(field),
+            state: state.map_err(|_| misuse(&call, udf, schema))?,
             kind: Kind::DataFusion(Box::new(function)),
-            field,
-            state,
         })
+    }
+
+    /// The function of a call with a JSON value; `None` if DataFusion's can be computed of the text.
+    fn of_json(
+        call: &AggregateCall,
+        udf: &AggregateUDF,
+        name: &str,
+        schema: &SchemaRef,
+    ) -> Result<Option<Function>, Diagnostic> {
+        let fold = match udf.name() {
+            "sum" if !call.distinct => Fold::Sum,
+            "min" => Fold::Min,
+            "max" => Fold::Max,
+            "sum" | "array_agg" => {
+                let help = format!("cast the argument, for example: {}(x::bigint)", call.name);
+                return Err(misuse(call, udf, schema).with_help(help));
+            }
+            _ => return Ok(None),
+        };
+        let [AggregateArg::Column(number)] = call.args.as_slice() else {
+            return Err(misuse(call, udf, schema));
+        };
+        Ok(Some(Function {
+            args: vec![Argument::Column {
+                number: *number,
+                to: DataType::Utf8,
+                is_json: true,
+            }],
+            kind: Kind::Json(fold),
+            field: Arc::new(json_field(name)),
+            state: vec![Arc::new(json_field("state"))],
+        }))
     }
 
     /// Accumulators for any number of groups.

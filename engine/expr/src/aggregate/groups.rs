@@ -92,13 +92,6 @@ impl Groups {
         grouping.merge(&mut self.accumulators, &states, &numbers, total)
     }
 
-    /// The keys of all groups, in ascending order.
-    pub fn keys(&self) -> Vec<&[u8]> {
-        let mut keys: Vec<&[u8]> = self.numbers.keys().map(AsRef::as_ref).collect();
-        keys.sort_unstable();
-        keys
-    }
-
     /// Removes all groups and returns them, ordered by their keys.
     ///
     /// # Errors

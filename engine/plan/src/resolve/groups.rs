@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pseidon_dsl::{Diagnostic, Flow, Span};
+use pseidon_dsl::{Call, Diagnostic, Flow, Span};
 use pseidon_plugin::options::OnError;
 
 use super::{ResolvedSource, ResolvedStep, ResolvedStepKind, Resolver};
@@ -72,7 +72,8 @@ impl<'a> Resolver<'a> {
         let phase = self.groups.phase;
         let (followers, groups) = self.whole_chain(flow, rest);
         self.groups.phase -= 1;
-        let mut chain = vec![step(ResolvedStepKind::Select(steps.output))];
+        let select = |columns| step(ResolvedStepKind::Select(columns));
+        let mut chain: Vec<ResolvedStep> = steps.output.map(select).into_iter().collect();
         chain.extend(followers);
         let behind = ResolvedSource {
             stage: stage.clone(),
@@ -84,10 +85,8 @@ impl<'a> Resolver<'a> {
             groups,
         };
         self.groups.behind.insert(place, behind);
-        vec![
-            step(ResolvedStepKind::Select(steps.input)),
-            step(ResolvedStepKind::Sink(Arc::new(sink))),
-        ]
+        let sink = step(ResolvedStepKind::Sink(Arc::new(sink)));
+        steps.input.map(select).into_iter().chain([sink]).collect()
     }
 
     /// Checks that the records of several sources do not meet in a group, since each source has a
@@ -111,7 +110,13 @@ impl<'a> Resolver<'a> {
     }
 
     fn has_group(&self, flow: &Flow) -> bool {
-        let name = Transform::Group.spec().name;
+        let is_group = |call: &Call| {
+            let name = call.plugin.to_string();
+            matches!(
+                Transform::named(&name),
+                Some(Transform::Group | Transform::Dedupe)
+            )
+        };
         match flow {
             Flow::Thread(flows, _) | Flow::All(flows, _) => {
                 flows.iter().any(|flow| self.has_group(flow))
@@ -136,9 +141,9 @@ impl<'a> Resolver<'a> {
             }
             Flow::Named(stage, _) => {
                 let stage = self.stages.get(stage);
-                stage.is_some_and(|stage| stage.call.plugin.to_string() == name)
+                stage.is_some_and(|stage| is_group(&stage.call))
             }
-            Flow::Inline(call) => call.plugin.to_string() == name,
+            Flow::Inline(call) => is_group(call),
         }
     }
 }

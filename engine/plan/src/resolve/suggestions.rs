@@ -6,12 +6,13 @@ use super::{Resolver, discards};
 use crate::transforms::Transform;
 
 /// Names that other tools have for a transform here.
-const TRANSFORM_SYNONYMS: [(&str, &str); 14] = [
+const TRANSFORM_SYNONYMS: [(&str, &str); 16] = [
     ("add", "set"),
     ("aggregate", "group"),
     ("count", "group"),
     ("del", "remove"),
     ("delete", "remove"),
+    ("distinct", "dedupe"),
     ("filter", "where"),
     ("group_by", "group"),
     ("map", "select"),
@@ -21,6 +22,7 @@ const TRANSFORM_SYNONYMS: [(&str, &str); 14] = [
     ("project", "select"),
     ("reduce", "group"),
     ("remap", "set"),
+    ("unique", "dedupe"),
 ];
 
 impl Resolver<'_> {

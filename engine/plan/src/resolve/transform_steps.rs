@@ -8,14 +8,14 @@ use pseidon_plugin::options::ParseResult;
 use super::ResolvedStepKind;
 use crate::group::{self, GroupSteps};
 use crate::lookup::{Lookup, LookupSteps, TableReader};
-use crate::transforms::{InvalidRecords, TransformOptions};
+use crate::transforms::{InvalidRecords, Keep, TransformOptions};
 use crate::{parse, unnest};
 
 /// What a transform is, and what happens to invalid records in it.
 pub(super) enum TransformSteps {
     /// Steps of the chain.
     Chain(Vec<ResolvedStepKind>, InvalidRecords),
-    /// A `group`, which ends the chain.
+    /// A `group` or a `dedupe`, which ends the chain.
     Group(Box<GroupSteps>, InvalidRecords),
 }
 
@@ -76,6 +76,11 @@ pub(super) fn transform_steps(
         TransformOptions::Group(options) => {
             let aggregates = options.aggregates.as_deref();
             let steps = group::steps(&options.keys, aggregates, options.span)?;
+            return Ok(TransformSteps::Group(Box::new(steps), options.invalid));
+        }
+        TransformOptions::Dedupe(options) => {
+            let last = options.keep == Keep::Last;
+            let steps = group::dedupe(&options.keys, last, options.span)?;
             return Ok(TransformSteps::Group(Box::new(steps), options.invalid));
         }
     };
