@@ -16,7 +16,7 @@ use datafusion_physical_expr::expressions::{Column, Literal as LiteralExpr};
 use pseidon_dsl::expr::Literal;
 use pseidon_dsl::{Diagnostic, nearest};
 
-use super::json::{Fold, JsonFold};
+use super::json::{Fold, JsonFolds};
 use super::{AggregateArg, AggregateCall, FUNCTIONS};
 use crate::types::{field_type_name, is_json, json_field};
 
@@ -126,12 +126,7 @@ impl Function {
     /// Accumulators for any number of groups.
     pub(super) fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>, ArrowError> {
         match &self.kind {
-            Kind::Json(fold) => {
-                let fold = *fold;
-                Ok(Box::new(GroupsAccumulatorAdapter::new(move || {
-                    Ok(Box::new(JsonFold::new(fold)))
-                })))
-            }
+            Kind::Json(fold) => Ok(Box::new(JsonFolds::new(*fold))),
             Kind::DataFusion(function) if function.groups_accumulator_supported() => {
                 Ok(function.create_groups_accumulator()?)
             }
