@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::harness::Site;
 use crate::harness::output::all_lines;
+use crate::harness::topics::{create, produce};
+use crate::harness::{Site, brokers};
 
 const FILES: u64 = 8;
 const RECORDS: u64 = 20_000;
@@ -221,6 +222,42 @@ fn a_changed_group_does_not_continue_the_old_one() {
     }
     site.finish("pipeline.edn", 60);
     assert!(sorted(&site, "out") == expected(0..2));
+}
+
+/// Two topics up to their ends, with kills; then what was produced since.
+#[test]
+fn topics_up_to_their_ends() {
+    let site = Site::new("group-topics");
+    let topics = ["a", "b"].map(|name| format!("{}-{name}", site.name));
+    let lines = |file: u64| records(file).lines().map(str::to_owned).collect::<Vec<_>>();
+    for (topic, file) in topics.iter().zip(0..) {
+        create(topic, &[]);
+        produce(topic, 0, lines(file));
+    }
+    let [a, b] = &topics;
+    let group =
+        r#"(group "user" "count(*) as n, sum(id) as ids, count(distinct @topic) as topics")"#;
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:name "{}" in (kafka {{:brokers "{}" :topics ["{a}" "{b}"] :until :latest}})
+                pipeline (-> in {group} (where "topics > 0") (select "* except (topics)") {OUT})}}"#,
+            site.name,
+            brokers()
+        ),
+    );
+    for step in ["groups-committed:1", "committed:2"] {
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", step);
+        site.start(command).expect_death(step, 90);
+    }
+    site.finish("pipeline.edn", 90);
+    assert!(sorted(&site, "out") == expected(0..2));
+    produce(a, 0, lines(2));
+    site.finish("pipeline.edn", 90);
+    let mut both = [expected(0..2), expected(2..3)].concat();
+    both.sort_unstable();
+    assert!(sorted(&site, "out") == both);
 }
 
 /// Records of many files with equal keys: one of each is written, as it was, whatever is killed.
