@@ -2,8 +2,8 @@
 
 use super::{Expr, ExprKind};
 
-/// The operands of a form, in the order in which they are written. `$of` turns a box or an option
-/// into references.
+/// The operands of a form, in the order in which they are written. The last three arguments are the
+/// methods that turn a box, an option and a vector into references, shared or mutable.
 macro_rules! parts {
     ($kind:expr, $as_ref:ident, $as_deref:ident, $iter:ident) => {
         match $kind {

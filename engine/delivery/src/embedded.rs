@@ -32,14 +32,18 @@ pub const STATE_FOLDER: &str = ".pseidon";
 
 /// Opens a database file beside the state, for a sink that keeps its content there: `<dir>/<name>.redb`.
 /// Creates it if it is missing, and locks it against every other process. `cache` is the memory for
-/// its pages, in bytes.
+/// its pages, in bytes. Returns the file with its path.
 ///
 /// # Errors
 /// The file cannot be used, or not now.
-pub fn open_database(dir: &Path, name: &str, cache: usize) -> Result<Database, StoreError> {
-    open_or_create(dir, &dir.join(file_name(name)), |path| {
-        open_other(path, cache)
-    })
+pub fn open_database(
+    dir: &Path,
+    name: &str,
+    cache: usize,
+) -> Result<(PathBuf, Database), StoreError> {
+    let path = dir.join(file_name(name));
+    let database = open_or_create(dir, &path, |path| open_other(path, cache))?;
+    Ok((path, database))
 }
 
 /// The state of one pipeline in a redb file.

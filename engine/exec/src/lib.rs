@@ -5,6 +5,8 @@
 //! 1. `run` and `lifecycle`: attempts at running the plan, one after another, until one completes.
 //!    After a temporary failure, or after the loss of splits to another instance, the next attempt
 //!    starts from the state in the store.
+//!    An attempt reads the sources of the file first, and then, in a phase for each, the results of
+//!    `group`s.
 //! 2. `intake`: handles the events of each source in order: splits are distributed ([`sharing`]),
 //!    taken over ([`takeover`]) and released; batches are numbered and queued.
 //! 3. `etl`: threads take batches from the `queue`, in any order, decode them and pass them through

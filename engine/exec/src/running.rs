@@ -89,14 +89,12 @@ impl RunningAttempt {
     ) -> Result<(), Failure> {
         let (done, ended) = unbounded();
         self.done = ended;
-        let instance = self.instance.clone();
-        let instance = &instance;
         let phase = self.phase;
         let of_phase = move |source: &(SourceIndex, &PlannedSource)| source.1.phase == phase;
         for (source, planned) in run.plan.indexed_sources().filter(of_phase) {
             self.left += 1;
-            let reading = self.start_intake(run, source, instance, pause, &done);
-            let setup = source_setup(run, planned, store_id, instance);
+            let reading = self.start_intake(run, source, pause, &done);
+            let setup = source_setup(run, planned, store_id, &self.instance);
             if let Err(reading) = planned.source.attach(&setup, reading) {
                 self.spawn_source(planned, setup, reading, done.clone())?;
             }
@@ -122,7 +120,6 @@ impl RunningAttempt {
         &mut self,
         run: &RunSetup,
         source: SourceIndex,
-        instance: &InstanceId,
         pause: &Pause,
         done: &Sender<()>,
     ) -> SourceRun {
@@ -138,7 +135,7 @@ impl RunningAttempt {
         let sharing = Sharing::new(
             run.store.clone(),
             planned.stage.clone(),
-            instance.clone(),
+            self.instance.clone(),
             run.plan.settings.lease.get(),
         );
         let intake = Actor::new(run.resources.blocking().clone(), |wake| {

@@ -166,7 +166,7 @@ fn weaker_than_exactly_once(
 fn groups_of_instances(resolved: &[ResolvedSource]) -> impl Iterator<Item = Diagnostic> {
     let behind = resolved.iter().filter(|source| source.group.is_some());
     behind.map(|source| {
-        let message = "`group` cannot be used with `:state`";
+        let message = format!("`{}` cannot be used with `:state`", source.stage);
         let label = "instances that share the state would each have their own groups";
         let help = "remove `:state`: the state is then in a file, which one process uses";
         Diagnostic::new(source.span, message, label).with_help(help)

@@ -111,6 +111,15 @@ impl GroupPlan {
         })
     }
 
+    /// The first key that is not deterministic. Those of a `group` are in the `select` before it.
+    pub(crate) fn nondeterminism(&self) -> Option<String> {
+        let (Form::Bytes(keys, ..) | Form::Record(keys, ..)) = &self.form else {
+            return None;
+        };
+        let key = keys.iter().find(|key| !key.is_deterministic())?;
+        Some(key.field().name().clone())
+    }
+
     /// The format of the results.
     pub(crate) fn format(&self) -> &str {
         match &self.form {

@@ -33,7 +33,8 @@ use self::sink::GroupSink;
 use self::source::GroupSource;
 use self::table::GroupTable;
 
-/// What a plan shows as the plugin of both halves. A pipeline file names the transform `group`.
+/// What a plan shows as the plugin of both halves. A pipeline file names the transform: `group` or
+/// `dedupe`.
 static SPEC: PluginSpec = PluginSpec {
     name: "group",
     role: Role::Transform,

@@ -59,7 +59,7 @@ impl GroupSink {
 
 impl PreparedSink for GroupSink {
     fn nondeterminism(&self) -> Option<String> {
-        None
+        self.plan.nondeterminism()
     }
 
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {

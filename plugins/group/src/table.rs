@@ -72,7 +72,11 @@ impl TableError {
 
 impl From<TableError> for Reason {
     fn from(error: TableError) -> Reason {
-        Reason::caused_by("the groups cannot be stored", error)
+        let what = match error {
+            TableError::Storage(_) => "cannot read or write the groups",
+            TableError::Compute(_) => "cannot compute the groups",
+        };
+        Reason::caused_by(what, error)
     }
 }
 
@@ -86,9 +90,8 @@ pub(crate) struct GroupTable {
 impl GroupTable {
     /// Opens the table with this name in a folder, and creates it if it is missing.
     pub(crate) fn open(folder: &Path, name: &str, cache: usize) -> Result<GroupTable, StoreError> {
-        let database = open_database(folder, name, cache)?;
-        let location = folder.join(name).display().to_string();
-        GroupTable::with(database, location)
+        let (path, database) = open_database(folder, name, cache)?;
+        GroupTable::with(database, path.display().to_string())
     }
 
     /// A table in memory.

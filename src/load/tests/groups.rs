@@ -110,6 +110,10 @@ fn a_group_needs_one_source_that_ends() {
             "records of several sources reach a `group` | each source would have its own groups | ",
         ),
         (
+            r#"{once (dedupe "x") pipeline (-> (all (stdin) (files "b")) once (stdout))}"#,
+            "records of several sources reach a `dedupe` | each source would have its own groups | ",
+        ),
+        (
             r#"{:settings {:state "redis://r:6379"}
                 pipeline (-> (files "a") (group "x" "count(*) as n") (stdout))}"#,
             "`group` cannot be used with `:state` | instances that share the state would each have",
@@ -120,6 +124,25 @@ fn a_group_needs_one_source_that_ends() {
         assert!(
             errors.iter().any(|error| error.contains(expected)),
             "{errors:#?}"
+        );
+    }
+}
+
+#[test]
+fn keys_that_are_not_deterministic_lower_the_guarantee() {
+    for stage in [
+        r#"(dedupe "random()")"#,
+        r#"(group "random() as r, count(*) as n")"#,
+    ] {
+        let plan = plan_of(&format!(
+            r#"{{pipeline (-> (files "a.json") {stage} (stdout))}}"#
+        ));
+        let plan = plan.unwrap_or_else(|errors| panic!("{errors:#?}"));
+        let shown = describe(&plan, false);
+        let front = shown.lines().find(|line| line.starts_with("  files -> "));
+        assert!(
+            front.is_some_and(|line| line.ends_with("at least once")),
+            "{shown}"
         );
     }
 }

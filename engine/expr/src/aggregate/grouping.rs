@@ -35,7 +35,7 @@ pub struct Grouping {
 
 impl Grouping {
     /// A grouping of rows with this schema, of which the first `keys` columns are the keys. The
-    /// result of each call is named by its text beside it.
+    /// string beside each call is the name of its results.
     ///
     /// # Errors
     /// Functions that do not exist or do not accept their arguments.

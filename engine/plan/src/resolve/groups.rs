@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pseidon_dsl::{Call, Diagnostic, Flow, Span};
+use pseidon_dsl::{Diagnostic, Flow, Span};
 use pseidon_plugin::options::OnError;
 
 use super::{ResolvedSource, ResolvedStep, ResolvedStepKind, Resolver};
@@ -95,55 +95,35 @@ impl<'a> Resolver<'a> {
         if branches.len() < 2 {
             return;
         }
-        let Some(flow) = rest.iter().find(|flow| self.has_group(flow)) else {
+        let found = rest
+            .iter()
+            .find_map(|flow| Some((flow, self.group_in(flow)?)));
+        let Some((flow, name)) = found else {
             return;
         };
-        let message = "records of several sources reach a `group`";
-        let error = Diagnostic::new(
-            flow.span(),
-            message,
-            "each source would have its own groups",
-        );
+        let message = format!("records of several sources reach a `{name}`");
+        let label = "each source would have its own groups";
+        let error = Diagnostic::new(flow.span(), message, label);
         let help = "read all files with one source, such as (files {:path [\"a/*\" \"b/*\"]}), or \
                     group the records of each source";
         self.errors.push(error.with_help(help));
     }
 
-    fn has_group(&self, flow: &Flow) -> bool {
-        let is_group = |call: &Call| {
-            let name = call.plugin.to_string();
-            matches!(
-                Transform::named(&name),
-                Some(Transform::Group | Transform::Dedupe)
-            )
+    /// The transform of the first stage of a flow that groups.
+    fn group_in(&self, flow: &Flow) -> Option<&'static str> {
+        let call = match flow {
+            Flow::Inline(call) => Some(call),
+            Flow::Named(stage, _) => self.stages.get(stage).map(|stage| &stage.call),
+            _ => None,
         };
-        match flow {
-            Flow::Thread(flows, _) | Flow::All(flows, _) => {
-                flows.iter().any(|flow| self.has_group(flow))
-            }
-            Flow::Match {
-                branches,
-                otherwise,
-                ..
-            } => {
-                let mut flows = branches.iter().map(|branch| &branch.flow);
-                flows.any(|flow| self.has_group(flow))
-                    || otherwise.iter().any(|flow| self.has_group(flow))
-            }
-            Flow::Route {
-                branches,
-                otherwise,
-                ..
-            } => {
-                let mut flows = branches.iter().map(|branch| &branch.flow);
-                flows.any(|flow| self.has_group(flow))
-                    || otherwise.iter().any(|flow| self.has_group(flow))
-            }
-            Flow::Named(stage, _) => {
-                let stage = self.stages.get(stage);
-                stage.is_some_and(|stage| is_group(&stage.call))
-            }
-            Flow::Inline(call) => is_group(call),
-        }
+        let Some(call) = call else {
+            return flow
+                .parts()
+                .into_iter()
+                .find_map(|part| self.group_in(part));
+        };
+        let transform = Transform::named(&call.plugin.to_string())?;
+        let groups = matches!(transform, Transform::Group | Transform::Dedupe);
+        groups.then_some(transform.spec().name)
     }
 }
