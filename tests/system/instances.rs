@@ -1,12 +1,11 @@
 //! Several instances of one pipeline.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::harness::feed::{Feeder, Record};
+use crate::harness::feed::{Feeder, PARTITIONS, Record};
 use crate::harness::output::{check, files, lines};
 use crate::harness::pipeline::{
-    Layout, Membership, SESSION_MILLIS, Store, kafka_source, kafka_to_files, pipeline, settings,
+    Layout, Membership, Store, kafka_source, kafka_to_files, pipeline, settings,
 };
 use crate::harness::watch::Watcher;
 use crate::harness::{Pseidon, Site, wait_until};
@@ -14,6 +13,9 @@ use crate::kills::settle;
 
 /// The log message of an instance that has lost its splits to another one.
 pub(crate) const FENCED: &str = "restarting from the committed positions";
+
+/// The log message of an instance whose partitions the group has given to others.
+const LOST: &str = "partitions lost";
 
 /// One of two instances is frozen until the other has all partitions, and resumed: it still has
 /// open files, and perhaps a commit in progress. All of that must be refused.
@@ -31,16 +33,20 @@ fn a_frozen_instance_is_fenced() {
     let mut instances = [site.run("pipeline.edn"), site.run("pipeline.edn")];
     for round in 0..2 {
         let [frozen, other] = &mut instances;
+        wait_until("both instances have partitions", 60, || {
+            held(&frozen.log()) > 0 && held(&other.log()) > 0
+        });
         expect_progress(&watcher, other);
-        // Until both have some of the partitions.
-        std::thread::sleep(Duration::from_millis(SESSION_MILLIS) + site.random.millis(0..700));
-        let fenced_before = frozen.log().matches(FENCED).count();
+        std::thread::sleep(site.random.millis(0..700));
+        let noticed_before = losses(&frozen.log());
         frozen.freeze();
-        std::thread::sleep(Duration::from_millis(SESSION_MILLIS * 2));
+        wait_until("the other instance has all partitions", 60, || {
+            held(&other.log()) == PARTITIONS as usize
+        });
         expect_progress(&watcher, other);
         frozen.wake();
-        wait_until("the resumed instance notices that it is fenced", 60, || {
-            frozen.log().matches(FENCED).count() > fenced_before
+        wait_until("the resumed instance notices what it has lost", 60, || {
+            losses(&frozen.log()) > noticed_before
         });
         assert!(
             frozen.is_running() && other.is_running(),
@@ -53,6 +59,32 @@ fn a_frozen_instance_is_fenced() {
     instances.iter_mut().for_each(|instance| instance.stop(40));
     watcher.finish();
     check(&site.path("out"), &fed);
+}
+
+/// How many partitions an instance holds, by its log.
+fn held(log: &str) -> usize {
+    log.lines().fold(0, |held, line| {
+        let count = || {
+            let digits = line.split("count=").nth(1).unwrap_or_default();
+            let digits = digits.split_whitespace().next().unwrap_or_default();
+            digits.parse::<usize>().expect("the line has a count")
+        };
+        if line.contains("partitions assigned") {
+            held + count()
+        } else if line.contains("partitions revoked") || line.contains(LOST) {
+            held.saturating_sub(count())
+        } else if line.contains(FENCED) {
+            0
+        } else {
+            held
+        }
+    })
+}
+
+/// How often an instance has noticed that others have its partitions: because a commit was refused,
+/// or, if it had nothing to commit, from the group.
+fn losses(log: &str) -> usize {
+    log.matches(FENCED).count() + log.matches(LOST).count()
 }
 
 /// Waits until more records are visible.

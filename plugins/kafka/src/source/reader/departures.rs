@@ -146,6 +146,7 @@ impl Reader<'_> {
     /// was read can still be committed.
     pub(super) fn handle_loss(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceExit> {
         self.flush()?;
+        log_loss(partitions);
         self.runs.forget(|at| partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
         self.topics.lost(&gone);
@@ -162,6 +163,7 @@ impl Reader<'_> {
         self.flush()?;
         self.runs.forget(|_| true);
         let (gone, arriving) = self.remove(|_| true);
+        log_loss(&names(&gone));
         self.topics.lost(&gone);
         self.departures.answer = None;
         self.consumer.unassign_all();
@@ -393,5 +395,18 @@ impl Reader<'_> {
 impl Departure {
     fn contains(&self, at: &TopicPartition) -> bool {
         self.gone.iter().any(|(gone, _)| gone == at)
+    }
+}
+
+/// Tells that partitions belong to other members, because the group has not heard from this one for
+/// longer than its session timeout. What is not committed of them is discarded, and read again by
+/// those who have them now.
+fn log_loss(partitions: &[TopicPartition]) {
+    if !partitions.is_empty() {
+        tracing::warn!(
+            count = partitions.len(),
+            partitions = summary(partitions),
+            "partitions lost: the group has given them to other instances"
+        );
     }
 }
