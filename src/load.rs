@@ -1,5 +1,6 @@
 //! Loading: from a file name, or the flow of `-e`, to a plan.
 
+mod includes;
 pub(crate) mod legacy;
 mod table;
 mod variables;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use pseidon_delivery::WithCauses;
-use pseidon_dsl::{Diagnostic, Document, diagnostic, document, interpolate};
+use pseidon_dsl::{Diagnostic, Document, diagnostic, interpolate};
 use pseidon_logs::{Log, LogsSettings, MysqlLogs};
 use pseidon_plan::{Plan, PlanContext, SchemaInference, plan};
 use pseidon_plugin::batch::{Payloads, WantedMetadata};
@@ -29,6 +30,7 @@ use crate::registry::{registry, registry_with, sample_log};
 pub(crate) struct PipelineText {
     /// The name in messages: the path as given, or `-e`.
     pub(crate) name: String,
+    /// The text, with those of included files.
     pub(crate) text: String,
     pub(crate) kind: TextKind,
     /// The folder to which relative paths are resolved.
@@ -52,7 +54,9 @@ pub(crate) enum TextKind {
 pub(crate) fn text(from: &FileArgs) -> Result<PipelineText, Exit> {
     let parameters = Parameters::new(&from.parameters.set);
     match (&from.file, &from.expression) {
-        (Some(file), _) => read(file, parameters).and_then(legacy::convert),
+        (Some(file), _) => read(file, parameters)
+            .and_then(legacy::convert)
+            .and_then(PipelineText::with_includes),
         (None, Some(flow)) => Ok(PipelineText {
             name: "-e".to_owned(),
             text: flow.clone(),
@@ -119,11 +123,7 @@ impl PipelineText {
         &'a self,
         log: &'a Log,
     ) -> Result<(Document, Variables<'a>), Vec<Diagnostic>> {
-        let mut document = match self.kind {
-            TextKind::Edn => document::from_edn(&self.text),
-            TextKind::Toml => document::from_toml(&self.text),
-            TextKind::Flow => document::from_flow(&self.text),
-        }?;
+        let mut document = self.parse()?;
         let log = is_template(&document).then_some(log);
         let mut variables = Variables::new(&self.parameters, &self.base, log);
         interpolate::document(&mut document, &mut |kind, name| {
@@ -221,10 +221,10 @@ impl PipelineText {
     /// Prints errors as rustc does, each with its place in the text, and then how many there are.
     pub(crate) fn show(&self, errors: &[Diagnostic]) -> Exit {
         let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        eprint!(
-            "{}",
-            diagnostic::render(&self.name, &self.text, errors, color)
-        );
+        for (part, errors) in includes::by_file(&self.text, errors) {
+            let name = part.path.unwrap_or(&self.name);
+            eprint!("{}", diagnostic::render(name, part.text, &errors, color));
+        }
         let count = errors.len();
         eprintln!(
             "{}: {count} {}",

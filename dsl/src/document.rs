@@ -15,14 +15,17 @@ use crate::{Diagnostic, Name, Node, Span, edn, toml};
 /// # Errors
 /// All errors, in source order.
 pub fn from_edn(text: &str) -> Result<Document, Vec<Diagnostic>> {
-    read_edn(text)
+    read_edn(text, build::document)
         .map_err(|errors| other_language::instead_of_edn(text).map_or(errors, |it| vec![it]))
 }
 
-fn read_edn(text: &str) -> Result<Document, Vec<Diagnostic>> {
+fn read_edn<T>(
+    text: &str,
+    build: fn(Node) -> Result<T, Vec<Diagnostic>>,
+) -> Result<T, Vec<Diagnostic>> {
     let (node, mut errors) = edn::recover(text);
-    match node.map(build::document) {
-        Some(Ok(document)) if errors.is_empty() => Ok(document),
+    match node.map(build) {
+        Some(Ok(built)) if errors.is_empty() => Ok(built),
         Some(Err(more)) => {
             // A form that could not be read is `nil` here. An error about that `nil` is a
             // consequence, not a second error.
@@ -48,6 +51,22 @@ pub fn from_toml(text: &str) -> Result<Document, Vec<Diagnostic>> {
     read.map_err(|errors| other_language::instead_of_toml(text).map_or(errors, |it| vec![it]))
 }
 
+/// Reads an included file in EDN.
+///
+/// # Errors
+/// All errors, in source order.
+pub fn fragment_from_edn(text: &str) -> Result<Fragment, Vec<Diagnostic>> {
+    read_edn(text, build::fragment)
+}
+
+/// Reads an included file in TOML.
+///
+/// # Errors
+/// All errors, in source order.
+pub fn fragment_from_toml(text: &str) -> Result<Fragment, Vec<Diagnostic>> {
+    toml::read(text).and_then(build::fragment)
+}
+
 /// Builds a document from a map that has already been read.
 ///
 /// # Errors
@@ -69,6 +88,8 @@ pub fn from_flow(text: &str) -> Result<Document, Vec<Diagnostic>> {
             name: None,
             settings: Vec::new(),
             stages: Vec::new(),
+            flows: Vec::new(),
+            includes: Vec::new(),
             pipeline,
             tests: Vec::new(),
         }),
@@ -83,12 +104,49 @@ pub struct Document {
     pub name: Option<(String, Span)>,
     /// The entries of `:settings`: key, position of the key, value.
     pub settings: Vec<(Name, Span, Node)>,
-    /// The named stages, in source order.
+    /// The named stages, in source order; those of included files follow.
     pub stages: Vec<Stage>,
+    /// The named flows, in source order; those of included files follow.
+    pub flows: Vec<NamedFlow>,
+    /// The entries of `:include`.
+    pub includes: Vec<Include>,
     /// `pipeline`.
     pub pipeline: Flow,
     /// The entries of `:tests`.
     pub tests: Vec<Test>,
+}
+
+/// A file that is included.
+#[derive(Clone, Debug)]
+pub struct Fragment {
+    /// The named stages, in source order.
+    pub stages: Vec<Stage>,
+    /// The named flows, in source order.
+    pub flows: Vec<NamedFlow>,
+    /// The entries of `:include`.
+    pub includes: Vec<Include>,
+}
+
+/// An entry of `:include`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Include {
+    /// The path, as written.
+    pub path: String,
+    /// The position of the string.
+    pub span: Span,
+}
+
+/// A named flow: `cleaned (-> parsed reduced)`. Where the name is used, it stands for the flow.
+#[derive(Clone, Debug)]
+pub struct NamedFlow {
+    /// The symbol that names the flow.
+    pub name: Name,
+    /// The position of that symbol.
+    pub name_span: Span,
+    /// The flow.
+    pub flow: Flow,
+    /// Whether it was included, so that it may be unused.
+    pub included: bool,
 }
 
 /// A named stage: `clicks (kafka {…})`.
@@ -100,6 +158,8 @@ pub struct Stage {
     pub name_span: Span,
     /// The plugin and its arguments.
     pub call: Call,
+    /// Whether it was included, so that it may be unused.
+    pub included: bool,
 }
 
 /// A use of a plugin: `(kafka {…})`, `(where "…")`, or a bare symbol for no arguments.
@@ -195,8 +255,46 @@ impl Document {
     /// All uses of plugins: the named stages, then the inline stages, each in source order.
     pub fn calls(&self) -> Vec<&Call> {
         let mut calls: Vec<&Call> = self.stages.iter().map(|stage| &stage.call).collect();
-        self.pipeline.inline_calls(&mut calls);
+        let named = self.flows.iter().map(|named| &named.flow);
+        [&self.pipeline]
+            .into_iter()
+            .chain(named)
+            .for_each(|flow| flow.inline_calls(&mut calls));
         calls
+    }
+
+    /// Adds the stages and flows of an included file.
+    ///
+    /// # Errors
+    /// Those whose names are defined already, at their positions in the included file.
+    pub fn include(&mut self, fragment: Fragment) -> Result<(), Vec<Diagnostic>> {
+        let mut errors = Vec::new();
+        for stage in fragment.stages {
+            errors.extend(self.defined_twice(&stage.name, stage.name_span));
+            let included = true;
+            self.stages.push(Stage { included, ..stage });
+        }
+        for named in fragment.flows {
+            errors.extend(self.defined_twice(&named.name, named.name_span));
+            let included = true;
+            self.flows.push(NamedFlow { included, ..named });
+        }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// The error for a name that a stage or a flow has already.
+    fn defined_twice(&self, name: &Name, span: Span) -> Option<Diagnostic> {
+        let is_defined = self.stages.iter().any(|stage| stage.name == *name)
+            || self.flows.iter().any(|named| named.name == *name);
+        is_defined.then(|| {
+            let message = format!("`{name}` is defined in two files");
+            let label = "the file that includes this one, or one before it, has this name too";
+            Diagnostic::new(span, message, label).with_help("rename one of the two")
+        })
     }
 }
 

@@ -34,6 +34,9 @@ pub fn document(document: &mut Document, lookup: &mut Lookup<'_>) -> Result<(), 
     for stage in &mut document.stages {
         fill_call(&mut stage.call, lookup, &mut errors);
     }
+    for named in &mut document.flows {
+        fill_flow(&mut named.flow, lookup, &mut errors);
+    }
     fill_flow(&mut document.pipeline, lookup, &mut errors);
     errors.sort_by_key(|error| error.span);
     if errors.is_empty() {

@@ -1,8 +1,8 @@
 //! A reader for the TOML form of a pipeline file. It returns the same map as the EDN form, with the
 //! source position of every value.
 //!
-//! `name`, `[settings]` and `[[tests]]` correspond to the keywords of the EDN form. `pipeline` is a
-//! string that contains the flow. A table in `[stages]` has one key, the plugin, whose value is the
+//! `name`, `include`, `[settings]` and `[[tests]]` correspond to the keywords of the EDN form.
+//! `pipeline` is a string that contains the flow, and `[flows]` has such strings by name. A table in `[stages]` has one key, the plugin, whose value is the
 //! plugin's argument. A table becomes a map with keywords as keys, and an array becomes a vector.
 //! Strings stay strings: options accept a string where EDN has a keyword.
 
@@ -14,7 +14,9 @@ use crate::node::Text;
 use crate::{Diagnostic, Name, Node, NodeKind, Span, edn, nearest};
 
 /// The keys of the top-level table.
-const KEYS: [&str; 5] = ["name", "settings", "stages", "pipeline", "tests"];
+const KEYS: [&str; 7] = [
+    "name", "settings", "include", "stages", "flows", "pipeline", "tests",
+];
 
 /// Reads a pipeline file as the map of its EDN form.
 ///
@@ -61,25 +63,38 @@ impl Reader<'_> {
         for (name, item) in table.iter() {
             let span = key_span(table, name);
             match name {
-                "name" | "settings" | "tests" => {
+                "name" | "settings" | "include" | "tests" => {
                     entries.push((keyword(name, span), self.item(item, span)))
                 }
-                "pipeline" => {
-                    entries.extend(self.flow(item, span).map(|flow| (symbol(name, span), flow)))
-                }
-                "stages" => match item.as_table_like() {
-                    Some(stages) => {
-                        let stages = stages.iter().filter_map(|(name, item)| {
-                            self.stage(name, item, key_span(stages, name))
-                        });
-                        entries.extend(stages);
-                    }
+                "pipeline" => entries.extend(self.flow(name, item, span)),
+                "flows" => match item.as_table_like() {
+                    Some(flows) => entries.extend(flows.iter().filter_map(|(name, item)| {
+                        let span = key_span(flows, name);
+                        if name == "pipeline" {
+                            self.report_pipeline(span, "flow");
+                            return None;
+                        }
+                        let (name, flow) = self.flow(name, item, span)?;
+                        Some((name, thread_of_one(flow)))
+                    })),
                     None => self.report(
                         span,
-                        "`stages` must be a table",
-                        "expected [stages.some-name]",
+                        "`flows` must be a table",
+                        "expected [flows] and below it, for example, cleaned = \"(-> a b)\"",
                     ),
                 },
+                "stages" => {
+                    match item.as_table_like() {
+                        Some(stages) => entries.extend(stages.iter().filter_map(|(name, item)| {
+                            self.stage(name, item, key_span(stages, name))
+                        })),
+                        None => self.report(
+                            span,
+                            "`stages` must be a table",
+                            "expected [stages.some-name]",
+                        ),
+                    }
+                }
                 unknown => {
                     let error = Diagnostic::new(
                         span,
@@ -98,28 +113,37 @@ impl Reader<'_> {
         self.errors.push(Diagnostic::new(span, message, label));
     }
 
-    fn flow(&mut self, item: &Item, key: Span) -> Option<Node> {
+    /// `pipeline`, or a named flow.
+    fn flow(&mut self, name: &str, item: &Item, key: Span) -> Option<(Node, Node)> {
         let node = self.item(item, key);
         let NodeKind::Str(text) = &node.kind else {
             self.report(
                 node.span,
-                "`pipeline` must be a string",
+                format!("`{name}` must be a string"),
                 format!("expected \"(-> …)\", found {}", node.describe()),
             );
             return None;
         };
-        edn::read_quoted(text)
-            .map_err(|errors| self.errors.extend(errors))
-            .ok()
+        match edn::read_quoted(text) {
+            Ok(flow) => Some((symbol(name, key), flow)),
+            Err(errors) => {
+                self.errors.extend(errors);
+                None
+            }
+        }
+    }
+
+    fn report_pipeline(&mut self, span: Span, what: &str) {
+        self.report(
+            span,
+            format!("`pipeline` is reserved and cannot name a {what}"),
+            "this word names the flow of the file",
+        );
     }
 
     fn stage(&mut self, name: &str, item: &Item, span: Span) -> Option<(Node, Node)> {
         if name == "pipeline" {
-            self.report(
-                span,
-                "`pipeline` is reserved and cannot name a stage",
-                "this word names the flow",
-            );
+            self.report_pipeline(span, "stage");
             return None;
         }
         let node = self.item(item, span);
@@ -277,6 +301,19 @@ fn continuation_length(rest: &str, has_escapes: bool) -> usize {
         rest.len() - trimmed.len()
     } else {
         0
+    }
+}
+
+/// A flow that is the name of a stage as `(-> name)`: in the map of the EDN form, a name alone would
+/// be a plugin.
+fn thread_of_one(flow: Node) -> Node {
+    let NodeKind::Symbol(_) = flow.kind else {
+        return flow;
+    };
+    let span = flow.span;
+    Node {
+        kind: NodeKind::List(vec![symbol("->", span), flow]),
+        span,
     }
 }
 

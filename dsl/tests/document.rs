@@ -305,7 +305,7 @@ fn all_errors_of_a_file_at_once() {
  :settings {"memory" 1}
  a 5
  -> (kafka)
- b (-> a)
+ b ->
  c ("kafka")
  d ()
  e (kafka 012)
@@ -315,11 +315,11 @@ fn all_errors_of_a_file_at_once() {
     assert_eq!(
         errors(text, from_edn(text)),
         [
-            ":nam: unknown key `:nam`; expected one of :name, :settings, :tests",
+            ":nam: unknown key `:nam`; expected one of :name, :settings, :include, :tests",
             "\"memory\": a string cannot name a setting; expected a keyword such as :etl-threads",
-            "5: `a` must be a stage; expected (plugin …), found a number",
+            "5: `a` must be a stage or a flow; expected (plugin …) or (-> …), found a number",
             "->: `->` is reserved and cannot name a stage; this word combines stages",
-            "->: `->` combines stages and is not itself a stage; expected a plugin",
+            "->: `->` combines stages and is not itself a stage; expected a plugin, or (-> …)",
             "\"kafka\": a string is not a plugin name; expected a name such as kafka",
             "(): this list is empty; expected a stage such as (kafka {…})",
             "012: `012` is not a number; a number cannot start with 0",
@@ -353,9 +353,11 @@ fn errors_in_toml() {
     assert_eq!(
         errors(text, from_toml(text)),
         [
-            "nmae: unknown key `nmae`; expected one of name, settings, stages, pipeline, tests",
+            "nmae: unknown key `nmae`; expected one of name, settings, include, stages, flows, \
+                pipeline, tests",
             "5: `c` must be a stage; expected a table, found a number",
-            "pipeline: `pipeline` is reserved and cannot name a stage; this word names the flow",
+            "pipeline: `pipeline` is reserved and cannot name a stage; this word names the flow of \
+                the file",
             "b: `b` must be one stage; expected one key, the plugin name; found 2",
         ]
     );

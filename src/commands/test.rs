@@ -62,7 +62,7 @@ fn load_all(
     file: &Path,
     parameters: &ParameterArgs,
 ) -> Result<(PipelineText, Document, Plan), Exit> {
-    let text = load::read(file, Parameters::new(&parameters.set))?;
+    let text = load::read(file, Parameters::new(&parameters.set))?.with_includes()?;
     let document = text.document()?;
     let plan = text.plan(&document)?;
     Ok((text, document, plan))

@@ -23,14 +23,17 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// A folder for the files of a page, with the tables among these blocks.
+    /// A folder for the files of a page, with the tables and included files among these blocks.
     pub(super) fn new(blocks: &[&Block]) -> Files {
         let folder = TempDir::new().expect("a folder for the files of a page");
         for (name, block) in blocks
             .iter()
-            .filter_map(|block| Some((block.table()?, block)))
+            .filter_map(|block| Some((block.file()?, block)))
         {
-            std::fs::write(folder.path().join(name), &block.code).expect("written");
+            let path = folder.path().join(name);
+            let parent = path.parent().expect("it is in the folder");
+            std::fs::create_dir_all(parent).expect("the folder can be created");
+            std::fs::write(path, &block.code).expect("the file can be written");
         }
         let last = String::new();
         Files { folder, last }

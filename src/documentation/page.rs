@@ -25,9 +25,11 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// The name of the file with this table, if the block is one: `csv file=NAME`.
-    pub(super) fn table(&self) -> Option<&str> {
-        self.info.strip_prefix("csv file=")
+    /// The name of the file that the page's other blocks read, if the block is one: `csv file=NAME`,
+    /// a table, or `clojure file=NAME`, an included file.
+    pub(super) fn file(&self) -> Option<&str> {
+        let (_, words) = self.info.split_once(' ')?;
+        words.strip_prefix("file=")
     }
 }
 

@@ -1,6 +1,8 @@
 //! Planning of pipeline texts: their errors, types, guarantees and fingerprints.
 
 mod groups;
+mod includes;
+mod named_flows;
 
 use std::collections::BTreeSet;
 

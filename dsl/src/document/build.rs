@@ -1,61 +1,111 @@
-//! From the top-level map to a [`Document`].
+//! From the top-level map to a [`Document`], or to a [`Fragment`] of one.
 
-use super::flow::{call, flow, is_form};
-use super::{Call, Document, Flow, Stage, Test};
+use super::flow::{call, flow, is_flow, is_form};
+use super::{Call, Document, Flow, Fragment, Include, NamedFlow, Stage, Test};
 use crate::{Diagnostic, Name, Node, NodeKind, Span, nearest};
 
 /// The keywords of the top-level map.
-const KEYWORDS: [&str; 3] = ["name", "settings", "tests"];
+const KEYWORDS: [&str; 4] = ["name", "settings", "include", "tests"];
 
 /// The keywords of an entry of `:tests`.
 const TEST_KEYWORDS: [&str; 4] = ["name", "at", "input", "output"];
 
 /// Builds the document from the top-level map. The errors are in source order.
 pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
-    let NodeKind::Map(entries) = node.kind else {
-        let error = Diagnostic::new(
-            node.span,
-            "a pipeline file must be a map",
-            format!("expected {{ … }}, found {}", node.describe()),
-        );
-        return Err(vec![error]);
-    };
+    let span = node.span;
     let mut builder = Builder::default();
-    for (key, value) in entries {
+    for (key, value) in entries(node, "a pipeline file")? {
         builder.entry(&key, value);
     }
-    let Builder {
-        name,
-        settings,
-        stages,
+    let pipeline = match builder.pipeline.take() {
+        Some(pipeline) if builder.errors.is_empty() => pipeline,
+        None if builder.errors.is_empty() => return Err(vec![missing_pipeline(span, &builder)]),
+        _ => return Err(in_order(builder.errors)),
+    };
+    Ok(Document {
+        name: builder.name,
+        settings: builder.settings,
+        stages: builder.stages,
+        flows: builder.flows,
+        includes: builder.includes,
         pipeline,
-        tests,
-        mut errors,
-    } = builder;
-    match pipeline {
-        Some(pipeline) if errors.is_empty() => {
-            return Ok(Document {
-                name,
-                settings,
-                stages,
-                pipeline,
-                tests,
-            });
+        tests: builder.tests,
+    })
+}
+
+/// Builds an included file from its top-level map. The errors are in source order.
+pub(super) fn fragment(node: Node) -> Result<Fragment, Vec<Diagnostic>> {
+    let mut builder = Builder::default();
+    for (key, value) in entries(node, "an included file")? {
+        match foreign_key(&key) {
+            Some(error) => builder.errors.push(error),
+            None => builder.entry(&key, value),
         }
-        None if errors.is_empty() => errors.push(missing_pipeline(node.span, &stages)),
-        _ => errors.sort_by_key(|error| error.span),
     }
-    Err(errors)
+    if !builder.errors.is_empty() {
+        return Err(in_order(builder.errors));
+    }
+    Ok(Fragment {
+        stages: builder.stages,
+        flows: builder.flows,
+        includes: builder.includes,
+    })
+}
+
+/// The entries of a file's top-level map. `what` names the file in the error.
+fn entries(node: Node, what: &str) -> Result<Vec<(Node, Node)>, Vec<Diagnostic>> {
+    let found = node.describe();
+    match node.kind {
+        NodeKind::Map(entries) => Ok(entries),
+        _ => Err(vec![Diagnostic::new(
+            node.span,
+            format!("{what} must be a map"),
+            format!("expected {{ … }}, found {found}"),
+        )]),
+    }
+}
+
+fn in_order(mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    errors.sort_by_key(|error| error.span);
+    errors
+}
+
+/// The error for a key that only a pipeline file has.
+fn foreign_key(key: &Node) -> Option<Diagnostic> {
+    let name = match &key.kind {
+        NodeKind::Keyword(name) if ["name", "settings", "tests"].contains(&name.name.as_str()) => {
+            format!(":{name}")
+        }
+        NodeKind::Symbol(name) if name.to_string() == "pipeline" => name.to_string(),
+        _ => return None,
+    };
+    let error = Diagnostic::new(
+        key.span,
+        format!("an included file cannot have `{name}`"),
+        "expected stages, named flows and :include",
+    );
+    Some(error.with_help(format!("move `{name}` to the pipeline file")))
 }
 
 /// The error for a file without `pipeline`. The help connects the stages in source order, which is
 /// right for most files.
-fn missing_pipeline(file: Span, stages: &[Stage]) -> Diagnostic {
-    let names: Vec<String> = stages.iter().map(|stage| stage.name.to_string()).collect();
-    let flow = if names.is_empty() {
-        "source sink".to_owned()
-    } else {
-        names.join(" ")
+fn missing_pipeline(file: Span, builder: &Builder) -> Diagnostic {
+    let misspelled = builder.flows.iter().find_map(|named| {
+        let name = named.name.to_string();
+        nearest(&name, ["pipeline"]).map(|_| (name, named.name_span))
+    });
+    if let Some((name, span)) = misspelled {
+        let label = format!("`{name}` is a named flow");
+        return Diagnostic::new(span, "this file has no `pipeline`", label)
+            .with_help("did you mean `pipeline`?");
+    }
+    let flow = match (builder.flows.as_slice(), builder.stages.as_slice()) {
+        ([only], _) => only.name.to_string(),
+        (_, []) => "(-> source sink)".to_owned(),
+        (_, stages) => {
+            let names: Vec<String> = stages.iter().map(|stage| stage.name.to_string()).collect();
+            format!("(-> {})", names.join(" "))
+        }
     };
     let begin = Span {
         start: file.start,
@@ -66,7 +116,7 @@ fn missing_pipeline(file: Span, stages: &[Stage]) -> Diagnostic {
         "this file has no `pipeline`",
         "expected a key `pipeline` with a flow",
     )
-    .with_help(format!("add `pipeline (-> {flow})`"))
+    .with_help(format!("add `pipeline {flow}`"))
 }
 
 #[derive(Default)]
@@ -74,6 +124,8 @@ struct Builder {
     name: Option<(String, Span)>,
     settings: Vec<(Name, Span, Node)>,
     stages: Vec<Stage>,
+    flows: Vec<NamedFlow>,
+    includes: Vec<Include>,
     pipeline: Option<Flow>,
     tests: Vec<Test>,
     errors: Vec<Diagnostic>,
@@ -93,6 +145,7 @@ impl Builder {
                         .map(|name| (name, value.span))
                 }
                 "settings" => self.settings(value),
+                "include" => self.includes(value),
                 "tests" => self.tests(value),
                 unknown => self.unknown_keyword(unknown, key.span, &KEYWORDS),
             },
@@ -165,6 +218,21 @@ impl Builder {
         }
     }
 
+    /// The paths of `:include`: one, or a vector of them.
+    fn includes(&mut self, value: Node) {
+        let paths = match value.kind {
+            NodeKind::Vector(paths) | NodeKind::List(paths) => paths,
+            _ => vec![value],
+        };
+        for node in paths {
+            if let Some(path) = self.text(&node, "a path of `:include`") {
+                let span = node.span;
+                self.includes.push(Include { path, span });
+            }
+        }
+    }
+
+    /// A named stage, or a named flow.
     fn stage(&mut self, name: &Name, name_span: Span, value: Node) {
         if is_form(name) {
             self.report(
@@ -174,42 +242,57 @@ impl Builder {
             );
             return;
         }
+        // The reader of EDN finds keys that are equal, but in TOML stages and flows have two tables.
+        let is_defined = self.stages.iter().any(|stage| stage.name == *name)
+            || self.flows.iter().any(|named| named.name == *name);
+        if is_defined {
+            let label = "another stage or flow has this name";
+            self.report(name_span, format!("`{name}` is defined twice"), label);
+            return;
+        }
+        if is_flow(&value) {
+            if let Some(flow) = flow(&value, &mut self.errors) {
+                self.flows.push(NamedFlow {
+                    name: name.clone(),
+                    name_span,
+                    flow,
+                    included: false,
+                });
+            }
+            return;
+        }
         let call = match &value.kind {
             NodeKind::List(_) => call(&value, &mut self.errors),
-            NodeKind::Symbol(plugin) => Some(Call {
+            NodeKind::Symbol(plugin) if !is_form(plugin) => Some(Call {
                 plugin: plugin.clone(),
                 plugin_span: value.span,
                 args: Vec::new(),
                 span: value.span,
             }),
+            NodeKind::Symbol(form) => {
+                let message = format!("`{form}` combines stages and is not itself a stage");
+                self.report(
+                    value.span,
+                    message,
+                    format!("expected a plugin, or ({form} …)"),
+                );
+                None
+            }
             _ => {
-                let label = format!("expected (plugin …), found {}", value.describe());
-                self.report(value.span, format!("`{name}` must be a stage"), label);
+                let label = format!("expected (plugin …) or (-> …), found {}", value.describe());
+                let message = format!("`{name}` must be a stage or a flow");
+                self.report(value.span, message, label);
                 None
             }
         };
-        let Some(call) = call else { return };
-        if is_form(&call.plugin) {
-            let error = Diagnostic::new(
-                call.plugin_span,
-                format!(
-                    "`{}` combines stages and is not itself a stage",
-                    call.plugin
-                ),
-                "expected a plugin",
-            );
-            let help = match nearest(&name.to_string(), ["pipeline"]) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("a flow has no name; write it where `{name}` is used"),
-            };
-            self.errors.push(error.with_help(help));
-            return;
+        if let Some(call) = call {
+            self.stages.push(Stage {
+                name: name.clone(),
+                name_span,
+                call,
+                included: false,
+            });
         }
-        self.stages.push(Stage {
-            name: name.clone(),
-            name_span,
-            call,
-        });
     }
 
     fn tests(&mut self, value: Node) {

@@ -91,6 +91,18 @@ pub(super) fn is_form(name: &Name) -> bool {
     name.namespace.is_none() && FORMS.contains(&name.name.as_str())
 }
 
+/// Whether the form combines stages. A stage that is a bare `->` is a flow without stages.
+pub(super) fn is_flow(node: &Node) -> bool {
+    let name = match &node.kind {
+        NodeKind::List(items) => match items.first().map(|first| &first.kind) {
+            Some(NodeKind::Symbol(name)) => name,
+            _ => return false,
+        },
+        _ => return false,
+    };
+    is_form(name) || (name.namespace.is_none() && name.name == "route")
+}
+
 fn flows(form: &Node, parts: &[Node], errors: &mut Vec<Diagnostic>) -> Option<Vec<Flow>> {
     if parts.is_empty() {
         errors.push(Diagnostic::new(

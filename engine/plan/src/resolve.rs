@@ -2,24 +2,27 @@
 //! becomes chains of [`step`]s that each begin with a source.
 
 mod groups;
+mod named_flows;
 mod step;
 mod suggestions;
 mod transform_steps;
+mod unused;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pseidon_dsl::document::RouteBranch;
 use pseidon_dsl::expr::{Expr, parse as parse_expr};
-use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, Node, NodeKind, Span, Stage};
+use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, NodeKind, Span, Stage};
 use pseidon_plugin::group::GroupStage;
 use pseidon_plugin::options::{OnError, ParseResult};
 use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::sink::Protocol;
-use pseidon_plugin::spec::{PluginSpec, Role};
+use pseidon_plugin::spec::Role;
 use pseidon_plugin::stage::{SinkFactory, SourceStage};
 
 use self::groups::{Groups, NamedGroup, StageSteps};
+use self::named_flows::NamedFlows;
 use self::step::reaches_sink;
 pub use self::step::{ResolvedStep, ResolvedStepKind};
 use self::transform_steps::{TransformSteps, transform_steps};
@@ -62,6 +65,7 @@ pub fn resolve(
         registry,
         tables,
         stages,
+        flows: NamedFlows::of(document)?,
         used: HashSet::new(),
         places: HashMap::new(),
         groups: Groups::default(),
@@ -80,6 +84,7 @@ struct Resolver<'a> {
     registry: &'a PluginRegistry,
     tables: &'a TableReader<'a>,
     stages: HashMap<&'a Name, &'a Stage>,
+    flows: NamedFlows<'a>,
     /// The stages that the flow uses.
     used: HashSet<&'a Name>,
     /// How often each name was used in the flow so far.
@@ -128,6 +133,9 @@ impl<'a> Resolver<'a> {
                 Vec::new()
             }
             Flow::Named(..) | Flow::Inline(_) => {
+                if let Some(named) = self.flows.expand(flow) {
+                    return self.source_chains(named, rest);
+                }
                 let source = self.source(flow, rest);
                 let behind = std::mem::take(&mut self.groups.behind);
                 source.into_iter().chain(behind).collect()
@@ -188,14 +196,22 @@ impl<'a> Resolver<'a> {
                     chain.extend(self.chain(&all));
                     return chain;
                 }
-                Flow::Named(..) | Flow::Inline(_) => match self.stage(flow) {
-                    Some(StageSteps::Group(group)) => {
-                        chain.extend(self.group(flow, group, rest));
+                Flow::Named(..) | Flow::Inline(_) => {
+                    if let Some(named) = self.flows.expand(flow) {
+                        let all: Vec<&Flow> =
+                            [named].into_iter().chain(rest.iter().copied()).collect();
+                        chain.extend(self.chain(&all));
                         return chain;
                     }
-                    Some(StageSteps::Steps(steps)) => chain.extend(steps),
-                    None => {}
-                },
+                    match self.stage(flow) {
+                        Some(StageSteps::Group(group)) => {
+                            chain.extend(self.group(flow, group, rest));
+                            return chain;
+                        }
+                        Some(StageSteps::Steps(steps)) => chain.extend(steps),
+                        None => {}
+                    }
+                }
                 Flow::All(..) | Flow::Match { .. } | Flow::Route { .. } => {
                     chain.extend(self.branches(flow));
                 }
@@ -414,67 +430,6 @@ impl<'a> Resolver<'a> {
         }
         self.unknown_plugin(call)
     }
-
-    /// Reports stages that the flow does not use: most likely an oversight. Errors in their options
-    /// are reported first.
-    fn check_unused(&mut self, document: &Document) {
-        let unused: Vec<&Stage> = document
-            .stages
-            .iter()
-            .filter(|stage| !self.used.contains(&stage.name))
-            .collect();
-        unused
-            .iter()
-            .for_each(|stage| self.check_alone(&stage.call));
-        for stage in unused {
-            if !self.errors.is_empty() {
-                return;
-            }
-            let error = Diagnostic::new(
-                stage.name_span,
-                format!("unused stage `{}`", stage.name),
-                "not part of the pipeline",
-            );
-            self.errors.push(error.with_help(
-                "use it in `pipeline`, or remove it (#_ #_ before the name \
-                    comments out the name and its value)",
-            ));
-        }
-    }
-
-    /// Checks the options of an unused stage. The plugin can be a source or a sink with the same
-    /// name: the one with fewer unknown options is assumed.
-    fn check_alone(&mut self, call: &Call) {
-        let name = call.plugin.to_string();
-        let source = self.registry.source(&name).map(|plugin| {
-            let source = plugin.clone().configure(&call.args, call.span);
-            (plugin.spec(), source.map(drop))
-        });
-        let sink = self.registry.sink(&name).map(|plugin| {
-            let sink = plugin.clone().configure(&call.args, call.span);
-            (plugin.spec(), sink.map(drop))
-        });
-        let transform = Transform::named(&name)
-            .map(|transform| (transform.spec(), transform.parse(call).map(drop)));
-        let candidates = [source, sink, transform].into_iter().flatten();
-        match candidates.min_by_key(|(spec, _)| unknown_options(spec, call)) {
-            Some((_, parsed)) => drop(self.checked(parsed)),
-            None => self.errors.push(self.unknown_plugin(call)),
-        }
-    }
-}
-
-/// The number of options in a call that the plugin does not have.
-fn unknown_options(spec: &PluginSpec, call: &Call) -> usize {
-    let keys = call.args.iter().flat_map(|arg| match &arg.kind {
-        NodeKind::Map(entries) => entries.as_slice(),
-        _ => &[],
-    });
-    let is_unknown = |key: &Node| match &key.kind {
-        NodeKind::Keyword(name) => !spec.options.iter().any(|option| option.name == name.name),
-        _ => true,
-    };
-    keys.filter(|(key, _)| is_unknown(key)).count()
 }
 
 /// Whether a sink without options discards every record.

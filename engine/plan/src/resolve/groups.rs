@@ -111,6 +111,9 @@ impl<'a> Resolver<'a> {
 
     /// The transform of the first stage of a flow that groups.
     fn group_in(&self, flow: &Flow) -> Option<&'static str> {
+        if let Some(named) = self.flows.get(flow) {
+            return self.group_in(&named.flow);
+        }
         let call = match flow {
             Flow::Inline(call) => Some(call),
             Flow::Named(stage, _) => self.stages.get(stage).map(|stage| &stage.call),

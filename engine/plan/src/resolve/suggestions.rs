@@ -59,7 +59,8 @@ impl Resolver<'_> {
     }
 
     pub(super) fn with_nearest(&self, error: Diagnostic, name: &str) -> Diagnostic {
-        let stages: Vec<String> = self.stages.keys().map(|stage| stage.to_string()).collect();
+        let stages = self.stages.keys().map(|stage| stage.to_string());
+        let named: Vec<String> = stages.chain(self.flows.names()).collect();
         let plugins = self
             .registry
             .specs()
@@ -67,7 +68,7 @@ impl Resolver<'_> {
             .chain(Transform::ALL.map(|transform| transform.spec().name));
         let mut synonyms = TRANSFORM_SYNONYMS.iter().chain(self.registry.synonyms);
         let synonym = synonyms.find(|(other, _)| *other == name);
-        let known = stages.iter().map(String::as_str).chain(plugins);
+        let known = named.iter().map(String::as_str).chain(plugins);
         match synonym.map(|(_, ours)| *ours).or(nearest(name, known)) {
             Some(near) => error.with_help(format!("did you mean `{near}`?")),
             None => error.with_help(self.all_plugins()),
