@@ -15,6 +15,7 @@ mod follow;
 mod glob;
 mod identity;
 mod lines;
+mod lz4;
 mod once;
 mod options;
 mod progress;
@@ -61,8 +62,9 @@ static SPEC: PluginSpec = PluginSpec {
     details: "\
 Each line is a record; empty lines are skipped, and `\\r\\n` ends a line like `\\n`. In the
 formats `csv` and `tsv` a field in quotes may contain line ends, and the first line of each file is
-its header. Files compressed with gzip (of several members), Zstandard (of several frames) or bzip2
-(of several streams) are detected by their first bytes, and those with Hadoop's snappy by `.snappy`.
+its header. Files compressed with gzip (of several members), Zstandard and LZ4 (of several frames),
+bzip2 and xz (of several streams) are detected by their first bytes, and those with Hadoop's snappy
+by `.snappy`.
 The format `parquet` has rows instead of lines, and its files are read when they are complete.
 
 Without `:follow` the matching files are read as they are, and then the run exits. The next run
@@ -129,6 +131,8 @@ impl SourcePlugin for FilesSource {
                     CompressionOption::Gzip => Some(InputCompression::Gzip),
                     CompressionOption::Zstd => Some(InputCompression::Zstd),
                     CompressionOption::Bzip2 => Some(InputCompression::Bzip2),
+                    CompressionOption::Xz => Some(InputCompression::Xz),
+                    CompressionOption::Lz4 => Some(InputCompression::Lz4),
                     CompressionOption::Snappy => Some(InputCompression::Snappy),
                 },
                 limits: Limits {

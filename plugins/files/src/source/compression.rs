@@ -7,14 +7,19 @@ use std::path::Path;
 
 use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{CONCATENATED, Stream as XzStream};
 use rustix::buffer::spare_capacity;
 
+use super::lz4::Lz4Reader;
 use super::snappy::SnappyReader;
 
 /// How many bytes of a compressed file are read at once.
 const READ_BYTES: usize = 128 << 10;
 /// How many bytes are decoded at once.
 const DECODE_BYTES: usize = 64 << 10;
+/// How much memory the decoder of an xz file may use: the highest level of `xz` needs 65 MB.
+const XZ_MEMORY: u64 = 80 << 20;
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +34,10 @@ pub(super) enum InputCompression {
     Bzip2,
     /// Hadoop's snappy.
     Snappy,
+    /// xz, of one or more streams.
+    Xz,
+    /// LZ4, of one or more frames.
+    Lz4,
     /// A Parquet file, which compresses its columns itself. Positions are numbers of rows.
     Columns,
 }
@@ -43,6 +52,8 @@ impl InputCompression {
             Some("gz") => InputCompression::Gzip,
             Some("zst") => InputCompression::Zstd,
             Some("bz2") => InputCompression::Bzip2,
+            Some("xz") => InputCompression::Xz,
+            Some("lz4") => InputCompression::Lz4,
             // It has no magic number.
             Some("snappy") => InputCompression::Snappy,
             _ => InputCompression::None,
@@ -55,8 +66,8 @@ impl InputCompression {
             [0x1f, 0x8b, ..] => Ok(InputCompression::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(InputCompression::Zstd),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Ok(InputCompression::Bzip2),
-            b"\xfd7zXZ\0" => refused("xz"),
-            [0x04, 0x22, 0x4d, 0x18, ..] => refused("lz4"),
+            b"\xfd7zXZ\0" => Ok(InputCompression::Xz),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Ok(InputCompression::Lz4),
             [b'P', b'K', 3, 4, ..] => refused("zip"),
             _ => Ok(by_name),
         }
@@ -104,6 +115,13 @@ impl Stream {
             InputCompression::Snappy => Box::new(SnappyReader::new(BufReader::with_capacity(
                 READ_BYTES, file,
             ))),
+            InputCompression::Xz => Box::new(XzDecoder::new_stream(
+                BufReader::with_capacity(READ_BYTES, file),
+                XzStream::new_stream_decoder(XZ_MEMORY, CONCATENATED)?,
+            )),
+            InputCompression::Lz4 => {
+                Box::new(Lz4Reader::new(BufReader::with_capacity(READ_BYTES, file)))
+            }
             InputCompression::Zstd => Box::new(zstd::Decoder::with_buffer(
                 BufReader::with_capacity(READ_BYTES, file),
             )?),

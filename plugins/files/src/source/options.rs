@@ -23,8 +23,8 @@ pub struct FilesSourceOptions {
     #[option(positional)]
     pub(super) path: SpannedValue<Vec<String>>,
     /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
-    /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz`, `.zst`, `.bz2` or
-    /// `.snappy`; `parquet` for `.parquet`; otherwise `txt`.
+    /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz`, `.zst`, `.bz2`, `.xz`,
+    /// `.lz4` or `.snappy`; `parquet` for `.parquet`; otherwise `txt`.
     pub(super) format: Option<SpannedValue<SourceFormat>>,
     /// The records' fields and their types, or `:infer` to infer them from the first records. The
     /// fields of Parquet are those of the first file, if none are given.
@@ -69,6 +69,8 @@ pub(super) enum CompressionOption {
     Gzip,
     Zstd,
     Bzip2,
+    Xz,
+    Lz4,
     Snappy,
 }
 
@@ -141,7 +143,7 @@ impl FilesSourceOptions {
 /// The default format for these paths: that of their extension if it is the same for all, else `txt`.
 fn format_by_name(paths: &[String]) -> &'static str {
     let format = |path: &String| {
-        let compressions = [".gz", ".zst", ".bz2", ".snappy"];
+        let compressions = [".gz", ".zst", ".bz2", ".xz", ".lz4", ".snappy"];
         let plain = compressions
             .iter()
             .find_map(|extension| path.strip_suffix(extension))

@@ -382,3 +382,19 @@ fn zstd(parts: &[&str]) -> Vec<u8> {
         .flat_map(|part| zstd::encode_all(part.as_bytes(), 3).unwrap())
         .collect()
 }
+
+fn xz(parts: &[&str]) -> Vec<u8> {
+    parts
+        .iter()
+        .flat_map(|part| liblzma::encode_all(part.as_bytes(), 1).unwrap())
+        .collect()
+}
+
+fn lz4(parts: &[&str]) -> Vec<u8> {
+    let pack = |part: &&str| {
+        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        encoder.write_all(part.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    parts.iter().flat_map(pack).collect()
+}

@@ -29,7 +29,10 @@ fn the_example_of_the_declaration_is_valid() {
 fn the_default_format_depends_on_the_names() {
     for (text, expected) in [
         (r#""a.json""#, "json"),
-        (r#"["a.json.gz" "b/*.ndjson" "c.jsonl.zst"]"#, "json"),
+        (
+            r#"["a.json.gz" "b/*.ndjson" "c.jsonl.zst" "d.json.xz"]"#,
+            "json",
+        ),
         (r#"["a.json" "b.log"]"#, "txt"),
         (r#""a.json" {:format "txt:sep=pipe"}"#, "txt:sep=pipe"),
     ] {
@@ -90,6 +93,8 @@ fn resumes_at_every_record_with_exactly_the_rest() {
         ("a.log", text.clone().into_bytes()),
         ("a.log.gz", gzip(&[first, second])),
         ("a.log.zst", zstd(&[first, second])),
+        ("a.log.xz", xz(&[first, second])),
+        ("a.log.lz4", lz4(&[first, "", second])),
     ] {
         let world = World::new();
         world.write(name, content);
@@ -117,6 +122,31 @@ fn resumes_at_every_record_with_exactly_the_rest() {
             assert_eq!(read, expected, "{name} from {position} on");
             position += line.len() as u64 + 1;
         }
+    }
+}
+
+#[test]
+fn a_cut_or_damaged_file_is_an_error_in_each_compression() {
+    let content = "a record that repeats\n".repeat(20);
+    for pack in [gzip, zstd, xz, lz4] {
+        let (one, two) = (pack(&[&content]), pack(&[&content, &content]));
+        let outcome = |bytes: &[u8]| {
+            let world = World::new();
+            world.write("in", bytes);
+            world.read("\"in\"")
+        };
+        assert_eq!(outcome(&two).unwrap().len(), 40);
+        // The first bytes tell how the file is compressed.
+        for cut in (8..two.len()).filter(|cut| *cut != one.len()) {
+            let outcome = outcome(&two[..cut]);
+            let is_known = |error: &String| error.contains("it is truncated");
+            assert!(
+                outcome.as_ref().is_err_and(is_known),
+                "{cut} bytes of {two:x?}: {outcome:?}"
+            );
+        }
+        let error = outcome(&[one.as_slice(), b"garbage that follows"].concat());
+        assert!(error.is_err(), "{error:?}");
     }
 }
 
