@@ -9,11 +9,11 @@ use arrow::array::{
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type,
-    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-    i256,
+    Int32Type, Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type, i256,
 };
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use pseidon_plugin::format::is_json;
 
 use crate::decimal;
@@ -50,9 +50,16 @@ impl TextColumn {
             DataType::UInt16 => parsing_builder::<UInt16Type>(&data_type),
             DataType::UInt32 => parsing_builder::<UInt32Type>(&data_type),
             DataType::UInt64 => parsing_builder::<UInt64Type>(&data_type),
-            DataType::Float32 => parsing_builder::<Float32Type>(&data_type),
-            DataType::Float64 => parsing_builder::<Float64Type>(&data_type),
+            DataType::Float32 => number_builder::<Float32Type>(&data_type, |text| {
+                Float32Type::parse(text).filter(|value| value.is_finite() || !has_digits(text))
+            }),
+            DataType::Float64 => number_builder::<Float64Type>(&data_type, |text| {
+                Float64Type::parse(text).filter(|value| value.is_finite() || !has_digits(text))
+            }),
             DataType::Date32 => parsing_builder::<Date32Type>(&data_type),
+            DataType::Time64(TimeUnit::Microsecond) => {
+                parsing_builder::<Time64MicrosecondType>(&data_type)
+            }
             DataType::Timestamp(TimeUnit::Second, _) => {
                 timestamp_builder::<TimestampSecondType>(&data_type)
             }
@@ -228,10 +235,22 @@ impl<T: ArrowPrimitiveType> NumberBuilder for ParsingBuilder<T> {
 }
 
 fn parsing_builder<T: ArrowPrimitiveType + Parser>(data_type: &DataType) -> TextBuilder {
+    number_builder::<T>(data_type, T::parse)
+}
+
+fn number_builder<T: ArrowPrimitiveType>(
+    data_type: &DataType,
+    parse: fn(&str) -> Option<T::Native>,
+) -> TextBuilder {
     TextBuilder::Number(Box::new(ParsingBuilder::<T> {
         values: PrimitiveBuilder::new().with_data_type(data_type.clone()),
-        parse: T::parse,
+        parse,
     }))
+}
+
+/// Whether a string that is parsed as infinity is a number that is too large, and not a word.
+fn has_digits(text: &str) -> bool {
+    text.bytes().any(|byte| byte.is_ascii_digit())
 }
 
 /// A builder for timestamps: integers in the unit, or ISO-8601 strings.
@@ -258,16 +277,18 @@ fn timestamp_builder<T: ArrowPrimitiveType<Native = i64>>(data_type: &DataType) 
                 .or_else(|| timestamp(text, TimeUnit::Nanosecond))
         },
     };
-    TextBuilder::Number(Box::new(ParsingBuilder::<T> {
-        values: PrimitiveBuilder::new().with_data_type(data_type.clone()),
-        parse,
-    }))
+    number_builder::<T>(data_type, parse)
 }
 
 /// Parses an ISO-8601 string and returns it as a number in the unit. Without a zone it is UTC. A
-/// finer fraction is truncated.
+/// finer fraction is truncated. A year beyond four digits has a sign, as in the files that are
+/// written.
 pub(crate) fn timestamp(text: &str, unit: TimeUnit) -> Option<i64> {
-    let at = string_to_datetime(&Utc, text).ok()?;
+    let at = match text.as_bytes() {
+        // Arrow knows no such years.
+        [b'+' | b'-', ..] => text.parse::<DateTime<Utc>>().ok()?,
+        _ => string_to_datetime(&Utc, text).ok()?,
+    };
     match unit {
         TimeUnit::Second => Some(at.timestamp()),
         TimeUnit::Millisecond => Some(at.timestamp_millis()),
@@ -285,6 +306,7 @@ pub(crate) fn type_name(data_type: &DataType) -> String {
         DataType::Binary => "binary".to_owned(),
         DataType::Timestamp(..) => "a timestamp".to_owned(),
         DataType::Date32 => "a date".to_owned(),
+        DataType::Time64(_) => "a time".to_owned(),
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
             format!("decimal({precision}, {scale})")
         }

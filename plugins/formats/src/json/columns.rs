@@ -3,18 +3,19 @@
 mod nested;
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::{
     ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
-    Decimal256Builder, PrimitiveBuilder, StringBuilder,
+    Decimal256Builder, PrimitiveBuilder, StringBuilder, Time64MicrosecondBuilder,
 };
 use arrow::compute::kernels::cast_utils::Parser;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type,
-    Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
-    i256,
+    Int32Type, Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
+    UInt32Type, UInt64Type, i256,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -49,6 +50,8 @@ pub(super) struct Column {
 enum JsonBuilder {
     Boolean(BooleanBuilder),
     Integer(Box<dyn IntegerBuilder>),
+    /// Parsed from their text: the JSON parser drops the sign of `-0.0`, and rounds twice for 32
+    /// bits.
     Float32(PrimitiveBuilder<Float32Type>),
     Float64(PrimitiveBuilder<Float64Type>),
     Utf8(StringBuilder),
@@ -58,6 +61,7 @@ enum JsonBuilder {
     /// they are UTC.
     Timestamp(TimeUnit, Box<dyn IntegerBuilder>),
     Date32(Date32Builder),
+    Time64(Time64MicrosecondBuilder),
     Decimal128(u8, i8, Decimal128Builder),
     Decimal256(u8, i8, Decimal256Builder),
     /// The JSON text of the value.
@@ -100,6 +104,9 @@ impl Column {
                 JsonBuilder::Timestamp(*unit, values)
             }
             DataType::Date32 => JsonBuilder::Date32(Date32Builder::new()),
+            DataType::Time64(TimeUnit::Microsecond) => {
+                JsonBuilder::Time64(Time64MicrosecondBuilder::new())
+            }
             DataType::Decimal128(precision, scale) => JsonBuilder::Decimal128(
                 *precision,
                 *scale,
@@ -133,7 +140,11 @@ impl Column {
             return IgnoredAny::deserialize(next).map(|_| ());
         }
         match &self.values {
-            JsonBuilder::Json(_) | JsonBuilder::Decimal128(..) | JsonBuilder::Decimal256(..) => {
+            JsonBuilder::Json(_)
+            | JsonBuilder::Float32(_)
+            | JsonBuilder::Float64(_)
+            | JsonBuilder::Decimal128(..)
+            | JsonBuilder::Decimal256(..) => {
                 let value = LazyValue::deserialize(next)?;
                 self.add_raw(value.as_raw_str(), mismatch);
                 Ok(())
@@ -161,6 +172,7 @@ impl Column {
             JsonBuilder::Utf8(values) | JsonBuilder::Json(values) => values.len(),
             JsonBuilder::Binary(values) => values.len(),
             JsonBuilder::Date32(values) => values.len(),
+            JsonBuilder::Time64(values) => values.len(),
             JsonBuilder::Decimal128(_, _, values) => values.len(),
             JsonBuilder::Decimal256(_, _, values) => values.len(),
             JsonBuilder::Struct(values) => values.len(),
@@ -177,6 +189,7 @@ impl Column {
             JsonBuilder::Utf8(values) | JsonBuilder::Json(values) => values.append_null(),
             JsonBuilder::Binary(values) => values.append_null(),
             JsonBuilder::Date32(values) => values.append_null(),
+            JsonBuilder::Time64(values) => values.append_null(),
             JsonBuilder::Decimal128(_, _, values) => values.append_null(),
             JsonBuilder::Decimal256(_, _, values) => values.append_null(),
             JsonBuilder::Struct(values) => values.close(false),
@@ -209,17 +222,6 @@ impl Column {
             JsonBuilder::Integer(values) | JsonBuilder::Timestamp(_, values) => number
                 .as_integer()
                 .is_some_and(|integer| values.add(integer)),
-            JsonBuilder::Float32(values) => {
-                let value = number.float() as f32;
-                if value.is_finite() {
-                    values.append_value(value);
-                }
-                value.is_finite()
-            }
-            JsonBuilder::Float64(values) => {
-                values.append_value(number.float());
-                true
-            }
             _ => return self.add_mismatch(format_args!("a number"), mismatch),
         };
         if !fits {
@@ -243,6 +245,9 @@ impl Column {
             JsonBuilder::Date32(values) => {
                 Date32Type::parse(text).map(|days| values.append_value(days))
             }
+            JsonBuilder::Time64(values) => {
+                Time64MicrosecondType::parse(text).map(|time| values.append_value(time))
+            }
             _ => return self.add_mismatch(format_args!("a string"), mismatch),
         };
         if fits.is_none() {
@@ -261,6 +266,12 @@ impl Column {
                 values.append_value(raw);
                 return;
             }
+            JsonBuilder::Float32(values) => {
+                finite(raw, f32::is_finite).map(|value| values.append_value(value))
+            }
+            JsonBuilder::Float64(values) => {
+                finite(raw, f64::is_finite).map(|value| values.append_value(value))
+            }
             JsonBuilder::Decimal128(precision, scale, values) => {
                 let value = decimal::unscaled(number, *precision, *scale)
                     .and_then(|digits| digits.parse().ok());
@@ -274,7 +285,15 @@ impl Column {
             _ => None,
         };
         if fits.is_none() {
-            self.add_mismatch(format_args!("{}", abbreviate(raw)), mismatch);
+            let instead = match raw.as_bytes() {
+                _ if !self.data_type.is_floating() => abbreviate(raw),
+                [b'"', ..] => "a string".into(),
+                [b'{', ..] => "an object".into(),
+                [b'[', ..] => "a list".into(),
+                [b't' | b'f', ..] => "a boolean".into(),
+                _ => abbreviate(raw),
+            };
+            self.add_mismatch(format_args!("{instead}"), mismatch);
         }
     }
 
@@ -294,6 +313,7 @@ impl Column {
             }
             JsonBuilder::Binary(values) => Arc::new(values.finish()),
             JsonBuilder::Date32(values) => Arc::new(values.finish()),
+            JsonBuilder::Time64(values) => Arc::new(values.finish()),
             JsonBuilder::Decimal128(_, _, values) => Arc::new(values.finish()),
             JsonBuilder::Decimal256(_, _, values) => Arc::new(values.finish()),
             JsonBuilder::Struct(values) => values.finish(),
@@ -383,14 +403,6 @@ enum Number {
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 impl Number {
-    fn float(self) -> f64 {
-        match self {
-            Number::Signed(value) => value as f64,
-            Number::Unsigned(value) => value as f64,
-            Number::Float(value) => value,
-        }
-    }
-
     /// The number as an integer; `None` if it has a fraction. `1.0` and `1e3` are integers.
     fn as_integer(self) -> Option<i128> {
         match self {
@@ -411,6 +423,11 @@ impl fmt::Display for Number {
             Number::Float(value) => write!(f, "{value:?}"),
         }
     }
+}
+
+/// The float that is nearest to a JSON number; `None` if that is infinite, or `raw` is not a number.
+fn finite<T: FromStr + Copy>(raw: &str, is_finite: fn(T) -> bool) -> Option<T> {
+    raw.parse().ok().filter(|value| is_finite(*value))
 }
 
 /// A builder for integers and timestamps.

@@ -408,9 +408,33 @@ fn typed_fields() -> Vec<(DataType, &'static str, Option<&'static str>)> {
     ]
 }
 
+/// Floats at their limits, and times.
+fn special_fields() -> Vec<(DataType, &'static str, Option<&'static str>)> {
+    let time = || DataType::Time64(TimeUnit::Microsecond);
+    let millis = || DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+    vec![
+        (DataType::Float64, "-0.0", Some("-0.0")),
+        (DataType::Float64, "1e308", Some("1e308")),
+        (DataType::Float64, "1e400", None),
+        (DataType::Float64, "-1e400", None),
+        (DataType::Float64, "-1e-400", Some("-0.0")),
+        (DataType::Float64, "NaN", Some("NaN")),
+        (DataType::Float64, "-inf", Some("-inf")),
+        (DataType::Float32, "1e39", None),
+        (DataType::Float32, "Infinity", Some("inf")),
+        (time(), "23:59:59.999999", Some("23:59:59.999999")),
+        (time(), "24:30:00", None),
+        (
+            millis(),
+            "+10019-06-13T00:00:00.001Z",
+            Some("+10019-06-13T00:00:00.001Z"),
+        ),
+    ]
+}
+
 #[test]
 fn named_fields_have_types() {
-    for (data_type, text, expected) in typed_fields() {
+    for (data_type, text, expected) in [typed_fields(), special_fields()].concat() {
         let record = format!("0|{text}");
         let decoded = decode(
             "sep=pipe;ts=0;msg=1:;fields=v,w",

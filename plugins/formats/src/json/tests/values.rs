@@ -72,8 +72,23 @@ fn floats() {
             r#""1.5""#,
             Err("`a` is a string; expected float64"),
         ),
+        (Float64, "true", Err("`a` is a boolean; expected float64")),
+        (Float64, "[1]", Err("`a` is a list; expected float64")),
+        (Float64, "{}", Err("`a` is an object; expected float64")),
+        (Float64, "null", Ok("NULL")),
+        (Float64, "-0.0", Ok("-0.0")),
+        (Float64, "-0", Ok("-0.0")),
+        (Float64, "-0.000e5", Ok("-0.0")),
+        (Float64, "-1e-400", Ok("-0.0")),
+        (Float64, "1e308", Ok("1e308")),
+        (Float64, "5e-324", Ok("5e-324")),
+        (Float64, "1e400", Err("`a` is 1e400; expected float64")),
+        (Float64, "-1e400", Err("`a` is -1e400; expected float64")),
         (Float32, "1.5", Ok("1.5")),
+        (Float32, "-0.0", Ok("-0.0")),
         (Float32, "1e39", Err("`a` is 1e39; expected float32")),
+        // The nearest to it; the nearest float64 is halfway between two, and would be rounded down.
+        (Float32, "1.00000005960464477539062500001", Ok("1.0000001")),
     ]);
 }
 
@@ -101,7 +116,7 @@ fn booleans_strings_and_bytes() {
 }
 
 #[test]
-fn times_and_dates() {
+fn timestamps() {
     let millis = || Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
     check(&[
         (millis(), "1500", Ok("1970-01-01T00:00:01.500Z")),
@@ -114,6 +129,21 @@ fn times_and_dates() {
             millis(),
             r#""1970-01-01T00:00:01.5""#,
             Ok("1970-01-01T00:00:01.500Z"),
+        ),
+        (
+            millis(),
+            r#""+10019-06-13T00:00:00.001Z""#,
+            Ok("+10019-06-13T00:00:00.001Z"),
+        ),
+        (
+            millis(),
+            r#""-0043-08-22T02:00:00.001+02:00""#,
+            Ok("-0043-08-22T00:00:00.001Z"),
+        ),
+        (
+            millis(),
+            r#""-1""#,
+            Err("`a` is the string \"-1\"; expected a timestamp"),
         ),
         (millis(), "1.5", Err("`a` is 1.5; expected a timestamp")),
         (
@@ -141,6 +171,12 @@ fn times_and_dates() {
             "1",
             Ok("1970-01-01T00:00:00.000001"),
         ),
+    ]);
+}
+
+#[test]
+fn dates_and_times_of_day() {
+    check(&[
         (Date32, r#""2024-02-29""#, Ok("2024-02-29")),
         (
             Date32,
@@ -148,6 +184,21 @@ fn times_and_dates() {
             Err("`a` is the string \"2023-02-29\"; expected a date"),
         ),
         (Date32, "1", Err("`a` is a number; expected a date")),
+        (
+            Time64(TimeUnit::Microsecond),
+            r#""23:59:59.999999""#,
+            Ok("23:59:59.999999"),
+        ),
+        (
+            Time64(TimeUnit::Microsecond),
+            r#""24:30:00""#,
+            Err("`a` is the string \"24:30:00\"; expected a time"),
+        ),
+        (
+            Time64(TimeUnit::Microsecond),
+            "1",
+            Err("`a` is a number; expected a time"),
+        ),
     ]);
 }
 
