@@ -36,6 +36,8 @@ const READ_BYTES: u64 = 8 << 20;
 /// Reads the rows of a Parquet file.
 pub struct ParquetReader {
     batches: ParquetRecordBatchReader,
+    /// How many of the next rows come before the first that was asked for.
+    skipped: usize,
     /// The number of the next row.
     position: u64,
 }
@@ -54,9 +56,11 @@ impl ParquetReader {
     /// not a Parquet file, or damaged; otherwise the error of reading it.
     pub fn open(file: File, fields: Option<&[String]>, from: u64) -> io::Result<ParquetReader> {
         check_ends(&file)?;
-        let batches = catch_panic(|| open(file, fields, from)).map_err(damaged)?;
+        let opened = catch_panic(|| open(file, fields, from)).map_err(damaged)?;
+        let (batches, skipped) = opened.map_err(of_parquet)?;
         Ok(ParquetReader {
-            batches: batches.map_err(of_parquet)?,
+            batches,
+            skipped,
             position: from,
         })
     }
@@ -77,10 +81,19 @@ impl ParquetReader {
     /// # Errors
     /// The file is damaged (`InvalidData`), or cannot be read.
     pub fn next_rows(&mut self) -> io::Result<Option<RecordBatch>> {
-        let rows = catch_panic(|| self.batches.next()).map_err(damaged)?;
-        let rows = rows.transpose().map_err(of_arrow)?;
-        self.position += rows.as_ref().map_or(0, |rows| rows.num_rows() as u64);
-        Ok(rows)
+        loop {
+            let rows = catch_panic(|| self.batches.next()).map_err(damaged)?;
+            let Some(rows) = rows.transpose().map_err(of_arrow)? else {
+                return Ok(None);
+            };
+            let skipped = self.skipped.min(rows.num_rows());
+            self.skipped -= skipped;
+            if skipped < rows.num_rows() {
+                let rows = rows.slice(skipped, rows.num_rows() - skipped);
+                self.position += rows.num_rows() as u64;
+                return Ok(Some(rows));
+            }
+        }
     }
 }
 
@@ -105,24 +118,40 @@ fn check_ends(file: &File) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
 }
 
+/// The rows from that row's group on, and how many of them come before the row. The library could
+/// skip those too, but does so forever if the levels of a column are damaged.
 fn open(
     file: File,
     fields: Option<&[String]>,
     from: u64,
-) -> Result<ParquetRecordBatchReader, ParquetError> {
+) -> Result<(ParquetRecordBatchReader, usize), ParquetError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let rows = rows_at_once(builder.metadata());
-    let builder = builder
-        .with_batch_size(rows)
-        .with_offset(usize::try_from(from).unwrap_or(usize::MAX));
+    let (groups, skipped) = groups_from(builder.metadata(), from);
+    let builder = builder.with_batch_size(rows).with_row_groups(groups);
     let Some(fields) = fields else {
-        return builder.build();
+        return Ok((builder.build()?, skipped));
     };
     let schema = builder.parquet_schema();
     let roots = schema.root_schema().get_fields().iter().enumerate();
     let used = roots.filter(|(_, root)| fields.iter().any(|name| name == root.name()));
     let mask = ProjectionMask::roots(schema, used.map(|(number, _)| number));
-    builder.with_projection(mask).build()
+    Ok((builder.with_projection(mask).build()?, skipped))
+}
+
+/// The row groups with the rows from this one on, and how many rows of the first come before it.
+fn groups_from(metadata: &ParquetMetaData, from: u64) -> (Vec<usize>, usize) {
+    let mut skipped = from;
+    let is_before = |rows: &u64| {
+        let rest = skipped.checked_sub(*rows);
+        skipped = rest.unwrap_or(skipped);
+        rest.is_some()
+    };
+    let rows = metadata.row_groups().iter();
+    let rows = rows.map(|group| u64::try_from(group.num_rows()).unwrap_or_default());
+    let first = rows.take_while(is_before).count();
+    let groups = (first..metadata.num_row_groups()).collect();
+    (groups, usize::try_from(skipped).unwrap_or(usize::MAX))
 }
 
 /// How many rows of a file are about [`READ_BYTES`] of values.

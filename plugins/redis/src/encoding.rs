@@ -137,3 +137,48 @@ pub(crate) fn parse_record(fields: HashMap<String, String>) -> Result<CommitReco
     }
     Ok(record)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_record_is_parsed_or_refused(
+            fields in prop::collection::hash_map(
+                prop_oneof![
+                    prop::sample::select(&["epoch", "seq", "low", "owner", "plan", "resume", "finished"][..])
+                        .prop_map(str::to_owned),
+                    "(a:)?.{0,4}",
+                ],
+                prop_oneof![any::<u64>().prop_map(|number| number.to_string()), ".{0,5}"],
+                0..8,
+            ),
+        ) {
+            let is_number = |name: &str| {
+                let value = fields.get(name).filter(|value| name != "finished" || !value.is_empty());
+                value.is_none_or(|value| value.parse::<Position>().is_ok())
+            };
+            let lanes = || fields.keys().filter(|name| name.starts_with(LANE_FIELD));
+            let is_valid = ["epoch", "seq", "low", "finished"].into_iter().all(is_number)
+                && lanes().all(|name| is_number(name));
+            match parse_record(fields.clone()) {
+                Ok(record) => {
+                    prop_assert!(is_valid);
+                    prop_assert_eq!(record.ahead.len(), lanes().count());
+                    prop_assert_eq!(record.low.is_some(), fields.contains_key("low"));
+                }
+                Err(_) => prop_assert!(!is_valid),
+            }
+        }
+
+        #[test]
+        fn no_answer_of_a_script_panics(answer in prop::collection::vec("done|owner|fenced|epoch|seq|[0-9]{0,3}|.{0,3}", 0..5)) {
+            let mut commit = Commit::of(InstanceId::from("owner"));
+            commit.splits.push(SplitCommit::to_low("split".into(), 1, 1, 1));
+            prop_assert_eq!(read_answer(&answer, &commit).is_ok(), answer == ["done"]);
+        }
+    }
+}

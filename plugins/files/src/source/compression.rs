@@ -180,3 +180,69 @@ fn read_into(decoder: &mut impl Read, buffer: &mut Vec<u8>, most: usize) -> io::
     buffer.truncate(len + outcome.as_ref().map_or(0, |read| *read));
     outcome
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The bytes of a file with this name; `None` if it is damaged or not read.
+    fn content(name: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        let compression = InputCompression::of(&file, Path::new(name)).ok()?;
+        io::Seek::rewind(&mut file).unwrap();
+        let mut stream = Stream::open(file, compression, 0).ok()?;
+        let mut content = Vec::with_capacity(DECODE_BYTES);
+        while stream.read(&mut content).ok()? > 0 {
+            content.reserve(DECODE_BYTES);
+        }
+        Some(content)
+    }
+
+    fn compressed(name: &str, bytes: &[u8]) -> Vec<u8> {
+        match name {
+            "a.gz" => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            "a.bz2" => {
+                let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), Default::default());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            _ => zstd::encode_all(bytes, 1).unwrap(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_file_is_an_error_or_other_bytes(
+            name in prop::sample::select(&["a.gz", "a.bz2", "a.zst"][..]),
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            at in any::<prop::sample::Index>(),
+            other in any::<u8>(),
+        ) {
+            let mut file = compressed(name, &bytes);
+            prop_assert_eq!(content(name, &file), Some(bytes));
+            // The magic number at the beginning is found whatever the name is.
+            prop_assert_eq!(content("a", &file), content(name, &file));
+            let cut = at.index(file.len());
+            prop_assert!(cut == 0 || content(name, &file[..cut]).is_none());
+            file[cut] = other;
+            content(name, &file);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            name in prop::sample::select(&["a.gz", "a.bz2", "a.zst", "a.snappy", "a"][..]),
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            content(name, &bytes);
+        }
+    }
+}

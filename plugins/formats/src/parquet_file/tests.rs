@@ -103,6 +103,19 @@ fn wide_rows_are_read_few_at_a_time() {
     }
 }
 
+/// The fuzzer found it: with a position in the group, the library skipped rows forever.
+#[test]
+fn damaged_levels_are_an_error_from_any_position() {
+    let file = include_bytes!("tests/damaged_levels.parquet");
+    for from in 0..3 {
+        let mut opened = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut opened, file).unwrap();
+        let mut reader = ParquetReader::open(opened, None, from).unwrap();
+        let error = reader.next_rows().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData, "{from}: {error}");
+    }
+}
+
 #[test]
 fn an_incomplete_file_is_told_from_a_damaged_one() {
     let dir = tempfile::tempdir().unwrap();

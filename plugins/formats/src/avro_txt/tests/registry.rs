@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
 use pseidon_delivery::WithCauses;
 
 use super::*;
@@ -127,4 +128,32 @@ fn decoders_of_one_format_share_fetched_schemas() {
             .collect::<Vec<_>>(),
         ["get /schemas/ids/7 http/1.1 authorization: basic dxnlcjpzzwnyzxq="]
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// A response is a schema, or makes the records wait or bad; nothing else.
+    #[test]
+    fn any_response_is_an_answer(
+        status in prop::sample::select(&[200_u16, 404, 500][..]),
+        body in prop_oneof![
+            ".{0,60}",
+            ".{0,30}".prop_map(|schema| serde_json::json!({"schema": schema}).to_string()),
+            "[a-z\\[\\]{}\":,]{0,30}".prop_map(|schema| {
+                serde_json::json!({"schema": schema, "schemaType": "AVRO"}).to_string()
+            }),
+        ],
+    ) {
+        let server = Server::start(&[]);
+        server.state.lock().unwrap().answers.insert(7, (status, body));
+        let records = payloads(&[Some(b"\0\0\0\0\x07\x02".as_slice())]);
+        let mut decoder = server.decoder("ts=0;msg=-1", &[time()]);
+        if decoder.prepare(&records).is_ok() {
+            let decoded = decoder.decode(&records);
+            prop_assert_eq!(decoded.columns[0].len(), 1);
+            prop_assert_eq!(decoded.bad.len(), 1, "{:?}", decoded.bad);
+        } else {
+            prop_assert!(status != 404);
+        }
+    }
 }
