@@ -86,8 +86,8 @@ pub fn plan_of(text: &str) -> Result<Plan, Vec<Diagnostic>> {
     plan_document(&document::from_edn(text)?, text, Path::new("/nonexistent"))
 }
 
-/// The plan of a document that was read from a text. With `:schema :infer`, the source reads records
-/// from the folder.
+/// The plan of a document that was read from a text. With `:schema :infer`, the source reads
+/// records from the folder.
 pub fn plan_document(
     document: &document::Document,
     text: &str,
@@ -185,8 +185,8 @@ pub fn column(path: &str, data_type: &str) -> WantedColumn {
     }
 }
 
-/// Answers every connection on a port of this machine with the current answer, and returns the port.
-/// With `is_http`, a request is read before.
+/// Answers every connection on a port of this machine with the current answer, and returns the
+/// port. With `is_http`, a request is read before.
 pub fn serve(answer: &'static Mutex<Vec<u8>>, is_http: bool) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let port = listener.local_addr().expect("it is bound").port();

@@ -27,7 +27,8 @@ fuzz_target!(init: pseidon_fuzz::expect_caught_panics(), |data: &[u8]| {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join(name), content).expect("space");
     let file = format!(
-        "{{in (files {{:path \"{name}\" :schema :infer}}) pipeline (-> in (select \"*\") (stdout))}}"
+        "{{in (files {{:path \"{name}\" :schema :infer}}) \
+         pipeline (-> in (select \"*\") (stdout))}}"
     );
     let document = from_edn(&file).expect("the file is valid");
     let _ = plan_document(&document, &file, folder.path());

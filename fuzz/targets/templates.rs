@@ -21,8 +21,8 @@ fuzz_target!(init: pseidon_fuzz::expect_caught_panics(), |text: &str| {
     }
     let path = quoted(text);
     let file = format!(
-        "{{in (stdin {{:schema {{:n :int64 :s :utf8 :t :timestamp}}}}) out (files {{:path {path}}}) \
-         pipeline (-> in out)}}"
+        "{{in (stdin {{:schema {{:n :int64 :s :utf8 :t :timestamp}}}}) \
+         out (files {{:path {path}}}) pipeline (-> in out)}}"
     );
     match plan_of(&file) {
         Ok(plan) => run(

@@ -141,3 +141,42 @@ fn a_test_sees_the_columns() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
 }
+
+/// Each beginning of a line, and each line with another byte in a place, becomes a record or is
+/// invalid.
+#[test]
+fn lines_that_are_cut_or_damaged() {
+    let lines = [
+        (
+            ":nginx",
+            r#"1.2.3.4 - a [10/Oct/2024:13:55:36 -0700] "GET /a?q=1 HTTP/1.1" 200 23 "https://e.org/" "M \"x\"""#,
+        ),
+        (
+            ":syslog",
+            r#"<165>1 2003-10-11T22:14:15.003Z h app 87 ID47 [x@1 a="\]"][y@1 b="2"] message"#,
+        ),
+        (":syslog-bsd", "<34>Oct 11 22:14:15 host su[23]: message"),
+        (r##"#r"^(?<a>\S+) (?<b>\d+)$""##, "word 9223372036854775808"),
+    ];
+    let site = Site::new("parse-damaged");
+    for (pattern, line) in lines {
+        let cuts = (1..line.len()).map(|end| line[..end].to_owned());
+        let damaged = (0..line.len()).flat_map(|at| {
+            ["\"", "9", " ", "é", "\0", "]", "\\"].map(|byte| {
+                let (before, after) = line.split_at(at);
+                format!("{before}{byte}{}", &after[1..])
+            })
+        });
+        let content: Vec<String> = cuts.chain(damaged).collect();
+        let (records, log) = parsed(
+            &site,
+            &content.join("\n"),
+            &format!(r#"(parse "line" {pattern})"#),
+        );
+        let dropped = log.split("dropped=").nth(1).expect("a summary");
+        let dropped = dropped.split(' ').next().map(str::parse::<usize>);
+        let invalid = dropped.expect("a number").expect("a number");
+        assert_eq!(records.len() + invalid, content.len(), "{pattern}\n{log}");
+        assert!(!records.is_empty() && invalid > 0, "{pattern}\n{log}");
+    }
+}

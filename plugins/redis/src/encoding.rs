@@ -144,13 +144,15 @@ mod tests {
 
     use super::*;
 
+    const NAMES: [&str; 7] = ["epoch", "seq", "low", "owner", "plan", "resume", "finished"];
+    const ANSWER: &str = "done|owner|fenced|epoch|seq|[0-9]{0,3}|.{0,3}";
+
     proptest! {
         #[test]
         fn any_record_is_parsed_or_refused(
             fields in prop::collection::hash_map(
                 prop_oneof![
-                    prop::sample::select(&["epoch", "seq", "low", "owner", "plan", "resume", "finished"][..])
-                        .prop_map(str::to_owned),
+                    prop::sample::select(&NAMES[..]).prop_map(str::to_owned),
                     "(a:)?.{0,4}",
                 ],
                 prop_oneof![any::<u64>().prop_map(|number| number.to_string()), ".{0,5}"],
@@ -158,7 +160,8 @@ mod tests {
             ),
         ) {
             let is_number = |name: &str| {
-                let value = fields.get(name).filter(|value| name != "finished" || !value.is_empty());
+                let value = fields.get(name);
+                let value = value.filter(|value| name != "finished" || !value.is_empty());
                 value.is_none_or(|value| value.parse::<Position>().is_ok())
             };
             let lanes = || fields.keys().filter(|name| name.starts_with(LANE_FIELD));
@@ -175,7 +178,7 @@ mod tests {
         }
 
         #[test]
-        fn no_answer_of_a_script_panics(answer in prop::collection::vec("done|owner|fenced|epoch|seq|[0-9]{0,3}|.{0,3}", 0..5)) {
+        fn no_answer_of_a_script_panics(answer in prop::collection::vec(ANSWER, 0..5)) {
             let mut commit = Commit::of(InstanceId::from("owner"));
             commit.splits.push(SplitCommit::to_low("split".into(), 1, 1, 1));
             prop_assert_eq!(read_answer(&answer, &commit).is_ok(), answer == ["done"]);
