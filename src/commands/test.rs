@@ -272,6 +272,10 @@ impl RowReceiver for StageProbe<'_> {
             self.seen = Some(rows.clone());
         }
     }
+
+    fn watches(&self, step: &ChainStep) -> bool {
+        step.stage == self.stage
+    }
 }
 
 /// The rows as JSON values, to be compared with the expected ones.

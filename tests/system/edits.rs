@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use crate::harness::Site;
 use crate::harness::output::{all_lines, files, lines, rows};
+use crate::harness::{Random, Site};
 
 /// Runs a flow over the records of one file, and returns the lines of the output, in the order of
 /// the records.
@@ -165,4 +165,97 @@ fn records_that_cannot_be_changed_are_quarantined() {
         ]
         .map(|(record, reason)| (record.to_owned(), reason.to_owned()))
     );
+}
+
+/// A random object, with keys that are repeated, escaped and missing.
+fn some_record(random: &Random) -> String {
+    let one = |of: &[&str]| of[random.of(0..of.len() as u64) as usize].to_owned();
+    let space = one(&["", "", " "]);
+    let entries = (0..random.of(0..7)).map(|_| {
+        let key = one(&["a", "b", "c", "u", "u", "x", "d", r"\u0061", "other"]);
+        let value = match key.as_str() {
+            "d" => one(&[r#""text""#, "null"]),
+            "u" | "x" => one(&[
+                r#"{"b":"q","a":[1],"v":{"a":null,"z":0}}"#,
+                r#"{ "v" : {} , "a":1.50}"#,
+                "{}",
+                "null",
+                "\"s\"",
+            ]),
+            _ => one(&["1e3", r#""t\n""#, "null", r#"[1, {"a":2}]"#]),
+        };
+        format!("{space}\"{key}\":{value}{space}")
+    });
+    format!("{{{}}}\n", entries.collect::<Vec<_>>().join(","))
+}
+
+fn some_edit(random: &Random) -> String {
+    let one = |of: &[&str]| of[random.of(0..of.len() as u64) as usize].to_owned();
+    let field = || one(&["a", "b", "u.a", "u.b", "u.v.a", "x", "x.y"]);
+    match random.of(0..8) {
+        0..4 => {
+            let to = if random.of(0..3) == 0 {
+                "c".to_owned()
+            } else {
+                field()
+            };
+            let value = one(&["'k'", "c", "upper(d)", "12 / (@offset % 3 - 1)", "null"]);
+            format!("(set \"{to} = {value}\")")
+        }
+        4..6 => format!("(remove \"{}\")", field()),
+        _ => loop {
+            let (from, to) = (field(), field());
+            if !from.starts_with(&to) && !to.starts_with(&from) {
+                break format!("(rename \"{from} as {to}\")");
+            }
+        },
+    }
+}
+
+/// Edits that follow each other are made at once, if that is possible. With another stage between
+/// them, they are made one by one.
+#[test]
+fn edits_in_a_row_are_what_they_are_one_by_one() {
+    const CHAINS: u64 = 16;
+    let site = Site::new("edits-in-a-row");
+    let random = Random::new("edits-in-a-row");
+    // A batch in which a record is invalid passes the stages one by one: most batches have few.
+    for file in 0..60 {
+        let records: String = (0..3).map(|_| some_record(&random)).collect();
+        site.write(&format!("in/{file}.ndjson"), records);
+    }
+    let (mut stages, mut branches) = (String::new(), String::new());
+    for chain in 0..CHAINS {
+        let edits: Vec<_> = (0..random.of(2..5)).map(|_| some_edit(&random)).collect();
+        for (kind, between) in [("row", " "), ("one", " (where \"true\") ")] {
+            let name = |number| format!("{kind}{chain}-{number}");
+            let names: Vec<_> = (0..edits.len()).map(name).collect();
+            for (name, edit) in names.iter().zip(&edits) {
+                stages.push_str(&format!("{name} {edit}\n"));
+            }
+            let path = format!("out/{kind}{chain}");
+            let steps = names.join(between);
+            branches.push_str(&format!(
+                "(-> {steps} (files {{:path \"{path}\" :codec :json}}))\n"
+            ));
+        }
+    }
+    let pipeline =
+        format!("{{in (files \"in/*.ndjson\")\n{stages}pipeline (-> in (all {branches}))}}");
+    site.write("pipeline.edn", &pipeline);
+    site.finish("pipeline.edn", 60);
+    let mut count = 0;
+    for chain in 0..CHAINS {
+        let [row, one] = ["row", "one"].map(|kind| {
+            let written = all_lines(&site.path(&format!("out/{kind}{chain}")));
+            let stage = format!("\"stage\":\"{kind}{chain}-");
+            let mut bad = all_lines(&site.path("out/quarantine"));
+            bad.retain(|record| record.contains(&stage));
+            let bad = bad.into_iter().map(|record| record.replace(&stage, ""));
+            (written, bad.collect::<Vec<_>>())
+        });
+        assert_eq!(row, one, "chain {chain} of {pipeline}");
+        count += row.0.len().min(row.1.len());
+    }
+    assert!(count > 0, "no chain has both valid and invalid records");
 }

@@ -276,6 +276,10 @@ impl RowReceiver for ChunkCollector<'_> {
     fn passed(&mut self, step: &ChainStep, rows: &Rows) {
         self.attempt.tap.show(&step.stage, rows);
     }
+
+    fn watches(&self, step: &ChainStep) -> bool {
+        self.attempt.tap.awaits(&step.stage)
+    }
 }
 
 fn writer_of(lane: &LaneId, writers: usize) -> usize {

@@ -61,8 +61,14 @@ pub trait RowReceiver {
     /// Rows arrive at a sink. Returns those that do not fit it.
     fn arrive(&mut self, sink: SinkIndex, rows: Rows) -> Vec<BadRow>;
 
-    /// Rows have passed a step.
+    /// Rows have passed a step. Of edits that are made at once, only the last is passed, unless an
+    /// earlier one is [watched](RowReceiver::watches).
     fn passed(&mut self, step: &ChainStep, rows: &Rows);
+
+    /// Whether the rows that pass this step are needed.
+    fn watches(&self, _step: &ChainStep) -> bool {
+        false
+    }
 }
 
 /// The outcome of a pass.

@@ -30,6 +30,16 @@ impl Tap {
         self.is_open.store(true, Ordering::Relaxed);
     }
 
+    /// Whether there is a request for rows of this stage.
+    pub(crate) fn awaits(&self, stage: &str) -> bool {
+        self.is_open.load(Ordering::Relaxed)
+            && self
+                .wish
+                .lock()
+                .as_ref()
+                .is_some_and(|wish| wish.stage == stage)
+    }
+
     /// Called when rows have passed a stage.
     pub(crate) fn show(&self, stage: &str, rows: &Rows) {
         if !self.is_open.load(Ordering::Relaxed) || rows.is_empty() {

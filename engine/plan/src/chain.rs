@@ -182,6 +182,17 @@ pub struct RecordEdit {
     pub kept: Vec<usize>,
     /// The columns after it: those that are kept, then the values.
     pub columns: SchemaRef,
+    /// This edit with those that follow it, if they can be made at once.
+    pub joint: Option<JointEdit>,
+}
+
+/// Edits in a row that can be made at once: the result is that of one after the other, except for
+/// records that one of them finds invalid.
+pub struct JointEdit {
+    /// The number of steps, at least two.
+    pub steps: usize,
+    /// Makes the changes of all of them. Its values are those of the steps, one after the other.
+    pub editor: Arc<dyn Editor>,
 }
 
 /// A compiled pattern of `match`.

@@ -4,11 +4,12 @@
 //! The compiler follows the flow from a source and keeps what is known of the records at each
 //! [point](flow_point): their columns, and the nondeterministic expressions before. A step uses
 //! what is known before it, and moves the point behind it. [`select`] computes the columns of a
-//! new record, [`edit`] changes fields of one, [`sink`] prepares a sink, and [`policy`] adds the
+//! new record, [`edit`] changes fields of one, [`joint`] joins such changes, [`sink`] prepares a sink, and [`policy`] adds the
 //! quarantines for invalid records.
 
 mod edit;
 mod flow_point;
+mod joint;
 mod policy;
 mod select;
 mod sink;
@@ -26,6 +27,7 @@ use pseidon_plugin::format::Format;
 use pseidon_plugin::registry::QuarantineFactory;
 
 use self::flow_point::FlowPoint;
+use self::joint::join_edits;
 use self::select::Selection;
 use crate::chain::{Chain, ChainStep, Matcher, Operator, PlannedSink, PlannedSource, Policy};
 use crate::columns::uses_topic;
@@ -132,6 +134,7 @@ impl ChainCompiler<'_> {
                 None => {}
             }
         }
+        join_edits(&mut chain.steps, self.format);
         chain
     }
 

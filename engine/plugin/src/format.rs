@@ -84,6 +84,17 @@ pub enum FieldChange {
     },
 }
 
+impl FieldChange {
+    /// The paths of the fields that it changes.
+    pub fn paths(&self) -> impl Iterator<Item = &[String]> {
+        let (one, other) = match self {
+            FieldChange::Set { path, .. } | FieldChange::Remove { path } => (path, None),
+            FieldChange::Rename { from, to } => (from, Some(to)),
+        };
+        std::iter::once(one).chain(other).map(Vec::as_slice)
+    }
+}
+
 /// `sets user.age int64`, for plans.
 impl fmt::Display for FieldChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

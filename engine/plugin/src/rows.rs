@@ -155,12 +155,16 @@ impl Rows {
     /// The bytes of the records if fields of them were changed, otherwise 0.
     pub fn edited_bytes(&self) -> usize {
         match &self.record {
-            Record::Edited(edited) => {
-                let all = edited.payloads.bytes() as u128;
-                (all * self.len() as u128 / edited.payloads.len().max(1) as u128) as usize
-            }
+            Record::Edited(_) => self.record_bytes(),
             Record::Original | Record::Columns => 0,
         }
+    }
+
+    /// The bytes of the records, estimated from those of all records in the same memory.
+    pub fn record_bytes(&self) -> usize {
+        let (payloads, _) = self.bytes();
+        let all = payloads.bytes() as u128;
+        (all * self.len() as u128 / payloads.len().max(1) as u128) as usize
     }
 
     /// The bytes of the records, and for each row the number of its payload.

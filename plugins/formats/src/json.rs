@@ -1,9 +1,13 @@
 //! The format `json`: one JSON object per record.
 //!
-//! A record is scanned once. sonic-rs parses it; the wanted paths, merged into a tree, determine
-//! which values go into columns and which are skipped. Skipped values are still validated, so a
-//! record that is malformed anywhere is bad, even after the last wanted value. If no column is
-//! wanted, records are not parsed at all, and malformed records pass.
+//! The wanted paths, merged into a tree, determine which values of a record go into columns and which
+//! are skipped. Skipped values are still validated, so a record that is malformed anywhere is bad,
+//! even after the last wanted value. If no column is wanted, records are not parsed at all, and
+//! malformed records pass.
+//!
+//! A [fast scan](scan) finds the fields of a record and validates them, and sonic-rs parses the
+//! values that are wanted. If the scan does not accept the record, sonic-rs parses all of it, and
+//! says what is wrong.
 //!
 //! A path that does not exist (the key is missing, the list is too short, or a value on the path is
 //! not an object or list) yields null. If a key is repeated, the first value counts.
@@ -14,6 +18,7 @@ mod edit;
 mod infer;
 mod keys;
 mod reasons;
+mod scan;
 mod tree;
 
 use std::sync::Arc;
@@ -131,19 +136,24 @@ impl JsonDecoder {
             // Arrow's string columns are limited to 2 GiB.
             return Err("the batch is larger than 2 GiB".to_owned());
         }
-        let checked = CheckedRecord::new(record)?;
-        self.start.check(checked.text())?;
-        let mut record = RecordColumns {
+        let mut values = RecordColumns {
             columns: &mut self.columns,
             row,
             mismatch: Mismatch::default(),
         };
-        checked.parse(|text| {
-            let mut parser = sonic_rs::Deserializer::from_str(text);
-            self.root.read(&mut parser, &mut record)?;
-            parser.end()
-        })?;
-        record.mismatch.into_result()
+        let is_read = simdutf8::basic::from_utf8(record)
+            .is_ok_and(|text| self.root.read_scanned(text, &mut values));
+        if !is_read {
+            // Values that were read stay, and so does what is wrong with them.
+            let checked = CheckedRecord::new(record)?;
+            self.start.check(checked.text())?;
+            checked.parse(|text| {
+                let mut parser = sonic_rs::Deserializer::from_str(text);
+                self.root.read(&mut parser, &mut values)?;
+                parser.end()
+            })?;
+        }
+        values.mismatch.into_result()
     }
 }
 

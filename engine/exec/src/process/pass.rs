@@ -15,7 +15,7 @@ use pseidon_plan::{LookupTable, SinkIndex};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 
-use self::evaluate::{added_bytes, apply, evaluate_all, looked_up, unnested};
+use self::evaluate::{added_bytes, apply, apply_at_once, evaluate_all, looked_up, unnested};
 use super::{BadRecord, BadRecordError, RowReceiver};
 
 /// Why a pass was interrupted.
@@ -47,12 +47,25 @@ pub(super) struct ChainPass<'e> {
 impl ChainPass<'_> {
     /// Passes rows through a chain; returns those that come out at its end.
     pub(super) fn run(&mut self, chain: &Chain, mut rows: Rows) -> Result<Rows, Interruption> {
-        for step in &chain.steps {
-            if rows.is_empty() {
-                break;
-            }
-            rows = self.step(step, rows)?;
-            self.exits.passed(step, &rows);
+        let mut rest = chain.steps.as_slice();
+        while let Some((step, others)) = rest.split_first()
+            && !rows.is_empty()
+        {
+            (rows, rest) = match self.edit_at_once(rest, &rows) {
+                Some((edited, passed)) => {
+                    let (these, others) = rest.split_at(passed);
+                    these
+                        .last()
+                        .iter()
+                        .for_each(|step| self.exits.passed(step, &edited));
+                    (edited, others)
+                }
+                None => {
+                    let passed = self.step(step, rows)?;
+                    self.exits.passed(step, &passed);
+                    (passed, others)
+                }
+            };
         }
         Ok(rows)
     }
@@ -219,6 +232,28 @@ impl ChainPass<'_> {
         Ok(edited
             .without(&bad)
             .map_err(|error| self.internal_error(&step.stage, &error))?)
+    }
+
+    /// Makes the edits at the beginning of these steps at once. Returns the edited rows, and how
+    /// many steps they have passed. `None` if the rows must pass one step after the other: they
+    /// may be invalid in one of them, or too large together.
+    fn edit_at_once(&mut self, steps: &[ChainStep], rows: &Rows) -> Option<(Rows, usize)> {
+        let Operator::Edit(RecordEdit { joint, .. }) = &steps.first()?.operator else {
+            return None;
+        };
+        let joint = joint.as_ref()?;
+        let these = steps.get(..joint.steps)?;
+        let (_, before) = these.split_last()?;
+        if before.iter().any(|step| self.exits.watches(step)) {
+            return None;
+        }
+        let edits = these.iter().filter_map(|step| match &step.operator {
+            Operator::Edit(edit) => Some(edit),
+            _ => None,
+        });
+        let edited = apply_at_once(joint, edits, rows, self.largest_result())?;
+        self.made += added_bytes(rows, &edited);
+        Some((edited, joint.steps))
     }
 
     /// Passes rows through a branch of `match`.

@@ -90,6 +90,7 @@ impl ChainCompiler<'_> {
             changes,
             kept,
             columns: point.columns(),
+            joint: None,
         });
         Some(chain_step(step, operator, policy))
     }

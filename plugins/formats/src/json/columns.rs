@@ -156,6 +156,35 @@ impl Column {
         }
     }
 
+    /// Reads a value that is valid JSON, like [`Column::read`]. Returns `false` if it cannot be
+    /// parsed.
+    pub(super) fn read_text(&mut self, at: usize, value: &str, mismatch: &mut Mismatch) -> bool {
+        if self.len() > at {
+            return true;
+        }
+        match &mut self.values {
+            JsonBuilder::Json(_) | JsonBuilder::Decimal128(..) | JsonBuilder::Decimal256(..) => {
+                self.add_raw(value, mismatch);
+                return true;
+            }
+            JsonBuilder::Utf8(values) => {
+                if let Some(content) = plain_string(value) {
+                    values.append_value(content);
+                    return true;
+                }
+            }
+            JsonBuilder::Integer(_) | JsonBuilder::Timestamp(..) => {
+                if let Ok(number) = value.parse() {
+                    self.add_number(Number::Signed(number), mismatch);
+                    return true;
+                }
+            }
+            _ => {}
+        }
+        let mut parser = sonic_rs::Deserializer::from_str(value);
+        self.read(at, &mut parser, mismatch).is_ok()
+    }
+
     /// Appends a null unless the column already has `len` values.
     pub(super) fn fill(&mut self, len: usize) {
         if self.len() < len {
@@ -389,6 +418,13 @@ impl<'de> Visitor<'de> for ColumnVisitor<'_> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
         Ok(())
     }
+}
+
+/// The content of a JSON string without escapes; `None` for another value.
+fn plain_string(value: &str) -> Option<&str> {
+    let content = value.strip_prefix('"')?.strip_suffix('"')?;
+    let is_plain = memchr::memchr(b'\\', content.as_bytes()).is_none();
+    is_plain.then_some(content)
 }
 
 /// A number as the parser returns it. A number that fits neither 64-bit integer type is a float.

@@ -26,6 +26,9 @@ use tree::ChangeTree;
 /// The largest result, in bytes: positions in it are 32 bits wide.
 const MAX_BYTES: usize = u32::MAX as usize;
 
+/// The space for what is added to a record, in bytes. More is allocated if it is too little.
+const ADDED_BYTES: usize = 32;
+
 /// Changes fields of JSON records.
 pub(super) struct JsonEditor {
     tree: ChangeTree,
@@ -76,8 +79,8 @@ impl Editor for JsonEditor {
             .zip(values)
             .map(|(field, column)| make_encoder(field, column, &self.options))
             .collect::<Result<Vec<_>, _>>()?;
-        let (mut bytes, mut spans, mut bad) =
-            (Vec::new(), Vec::with_capacity(rows.len()), Vec::new());
+        let mut bytes = Vec::with_capacity(rows.record_bytes() + rows.len() * ADDED_BYTES);
+        let (mut spans, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
         let (mut encoded, mut are_lines) = (Values::default(), true);
         for row in 0..rows.len() {
             encoded.encode(&mut encoders, row);

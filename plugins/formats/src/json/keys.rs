@@ -31,7 +31,8 @@ impl KeySet {
 
     /// Returns the number of a key. Most records have their keys in the same order, so `expected`
     /// is compared first.
-    fn find(&self, name: &str, expected: usize) -> Option<usize> {
+    #[inline]
+    pub(super) fn find(&self, name: &str, expected: usize) -> Option<usize> {
         if self.names.get(expected).is_some_and(|known| known == name) {
             return Some(expected);
         }

@@ -10,6 +10,7 @@ use sonic_rs::LazyValue;
 use super::columns::{Column, Mismatch};
 use super::keys::{KeySeed, KeySet};
 use super::reasons::not_an_object;
+use super::scan;
 
 /// The columns that a record's values are written to.
 pub(super) struct RecordColumns<'a> {
@@ -97,6 +98,46 @@ impl PathNode {
             (true, false) => RootType::List,
             _ => RootType::Anything,
         }
+    }
+
+    /// Reads the fields of a record that the [fast scan](scan) accepts. Returns `false` if it does
+    /// not, or if a value cannot be parsed; some columns may have a value then.
+    pub(super) fn read_scanned(&self, text: &str, record: &mut RecordColumns<'_>) -> bool {
+        if !self.columns.is_empty() || !self.elements.is_empty() {
+            return false;
+        }
+        let Some(mut at) = scan::after_open(text.as_bytes()) else {
+            return false;
+        };
+        let (mut is_first, mut expected) = (true, 0);
+        while let Some(entry) = scan::next_entry(text.as_bytes(), at, is_first) {
+            if entry.is_escaped {
+                return false;
+            }
+            let name = &text[entry.key + 1..entry.key_end - 1];
+            if let Some(found) = self.names.find(name, expected) {
+                let value = &text[entry.value..entry.end];
+                if !self.fields[found].read_text(value, record) {
+                    return false;
+                }
+                expected = found + 1;
+            }
+            (at, is_first) = (entry.end, false);
+        }
+        scan::is_closed(text.as_bytes(), at)
+    }
+
+    /// Reads a value that is valid JSON. Returns `false` if it cannot be parsed.
+    fn read_text(&self, value: &str, record: &mut RecordColumns<'_>) -> bool {
+        if let ([column], true, true) = (
+            self.columns.as_slice(),
+            self.fields.is_empty(),
+            self.elements.is_empty(),
+        ) {
+            return record.columns[*column].read_text(record.row, value, &mut record.mismatch);
+        }
+        let mut parser = sonic_rs::Deserializer::from_str(value);
+        self.read(&mut parser, record).is_ok()
     }
 
     /// Reads the next value.

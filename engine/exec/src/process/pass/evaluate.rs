@@ -6,7 +6,7 @@ use arrow::error::ArrowError;
 use pseidon_expr::CompiledExpr;
 use pseidon_expr::unnest::elements;
 use pseidon_plan::LookupTable;
-use pseidon_plan::chain::{ChainStep, RecordEdit};
+use pseidon_plan::chain::{ChainStep, JointEdit, RecordEdit};
 use pseidon_plugin::memory::ArrayMemory;
 use pseidon_plugin::rows::{BadRow, Rows};
 
@@ -94,14 +94,42 @@ pub(super) fn apply(
             "the records would become too large together".to_owned(),
         ));
     }
+    let columns = columns_after(edit, rows, values)?;
+    Ok((rows.with_bytes(edited.payloads, columns), edited.bad))
+}
+
+/// The rows after these edits, which are made at once. `None` if one of them fails for some row, or
+/// if the rows would become too large together.
+pub(super) fn apply_at_once<'e>(
+    joint: &JointEdit,
+    edits: impl Iterator<Item = &'e RecordEdit>,
+    rows: &Rows,
+    largest: usize,
+) -> Option<Rows> {
+    let (mut all, mut edited) = (Vec::new(), rows.clone());
+    for edit in edits {
+        let values = evaluate_all(&edit.exprs, &edited, largest).ok()?;
+        all.extend_from_slice(&values);
+        edited = edited.with_columns(columns_after(edit, &edited, values).ok()?);
+    }
+    let records = joint.editor.edit(rows, &all).ok()?;
+    let fits = records.bad.is_empty() && records.payloads.bytes() <= largest;
+    fits.then(|| rows.with_bytes(records.payloads, edited.columns().clone()))
+}
+
+/// The columns after an edit that sets these values.
+fn columns_after(
+    edit: &RecordEdit,
+    rows: &Rows,
+    values: Vec<ArrayRef>,
+) -> Result<RecordBatch, ArrowError> {
     let kept = edit
         .kept
         .iter()
         .map(|column| rows.columns().column(*column));
     let columns = kept.cloned().chain(values).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-    let columns = RecordBatch::try_new_with_options(edit.columns.clone(), columns, &options)?;
-    Ok((rows.with_bytes(edited.payloads, columns), edited.bad))
+    RecordBatch::try_new_with_options(edit.columns.clone(), columns, &options)
 }
 
 /// The rows, each repeated once for each element of its list, which is the last column.

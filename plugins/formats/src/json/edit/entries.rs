@@ -7,10 +7,12 @@
 //!  ‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾‾ the entries ` "a": 1` and ` , "b": [2]`
 //! ```
 //!
-//! Strings, brackets, colons and commas are checked, since they decide where a value ends. The
-//! characters inside numbers, words and strings are not: they are copied as they came.
+//! The [fast scan](scan) finds nearly all entries. Of the others, strings, brackets, colons and
+//! commas are checked, since they decide where a value ends. The characters inside numbers, words
+//! and strings are not: they are copied as they came.
 
 use super::super::reasons::unexpected_end;
+use super::super::scan::{self, ScannedEntry};
 
 /// The maximum nesting of objects and lists, as in the decoder.
 const MAX_DEPTH: u32 = 128;
@@ -26,6 +28,7 @@ pub(super) struct Entry<'t> {
     pub(super) colon: usize,
     pub(super) value: usize,
     pub(super) end: usize,
+    is_escaped: bool,
 }
 
 impl<'t> Entry<'t> {
@@ -41,11 +44,10 @@ impl<'t> Entry<'t> {
     /// Whether this is the key, without quotes and escapes.
     pub(super) fn is_named(&self, name: &str) -> bool {
         let key = &self.text[self.key..self.colon];
-        let plain = &key.as_bytes()[1..key.len() - 1];
-        match memchr::memchr(b'\\', plain) {
-            None => plain == name.as_bytes(),
-            Some(_) => sonic_rs::from_str::<String>(key).is_ok_and(|key| key == name),
+        if self.is_escaped {
+            return sonic_rs::from_str::<String>(key).is_ok_and(|key| key == name);
         }
+        key.as_bytes()[1..key.len() - 1] == *name.as_bytes()
     }
 }
 
@@ -71,30 +73,50 @@ impl<'t> Entries<'t> {
     }
 
     /// The next entry; `None` at the end of the object.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Entry<'t>>, String> {
         let start = self.at;
-        let mut quote = self.skip_space(start);
+        let found = match scan::next_entry(self.text.as_bytes(), start, self.is_first) {
+            Some(found) => found,
+            None => match self.next_unscanned()? {
+                Some(found) => found,
+                None => return Ok(None),
+            },
+        };
+        self.is_first = false;
+        self.at = found.end;
+        Ok(Some(Entry {
+            text: self.text,
+            start,
+            key: found.key,
+            colon: found.key_end,
+            value: found.value,
+            end: found.end,
+            is_escaped: found.is_escaped,
+        }))
+    }
+
+    /// The next entry, which the fast scan does not accept; `None` at the end of the object.
+    fn next_unscanned(&self) -> Result<Option<ScannedEntry>, String> {
+        let mut quote = self.skip_space(self.at);
         match self.byte(quote) {
             Some(b'}') => return Ok(None),
             Some(b',') if !self.is_first => quote = self.skip_space(quote + 1),
             _ if self.is_first => {}
             _ => return Err(self.error(quote, "`,` or `}`")),
         }
-        self.is_first = false;
         let key_start = self.expect(b'"', "a key", quote)?;
         let key_end = self.string_end(key_start)?;
         let colon = self.skip_space(key_end);
         let value = self.expect(b':', "`:`", colon)?;
         let value = self.skip_space(value);
-        let end = self.value_end(value)?;
-        self.at = end;
-        Ok(Some(Entry {
-            text: self.text,
-            start,
+        let is_escaped = memchr::memchr(b'\\', &self.text.as_bytes()[quote..key_end]).is_some();
+        Ok(Some(ScannedEntry {
             key: quote,
-            colon: key_end,
+            key_end,
+            is_escaped,
             value,
-            end,
+            end: self.value_end(value)?,
         }))
     }
 

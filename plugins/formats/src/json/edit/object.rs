@@ -1,7 +1,9 @@
 //! Copies an object with its changes.
 //!
 //! What lies between two changes is copied at once. If the first entries are left out, the next one
-//! gets the white space before the first key. So removing an entry removes one comma.
+//! gets the white space before the first key. So removing an entry removes one comma. An entry that
+//! is added gets this white space too if what is left out is left out by a later change, as if the
+//! changes were made one after the other.
 
 use arrow::json::writer::NullableEncoder;
 
@@ -36,6 +38,40 @@ impl Values {
     }
 }
 
+/// The changes that were made in an object, by their numbers.
+#[derive(Default)]
+struct MadeChanges {
+    /// A bit for each of the first 64 changes.
+    first: u64,
+    others: Vec<usize>,
+}
+
+impl MadeChanges {
+    /// Adds a change. Returns whether it was made before.
+    fn add(&mut self, number: usize) -> bool {
+        let is_known = self.contains(number);
+        match u32::try_from(number)
+            .ok()
+            .and_then(|bit| 1_u64.checked_shl(bit))
+        {
+            Some(bit) => self.first |= bit,
+            None if is_known => {}
+            None => self.others.push(number),
+        }
+        is_known
+    }
+
+    fn contains(&self, number: usize) -> bool {
+        match u32::try_from(number)
+            .ok()
+            .and_then(|bit| 1_u64.checked_shl(bit))
+        {
+            Some(bit) => self.first & bit != 0,
+            None => self.others.contains(&number),
+        }
+    }
+}
+
 /// The edit of one record.
 pub(super) struct ObjectEdit<'e> {
     pub(super) values: &'e Values,
@@ -54,6 +90,8 @@ struct ObjectCopy<'o> {
     has_entries: bool,
     /// The white space before the first key, if the first entry is left out.
     first_gap: Option<&'o str>,
+    /// The number of the last of the changes that leave an entry out.
+    last_left_out: Option<usize>,
 }
 
 impl<'o> ObjectCopy<'o> {
@@ -64,6 +102,7 @@ impl<'o> ObjectCopy<'o> {
             at: 0,
             has_entries: false,
             first_gap: None,
+            last_left_out: None,
         }
     }
 
@@ -85,12 +124,14 @@ impl<'o> ObjectCopy<'o> {
         self.has_entries = true;
     }
 
-    fn leave_out(&mut self, entry: &Entry<'o>) {
+    /// Leaves out an entry because of the change with this number.
+    fn leave_out(&mut self, entry: &Entry<'o>, number: usize) {
         self.copy_to(entry.start);
         self.at = entry.end;
         if !self.has_entries {
             self.first_gap.get_or_insert(entry.gap());
         }
+        self.last_left_out = self.last_left_out.max(Some(number));
     }
 
     /// Copies an entry up to its value, which is left out.
@@ -108,10 +149,15 @@ impl<'o> ObjectCopy<'o> {
         self.at = entry.colon;
     }
 
-    /// Adds the key, in quotes, of an entry that the original does not have.
-    fn add_key(&mut self, key: &str) {
+    /// Adds the key, in quotes, of an entry that the original does not have, and that the change
+    /// with this number adds.
+    fn add_key(&mut self, key: &str, number: usize) {
         if self.has_entries {
             self.out.push(b',');
+        } else if let Some(gap) = self.first_gap
+            && self.last_left_out > Some(number)
+        {
+            self.out.extend_from_slice(gap.as_bytes());
         }
         self.has_entries = true;
         self.out.extend_from_slice(key.as_bytes());
@@ -129,7 +175,7 @@ impl<'e> ObjectEdit<'e> {
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
         let mut entries = Entries::new(text)?;
-        let mut done = vec![false; changes.keys.len()];
+        let mut made = MadeChanges::default();
         let mut copy = ObjectCopy::new(text, out);
         while let Some(entry) = entries.next()? {
             let change = changes
@@ -140,14 +186,20 @@ impl<'e> ObjectEdit<'e> {
                 copy.keep(&entry);
                 continue;
             };
-            let is_repeated = std::mem::replace(&mut done[number], true);
-            self.change(&changes.keys[number], &entry, is_repeated, &mut copy)?;
+            let is_repeated = made.add(number);
+            self.change(
+                number,
+                &changes.keys[number],
+                &entry,
+                is_repeated,
+                &mut copy,
+            )?;
         }
         let closing = entries.closing()?;
         copy.copy_to(text.len() - closing.len());
-        for (key, done) in changes.keys.iter().zip(done) {
-            if !done {
-                self.append(key, &mut copy);
+        for (number, key) in changes.keys.iter().enumerate() {
+            if !made.contains(number) {
+                self.append(number, key, &mut copy);
             }
         }
         copy.out.extend_from_slice(closing.as_bytes());
@@ -157,6 +209,7 @@ impl<'e> ObjectEdit<'e> {
     /// Copies an entry with its change.
     fn change<'t>(
         &self,
+        number: usize,
         ChangedKey { name, change, .. }: &ChangedKey,
         entry: &Entry<'t>,
         is_repeated: bool,
@@ -165,31 +218,31 @@ impl<'e> ObjectEdit<'e> {
         let value = match change {
             KeyChange::Inside(inside) => return self.change_inside(name, inside, entry, copy),
             KeyChange::Remove | KeyChange::MoveAway(None) => {
-                copy.leave_out(entry);
+                copy.leave_out(entry, number);
                 return Ok(());
             }
             _ if is_repeated => {
-                copy.leave_out(entry);
+                copy.leave_out(entry, number);
                 return Ok(());
             }
             KeyChange::MoveAway(Some(new_key)) => {
                 copy.rename(entry, new_key);
                 return Ok(());
             }
-            KeyChange::Set(number) => self.values.get(*number),
+            KeyChange::Set(value) => self.values.get(*value),
             // Later stages would see NULL, which is not what the record has.
-            KeyChange::Replaced(number) | KeyChange::MoveHere(number)
-                if self.moved[*number].is_none() =>
+            KeyChange::Replaced(renaming) | KeyChange::MoveHere(renaming)
+                if self.moved[*renaming].is_none() =>
             {
                 return Err(format!(
                     "`{name}` exists, but the field that is renamed to it does not"
                 ));
             }
             KeyChange::Replaced(_) => {
-                copy.leave_out(entry);
+                copy.leave_out(entry, number);
                 return Ok(());
             }
-            KeyChange::MoveHere(number) => self.moved[*number].unwrap_or_default().as_bytes(),
+            KeyChange::MoveHere(renaming) => self.moved[*renaming].unwrap_or_default().as_bytes(),
         };
         copy.leave_out_value(entry);
         copy.out.extend_from_slice(value);
@@ -223,20 +276,20 @@ impl<'e> ObjectEdit<'e> {
     }
 
     /// Appends a field that the object does not have.
-    fn append(&self, key: &ChangedKey, copy: &mut ObjectCopy<'_>) {
+    fn append(&self, number: usize, key: &ChangedKey, copy: &mut ObjectCopy<'_>) {
         match &key.change {
-            KeyChange::Set(number) => {
-                copy.add_key(&key.quoted);
-                copy.out.extend_from_slice(self.values.get(*number));
+            KeyChange::Set(value) => {
+                copy.add_key(&key.quoted, number);
+                copy.out.extend_from_slice(self.values.get(*value));
             }
-            KeyChange::MoveHere(number) => {
-                if let Some(moved) = &self.moved[*number] {
-                    copy.add_key(&key.quoted);
+            KeyChange::MoveHere(renaming) => {
+                if let Some(moved) = &self.moved[*renaming] {
+                    copy.add_key(&key.quoted, number);
                     copy.out.extend_from_slice(moved.as_bytes());
                 }
             }
             KeyChange::Inside(inside) if self.adds(inside) => {
-                copy.add_key(&key.quoted);
+                copy.add_key(&key.quoted, number);
                 self.create(inside, copy.out);
             }
             KeyChange::Inside(_)
@@ -250,8 +303,8 @@ impl<'e> ObjectEdit<'e> {
     fn create(&self, changes: &ObjectChanges, out: &mut Vec<u8>) {
         out.push(b'{');
         let mut copy = ObjectCopy::new("", out);
-        for key in &changes.keys {
-            self.append(key, &mut copy);
+        for (number, key) in changes.keys.iter().enumerate() {
+            self.append(number, key, &mut copy);
         }
         copy.out.push(b'}');
     }

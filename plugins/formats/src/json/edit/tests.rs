@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field};
 use proptest::prelude::*;
 use pseidon_plugin::format::json_field;
 
+use super::super::scan;
 use super::*;
 use crate::testing::rows;
 
@@ -315,6 +316,22 @@ proptest! {
         let edited = edited(&changes, &values, &text).unwrap();
         let parsed: serde_json::Value = serde_json::from_str(&edited).unwrap();
         prop_assert_eq!(parsed, serde_json::Value::Object(expected));
+    }
+
+    /// The fast scan accepts all valid objects that are not deep.
+    #[test]
+    fn valid_records_are_scanned(record in object(json()), pretty: bool) {
+        let text = if pretty {
+            serde_json::to_string_pretty(&record).unwrap()
+        } else {
+            record.to_string()
+        };
+        let (mut at, mut count) = (scan::after_open(text.as_bytes()).unwrap(), 0);
+        while let Some(entry) = scan::next_entry(text.as_bytes(), at, count == 0) {
+            (at, count) = (entry.end, count + 1);
+        }
+        prop_assert!(scan::is_closed(text.as_bytes(), at));
+        prop_assert_eq!(Some(count), record.as_object().map(serde_json::Map::len));
     }
 
     /// No record panics, and the result of a valid one is valid.
