@@ -259,3 +259,22 @@ fn edits_in_a_row_are_what_they_are_one_by_one() {
     }
     assert!(count > 0, "no chain has both valid and invalid records");
 }
+
+#[test]
+fn each_stage_of_edits_in_a_row_can_be_observed() {
+    let site = Site::new("edits-observed");
+    site.write(
+        "pipeline.edn",
+        r#"{in (files "in/*.ndjson")
+            typed (set "kind = upper(type)")
+            reduced (remove "password")
+            pipeline (-> in typed reduced (files {:path "out" :codec :json}))
+            :tests [{:name "typed" :at typed :input [{:type "a" :password 1}]
+                     :output [{:type "a" :password 1 :kind "A"}]}
+                    {:name "reduced" :at reduced :input [{:type "a" :password 1}]
+                     :output [{:type "a" :kind "A"}]}]}"#,
+    );
+    let output = site.pseidon().args(["test", "pipeline.edn"]).output();
+    let output = output.expect("the binary can be started");
+    assert!(output.status.success(), "{output:?}");
+}
