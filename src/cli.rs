@@ -92,6 +92,8 @@ pub(crate) enum Command {
     Consume(ConsumeArgs),
     /// Show the status of a running process: queue, rate, lag and errors.
     Status(StatusArgs),
+    /// Show how far a pipeline has read its sources, also while it runs.
+    Offsets(OffsetsArgs),
     /// List the committed files that are not visible because their disk is not mounted, or forget
     /// those of a lost disk.
     Staged(StagedArgs),
@@ -264,6 +266,18 @@ pub(crate) struct StatusArgs {
     /// The URL of the process: its host and :monitor-port.
     #[arg(default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
+}
+
+/// The arguments of `pseidon offsets`.
+#[derive(Args)]
+pub(crate) struct OffsetsArgs {
+    /// The pipeline file.
+    pub(crate) file: PathBuf,
+    /// Print JSON, with the position of each split in each sink.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) parameters: ParameterArgs,
 }
 
 /// The arguments of `pseidon staged`.

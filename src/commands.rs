@@ -7,6 +7,7 @@ pub(crate) mod functions;
 pub(crate) mod import;
 pub(crate) mod infer;
 pub(crate) mod man;
+pub(crate) mod offsets;
 pub(crate) mod plugins;
 pub(crate) mod produce;
 pub(crate) mod run;

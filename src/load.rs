@@ -16,6 +16,7 @@ use pseidon_logs::{Log, LogsSettings, MysqlLogs};
 use pseidon_plan::{Plan, PlanContext, SchemaInference, plan};
 use pseidon_plugin::batch::{Payloads, WantedMetadata};
 use pseidon_plugin::format::Format;
+use pseidon_plugin::framing::Framing;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::source::{Source, SourceSetup};
@@ -280,22 +281,33 @@ fn sample(
     base: &Path,
     count: usize,
 ) -> Result<Vec<Payloads>, String> {
-    let setup = SourceSetup {
-        pipeline: "sample".to_owned(),
-        stage: "sample".to_owned(),
+    let framing = format.framing(source.facts().format.settings());
+    let setup = source_setup("sample", "sample", base, framing);
+    let samples = source.sample(&setup, count);
+    samples.map_err(|error| WithCauses(&error).to_string())
+}
+
+/// The setup of a source that is not run.
+pub(crate) fn source_setup(
+    pipeline: &str,
+    stage: &str,
+    base: &Path,
+    framing: Framing,
+) -> SourceSetup {
+    SourceSetup {
+        pipeline: pipeline.to_owned(),
+        stage: stage.to_owned(),
         base: base.to_owned(),
         wanted: WantedMetadata::default(),
         fields: Vec::new(),
-        framing: format.framing(source.facts().format.settings()),
+        framing,
         io_threads: 1,
         memory: 64 << 20,
-        instance: "sample".into(),
+        instance: pipeline.into(),
         state: String::new(),
         keeps_state: false,
         metrics: Metrics::new(),
-    };
-    let samples = source.sample(&setup, count);
-    samples.map_err(|error| WithCauses(&error).to_string())
+    }
 }
 
 #[cfg(test)]

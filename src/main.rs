@@ -7,6 +7,7 @@
 //! 5. [`pseidon_service`]: the HTTP endpoints and the REPL of a running process; [`systemd`] and
 //!    [`fatal`] report its state to others.
 
+mod aligned;
 mod cli;
 mod commands;
 mod counted;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Import { file } => commands::import::import(&file),
         Command::Produce(args) => commands::produce::produce(&args, bar),
         Command::Consume(args) => commands::consume::consume(&args),
+        Command::Offsets(args) => commands::offsets::offsets(&args),
         Command::Staged(args) => commands::staged::staged(&args),
         Command::Status(args) => commands::status::status(&args),
         Command::Infer { files } => commands::infer::infer(&files),

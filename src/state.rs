@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pseidon_delivery::embedded::{EmbeddedStore, STATE_FOLDER};
 use pseidon_delivery::{GroupCommit, StateStore, StoreError, WithCauses};
@@ -30,6 +30,43 @@ pub(crate) fn open(plan: &Plan, folder: &Path) -> Result<Arc<GroupCommit>, Store
 /// Whether the pipeline may have state: a file in `folder`, or a Redis server that holds it.
 pub(crate) fn may_exist(plan: &Plan, folder: &Path) -> bool {
     plan.settings.state.is_some() || EmbeddedStore::exists(folder, &plan.name)
+}
+
+/// The state of a pipeline as it is now, for commands that change nothing.
+pub(crate) struct StateView {
+    pub(crate) store: Arc<dyn StateStore>,
+    /// The path of the file, or `Redis`.
+    pub(crate) place: String,
+    /// Whether a process has the file open; `false` for Redis, where the records have owners.
+    pub(crate) is_in_use: bool,
+    /// When the file was last written.
+    pub(crate) written: Option<SystemTime>,
+}
+
+/// Looks at the state, also while a run uses it. `None` if the pipeline has no state.
+pub(crate) fn view(plan: &Plan, folder: &Path) -> Result<Option<StateView>, StoreError> {
+    let Some(url) = &plan.settings.state else {
+        let snapshot = EmbeddedStore::snapshot(folder, &plan.name)?;
+        return Ok(snapshot.map(|snapshot| StateView {
+            store: Arc::new(snapshot.store),
+            place: place(&EmbeddedStore::path(folder, &plan.name)),
+            is_in_use: snapshot.is_in_use,
+            written: snapshot.written,
+        }));
+    };
+    let store = RedisStore::connect(url.expose(), &plan.settings.namespace, &plan.name)?;
+    let is_empty = store.sinks()?.is_empty();
+    Ok((!is_empty).then(|| StateView {
+        store: Arc::new(store),
+        place: format!("Redis, namespace {}", plan.settings.namespace),
+        is_in_use: false,
+        written: None,
+    }))
+}
+
+/// A path for people, without a leading `./`.
+fn place(path: &Path) -> String {
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
 }
 
 /// Connects to Redis, and waits while it does not answer: when all machines start at the same time,

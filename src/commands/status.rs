@@ -8,6 +8,7 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
+use crate::aligned::aligned;
 use crate::cli::{Exit, StatusArgs};
 
 /// How long the process may take to answer a request.
@@ -107,7 +108,7 @@ fn describe(metrics: &Value, logs: &Value) -> String {
         rows.push(("errors", "none".to_owned()));
     }
 
-    let mut text = lines(
+    let mut text = aligned(
         &rows
             .into_iter()
             .map(|(name, value)| vec![name.to_owned(), value])
@@ -119,7 +120,7 @@ fn describe(metrics: &Value, logs: &Value) -> String {
             .into_iter()
             .map(|(topic, errors)| vec![format!("  {topic}"), shown(errors)])
             .collect();
-        text.push_str(&lines(&rows));
+        text.push_str(&aligned(&rows));
     }
     let stopped: Vec<_> = logs
         .iter()
@@ -128,7 +129,7 @@ fn describe(metrics: &Value, logs: &Value) -> String {
         .collect();
     if !stopped.is_empty() {
         text.push_str("not running\n");
-        text.push_str(&lines(&stopped));
+        text.push_str(&aligned(&stopped));
     }
     text
 }
@@ -169,28 +170,6 @@ fn shown(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
-}
-
-/// Rows of cells as lines with aligned columns.
-fn lines(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        rows.iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<_> = row
-            .iter()
-            .enumerate()
-            .map(|(column, cell)| format!("{cell:<width$}", width = width(column)))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]

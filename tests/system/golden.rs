@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use crate::harness::Site;
 
 const HOUSE: &str = env!("CARGO_MANIFEST_DIR");
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "check",
     "completions",
     "consume",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 13] = [
     "import",
     "infer",
     "man",
+    "offsets",
     "plugins",
     "produce",
     "run",
@@ -49,10 +50,10 @@ fn shown(output: &Output) -> String {
 
 /// Compares all files of a test, and reports all that differ.
 #[derive(Default)]
-struct Goldens(Vec<String>);
+pub(crate) struct Goldens(Vec<String>);
 
 impl Goldens {
-    fn compare(&mut self, name: &str, actual: &str) {
+    pub(crate) fn compare(&mut self, name: &str, actual: &str) {
         let path = Path::new(HOUSE).join("tests/golden").join(name);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             fs::write(&path, actual).expect("the golden file can be written");
@@ -65,7 +66,7 @@ impl Goldens {
         }
     }
 
-    fn finish(self) {
+    pub(crate) fn finish(self) {
         let count = self.0.len();
         assert!(
             count == 0,

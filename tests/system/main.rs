@@ -29,6 +29,8 @@
 //!   not be read for a while.
 //! - [`dead_runs`]: work that a dead run left on another disk, or on one that is lost, and a commit
 //!   that arrives after its sender died.
+//! - [`positions`]: the positions of a pipeline, shown and changed while it is stopped and while it
+//!   runs.
 //! - [`memory`]: the memory use of hostile pipelines. [`restarts`]: a run between its attempts.
 //! - [`state`], [`outages`]: state that is lost, changed or in use by another process, and disks
 //!   and servers that fail.
@@ -62,6 +64,7 @@ mod old_offsets;
 mod outages;
 mod parquet;
 mod parse;
+mod positions;
 mod refused_folders;
 mod registry_logs;
 mod restarts;

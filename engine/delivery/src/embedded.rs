@@ -6,6 +6,7 @@
 
 mod file;
 mod format;
+mod snapshot;
 mod steps;
 mod tables;
 
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use self::file::{damaged, file_name, open_file, open_or_create, open_other, unavailable};
+pub use self::snapshot::StateSnapshot;
 use self::steps::{apply, is_fenced, take_split};
 use self::tables::{
     AHEAD, FENCED, IDENTITY_KEY, META, NOTES, PLANS, RECORDS, STAGED, existing, forget_staged,
@@ -66,9 +68,14 @@ impl EmbeddedStore {
         })
     }
 
-    /// Whether `<dir>/<pipeline>.redb` exists.
+    /// The path of the state file of a pipeline: `<dir>/<pipeline>.redb`.
+    pub fn path(dir: &Path, pipeline: &str) -> PathBuf {
+        dir.join(file_name(pipeline))
+    }
+
+    /// Whether the state file of a pipeline exists.
     pub fn exists(dir: &Path, pipeline: &str) -> bool {
-        dir.join(file_name(pipeline)).exists()
+        EmbeddedStore::path(dir, pipeline).exists()
     }
 
     /// Runs one operation. An I/O error may be temporary (a full disk), so the file is reopened for

@@ -6,6 +6,7 @@
 //! regularly whether there is room and whether to stop.
 
 mod exit;
+mod positions;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ use crate::spec::PluginSpec;
 use crate::stop::{Pause, Stop};
 
 pub use self::exit::{SourceError, SourceExit, Stopped};
+pub use self::positions::{KnownSplit, SplitStatus};
 
 /// A source plugin: declares its options and prepares sources.
 pub trait SourcePlugin: Send + Sync + 'static {
@@ -70,6 +72,17 @@ pub trait Source: Send + Sync {
     /// its argument, and the engine calls [`Source::run`].
     fn attach(&self, _setup: &SourceSetup, reading: SourceRun) -> Result<(), SourceRun> {
         Err(reading)
+    }
+
+    /// Describes, for an operator, the splits that the state knows and those that a run would read
+    /// now. Reads nothing of their records, and does not disturb a run. Blocks.
+    fn describe_splits(
+        &self,
+        setup: &SourceSetup,
+        known: &[KnownSplit],
+    ) -> Result<Vec<SplitStatus>, SourceError> {
+        let of_id = |known: &KnownSplit| SplitStatus::of_id(&setup.stage, &known.split);
+        Ok(known.iter().map(of_id).collect())
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`progress`]: how far a file was read, and how a rewritten file is detected.
 //! - [`once`]: reads all files as they are and exits; [`follow`]: reads them, waits for more, and
 //!   follows them through rotations.
+//! - [`operator`]: the files as an operator sees them.
 
 mod compression;
 mod follow;
@@ -17,6 +18,7 @@ mod identity;
 mod lines;
 mod lz4;
 mod once;
+mod operator;
 mod options;
 mod progress;
 mod read_error;
@@ -38,7 +40,8 @@ use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::framing::Framing;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    KnownSplit, Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin,
+    SourceSetup, SplitStatus,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Payloads, Split};
@@ -253,6 +256,14 @@ impl Source for PreparedFilesSource {
             None => Ok(once::run(&config, setup, &handle)?),
             Some(settings) => follow::run(&config, settings, setup, &handle),
         }
+    }
+
+    fn describe_splits(
+        &self,
+        setup: &SourceSetup,
+        known: &[KnownSplit],
+    ) -> Result<Vec<SplitStatus>, SourceError> {
+        Ok(operator::describe(&self.config(setup), setup, known))
     }
 }
 

@@ -14,7 +14,8 @@ use pseidon_plugin::options::kinds::NamesOrRegex;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::sink::Target;
 use pseidon_plugin::source::{
-    Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    KnownSplit, Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin,
+    SourceSetup, SplitStatus,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use rdkafka::ClientConfig;
@@ -27,6 +28,7 @@ mod failure;
 mod identity;
 mod lookup;
 mod lost_records;
+mod operator;
 mod outlet;
 mod reader;
 mod sample;
@@ -252,6 +254,14 @@ impl Source for KafkaSource {
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
         reader::run(self, setup, handle)
+    }
+
+    fn describe_splits(
+        &self,
+        setup: &SourceSetup,
+        known: &[KnownSplit],
+    ) -> Result<Vec<SplitStatus>, SourceError> {
+        operator::describe(self, setup, known)
     }
 }
 

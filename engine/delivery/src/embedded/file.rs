@@ -126,7 +126,7 @@ fn unfinished_prefix(path: &Path) -> String {
     format!("{name}.new-")
 }
 
-fn builder() -> redb::Builder {
+pub(super) fn builder() -> redb::Builder {
     let mut builder = redb::Builder::new();
     builder
         .set_cache_size(CACHE_BYTES)
@@ -141,7 +141,13 @@ pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
     let database = builder()
         .open(path)
         .map_err(|error| unopened(path, error))?;
-    format::bring_up_to_date(&database).map_err(|error| damaged(path, error))?.map_err(|found| {
+    checked_format(path, &database)?;
+    Ok(database)
+}
+
+/// Migrates the content of a file of an earlier format. An error if this version cannot read it.
+pub(super) fn checked_format(path: &Path, database: &Database) -> Result<(), StoreError> {
+    format::bring_up_to_date(database).map_err(|error| damaged(path, error))?.map_err(|found| {
         let what = format!(
             "{} has format {found}, and this version reads up to {}: use the version that wrote \
              it, or a newer one",
@@ -149,8 +155,7 @@ pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
             format::FORMAT
         );
         StoreError::Failed(what.into())
-    })?;
-    Ok(database)
+    })
 }
 
 /// The error for a file that cannot be opened or created.

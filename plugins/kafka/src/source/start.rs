@@ -4,8 +4,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::DateTime;
+use pseidon_delivery::Position;
 use pseidon_plugin::options::{Argument, Choice, OptionValue, ParseResult};
 use pseidon_plugin::spec::OptionKind;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::Topics;
@@ -113,6 +116,40 @@ pub(super) fn list_of<'a>(
         let _ = element.set_offset(offset(at));
     }
     list
+}
+
+/// The timestamps that stand for the first and the last offset in Kafka's protocol.
+pub(super) const BEGINNING: i64 = -2;
+pub(super) const END: i64 = -1;
+
+/// The offset of the first record of each partition that is not older than its `time`, in
+/// milliseconds; `None` if there is none.
+pub(super) fn offsets_at(
+    client: &Client,
+    partitions: &[TopicPartition],
+    time: impl Fn(&TopicPartition) -> i64,
+) -> Result<Vec<Result<Option<Position>, NativeError>>, NativeError> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut list = list_of(partitions, |at| Offset::from_raw(time(at)));
+    client.offsets_for_times(&mut list, REQUEST_TIMEOUT)?;
+    let offset = |element: &TopicPartitionListElem<'_>| {
+        element.error().map_err(|error| {
+            let code = error
+                .rdkafka_error_code()
+                .unwrap_or(RDKafkaErrorCode::Unknown);
+            NativeError {
+                code,
+                text: code.to_string(),
+            }
+        })?;
+        Ok(element
+            .offset()
+            .to_raw()
+            .and_then(|raw| Position::try_from(raw).ok()))
+    };
+    Ok(list.elements().iter().map(offset).collect())
 }
 
 #[cfg(test)]

@@ -11,14 +11,12 @@ use rdkafka::types::RDKafkaErrorCode;
 use super::super::Topics;
 use super::super::failure::{ErrorClass, denied};
 use super::super::identity::TopicId;
-use super::super::start::{self, OnMissingState, REQUEST_TIMEOUT, StartOption, list_of};
+use super::super::start::{
+    self, BEGINNING, END, OnMissingState, REQUEST_TIMEOUT, StartOption, list_of, offsets_at,
+};
 use super::worker::LookupWorker;
 use super::{LookupError, LookupResult, PartitionOffsets, PartitionQuery};
 use crate::native::{CommittedOffset, NativeError, TopicPartition};
-
-/// The timestamps that stand for the first and the last offset in Kafka's protocol.
-const BEGINNING: i64 = -2;
-const END: i64 = -1;
 
 impl LookupWorker {
     /// The offsets of the partitions that have a leader. One without does not delay the others.
@@ -186,7 +184,7 @@ impl LookupWorker {
         &self,
         partitions: &[TopicPartition],
     ) -> Result<Vec<Result<Position, NativeError>>, NativeError> {
-        let ends = self.offsets_for(partitions, |_| END)?;
+        let ends = offsets_at(&self.client, partitions, |_| END)?;
         Ok(ends
             .into_iter()
             .map(|end| end.map(|end| end.unwrap_or(0)))
@@ -210,39 +208,11 @@ impl LookupWorker {
         } else {
             vec![Ok(0); partitions.len()]
         };
-        let found = self.offsets_for(partitions, times)?;
+        let found = offsets_at(&self.client, partitions, times)?;
         Ok(found
             .into_iter()
             .zip(ends)
             .map(|(offset, end)| Ok(offset?.unwrap_or(end?)))
             .collect())
-    }
-
-    fn offsets_for(
-        &self,
-        partitions: &[TopicPartition],
-        time: impl Fn(&TopicPartition) -> i64,
-    ) -> Result<Vec<Result<Option<Position>, NativeError>>, NativeError> {
-        if partitions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut list = list_of(partitions, |at| Offset::from_raw(time(at)));
-        self.client.offsets_for_times(&mut list, REQUEST_TIMEOUT)?;
-        let offset = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
-            element.error().map_err(|error| {
-                let code = error
-                    .rdkafka_error_code()
-                    .unwrap_or(RDKafkaErrorCode::Unknown);
-                NativeError {
-                    code,
-                    text: code.to_string(),
-                }
-            })?;
-            Ok(element
-                .offset()
-                .to_raw()
-                .and_then(|raw| Position::try_from(raw).ok()))
-        };
-        Ok(list.elements().iter().map(offset).collect())
     }
 }

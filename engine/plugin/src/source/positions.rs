@@ -1,0 +1,41 @@
+//! The splits of a source as an operator sees them, while the source does not run.
+
+use pseidon_delivery::{Position, SplitId};
+
+use super::Resumption;
+
+/// A split that the state knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownSplit {
+    /// The split.
+    pub split: SplitId,
+    /// Where it would be continued.
+    pub at: Resumption,
+}
+
+/// A split for an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitStatus {
+    /// The split.
+    pub split: SplitId,
+    /// The name by which an operator knows it: a topic with a partition, a path.
+    pub name: String,
+    /// The position after the last record that exists now; `None` if only reading would tell.
+    pub end: Option<Position>,
+    /// Whether the source does not find the split any more.
+    pub is_gone: bool,
+}
+
+impl SplitStatus {
+    /// A split of this stage of which only the id is known.
+    pub fn of_id(stage: &str, split: &SplitId) -> SplitStatus {
+        let prefix = format!("{stage}:");
+        let name = split.as_str().strip_prefix(&prefix);
+        SplitStatus {
+            split: split.clone(),
+            name: name.unwrap_or(split.as_str()).to_owned(),
+            end: None,
+            is_gone: false,
+        }
+    }
+}

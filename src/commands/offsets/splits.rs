@@ -1,0 +1,183 @@
+//! The splits of a pipeline: their records in the state, and what their sources have now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use pseidon_delivery::{
+    CommitRecord, InstanceId, Position, SinkId, SplitId, StateStore, StoreError, WithCauses,
+};
+use pseidon_exec::takeover::resumption;
+use pseidon_plan::{Plan, PlannedSource};
+use pseidon_plugin::sink::Protocol;
+use pseidon_plugin::source::{KnownSplit, SplitStatus};
+
+use crate::load;
+use crate::state::StateView;
+
+/// Everything that is shown of a pipeline.
+pub(super) struct PipelineState {
+    /// Where the state is.
+    pub(super) place: String,
+    /// Whether a process has the state file open.
+    pub(super) is_in_use: bool,
+    /// When the state file was last written.
+    pub(super) written: Option<SystemTime>,
+    /// The splits, by source and name.
+    pub(super) splits: Vec<SplitState>,
+    /// The sinks with committed files that are not visible yet, and how many.
+    pub(super) staged: Vec<(SinkId, usize)>,
+    /// The sinks whose target holds their positions: the state has copies.
+    pub(super) in_target: Vec<SinkId>,
+}
+
+/// A split, with its record in each sink that its records reach.
+pub(super) struct SplitState {
+    /// The stage that reads it; in a template after the log's name.
+    pub(super) source: String,
+    pub(super) status: SplitStatus,
+    /// None if the state does not know the split.
+    pub(super) sinks: Vec<(SinkId, CommitRecord)>,
+    /// Where a run would continue: everything below it is durable in every sink. `None` if the
+    /// split was never begun.
+    pub(super) position: Option<Position>,
+    /// Whether it was read to its end.
+    pub(super) is_finished: bool,
+}
+
+impl SplitState {
+    /// How many positions are left to read.
+    pub(super) fn lag(&self) -> Option<u64> {
+        let end = self.status.end?;
+        Some(end.saturating_sub(self.position.unwrap_or(0)))
+    }
+
+    /// How many lanes are ahead of the position, over all sinks.
+    pub(super) fn ahead(&self) -> usize {
+        self.sinks
+            .iter()
+            .map(|(_, record)| record.ahead.len())
+            .sum()
+    }
+
+    /// The instances that took it and have not released it.
+    pub(super) fn owners(&self) -> BTreeSet<&InstanceId> {
+        self.sinks
+            .iter()
+            .flat_map(|(_, record)| &record.owners)
+            .collect()
+    }
+}
+
+impl PipelineState {
+    /// Reads the state, and asks the sources for what they have. A source that does not answer is
+    /// reported on standard error.
+    pub(super) fn read(
+        plan: &Plan,
+        view: StateView,
+        is_template: bool,
+    ) -> Result<PipelineState, StoreError> {
+        let store = &*view.store;
+        let sinks = store.sinks()?;
+        let scopes: BTreeSet<String> = match is_template {
+            true => sinks.iter().filter_map(|sink| scope_of(sink)).collect(),
+            false => BTreeSet::from([String::new()]),
+        };
+        let mut splits = Vec::new();
+        for scope in &scopes {
+            // What a `group` has collected has no positions that a person could know.
+            for source in plan.sources.iter().filter(|source| source.group.is_none()) {
+                splits.extend(splits_of(plan, store, source, scope)?);
+            }
+        }
+        let mut staged = Vec::new();
+        for sink in &sinks {
+            let count = store.staged(sink)?.len();
+            if count > 0 {
+                staged.push((sink.clone(), count));
+            }
+        }
+        let in_target = plan.sinks.iter();
+        let in_target = in_target
+            .filter(|sink| sink.protocol == Protocol::Transactional)
+            .map(|sink| sink.id.clone());
+        Ok(PipelineState {
+            in_target: in_target.collect(),
+            place: view.place,
+            is_in_use: view.is_in_use,
+            written: view.written,
+            splits,
+            staged,
+        })
+    }
+}
+
+/// The part of a sink's name before the `/`: the log that it belongs to, with the `/`.
+fn scope_of(sink: &SinkId) -> Option<String> {
+    let (log, _) = sink.as_str().split_once('/')?;
+    Some(format!("{log}/"))
+}
+
+/// The splits of a source, by name.
+fn splits_of(
+    plan: &Plan,
+    store: &dyn StateStore,
+    source: &PlannedSource,
+    scope: &str,
+) -> Result<Vec<SplitState>, StoreError> {
+    let prefix = format!("{}:", source.stage);
+    let mut records: BTreeMap<SplitId, Vec<(SinkId, CommitRecord)>> = BTreeMap::new();
+    for index in &source.sinks {
+        let sink = SinkId::from(format!("{scope}{}", plan.sinks[*index].id));
+        for (split, record) in store.records(&sink)? {
+            if split.as_str().starts_with(&prefix) {
+                records
+                    .entry(split)
+                    .or_default()
+                    .push((sink.clone(), record));
+            }
+        }
+    }
+    let at = |of_sinks: &[(SinkId, CommitRecord)]| {
+        let records: Vec<CommitRecord> =
+            of_sinks.iter().map(|(_, record)| record.clone()).collect();
+        resumption(&records)
+    };
+    let known: Vec<KnownSplit> = records
+        .iter()
+        .filter_map(|(split, of_sinks)| {
+            let (split, at) = (split.clone(), at(of_sinks)?);
+            Some(KnownSplit { split, at })
+        })
+        .collect();
+    let name = format!("{scope}{}", source.stage);
+    let mut splits: Vec<SplitState> = statuses(plan, source, &known)
+        .into_iter()
+        .map(|status| {
+            let sinks = records.remove(&status.split).unwrap_or_default();
+            let at = at(&sinks);
+            SplitState {
+                source: name.clone(),
+                position: at.as_ref().map(|at| at.position),
+                is_finished: at.is_some_and(|at| at.is_finished),
+                status,
+                sinks,
+            }
+        })
+        .collect();
+    splits.sort_by(|one, other| one.status.name.cmp(&other.status.name));
+    Ok(splits)
+}
+
+/// What the source has now, or only the ids of the splits if it does not answer.
+fn statuses(plan: &Plan, source: &PlannedSource, known: &[KnownSplit]) -> Vec<SplitStatus> {
+    let framing = source.format.framing(&source.format_settings);
+    let setup = load::source_setup(&plan.name, &source.stage, &plan.base, framing);
+    source
+        .source
+        .describe_splits(&setup, known)
+        .unwrap_or_else(|error| {
+            eprintln!("warning: {}", WithCauses(&error));
+            let of_id = |known: &KnownSplit| SplitStatus::of_id(&source.stage, &known.split);
+            known.iter().map(of_id).collect()
+        })
+}
