@@ -92,8 +92,10 @@ pub(crate) enum Command {
     Consume(ConsumeArgs),
     /// Show the status of a running process: queue, rate, lag and errors.
     Status(StatusArgs),
-    /// Show how far a pipeline has read its sources, also while it runs.
+    /// Show how far a pipeline has read its sources, also while it runs, or move its positions.
     Offsets(OffsetsArgs),
+    /// Forget the state of a pipeline, so that it starts as it did for the first time.
+    Reset(ResetArgs),
     /// List the committed files that are not visible because their disk is not mounted, or forget
     /// those of a lost disk.
     Staged(StagedArgs),
@@ -276,6 +278,31 @@ pub(crate) struct OffsetsArgs {
     /// Print JSON, with the position of each split in each sink.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Move the positions: earliest, latest, a time such as 2026-01-31T00:00:00Z, or a position.
+    /// Prints what would change, and changes it with --execute.
+    #[arg(long, value_name = "PLACE", conflicts_with = "json")]
+    pub(crate) to: Option<StartPosition>,
+    /// Move only the positions of this source.
+    #[arg(long, value_name = "STAGE", requires = "to")]
+    pub(crate) source: Option<String>,
+    /// Move only this partition (TOPIC/PARTITION) or file, named as in the list. May be repeated.
+    #[arg(long = "split", value_name = "SPLIT", requires = "to")]
+    pub(crate) splits: Vec<String>,
+    /// Change the state. Without it, nothing is changed.
+    #[arg(long, requires = "to")]
+    pub(crate) execute: bool,
+    #[command(flatten)]
+    pub(crate) parameters: ParameterArgs,
+}
+
+/// The arguments of `pseidon reset`.
+#[derive(Args)]
+pub(crate) struct ResetArgs {
+    /// The pipeline file.
+    pub(crate) file: PathBuf,
+    /// Change the state. Without it, nothing is changed.
+    #[arg(long)]
+    pub(crate) execute: bool,
     #[command(flatten)]
     pub(crate) parameters: ParameterArgs,
 }

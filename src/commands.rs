@@ -10,6 +10,7 @@ pub(crate) mod man;
 pub(crate) mod offsets;
 pub(crate) mod plugins;
 pub(crate) mod produce;
+pub(crate) mod reset;
 pub(crate) mod run;
 pub(crate) mod staged;
 pub(crate) mod status;

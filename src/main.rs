@@ -21,6 +21,7 @@ mod logging;
 mod missing_fields;
 mod progress;
 mod registry;
+mod splits;
 mod state;
 mod supervisor;
 mod systemd;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Produce(args) => commands::produce::produce(&args, bar),
         Command::Consume(args) => commands::consume::consume(&args),
         Command::Offsets(args) => commands::offsets::offsets(&args),
+        Command::Reset(args) => commands::reset::reset(&args),
         Command::Staged(args) => commands::staged::staged(&args),
         Command::Status(args) => commands::status::status(&args),
         Command::Infer { files } => commands::infer::infer(&files),

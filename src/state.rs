@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pseidon_delivery::embedded::{EmbeddedStore, STATE_FOLDER};
-use pseidon_delivery::{GroupCommit, StateStore, StoreError, WithCauses};
+use pseidon_delivery::{GroupCommit, OperatorStore, StateStore, StoreError, WithCauses};
 use pseidon_plan::Plan;
 use pseidon_redis::RedisStore;
 
@@ -43,6 +43,18 @@ pub(crate) struct StateView {
     pub(crate) written: Option<SystemTime>,
 }
 
+impl StateView {
+    /// A state that this process has opened.
+    pub(crate) fn of(store: Arc<dyn OperatorStore>) -> StateView {
+        StateView {
+            store,
+            place: String::new(),
+            is_in_use: false,
+            written: None,
+        }
+    }
+}
+
 /// Looks at the state, also while a run uses it. `None` if the pipeline has no state.
 pub(crate) fn view(plan: &Plan, folder: &Path) -> Result<Option<StateView>, StoreError> {
     let Some(url) = &plan.settings.state else {
@@ -61,6 +73,25 @@ pub(crate) fn view(plan: &Plan, folder: &Path) -> Result<Option<StateView>, Stor
         place: format!("Redis, namespace {}", plan.settings.namespace),
         is_in_use: false,
         written: None,
+    }))
+}
+
+/// Opens the state to change it while no run has it open. `None` if the pipeline has no state. Does
+/// not wait for a server that does not answer.
+pub(crate) fn open_to_change(
+    plan: &Plan,
+    folder: &Path,
+) -> Result<Option<Arc<dyn OperatorStore>>, StoreError> {
+    if !may_exist(plan, folder) {
+        return Ok(None);
+    }
+    Ok(Some(match &plan.settings.state {
+        Some(url) => Arc::new(RedisStore::connect(
+            url.expose(),
+            &plan.settings.namespace,
+            &plan.name,
+        )?),
+        None => Arc::new(EmbeddedStore::open(folder, &plan.name)?),
     }))
 }
 

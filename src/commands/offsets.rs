@@ -1,21 +1,23 @@
-//! `pseidon offsets`: how far a pipeline has read its sources.
+//! `pseidon offsets`: how far a pipeline has read its sources, and moving its positions.
 //!
-//! [`splits`] reads the state and asks the sources what there is; [`table`] prints both.
+//! [`table`] prints what [`crate::splits`] has read. [`moving`] decides where splits are moved to,
+//! and prints or does it.
 
-mod splits;
+mod moving;
 mod table;
 
-use std::path::Path;
+use std::fmt::Display;
 
 use pseidon_delivery::{StoreError, WithCauses};
 use pseidon_plan::Plan;
 
-use self::splits::PipelineState;
+pub(crate) use self::moving::with_help;
 use crate::cli::{Exit, FileArgs, OffsetsArgs};
 use crate::load::{self, PipelineText};
+use crate::splits::PipelineState;
 use crate::state;
 
-/// Shows the positions.
+/// Shows the positions, or moves them.
 pub(crate) fn offsets(args: &OffsetsArgs) -> Exit {
     match try_offsets(args) {
         Ok(text) => {
@@ -35,7 +37,13 @@ fn try_offsets(args: &OffsetsArgs) -> Result<String, Exit> {
     let document = text.document()?;
     let plan = text.plan(&document)?;
     let is_template = load::is_template(&document);
-    let state = read(&text, &plan, is_template).map_err(|error| failed(&error))?;
+    if let Some(to) = args.to {
+        if is_template {
+            return Err(failed(&"the positions of a template cannot be moved"));
+        }
+        return moving::move_splits(args, to, &text, &plan);
+    }
+    let state = read(&text, &plan, is_template).map_err(|error| failed(&WithCauses(&error)))?;
     let file = args.file.display().to_string();
     Ok(match args.json {
         true => table::json(&plan.name, state.as_ref()),
@@ -49,14 +57,14 @@ fn read(
     plan: &Plan,
     is_template: bool,
 ) -> Result<Option<PipelineState>, StoreError> {
-    let folder: &Path = &state::folder(&text.base);
-    let Some(view) = state::view(plan, folder)? else {
+    let Some(view) = state::view(plan, &state::folder(&text.base))? else {
         return Ok(None);
     };
     PipelineState::read(plan, view, is_template).map(Some)
 }
 
-fn failed(error: &StoreError) -> Exit {
-    eprintln!("error: {}", WithCauses(error));
+/// Prints an error, and returns the exit code for it.
+fn failed(error: &dyn Display) -> Exit {
+    eprintln!("error: {error}");
     Exit::Failed
 }

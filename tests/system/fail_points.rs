@@ -15,6 +15,7 @@ use crate::harness::watch::Watcher;
 use crate::harness::{Site, wait_until};
 use crate::instances::FENCED;
 use crate::kills::settle;
+use crate::moved_positions::STEPS_OF_OPERATORS;
 
 /// The steps of the `files` sink, which a run passes repeatedly.
 pub(crate) const STEPS_TO_FILES: &[&str] = &[
@@ -60,6 +61,7 @@ fn every_step_in_the_code_is_tested() {
         STEPS_OF_STOP,
         STEPS_OF_LOGS,
         STEPS_OF_GROUPS,
+        STEPS_OF_OPERATORS,
     ]
     .concat()
     .into_iter()

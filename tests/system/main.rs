@@ -29,8 +29,8 @@
 //!   not be read for a while.
 //! - [`dead_runs`]: work that a dead run left on another disk, or on one that is lost, and a commit
 //!   that arrives after its sender died.
-//! - [`positions`]: the positions of a pipeline, shown and changed while it is stopped and while it
-//!   runs.
+//! - [`positions`]: the positions of a pipeline, shown also while it runs. [`moved_positions`]:
+//!   positions that are moved and state that is forgotten, with kills.
 //! - [`memory`]: the memory use of hostile pipelines. [`restarts`]: a run between its attempts.
 //! - [`state`], [`outages`]: state that is lost, changed or in use by another process, and disks
 //!   and servers that fail.
@@ -60,6 +60,7 @@ mod lookup;
 mod many_logs;
 mod memory;
 mod moved_logs;
+mod moved_positions;
 mod old_offsets;
 mod outages;
 mod parquet;

@@ -13,27 +13,29 @@ use crate::logs::gzip;
 
 /// Runs `pseidon offsets pipeline.edn` with further arguments.
 fn offsets(site: &Site, arguments: &[&str]) -> Output {
-    let mut command = site.pseidon();
-    command.args(["offsets", "pipeline.edn"]).args(arguments);
-    command.output().expect("the binary starts")
+    let command = [&["offsets", "pipeline.edn"], arguments].concat();
+    site.pseidon()
+        .args(command)
+        .output()
+        .expect("the binary starts")
 }
 
 /// The positions as JSON.
-fn positions(site: &Site) -> Value {
+pub(crate) fn positions(site: &Site) -> Value {
     let output = offsets(site, &["--json"]);
     assert!(output.status.success(), "{output:?}");
     serde_json::from_slice(&output.stdout).expect("it prints JSON")
 }
 
 /// The split of this name.
-fn split<'a>(state: &'a Value, name: &str) -> &'a Value {
+pub(crate) fn split<'a>(state: &'a Value, name: &str) -> &'a Value {
     let splits = state["splits"].as_array().expect("a list");
     let found = splits.iter().find(|split| split["split"] == name);
     found.unwrap_or_else(|| panic!("{name} is not in {state:#}"))
 }
 
 /// What a command printed, without the time at which the state was written.
-fn without_time(output: &Output) -> String {
+pub(crate) fn without_time(output: &Output) -> String {
     let text = String::from_utf8(output.stdout.clone()).expect("it prints UTF-8");
     let line = |line: &str| match line.split_once(", last written ") {
         Some((before, after)) => {

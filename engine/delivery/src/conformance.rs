@@ -3,11 +3,13 @@
 mod contents;
 mod effects;
 mod extremes;
+mod operator;
 mod ownership;
 mod refusals;
 
 use std::collections::HashMap;
 
+pub use self::operator::check_operator;
 use crate::{Claimant, Commit, CommitRecord, SinkId, SplitCommit, StagedEntry, StateStore};
 
 /// Runs the suite; panics at the first failure. `open` returns the store of a pipeline: an empty

@@ -6,6 +6,7 @@
 
 mod file;
 mod format;
+mod operator;
 mod snapshot;
 mod steps;
 mod tables;
@@ -62,10 +63,12 @@ impl EmbeddedStore {
     pub fn open(dir: &Path, pipeline: &str) -> Result<EmbeddedStore, StoreError> {
         let path = dir.join(file_name(pipeline));
         let database = open_or_create(dir, &path, open_file).map_err(permanent)?;
-        Ok(EmbeddedStore {
+        let store = EmbeddedStore {
             path,
             database: Mutex::new(Some(database)),
-        })
+        };
+        store.finish_clearing().map_err(permanent)?;
+        Ok(store)
     }
 
     /// The path of the state file of a pipeline: `<dir>/<pipeline>.redb`.

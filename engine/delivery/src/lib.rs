@@ -30,6 +30,7 @@ pub mod failpoint;
 pub mod group_commit;
 pub mod id;
 pub mod ledger;
+pub mod operator;
 pub mod random;
 pub mod reason;
 pub mod record;
@@ -42,6 +43,7 @@ pub use copies::position_in_target;
 pub use group_commit::GroupCommit;
 pub use id::{InstanceId, LaneId, Position, SinkId, SplitId, StagedId};
 pub use ledger::Ledger;
+pub use operator::{OperatorError, OperatorStore, SplitMove};
 pub use reason::{Reason, WithCauses};
 pub use record::{
     Claimant, Commit, CommitRecord, LaneCommit, ResumePoint, ResumeToken, SplitCommit, StagedEntry,

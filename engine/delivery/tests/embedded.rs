@@ -60,6 +60,8 @@ fn used_file(dir: &Path) -> std::path::PathBuf {
 fn passes_the_conformance_suite() {
     let dir = tempfile::tempdir().unwrap();
     conformance::check(&|pipeline| Box::new(EmbeddedStore::open(dir.path(), pipeline).unwrap()));
+    let open = |pipeline: &str| EmbeddedStore::open(dir.path(), pipeline).unwrap();
+    conformance::check_operator(&|pipeline| Box::new(open(pipeline)));
 }
 
 #[test]

@@ -32,7 +32,7 @@ use crate::spec::PluginSpec;
 use crate::stop::{Pause, Stop};
 
 pub use self::exit::{SourceError, SourceExit, Stopped};
-pub use self::positions::{KnownSplit, SplitStatus};
+pub use self::positions::{KnownSplit, MoveTo, NewPlace, SplitStatus, SplitTarget};
 
 /// A source plugin: declares its options and prepares sources.
 pub trait SourcePlugin: Send + Sync + 'static {
@@ -83,6 +83,26 @@ pub trait Source: Send + Sync {
     ) -> Result<Vec<SplitStatus>, SourceError> {
         let of_id = |known: &KnownSplit| SplitStatus::of_id(&setup.stage, &known.split);
         Ok(known.iter().map(of_id).collect())
+    }
+
+    /// Finds the place to which an operator moves each split that exists. Splits that the state does
+    /// not know and that begin there anyway are left out. Blocks.
+    fn find_places(
+        &self,
+        _setup: &SourceSetup,
+        _known: &[KnownSplit],
+        _to: MoveTo,
+    ) -> Result<Vec<SplitTarget>, SourceError> {
+        Err(SourceError::Fatal(
+            "its positions cannot be set; `kafka` and `files` can be moved".into(),
+        ))
+    }
+
+    /// Withdraws what the source has published of its positions elsewhere, such as the offsets of a
+    /// group, before an operator changes them. An error says why they must not be changed: an
+    /// instance may be reading. Blocks.
+    fn withdraw(&self, _setup: &SourceSetup, _splits: &[SplitId]) -> Result<(), SourceError> {
+        Ok(())
     }
 }
 
@@ -455,31 +475,4 @@ impl SourceHandle {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_receiver_is_woken_for_each_event_and_at_the_end() {
-        let (handle, events) = SourceHandle::new(
-            Budget::new(1),
-            Stop::new(),
-            Pause::default(),
-            Arc::default(),
-        );
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let calls = seen.clone();
-        let handle = handle.with_wake(move || {
-            calls.lock().push(match events.try_recv() {
-                Ok(_) => "event",
-                Err(TryRecvError::Empty) => "nothing",
-                Err(TryRecvError::Disconnected) => "end",
-            });
-        });
-        let other = handle.clone();
-        handle.forget_finished(|_| true).unwrap();
-        drop(handle);
-        other.forget_finished(|_| true).unwrap();
-        drop(other);
-        assert_eq!(*seen.lock(), ["event", "event", "end"]);
-    }
-}
+mod tests;

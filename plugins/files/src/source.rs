@@ -40,8 +40,8 @@ use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::framing::Framing;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    KnownSplit, Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin,
-    SourceSetup, SplitStatus,
+    KnownSplit, MoveTo, Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle,
+    SourcePlugin, SourceSetup, SplitStatus, SplitTarget,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Payloads, Split};
@@ -264,6 +264,15 @@ impl Source for PreparedFilesSource {
         known: &[KnownSplit],
     ) -> Result<Vec<SplitStatus>, SourceError> {
         Ok(operator::describe(&self.config(setup), setup, known))
+    }
+
+    fn find_places(
+        &self,
+        setup: &SourceSetup,
+        known: &[KnownSplit],
+        to: MoveTo,
+    ) -> Result<Vec<SplitTarget>, SourceError> {
+        Ok(operator::find_places(&self.config(setup), setup, known, to))
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use pseidon_delivery::SplitId;
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_plugin::Payloads;
 use pseidon_plugin::format::SourceFormat;
@@ -14,8 +15,8 @@ use pseidon_plugin::options::kinds::NamesOrRegex;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::sink::Target;
 use pseidon_plugin::source::{
-    KnownSplit, Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin,
-    SourceSetup, SplitStatus,
+    KnownSplit, MoveTo, Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle,
+    SourcePlugin, SourceSetup, SplitStatus, SplitTarget,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use rdkafka::ClientConfig;
@@ -262,6 +263,19 @@ impl Source for KafkaSource {
         known: &[KnownSplit],
     ) -> Result<Vec<SplitStatus>, SourceError> {
         operator::describe(self, setup, known)
+    }
+
+    fn find_places(
+        &self,
+        setup: &SourceSetup,
+        _known: &[KnownSplit],
+        to: MoveTo,
+    ) -> Result<Vec<SplitTarget>, SourceError> {
+        operator::find_places(self, setup, to)
+    }
+
+    fn withdraw(&self, setup: &SourceSetup, splits: &[SplitId]) -> Result<(), SourceError> {
+        operator::withdraw(self, setup, splits)
     }
 }
 

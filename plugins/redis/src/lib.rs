@@ -29,6 +29,7 @@ mod encoding;
 mod keyspace;
 mod link;
 mod migration;
+mod operator;
 mod replicas;
 mod scripts;
 mod store;

@@ -12,6 +12,8 @@ pub(crate) struct Scripts {
     pub(crate) claim: LuaScript,
     pub(crate) unclaim: LuaScript,
     pub(crate) forget_splits: LuaScript,
+    pub(crate) move_splits: LuaScript,
+    pub(crate) clear: LuaScript,
 }
 
 impl Scripts {
@@ -24,6 +26,8 @@ impl Scripts {
             claim: LuaScript::new(include_str!("scripts/claim.lua")),
             unclaim: LuaScript::new(include_str!("scripts/unclaim.lua")),
             forget_splits: LuaScript::new(include_str!("scripts/forget_splits.lua")),
+            move_splits: LuaScript::new(include_str!("scripts/move_splits.lua")),
+            clear: LuaScript::new(include_str!("scripts/clear.lua")),
         }
     }
 }

@@ -29,8 +29,8 @@ const MAX_FENCED: usize = 64;
 
 /// The state of one pipeline in Redis.
 pub struct RedisStore {
-    keyspace: Keyspace,
-    scripts: Scripts,
+    pub(crate) keyspace: Keyspace,
+    pub(crate) scripts: Scripts,
 }
 
 impl RedisStore {

@@ -7,9 +7,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use pseidon_delivery::{CommitRecord, SinkId};
 use serde_json::{Value, json};
 
-use super::splits::{PipelineState, SplitState};
 use crate::aligned::aligned;
 use crate::counted::counted;
+use crate::splits::{PipelineState, SplitState};
 
 /// What stands where a value is not known, or does not exist.
 const NONE: &str = "-";
@@ -44,7 +44,7 @@ pub(super) fn text(file: &str, state: Option<&PipelineState>) -> String {
             "{sink}: {files} not visible yet: pseidon staged {file}"
         );
     }
-    for sink in &state.in_target {
+    for sink in state.in_target.iter().chain(&state.groups) {
         let _ = writeln!(
             text,
             "{sink}: its target holds the positions; the copies that are shown may be older"
@@ -67,7 +67,7 @@ fn row(split: &SplitState) -> Vec<String> {
     vec![
         split.source.clone(),
         split.status.name.clone(),
-        number(split.position),
+        number(split.position()),
         end,
         number(split.lag().filter(|_| !split.status.is_gone)),
         split.ahead().to_string(),
@@ -106,11 +106,11 @@ fn split_json(split: &SplitState) -> Value {
         "source": split.source,
         "split": split.status.name,
         "id": split.status.split.as_str(),
-        "position": split.position,
+        "position": split.position(),
         "end": split.status.end,
         "lag": split.lag(),
         "exists": !split.status.is_gone,
-        "finished": split.is_finished,
+        "finished": split.at.as_ref().is_some_and(|at| at.is_finished),
         "owners": owners,
         "sinks": split.sinks.iter().map(sink).collect::<Vec<_>>(),
     })

@@ -10,6 +10,8 @@ use crate::{CommitRecord, InstanceId, LaneId, ResumeToken, SinkId, SplitId, Stag
 pub(super) const META: TableDefinition<&str, &str> = TableDefinition::new("meta");
 pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const IDENTITY_KEY: &str = "identity";
+/// The names of the files that are removed before the state is emptied.
+pub(super) const CLEARING_KEY: &str = "clearing";
 
 pub(super) type SplitKey<'a> = (&'a str, &'a str);
 /// (epoch, sequence, low, owners, plan, resume, finished)

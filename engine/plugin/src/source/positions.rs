@@ -1,6 +1,6 @@
 //! The splits of a source as an operator sees them, while the source does not run.
 
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, ResumeToken, SplitId};
 
 use super::Resumption;
 
@@ -38,4 +38,39 @@ impl SplitStatus {
             is_gone: false,
         }
     }
+}
+
+/// Where an operator moves a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MoveTo {
+    /// To the first record that there is.
+    Earliest,
+    /// Behind the last record that there is.
+    Latest,
+    /// To the first record that is not older: milliseconds since 1970.
+    Time(i64),
+    /// To this position.
+    Position(Position),
+}
+
+/// A split with the place to which it is moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitTarget {
+    /// The split.
+    pub split: SplitId,
+    /// The name by which an operator knows it.
+    pub name: String,
+    /// The new place; an error is a sentence that says why the split cannot be moved there.
+    pub place: Result<NewPlace, String>,
+}
+
+/// A place in a split, as a source that has read up to there would store it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPlace {
+    /// The position.
+    pub position: Position,
+    /// What the source needs beside the position.
+    pub resume: Option<ResumeToken>,
+    /// Whether the split is read to its end there, and never gets more records.
+    pub is_finished: bool,
 }

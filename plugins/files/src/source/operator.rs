@@ -4,18 +4,23 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use pseidon_delivery::{Position, SplitId};
-use pseidon_plugin::source::{KnownSplit, Resumption, SourceSetup, SplitStatus};
+use pseidon_plugin::source::{
+    KnownSplit, MoveTo, NewPlace, Resumption, SourceSetup, SplitStatus, SplitTarget,
+};
 
 use super::Config;
 use super::compression::InputCompression;
 use super::identity::{FileKey, Identity, file_id, file_of, split_id};
-use super::progress::FileProgress;
+use super::lines::record_start;
+use super::progress::{FileProgress, Tail, read_to_end};
 
 /// A file that exists, as the split that a run would read.
 struct ExistingFile {
+    file: File,
     split: SplitId,
     /// Its entry in the state; `None` if nothing was read of it.
     progress: Option<FileProgress>,
@@ -99,6 +104,7 @@ fn identify(
     let key = FileKey::of(&metadata);
     let (split, progress) = current(&file, &key, &identity, &setup.stage, known)?;
     Ok(Some(ExistingFile {
+        file,
         split,
         progress,
         id: file_id(&setup.stage, &key),
@@ -134,4 +140,94 @@ fn current(
         }
     }
     Err(io::Error::other("it was rewritten too often"))
+}
+
+/// How many bytes are searched at once for the last line end.
+const SEARCH_BYTES: u64 = 64 << 10;
+
+/// The place in each file to which an operator moves it. A file of which nothing was read begins at
+/// the earliest place anyway.
+pub(super) fn find_places(
+    config: &Config,
+    setup: &SourceSetup,
+    known: &[KnownSplit],
+    to: MoveTo,
+) -> Vec<SplitTarget> {
+    existing(config, setup, known)
+        .into_iter()
+        .filter(|file| to != MoveTo::Earliest || file.progress.is_some())
+        .map(|file| SplitTarget {
+            place: place(config, &file, to),
+            split: file.split,
+            name: file.name,
+        })
+        .collect()
+}
+
+fn place(config: &Config, file: &ExistingFile, to: MoveTo) -> Result<NewPlace, String> {
+    let unreadable = |error: io::Error| format!("it cannot be read: {error}");
+    let is_plain = file.compression == InputCompression::None;
+    match to {
+        MoveTo::Earliest => Ok(NewPlace {
+            position: 0,
+            resume: None,
+            is_finished: false,
+        }),
+        MoveTo::Latest if is_plain => {
+            let end = last_line_end(&file.file, file.size).map_err(unreadable)?;
+            plain_place(file, end).map_err(unreadable)
+        }
+        MoveTo::Latest => Ok(NewPlace {
+            position: match &file.progress {
+                Some(FileProgress::UpTo { position, .. })
+                | Some(FileProgress::ReadToEnd { position, .. }) => *position,
+                Some(FileProgress::Rewritten) | None => 0,
+            },
+            resume: Some(read_to_end(file.size)),
+            is_finished: true,
+        }),
+        MoveTo::Time(_) => Err("the records of a file have no times of their own".to_owned()),
+        MoveTo::Position(_) if !is_plain => {
+            Err("only earliest and latest are places in a compressed or Parquet file".to_owned())
+        }
+        MoveTo::Position(position) if position > file.size => Err(format!(
+            "byte {position} is behind its end; it has {} bytes",
+            file.size
+        )),
+        MoveTo::Position(position) => {
+            let copy = file.file.try_clone().map_err(unreadable)?;
+            let start = record_start(copy, file.compression, config.framing, position, None);
+            match start.map_err(unreadable)? {
+                start if start == position => plain_place(file, position).map_err(unreadable),
+                start => Err(format!(
+                    "byte {position} is not the start of a record; the next one starts at {start}"
+                )),
+            }
+        }
+    }
+}
+
+/// A place in a plain file, with the mark of the bytes before it.
+fn plain_place(file: &ExistingFile, position: Position) -> io::Result<NewPlace> {
+    let before = Tail::of(&file.file, position)?;
+    Ok(NewPlace {
+        position,
+        resume: (position > 0).then(|| before.mark().to_resume()),
+        is_finished: false,
+    })
+}
+
+/// The position after the last line end of a plain file; 0 if it has none.
+fn last_line_end(file: &File, size: u64) -> io::Result<Position> {
+    let mut end = size;
+    while end > 0 {
+        let start = end.saturating_sub(SEARCH_BYTES);
+        let mut bytes = vec![0; (end - start) as usize];
+        file.read_exact_at(&mut bytes, start)?;
+        if let Some(at) = memchr::memrchr(b'\n', &bytes) {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }

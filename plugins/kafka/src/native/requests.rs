@@ -86,6 +86,54 @@ impl Client {
         .map(drop)
     }
 
+    /// Deletes the offsets that a group has committed for these partitions. A group that does not
+    /// exist has none.
+    pub(crate) fn delete_offsets(
+        &self,
+        group: &str,
+        partitions: &TopicPartitionList,
+        timeout: Duration,
+    ) -> Result<(), NativeError> {
+        let name = c_string(group);
+        let answer = self.request_event(timeout, |queue| {
+            // SAFETY: the client, the queue and the list are alive; name, list and options are
+            // copied by the calls, and the request and the options are destroyed once after them.
+            unsafe {
+                let options = rd::rd_kafka_AdminOptions_new(
+                    self.ptr(),
+                    rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DELETECONSUMERGROUPOFFSETS,
+                );
+                rd::rd_kafka_AdminOptions_set_request_timeout(
+                    options,
+                    millis(timeout),
+                    ptr::null_mut(),
+                    0,
+                );
+                let mut request =
+                    rd::rd_kafka_DeleteConsumerGroupOffsets_new(name.as_ptr(), partitions.ptr());
+                rd::rd_kafka_DeleteConsumerGroupOffsets(
+                    self.ptr(),
+                    &mut request,
+                    1,
+                    options,
+                    queue,
+                );
+                rd::rd_kafka_DeleteConsumerGroupOffsets_destroy(request);
+                rd::rd_kafka_AdminOptions_destroy(options);
+            }
+            Ok(())
+        });
+        let deleted = match answer {
+            // SAFETY: the event is the result of the call above.
+            Ok(event) => unsafe { deleted_offsets(&event) },
+            Err(error) => Err(error),
+        };
+        match deleted {
+            Err(error) if error.code == RDKafkaErrorCode::GroupIdNotFound => Ok(()),
+            other => other,
+        }
+    }
+
     /// Replaces timestamps (milliseconds; -2 is the beginning, -1 the end) by the offset of the
     /// first record that is not older, or -1.
     pub(crate) fn offsets_for_times(
@@ -228,6 +276,47 @@ impl Drop for OwnedEvent {
     fn drop(&mut self) {
         // SAFETY: the event is owned and not used after this.
         unsafe { rd::rd_kafka_event_destroy(self.0) };
+    }
+}
+
+/// The first error in the result of [`Client::delete_offsets`].
+///
+/// # Safety
+/// The event is such a result.
+unsafe fn deleted_offsets(event: &OwnedEvent) -> Result<(), NativeError> {
+    // SAFETY: the result, its groups, their errors and their partitions live as long as the event;
+    // a list has `cnt` elements.
+    unsafe {
+        let result = rd::rd_kafka_event_DeleteConsumerGroupOffsets_result(event.0);
+        let mut count = 0;
+        let groups = match result.is_null() {
+            true => ptr::null_mut(),
+            false => rd::rd_kafka_DeleteConsumerGroupOffsets_result_groups(result, &mut count),
+        };
+        if groups.is_null() {
+            return Ok(());
+        }
+        for group in slice::from_raw_parts(groups, count) {
+            let error = rd::rd_kafka_group_result_error(*group);
+            if !error.is_null() {
+                return Err(NativeError {
+                    code: rd::rd_kafka_error_code(error).into(),
+                    text: text(rd::rd_kafka_error_string(error)),
+                });
+            }
+            let partitions = rd::rd_kafka_group_result_partitions(*group);
+            let Some(partitions) = partitions.as_ref() else {
+                continue;
+            };
+            let elements = match usize::try_from(partitions.cnt) {
+                Ok(count) if count > 0 => slice::from_raw_parts(partitions.elems, count),
+                _ => &[],
+            };
+            for element in elements {
+                check(element.err)?;
+            }
+        }
+        Ok(())
     }
 }
 

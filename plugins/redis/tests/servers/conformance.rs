@@ -11,12 +11,18 @@ fn a_server_passes_the_common_tests() {
     conformance::check(&|pipeline| {
         Box::new(RedisStore::connect(&url, &namespace, pipeline).unwrap())
     });
+    conformance::check_operator(&|pipeline| {
+        Box::new(RedisStore::connect(&url, &namespace, pipeline).unwrap())
+    });
 }
 
 #[test]
 fn a_cluster_passes_the_common_tests() {
     let (url, namespace) = (url_of("PSEIDON_TEST_REDIS_CLUSTER"), fresh_namespace());
     conformance::check(&|pipeline| {
+        Box::new(RedisStore::connect(&url, &namespace, pipeline).unwrap())
+    });
+    conformance::check_operator(&|pipeline| {
         Box::new(RedisStore::connect(&url, &namespace, pipeline).unwrap())
     });
 }

@@ -9,50 +9,65 @@ use pseidon_delivery::{
 use pseidon_exec::takeover::resumption;
 use pseidon_plan::{Plan, PlannedSource};
 use pseidon_plugin::sink::Protocol;
-use pseidon_plugin::source::{KnownSplit, SplitStatus};
+use pseidon_plugin::source::{KnownSplit, Resumption, SourceSetup, SplitStatus};
 
 use crate::load;
 use crate::state::StateView;
 
 /// Everything that is shown of a pipeline.
-pub(super) struct PipelineState {
+pub(crate) struct PipelineState {
     /// Where the state is.
-    pub(super) place: String,
+    pub(crate) place: String,
     /// Whether a process has the state file open.
-    pub(super) is_in_use: bool,
+    pub(crate) is_in_use: bool,
     /// When the state file was last written.
-    pub(super) written: Option<SystemTime>,
+    pub(crate) written: Option<SystemTime>,
     /// The splits, by source and name.
-    pub(super) splits: Vec<SplitState>,
+    pub(crate) splits: Vec<SplitState>,
     /// The sinks with committed files that are not visible yet, and how many.
-    pub(super) staged: Vec<(SinkId, usize)>,
-    /// The sinks whose target holds their positions: the state has copies.
-    pub(super) in_target: Vec<SinkId>,
+    pub(crate) staged: Vec<(SinkId, usize)>,
+    /// The sinks whose target holds their positions, other than groups: the state has copies.
+    pub(crate) in_target: Vec<SinkId>,
+    /// The sinks that collect groups.
+    pub(crate) groups: Vec<SinkId>,
+    /// Whether instances on other machines may use the state.
+    pub(crate) is_shared: bool,
 }
 
 /// A split, with its record in each sink that its records reach.
-pub(super) struct SplitState {
+pub(crate) struct SplitState {
     /// The stage that reads it; in a template after the log's name.
-    pub(super) source: String,
-    pub(super) status: SplitStatus,
+    pub(crate) source: String,
+    pub(crate) status: SplitStatus,
     /// None if the state does not know the split.
-    pub(super) sinks: Vec<(SinkId, CommitRecord)>,
+    pub(crate) sinks: Vec<(SinkId, CommitRecord)>,
     /// Where a run would continue: everything below it is durable in every sink. `None` if the
     /// split was never begun.
-    pub(super) position: Option<Position>,
-    /// Whether it was read to its end.
-    pub(super) is_finished: bool,
+    pub(crate) at: Option<Resumption>,
 }
 
 impl SplitState {
+    /// Everything below it is durable in every sink.
+    pub(crate) fn position(&self) -> Option<Position> {
+        self.at.as_ref().map(|at| at.position)
+    }
+
+    /// The split as its source needs it; `None` if it was never begun.
+    pub(crate) fn known(&self) -> Option<KnownSplit> {
+        Some(KnownSplit {
+            split: self.status.split.clone(),
+            at: self.at.clone()?,
+        })
+    }
+
     /// How many positions are left to read.
-    pub(super) fn lag(&self) -> Option<u64> {
+    pub(crate) fn lag(&self) -> Option<u64> {
         let end = self.status.end?;
-        Some(end.saturating_sub(self.position.unwrap_or(0)))
+        Some(end.saturating_sub(self.position().unwrap_or(0)))
     }
 
     /// How many lanes are ahead of the position, over all sinks.
-    pub(super) fn ahead(&self) -> usize {
+    pub(crate) fn ahead(&self) -> usize {
         self.sinks
             .iter()
             .map(|(_, record)| record.ahead.len())
@@ -60,7 +75,7 @@ impl SplitState {
     }
 
     /// The instances that took it and have not released it.
-    pub(super) fn owners(&self) -> BTreeSet<&InstanceId> {
+    pub(crate) fn owners(&self) -> BTreeSet<&InstanceId> {
         self.sinks
             .iter()
             .flat_map(|(_, record)| &record.owners)
@@ -69,9 +84,16 @@ impl SplitState {
 }
 
 impl PipelineState {
+    /// A split that an instance on another machine may have.
+    pub(crate) fn held(&self) -> Option<&SplitId> {
+        let held = self.splits.iter().find(|split| !split.owners().is_empty());
+        held.filter(|_| self.is_shared)
+            .map(|split| &split.status.split)
+    }
+
     /// Reads the state, and asks the sources for what they have. A source that does not answer is
     /// reported on standard error.
-    pub(super) fn read(
+    pub(crate) fn read(
         plan: &Plan,
         view: StateView,
         is_template: bool,
@@ -96,12 +118,19 @@ impl PipelineState {
                 staged.push((sink.clone(), count));
             }
         }
+        let is_group = |sink: &SinkId| {
+            let mut results = plan.sources.iter().filter(|source| source.group.is_some());
+            results.any(|source| source.stage == sink.as_str())
+        };
         let in_target = plan.sinks.iter();
         let in_target = in_target
             .filter(|sink| sink.protocol == Protocol::Transactional)
             .map(|sink| sink.id.clone());
+        let (groups, in_target) = in_target.partition(is_group);
         Ok(PipelineState {
-            in_target: in_target.collect(),
+            in_target,
+            groups,
+            is_shared: plan.settings.state.is_some(),
             place: view.place,
             is_in_use: view.is_in_use,
             written: view.written,
@@ -154,11 +183,9 @@ fn splits_of(
         .into_iter()
         .map(|status| {
             let sinks = records.remove(&status.split).unwrap_or_default();
-            let at = at(&sinks);
             SplitState {
                 source: name.clone(),
-                position: at.as_ref().map(|at| at.position),
-                is_finished: at.is_some_and(|at| at.is_finished),
+                at: at(&sinks),
                 status,
                 sinks,
             }
@@ -168,10 +195,15 @@ fn splits_of(
     Ok(splits)
 }
 
+/// The setup of a source that is not run.
+pub(crate) fn setup_of(plan: &Plan, source: &PlannedSource) -> SourceSetup {
+    let framing = source.format.framing(&source.format_settings);
+    load::source_setup(&plan.name, &source.stage, &plan.base, framing)
+}
+
 /// What the source has now, or only the ids of the splits if it does not answer.
 fn statuses(plan: &Plan, source: &PlannedSource, known: &[KnownSplit]) -> Vec<SplitStatus> {
-    let framing = source.format.framing(&source.format_settings);
-    let setup = load::source_setup(&plan.name, &source.stage, &plan.base, framing);
+    let setup = setup_of(plan, source);
     source
         .source
         .describe_splits(&setup, known)

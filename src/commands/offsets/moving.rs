@@ -1,0 +1,314 @@
+//! Moving positions: which splits, where to, and what that does to the records.
+//!
+//! The same is computed twice: from a copy of the state to print it, and from the state itself, which
+//! no run has open, to do it. What the source has published elsewhere is withdrawn before the state
+//! changes: if it is not there any more, it proves nothing.
+
+use pseidon_delivery::failpoint::reach;
+use pseidon_delivery::store::SplitVersion;
+use pseidon_delivery::{OperatorError, OperatorStore, SplitId, SplitMove, StoreError, WithCauses};
+use pseidon_dsl::nearest;
+use pseidon_kafka::tools::StartPosition;
+use pseidon_plan::{Plan, PlannedSource, SinkIndex};
+use pseidon_plugin::source::{KnownSplit, MoveTo, NewPlace, Resumption, SplitTarget};
+
+use super::failed;
+use crate::aligned::aligned;
+use crate::cli::{Exit, OffsetsArgs};
+use crate::counted::counted;
+use crate::load::PipelineText;
+use crate::splits::{PipelineState, SplitState, setup_of};
+use crate::state::{self, StateView};
+
+/// The splits that are moved.
+struct Moving<'p> {
+    /// The sources, each with its splits and their new places.
+    sources: Vec<(&'p PlannedSource, Vec<MovedSplit>)>,
+}
+
+/// A split with its new place.
+struct MovedSplit {
+    split: SplitId,
+    name: String,
+    before: Option<Resumption>,
+    place: NewPlace,
+    moves: Vec<SplitMove>,
+}
+
+/// Prints what would be moved, or moves it.
+pub(super) fn move_splits(
+    args: &OffsetsArgs,
+    to: StartPosition,
+    text: &PipelineText,
+    plan: &Plan,
+) -> Result<String, Exit> {
+    let folder = state::folder(&text.base);
+    let file = args.file.display().to_string();
+    let in_store = |error: StoreError| failed(&WithCauses(&error));
+    let to = match to {
+        StartPosition::Earliest => MoveTo::Earliest,
+        StartPosition::Latest => MoveTo::Latest,
+        StartPosition::Offset(position) => MoveTo::Position(position),
+        StartPosition::Time(millis) => MoveTo::Time(millis),
+    };
+    let no_state = || {
+        let what = format!(
+            "{file} has no state: it has not run yet\n  help: set where it starts with `:start`"
+        );
+        failed(&what)
+    };
+    if args.execute {
+        let store = state::open_to_change(plan, &folder).map_err(in_store)?;
+        let store = store.ok_or_else(no_state)?;
+        let view = StateView::of(store.clone());
+        let state = PipelineState::read(plan, view, false).map_err(in_store)?;
+        let moving = Moving::find(args, to, plan, &state)?;
+        moving.execute(plan, &*store, &file)?;
+        return Ok(moving.describe() + "moved\n");
+    }
+    let view = state::view(plan, &folder).map_err(in_store)?;
+    let view = view.ok_or_else(no_state)?;
+    if view.is_in_use {
+        return Err(failed(&format!(
+            "a running process has {} open\n  help: stop it first",
+            view.place
+        )));
+    }
+    let state = PipelineState::read(plan, view, false).map_err(in_store)?;
+    let moving = Moving::find(args, to, plan, &state)?;
+    Ok(moving.describe() + "nothing was changed; to change it, add --execute\n")
+}
+
+impl<'p> Moving<'p> {
+    /// Finds the splits that the arguments select, and their new places. Errors are printed.
+    fn find(
+        args: &OffsetsArgs,
+        to: MoveTo,
+        plan: &'p Plan,
+        state: &PipelineState,
+    ) -> Result<Moving<'p>, Exit> {
+        let mut sources = Vec::new();
+        let mut errors = Vec::new();
+        let mut names = Vec::new();
+        for source in selected(args, plan)? {
+            refuse_unfinished(args, plan, source, state)?;
+            let splits: Vec<&SplitState> = state
+                .splits
+                .iter()
+                .filter(|split| split.source == source.stage)
+                .collect();
+            let known: Vec<KnownSplit> = splits.iter().filter_map(|split| split.known()).collect();
+            let found = source
+                .source
+                .find_places(&setup_of(plan, source), &known, to);
+            let found = found.map_err(|error| {
+                failed(&format!(
+                    "source `{}`: {}",
+                    source.stage,
+                    WithCauses(&error)
+                ))
+            })?;
+            names.extend(found.iter().map(|target| target.name.clone()));
+            let is_wanted =
+                |target: &SplitTarget| args.splits.is_empty() || args.splits.contains(&target.name);
+            let mut moved = Vec::new();
+            for target in found.into_iter().filter(is_wanted) {
+                let known = splits
+                    .iter()
+                    .find(|split| split.status.split == target.split);
+                match target.place {
+                    Err(reason) => errors.push(format!("{}: {reason}", target.name)),
+                    Ok(place) => moved.push(MovedSplit {
+                        moves: moves(plan, source, &target.split, known.copied(), &place),
+                        before: known.and_then(|split| split.at.clone()),
+                        split: target.split,
+                        name: target.name,
+                        place,
+                    }),
+                }
+            }
+            sources.push((source, moved));
+        }
+        for split in args.splits.iter().filter(|split| !names.contains(split)) {
+            let near = nearest(split, names.iter().map(String::as_str));
+            let help = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            errors.push(format!(
+                "there is nothing to move in a split `{split}`{help}"
+            ));
+        }
+        if errors.is_empty() {
+            return Ok(Moving { sources });
+        }
+        errors.iter().for_each(|error| eprintln!("error: {error}"));
+        Err(Exit::WrongFile)
+    }
+
+    /// The splits with their positions before and after, and what that means.
+    fn describe(&self) -> String {
+        let head = ["SOURCE", "SPLIT", "POSITION", "NEW", "EFFECT"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        for (source, splits) in &self.sources {
+            rows.extend(splits.iter().map(|split| {
+                vec![
+                    source.stage.clone(),
+                    split.name.clone(),
+                    split
+                        .before
+                        .as_ref()
+                        .map_or("-".to_owned(), |before| before.position.to_string()),
+                    split.place.position.to_string(),
+                    split.effect(),
+                ]
+            }));
+        }
+        if rows.len() == 1 {
+            return "no split has to be moved\n".to_owned();
+        }
+        aligned(&rows)
+            + "records that are read again are delivered again, to every sink; records that are \
+               skipped are never delivered\n"
+    }
+
+    /// Moves the splits in one step.
+    fn execute(&self, plan: &Plan, store: &dyn OperatorStore, file: &str) -> Result<(), Exit> {
+        let mut moves = Vec::new();
+        for (source, splits) in &self.sources {
+            let ids: Vec<SplitId> = splits.iter().map(|split| split.split.clone()).collect();
+            let withdrawn = source.source.withdraw(&setup_of(plan, source), &ids);
+            withdrawn.map_err(|error| failed(&WithCauses(&error)))?;
+            moves.extend(splits.iter().flat_map(|split| split.moves.iter().cloned()));
+        }
+        reach("offsets-withdrawn");
+        if moves.is_empty() {
+            return Ok(());
+        }
+        store
+            .move_splits(&moves)
+            .map_err(|error| failed(&with_help(&error, file)))?;
+        reach("offsets-moved");
+        Ok(())
+    }
+}
+
+impl MovedSplit {
+    fn effect(&self) -> String {
+        let (to, ends) = (self.place.position, self.place.is_finished);
+        let Some(before) = &self.before else {
+            return match ends {
+                true => "all is skipped".to_owned(),
+                false => format!("begins at {to}"),
+            };
+        };
+        let positions = |count| counted(count, "position");
+        match before.position {
+            from if to < from => format!("{} read again", positions(from - to)),
+            from if to > from => format!("{} skipped", positions(to - from)),
+            _ if ends && !before.is_finished => "the rest is skipped".to_owned(),
+            _ => "none".to_owned(),
+        }
+    }
+}
+
+/// The sources whose positions are moved.
+fn selected<'p>(args: &OffsetsArgs, plan: &'p Plan) -> Result<Vec<&'p PlannedSource>, Exit> {
+    let sources = plan.sources.iter().filter(|source| source.group.is_none());
+    let Some(name) = &args.source else {
+        return Ok(sources.collect());
+    };
+    if let Some(source) = sources.clone().find(|source| source.stage == *name) {
+        return Ok(vec![source]);
+    }
+    let near = nearest(name, sources.map(|source| source.stage.as_str()));
+    let help = near.map_or(String::new(), |near| {
+        format!("\n  help: did you mean `{near}`?")
+    });
+    eprintln!("error: there is no source `{name}`{help}");
+    Err(Exit::WrongFile)
+}
+
+/// Refuses sources whose positions are in targets, and splits with work that was not finished.
+fn refuse_unfinished(
+    args: &OffsetsArgs,
+    plan: &Plan,
+    source: &PlannedSource,
+    state: &PipelineState,
+) -> Result<(), Exit> {
+    let file = args.file.display();
+    let unfinished = |error: OperatorError| failed(&with_help(&error, &file.to_string()));
+    if let Some(split) = state.held() {
+        return Err(unfinished(OperatorError::Held(split.clone())));
+    }
+    for index in &source.sinks {
+        let sink = &plan.sinks[*index].id;
+        if state.groups.contains(sink) {
+            return Err(failed(&format!(
+                "`{sink}` has counted what was read of `{}` already\n  help: to read everything \
+                 again: pseidon reset {file}",
+                source.stage
+            )));
+        }
+        if state.in_target.contains(sink) {
+            return Err(failed(&format!(
+                "`{sink}` holds its positions in its target, where they cannot be moved\n  help: \
+                 rename the stage, so that it starts without positions, and set where the source \
+                 starts"
+            )));
+        }
+        if state.staged.iter().any(|(staged, _)| staged == sink) {
+            return Err(unfinished(OperatorError::Staged(sink.clone())));
+        }
+    }
+    let is_ahead = |split: &&SplitState| split.source == source.stage && split.ahead() > 0;
+    match state.splits.iter().find(is_ahead) {
+        Some(split) => Err(unfinished(OperatorError::Ahead(split.status.split.clone()))),
+        None => Ok(()),
+    }
+}
+
+/// The error with what to do.
+pub(crate) fn with_help(error: &OperatorError, file: &str) -> String {
+    let help = match error {
+        OperatorError::Held(_) => {
+            format!("stop the instance; if it has crashed, run {file} and stop it gracefully")
+        }
+        OperatorError::Ahead(_) => format!("finish it first: pseidon run {file}"),
+        OperatorError::Staged(_) => {
+            format!("publish them first: pseidon run {file}, or see: pseidon staged {file}")
+        }
+        OperatorError::Changed => "look again: the positions were read before".to_owned(),
+        OperatorError::Store(_) => return WithCauses(error).to_string(),
+    };
+    format!("{error}\n  help: {help}")
+}
+
+/// The changes of a split's records in all sinks of its source.
+fn moves(
+    plan: &Plan,
+    source: &PlannedSource,
+    split: &SplitId,
+    known: Option<&SplitState>,
+    place: &NewPlace,
+) -> Vec<SplitMove> {
+    let finished = place
+        .is_finished
+        .then(|| chrono::Utc::now().timestamp().unsigned_abs());
+    let of_sink = |index: &SinkIndex| {
+        let sink = &plan.sinks[*index].id;
+        let records = known
+            .map(|known| known.sinks.as_slice())
+            .unwrap_or_default();
+        let record = records.iter().find(|(of, _)| of == sink);
+        SplitMove {
+            sink: sink.clone(),
+            split: split.clone(),
+            seen: record.map_or_else(SplitVersion::default, |(_, record)| SplitVersion {
+                epoch: record.epoch,
+                sequence: record.sequence,
+            }),
+            to: place.position,
+            resume: place.resume.clone(),
+            finished,
+        }
+    };
+    source.sinks.iter().map(of_sink).collect()
+}
