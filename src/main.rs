@@ -16,6 +16,7 @@ mod documentation;
 mod fatal;
 mod interrupts;
 mod invalid_records;
+mod last_run;
 mod load;
 mod logging;
 mod missing_fields;

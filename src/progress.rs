@@ -185,6 +185,19 @@ pub(crate) fn too_many_invalid(runs: &RunRegistry) -> Option<String> {
     })
 }
 
+/// The number of records that all runs in the process have read.
+pub(crate) fn records_read(runs: &RunRegistry) -> u64 {
+    Totals::of(runs).records_in
+}
+
+/// Prints a sentence after the summary: as a line on a terminal, otherwise as a log line.
+pub(crate) fn say(sentence: &str) {
+    match std::io::stderr().is_terminal() {
+        true => eprintln!("  {sentence}"),
+        false => tracing::info!("{sentence}"),
+    }
+}
+
 /// Prints the totals of a run as lines on a terminal, otherwise as a log line. `how` says how it
 /// ended.
 pub(crate) fn summary(runs: &RunRegistry, how: &str) {

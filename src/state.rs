@@ -61,7 +61,7 @@ pub(crate) fn view(plan: &Plan, folder: &Path) -> Result<Option<StateView>, Stor
         let snapshot = EmbeddedStore::snapshot(folder, &plan.name)?;
         return Ok(snapshot.map(|snapshot| StateView {
             store: Arc::new(snapshot.store),
-            place: place(&EmbeddedStore::path(folder, &plan.name)),
+            place: place(plan, folder),
             is_in_use: snapshot.is_in_use,
             written: snapshot.written,
         }));
@@ -70,7 +70,7 @@ pub(crate) fn view(plan: &Plan, folder: &Path) -> Result<Option<StateView>, Stor
     let is_empty = store.sinks()?.is_empty();
     Ok((!is_empty).then(|| StateView {
         store: Arc::new(store),
-        place: format!("Redis, namespace {}", plan.settings.namespace),
+        place: place(plan, folder),
         is_in_use: false,
         written: None,
     }))
@@ -82,22 +82,29 @@ pub(crate) fn open_to_change(
     plan: &Plan,
     folder: &Path,
 ) -> Result<Option<Arc<dyn OperatorStore>>, StoreError> {
-    if !may_exist(plan, folder) {
-        return Ok(None);
-    }
-    Ok(Some(match &plan.settings.state {
-        Some(url) => Arc::new(RedisStore::connect(
-            url.expose(),
-            &plan.settings.namespace,
-            &plan.name,
-        )?),
-        None => Arc::new(EmbeddedStore::open(folder, &plan.name)?),
-    }))
+    let Some(url) = &plan.settings.state else {
+        if !EmbeddedStore::exists(folder, &plan.name) {
+            return Ok(None);
+        }
+        return Ok(Some(Arc::new(EmbeddedStore::open(folder, &plan.name)?)));
+    };
+    let store = RedisStore::connect(url.expose(), &plan.settings.namespace, &plan.name)?;
+    let is_empty = store.sinks()?.is_empty();
+    Ok((!is_empty).then(|| Arc::new(store) as Arc<dyn OperatorStore>))
 }
 
-/// A path for people, without a leading `./`.
-fn place(path: &Path) -> String {
-    path.strip_prefix(".").unwrap_or(path).display().to_string()
+/// Where the state of a pipeline is, for people.
+pub(crate) fn place(plan: &Plan, folder: &Path) -> String {
+    match &plan.settings.state {
+        Some(_) => format!("Redis, namespace {}", plan.settings.namespace),
+        None => {
+            let path = EmbeddedStore::path(folder, &plan.name);
+            path.strip_prefix(".")
+                .unwrap_or(&path)
+                .display()
+                .to_string()
+        }
+    }
 }
 
 /// Connects to Redis, and waits while it does not answer: when all machines start at the same time,

@@ -25,7 +25,7 @@ use crate::load::{self, PipelineText, TextKind};
 use crate::progress::ProgressDisplay;
 use crate::supervisor::{self, LogTemplate};
 use crate::systemd::{Notifier, NotifySocket};
-use crate::{fatal, interrupts, progress, state};
+use crate::{fatal, interrupts, last_run, progress, state};
 
 /// Runs a pipeline until it ends or is stopped. `bar` is the progress line, if there is a terminal.
 pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
@@ -182,7 +182,7 @@ fn run_pipeline(
     let run = Run {
         plan: plan.clone(),
         pools,
-        store,
+        store: store.clone(),
         metrics: entry.metrics.clone(),
         accept_changed_plan: args.accept_changed_plan,
         control: interfaces.controls.clone(),
@@ -190,7 +190,15 @@ fn run_pipeline(
     };
     let outcome = run.run();
     drop(interfaces);
-    Ok(report(outcome, &plan, &text.name, &runs))
+    let has_read_all = matches!(outcome, Ok(Finished::Complete));
+    let exit = report(outcome, &plan, &text.name, &runs);
+    let place = state::place(&plan, state_folder);
+    let records = progress::records_read(&runs);
+    if has_read_all || records > 0 {
+        let said = last_run::note_end(&plan, &*store, records, (&place, &text.name));
+        said.iter().for_each(|said| progress::say(said));
+    }
+    Ok(exit)
 }
 
 /// Prints the summary of a pipeline's run, and its error if it failed. `file` is the name of the

@@ -220,7 +220,26 @@ fn the_summary_of_a_run() {
         .expect("it runs");
     let mut goldens = Goldens::default();
     goldens.compare("summary.txt", &without_times(&shown(&output)));
+    let again = pseidon_again(&site);
+    goldens.compare("summary-again.txt", &without_times(&again));
     goldens.finish();
+}
+
+/// What a second run prints, without the time at which the first one ended.
+fn pseidon_again(site: &Site) -> String {
+    let mut command = site.pseidon();
+    let output = command
+        .args(["run", "pipeline.edn"])
+        .env("NO_COLOR", "1")
+        .output();
+    let text = shown(&output.expect("it runs"));
+    let ended = " ended at ";
+    let (before, after) = text
+        .split_once(ended)
+        .expect("it says when the first run ended");
+    let (time, rest) = after.split_once(". ").expect("a sentence follows");
+    assert_eq!(time.len(), "2026-11-28T11:10:07Z".len(), "{time}");
+    format!("{before}{ended}TIME. {rest}")
 }
 
 /// Log lines without their times, and without how long the run took.

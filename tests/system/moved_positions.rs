@@ -388,6 +388,10 @@ fn a_kill_while_groups_are_forgotten() {
             "" => done(&site, RESET),
             step => killed(&site, step, RESET),
         }
+        // The files of the groups are removed by the next process that opens the state, which is
+        // shown as it will be then.
+        let state = positions(&site);
+        assert_eq!(split(&state, "in/a.ndjson")["position"], Value::Null);
         std::fs::remove_file(site.path("in/a.ndjson")).expect("it is there");
         site.write("in/b.ndjson", "{\"user\":\"b\"}\n");
         site.finish("pipeline.edn", 60);

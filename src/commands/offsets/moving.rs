@@ -64,7 +64,7 @@ pub(super) fn move_splits(
         let state = PipelineState::read(plan, view, false).map_err(in_store)?;
         let moving = Moving::find(args, to, plan, &state)?;
         moving.execute(plan, &*store, &file)?;
-        return Ok(moving.describe() + "moved\n");
+        return Ok(moving.describe("moved"));
     }
     let view = state::view(plan, &folder).map_err(in_store)?;
     let view = view.ok_or_else(no_state)?;
@@ -76,7 +76,7 @@ pub(super) fn move_splits(
     }
     let state = PipelineState::read(plan, view, false).map_err(in_store)?;
     let moving = Moving::find(args, to, plan, &state)?;
-    Ok(moving.describe() + "nothing was changed; to change it, add --execute\n")
+    Ok(moving.describe("nothing was changed; to change it, add --execute"))
 }
 
 impl<'p> Moving<'p> {
@@ -143,8 +143,8 @@ impl<'p> Moving<'p> {
         Err(Exit::WrongFile)
     }
 
-    /// The splits with their positions before and after, and what that means.
-    fn describe(&self) -> String {
+    /// The splits with their positions before and after, what that means, and what was done.
+    fn describe(&self, done: &str) -> String {
         let head = ["SOURCE", "SPLIT", "POSITION", "NEW", "EFFECT"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         for (source, splits) in &self.sources {
@@ -164,9 +164,11 @@ impl<'p> Moving<'p> {
         if rows.len() == 1 {
             return "no split has to be moved\n".to_owned();
         }
-        aligned(&rows)
-            + "records that are read again are delivered again, to every sink; records that are \
-               skipped are never delivered\n"
+        let table = aligned(&rows);
+        format!(
+            "{table}records that are read again are delivered again, to every sink; records that \
+             are skipped are never delivered\n{done}\n"
+        )
     }
 
     /// Moves the splits in one step.

@@ -70,9 +70,22 @@ impl EmbeddedStore {
         format!("{state}{}", suffix.trim_start_matches('_'))
     }
 
+    /// The names of the files to remove, if clearing the state was begun.
+    fn clearing(&self) -> Result<Option<String>, StoreError> {
+        self.read(|transaction| value(transaction, META, CLEARING_KEY))
+    }
+
+    /// Empties a copy of the state if clearing the state was begun: the next run does it.
+    pub(super) fn show_cleared(&self) -> Result<(), StoreError> {
+        match self.clearing()? {
+            Some(_) => self.empty(),
+            None => Ok(()),
+        }
+    }
+
     /// Empties the state if that was begun.
     pub(super) fn finish_clearing(&self) -> Result<(), StoreError> {
-        let Some(files) = self.read(|transaction| value(transaction, META, CLEARING_KEY))? else {
+        let Some(files) = self.clearing()? else {
             return Ok(());
         };
         let Some(dir) = self.path.parent() else {
@@ -89,6 +102,10 @@ impl EmbeddedStore {
         }
         sync_dir(dir).map_err(|error| unavailable(dir, error))?;
         reach("reset-groups-removed");
+        self.empty()
+    }
+
+    fn empty(&self) -> Result<(), StoreError> {
         self.write(|transaction| {
             transaction.delete_table(RECORDS)?;
             transaction.delete_table(AHEAD)?;

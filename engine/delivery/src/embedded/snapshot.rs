@@ -116,8 +116,10 @@ fn open(path: &Path, bytes: &[u8]) -> Result<EmbeddedStore, StoreError> {
         .create_with_backend(memory)
         .map_err(|error| damaged(path, error))?;
     checked_format(path, &database)?;
-    Ok(EmbeddedStore {
+    let store = EmbeddedStore {
         path: path.to_owned(),
         database: Mutex::new(Some(database)),
-    })
+    };
+    store.show_cleared()?;
+    Ok(store)
 }
