@@ -33,6 +33,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pseidon_delivery::Reason;
 use pseidon_dsl::{Diagnostic, Span};
+use pseidon_formats::ColumnFormat;
 use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::framing::Framing;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
@@ -57,13 +58,15 @@ const HEADER_BLOCK_BYTES: usize = 64 << 10;
 static SPEC: PluginSpec = PluginSpec {
     name: "files",
     role: Role::Source,
-    summary: "Reads lines and Parquet from files, once or as they grow.",
+    summary: "Reads lines, Parquet and Avro from files, once or as they grow.",
     details: "\
 Each line is a record; empty lines are skipped, and `\\r\\n` ends a line like `\\n`. In the
 formats `csv` and `tsv` a field in quotes may contain line ends, and the first line of each file is
 its header. Files compressed with gzip (of several members), Zstandard (of several frames) or bzip2
 (of several streams) are detected by their first bytes, and those with Hadoop's snappy by `.snappy`.
-The format `parquet` has rows instead of lines, and its files are read when they are complete.
+The formats `parquet` and `avro` have rows instead of lines. A file of Parquet is read when it is
+complete. An Avro file is read up to the end of its last block, and blocks that are appended to it
+are read later.
 
 Without `:follow` the matching files are read as they are, and then the run exits. The next run
 reads only new content: new files, lines that were appended to plain files, and plain files that
@@ -122,7 +125,7 @@ impl SourcePlugin for FilesSource {
             config: Config {
                 paths: paths.clone(),
                 fields: None,
-                has_columns: options.has_columns(),
+                columns: options.column_format(),
                 compression: match options.compression {
                     CompressionOption::Auto => None,
                     CompressionOption::None => Some(InputCompression::None),
@@ -162,8 +165,8 @@ struct PreparedFilesSource {
 #[derive(Clone, Debug)]
 struct Config {
     paths: Vec<String>,
-    /// Whether the files have columns instead of lines.
-    has_columns: bool,
+    /// The format of files that have columns instead of lines.
+    columns: Option<ColumnFormat>,
     /// The names of the columns that are read, which are known when the source runs; all by default.
     fields: Option<Vec<String>>,
     /// `None` detects it for each file.
@@ -257,7 +260,7 @@ impl PreparedFilesSource {
     fn infer(&self) -> Option<Span> {
         match &self.schema {
             Some(schema) => schema.infer(),
-            None => self.config.has_columns.then_some(self.path_span),
+            None => self.config.columns.map(|_| self.path_span),
         }
     }
 
@@ -326,10 +329,10 @@ impl Config {
     }
 
     fn compression_of(&self, file: &File, path: &Path) -> io::Result<InputCompression> {
-        match self.compression {
-            _ if self.has_columns => Ok(InputCompression::Columns),
-            Some(compression) => Ok(compression),
-            None => InputCompression::of(file, path),
+        match (self.columns, self.compression) {
+            (Some(format), _) => Ok(InputCompression::Columns(format)),
+            (None, Some(compression)) => Ok(compression),
+            (None, None) => InputCompression::of(file, path),
         }
     }
 

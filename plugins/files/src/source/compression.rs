@@ -7,6 +7,7 @@ use std::path::Path;
 
 use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use pseidon_formats::ColumnFormat;
 use rustix::buffer::spare_capacity;
 
 use super::snappy::SnappyReader;
@@ -29,11 +30,16 @@ pub(super) enum InputCompression {
     Bzip2,
     /// Hadoop's snappy.
     Snappy,
-    /// A Parquet file, which compresses its columns itself. Positions are numbers of rows.
-    Columns,
+    /// A file of columns, which compresses them itself. Positions are numbers of rows.
+    Columns(ColumnFormat),
 }
 
 impl InputCompression {
+    /// Whether records may be appended to a file that is not plain.
+    pub(super) fn may_grow(self) -> bool {
+        matches!(self, InputCompression::Columns(format) if format.may_grow())
+    }
+
     /// Detects the compression by the first bytes; if they match no known format, by the file's
     /// extension. An error says that it is one that is not read.
     pub(super) fn of(file: &File, path: &Path) -> io::Result<InputCompression> {
@@ -91,7 +97,7 @@ impl Stream {
                     offset: position,
                 });
             }
-            InputCompression::Columns => {
+            InputCompression::Columns(_) => {
                 let what = "columns are not a stream of bytes";
                 return Err(io::Error::new(io::ErrorKind::Unsupported, what));
             }
