@@ -119,7 +119,7 @@ impl Lookup<'_> {
         let Table { rows, digest } = read(path).map_err(|reason| {
             let error = Diagnostic::new(self.path.span, "the table cannot be read", reason);
             error.with_help(
-                "expected a CSV, TSV, JSON, Parquet or Avro file; its path begins at the pipeline file's \
+                "expected a CSV, TSV, JSON, Parquet, Avro or Arrow file; its path begins at the pipeline file's \
                  folder",
             )
         })?;

@@ -58,14 +58,14 @@ const HEADER_BLOCK_BYTES: usize = 64 << 10;
 static SPEC: PluginSpec = PluginSpec {
     name: "files",
     role: Role::Source,
-    summary: "Reads lines, Parquet and Avro from files, once or as they grow.",
+    summary: "Reads lines, Parquet, Avro and Arrow from files, once or as they grow.",
     details: "\
 Each line is a record; empty lines are skipped, and `\\r\\n` ends a line like `\\n`. In the
 formats `csv` and `tsv` a field in quotes may contain line ends, and the first line of each file is
 its header. Files compressed with gzip (of several members), Zstandard (of several frames) or bzip2
 (of several streams) are detected by their first bytes, and those with Hadoop's snappy by `.snappy`.
-The formats `parquet` and `avro` have rows instead of lines. A file of Parquet is read when it is
-complete. An Avro file is read up to the end of its last block, and blocks that are appended to it
+The formats `parquet`, `avro` and `arrow` have rows instead of lines. A file of Parquet or Arrow is
+read when it is complete. An Avro file is read up to the end of its last block, and blocks that are appended to it
 are read later.
 
 Without `:follow` the matching files are read as they are, and then the run exits. The next run

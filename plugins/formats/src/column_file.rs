@@ -6,10 +6,11 @@
 //!
 //! - [`ColumnFormat`] is what a pipeline's `:format` names, and opens files. A [`ColumnReader`]
 //!   reads the rows of one.
-//! - [`parquet`] and [`avro`] are the formats of files; [`errors`] are the errors that they share.
+//! - [`parquet`], [`avro`] and [`arrow_ipc`] are the formats of files; [`errors`] are the errors that they share.
 //! - [`decoder`] takes the wanted columns out of those that were read; [`types`] are the engine's
 //!   types for those of files.
 
+mod arrow_ipc;
 mod avro;
 mod decoder;
 mod errors;
@@ -24,6 +25,7 @@ use arrow::datatypes::SchemaRef;
 use pseidon_plugin::Payloads;
 use pseidon_plugin::format::{Decoder, Format, WantedColumn};
 
+use self::arrow_ipc::ArrowReader;
 use self::avro::AvroReader;
 use self::decoder::ColumnDecoder;
 use self::parquet::ParquetReader;
@@ -42,6 +44,8 @@ pub enum ColumnFormat {
     Parquet,
     /// Avro's object container files, to which blocks of rows are appended.
     Avro,
+    /// Arrow's IPC files, which are complete when they have a footer.
+    Arrow,
 }
 
 /// The bytes of a file by which it is recognized.
@@ -71,7 +75,11 @@ pub trait ColumnReader: Send {
 
 impl ColumnFormat {
     /// All formats.
-    pub const ALL: [ColumnFormat; 2] = [ColumnFormat::Parquet, ColumnFormat::Avro];
+    pub const ALL: [ColumnFormat; 3] = [
+        ColumnFormat::Parquet,
+        ColumnFormat::Avro,
+        ColumnFormat::Arrow,
+    ];
 
     /// The format with this name; `None` if the records of that format have bytes.
     pub fn of_name(name: &str) -> Option<ColumnFormat> {
@@ -94,6 +102,7 @@ impl ColumnFormat {
         Ok(match self {
             ColumnFormat::Parquet => Box::new(ParquetReader::open(file, fields, from)?),
             ColumnFormat::Avro => Box::new(AvroReader::open(file, fields, from)?),
+            ColumnFormat::Arrow => Box::new(ArrowReader::open(file, fields, from)?),
         })
     }
 
@@ -105,6 +114,7 @@ impl ColumnFormat {
         match self {
             ColumnFormat::Parquet => parquet::identity(file),
             ColumnFormat::Avro => avro::identity(file),
+            ColumnFormat::Arrow => arrow_ipc::identity(file),
         }
     }
 
@@ -119,6 +129,7 @@ impl Format for ColumnFormat {
         match self {
             ColumnFormat::Parquet => "parquet",
             ColumnFormat::Avro => "avro",
+            ColumnFormat::Arrow => "arrow",
         }
     }
 
@@ -129,6 +140,9 @@ impl Format for ColumnFormat {
             }
             ColumnFormat::Avro => {
                 "Avro object container files, whose schema they contain. Their fields are known."
+            }
+            ColumnFormat::Arrow => {
+                "Arrow IPC files (Feather), not streams. Their fields are known."
             }
         }
     }

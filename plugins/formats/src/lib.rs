@@ -49,6 +49,7 @@ pub fn formats() -> Vec<Arc<dyn Format>> {
         Arc::new(raw::Raw),
         Arc::new(ColumnFormat::Parquet),
         Arc::new(ColumnFormat::Avro),
+        Arc::new(ColumnFormat::Arrow),
     ]
 }
 

@@ -12,8 +12,9 @@
 //! - a digest of its first line, or of its first 1024 bytes if the line is longer. For a compressed
 //!   file, whose first line may be unreadable until the file is complete, it is a digest of the
 //!   first 12 bytes; for a file of columns, of the bytes that its format chooses: the last 1024 of a
-//!   Parquet file, which say where its values are and between what, and those around the beginning
-//!   of the first block of an Avro file.
+//!   Parquet file, which say where its values are and between what; those around the beginning of
+//!   the first block of an Avro file; parts of an Arrow file's footer and of its first and last
+//!   values.
 //!
 //! A file whose first line is incomplete has no identity yet, and a followed file is not read before
 //! it has one. If the line is read without its line end, the file has the identity that it will have

@@ -24,10 +24,11 @@ pub struct FilesSourceOptions {
     pub(super) path: SpannedValue<Vec<String>>,
     /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
     /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz`, `.zst`, `.bz2` or
-    /// `.snappy`; `parquet` for `.parquet`; `avro` for `.avro`; otherwise `txt`.
+    /// `.snappy`; `parquet` for `.parquet`; `avro` for `.avro`; `arrow` for `.arrow` and
+    /// `.feather`; otherwise `txt`.
     pub(super) format: Option<SpannedValue<SourceFormat>>,
     /// The records' fields and their types, or `:infer` to infer them from the first records. The
-    /// fields of Parquet and Avro are those of the first file, if none are given.
+    /// fields of Parquet, Avro and Arrow are those of the first file, if none are given.
     pub(super) schema: Option<SpannedValue<SchemaOption>>,
     /// How the files are compressed; `:auto` detects it from the first bytes of each file.
     #[option(default = "auto")]
@@ -152,6 +153,8 @@ fn format_by_name(paths: &[String]) -> &'static str {
         let by_extension = [
             (".parquet", "parquet"),
             (".avro", "avro"),
+            (".arrow", "arrow"),
+            (".feather", "arrow"),
             (".json", "json"),
             (".ndjson", "json"),
             (".jsonl", "json"),

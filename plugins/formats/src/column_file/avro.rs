@@ -32,7 +32,7 @@ use self::header::Header;
 use self::rows::RowDecoder;
 use self::schema::RecordType;
 use self::values::Cursor;
-use super::errors::{damaged, read_up_to, refused};
+use super::errors::{damaged, read_up_to, refused, truncated};
 use super::{ColumnReader, IdentityBytes, MAX_ROWS, READ_BYTES};
 
 /// How many bytes of the header, and how many of the first block, identify a file.
@@ -88,11 +88,7 @@ impl AvroReader {
         self.position = skipped;
         while self.position < row {
             if self.block.rows == 0 && !self.next_block()? {
-                return Err(refused(format!(
-                    "it has {} rows, but {row} were read of it before: it was truncated; write new \
-                     records to a new file",
-                    self.position
-                )));
+                return Err(truncated(self.position, row));
             }
             let (_, failure) = self.measure((row - self.position).min(self.block.rows));
             failure.map_or(Ok(()), Err)?;

@@ -20,6 +20,14 @@ pub(super) fn incomplete(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, what)
 }
 
+/// The error of a file of which more rows were read before than it has now.
+pub(super) fn truncated(rows: u64, read_before: u64) -> io::Error {
+    refused(format!(
+        "it has {rows} rows, but {read_before} were read of it before: it was truncated; write new \
+         records to a new file"
+    ))
+}
+
 /// Reads up to `most` bytes at a place of a file; fewer at its end.
 pub(super) fn read_up_to(file: &File, at: u64, most: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; most];
