@@ -20,6 +20,7 @@
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
 //! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`bad_records`], [`command_line`]: the
 //!   output of flows, changed fields, invalid records, and the commands.
+//! - [`arrow`], [`avro`], [`parquet`]: files of columns that are read, with kills.
 //! - [`csv`]: CSV that other programs wrote, and kills while it is read.
 //! - [`group`]: groups of bounded runs, with kills.
 //! - [`golden`]: what a person reads, compared with files.
@@ -35,6 +36,8 @@
 //! - [`state`], [`outages`]: state that is lost, changed or in use by another process, and disks
 //!   and servers that fail.
 
+mod arrow;
+mod avro;
 mod bad_records;
 mod command_line;
 mod csv;

@@ -119,7 +119,8 @@ impl Lookup<'_> {
         let Table { rows, digest } = read(path).map_err(|reason| {
             let error = Diagnostic::new(self.path.span, "the table cannot be read", reason);
             error.with_help(
-                "expected a CSV, TSV, JSON or Parquet file; its path begins at the pipeline file's folder",
+                "expected a CSV, TSV, JSON, Parquet, Avro or Arrow file; its path begins at the pipeline file's \
+                 folder",
             )
         })?;
         let (key_column, key) = self.key(&rows)?;

@@ -116,8 +116,8 @@ static LOOKUP: PluginSpec = PluginSpec {
     name: "lookup",
     role: Role::Transform,
     summary: "Adds fields from the row of a table that has a record's key.",
-    details: "The table is a CSV, TSV, JSON or Parquet file, by its name, with inferred types and at \
-        most a million rows. It is read when the pipeline is started, and kept in memory beside `:memory`. \
+    details: "The table is a CSV, TSV, JSON, Parquet, Avro or Arrow file, by its name, with inferred types \
+        and at most a million rows. It is read when the pipeline is started, and kept in memory beside `:memory`. \
         Keys are compared as strings, and no two rows may have the same. A record whose key is NULL \
         or not in the table gets NULLs. All other fields are left as they are.\n\n\
         The table is a part of the plan. Another one is read at the next start, and after a graceful \

@@ -36,6 +36,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pseidon_delivery::Reason;
 use pseidon_dsl::{Diagnostic, Span};
+use pseidon_formats::ColumnFormat;
 use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::framing::Framing;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
@@ -61,14 +62,16 @@ const HEADER_BLOCK_BYTES: usize = 64 << 10;
 static SPEC: PluginSpec = PluginSpec {
     name: "files",
     role: Role::Source,
-    summary: "Reads lines and Parquet from files, once or as they grow.",
+    summary: "Reads lines, Parquet, Avro and Arrow from files, once or as they grow.",
     details: "\
 Each line is a record; empty lines are skipped, and `\\r\\n` ends a line like `\\n`. In the
 formats `csv` and `tsv` a field in quotes may contain line ends, and the first line of each file is
 its header. Files compressed with gzip (of several members), Zstandard and LZ4 (of several frames),
 bzip2 and xz (of several streams) are detected by their first bytes, and those with Hadoop's snappy
 by `.snappy`.
-The format `parquet` has rows instead of lines, and its files are read when they are complete.
+The formats `parquet`, `avro` and `arrow` have rows instead of lines. A file of Parquet or Arrow is
+read when it is complete. An Avro file is read up to the end of its last block, and blocks that are
+appended to it are read later.
 
 Without `:follow` the matching files are read as they are, and then the run exits. The next run
 reads only new content: new files, lines that were appended to plain files, and plain files that
@@ -127,7 +130,7 @@ impl SourcePlugin for FilesSource {
             config: Config {
                 paths: paths.clone(),
                 fields: None,
-                has_columns: options.has_columns(),
+                columns: options.column_format(),
                 compression: match options.compression {
                     CompressionOption::Auto => None,
                     CompressionOption::None => Some(InputCompression::None),
@@ -169,8 +172,8 @@ struct PreparedFilesSource {
 #[derive(Clone, Debug)]
 struct Config {
     paths: Vec<String>,
-    /// Whether the files have columns instead of lines.
-    has_columns: bool,
+    /// The format of files that have columns instead of lines.
+    columns: Option<ColumnFormat>,
     /// The names of the columns that are read, which are known when the source runs; all by default.
     fields: Option<Vec<String>>,
     /// `None` detects it for each file.
@@ -281,7 +284,7 @@ impl PreparedFilesSource {
     fn infer(&self) -> Option<Span> {
         match &self.schema {
             Some(schema) => schema.infer(),
-            None => self.config.has_columns.then_some(self.path_span),
+            None => self.config.columns.map(|_| self.path_span),
         }
     }
 
@@ -350,10 +353,10 @@ impl Config {
     }
 
     fn compression_of(&self, file: &File, path: &Path) -> io::Result<InputCompression> {
-        match self.compression {
-            _ if self.has_columns => Ok(InputCompression::Columns),
-            Some(compression) => Ok(compression),
-            None => InputCompression::of(file, path),
+        match (self.columns, self.compression) {
+            (Some(format), _) => Ok(InputCompression::Columns(format)),
+            (None, Some(compression)) => Ok(compression),
+            (None, None) => InputCompression::of(file, path),
         }
     }
 

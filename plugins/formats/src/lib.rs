@@ -2,7 +2,7 @@
 //! files.
 //!
 //! - [`formats`] lists the formats that sources read; [`record_format`] parses their settings.
-//! - A [`ParquetReader`] reads the rows of a Parquet file, which have no bytes.
+//! - A [`ColumnReader`] reads the rows of a file of a [`ColumnFormat`], which have no bytes.
 //! - A [`RecordEncoder`] encodes rows as messages or lines.
 //! - A [`FileCodec`] writes files: lines with or without compression, Parquet and Avro. They are
 //!   written through a [`RetryWriter`], so that no data is lost when the disk is full.
@@ -13,11 +13,11 @@ pub mod record_format;
 pub mod retry;
 
 mod avro_txt;
+mod column_file;
 mod csv;
 mod decimal;
 mod event;
 mod json;
-mod parquet_file;
 mod raw;
 mod txt;
 mod values;
@@ -32,9 +32,9 @@ use arrow::compute;
 use pseidon_plugin::BadRow;
 use pseidon_plugin::format::Format;
 
+pub use column_file::{ColumnFormat, ColumnReader, IdentityBytes};
 pub use encode::{OutputFormat, RecordEncoder, ValueEncoder, json_lines};
 pub use file::{CodecName, Compression, EncodeError, FileCodec, FileCodecSettings, FileEncoder};
-pub use parquet_file::ParquetReader;
 pub use record_format::RecordLayout;
 pub use retry::RetryWriter;
 
@@ -47,7 +47,9 @@ pub fn formats() -> Vec<Arc<dyn Format>> {
         Arc::new(txt::Txt),
         Arc::new(avro_txt::AvroTxt::default()),
         Arc::new(raw::Raw),
-        Arc::new(parquet_file::Parquet),
+        Arc::new(ColumnFormat::Parquet),
+        Arc::new(ColumnFormat::Avro),
+        Arc::new(ColumnFormat::Arrow),
     ]
 }
 

@@ -10,14 +10,16 @@ use pseidon_dsl::Diagnostic;
 use pseidon_dsl::expr::Expr;
 use pseidon_expr::aggregate::{AggregateArg, AggregateCall, Grouping};
 use pseidon_expr::{CompiledExpr, compile};
+use pseidon_formats::ColumnFormat;
 use pseidon_plugin::batch::{Batch, BatchBuilder, Payloads, RecordMeta, Split, WantedMetadata};
+use pseidon_plugin::format::Format;
 use pseidon_plugin::group::{GroupContent, GroupStage};
 use pseidon_plugin::options::ParseResult;
 use pseidon_plugin::rows::{BadRow, BadRows, Rows};
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
-/// The format of records that are columns.
-const COLUMNS: &str = pseidon_formats::ParquetReader::FORMAT;
+/// A format of records that are columns.
+const COLUMNS: ColumnFormat = ColumnFormat::Parquet;
 
 /// How the records of a stage are grouped.
 pub(crate) struct GroupPlan {
@@ -124,7 +126,7 @@ impl GroupPlan {
     pub(crate) fn format(&self) -> &str {
         match &self.form {
             Form::Bytes(_, _, format) => format,
-            Form::Columns | Form::Record(..) => COLUMNS,
+            Form::Columns | Form::Record(..) => COLUMNS.name(),
         }
     }
 

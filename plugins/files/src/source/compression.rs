@@ -9,6 +9,7 @@ use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream as XzStream};
+use pseidon_formats::ColumnFormat;
 use rustix::buffer::spare_capacity;
 
 use super::lz4::Lz4Reader;
@@ -38,11 +39,16 @@ pub(super) enum InputCompression {
     Xz,
     /// LZ4, of one or more frames.
     Lz4,
-    /// A Parquet file, which compresses its columns itself. Positions are numbers of rows.
-    Columns,
+    /// A file of columns, which compresses them itself. Positions are numbers of rows.
+    Columns(ColumnFormat),
 }
 
 impl InputCompression {
+    /// Whether records may be appended to a file that is not plain.
+    pub(super) fn may_grow(self) -> bool {
+        matches!(self, InputCompression::Columns(format) if format.may_grow())
+    }
+
     /// Detects the compression by the first bytes; if they match no known format, by the file's
     /// extension. An error says that it is one that is not read.
     pub(super) fn of(file: &File, path: &Path) -> io::Result<InputCompression> {
@@ -102,7 +108,7 @@ impl Stream {
                     offset: position,
                 });
             }
-            InputCompression::Columns => {
+            InputCompression::Columns(_) => {
                 let what = "columns are not a stream of bytes";
                 return Err(io::Error::new(io::ErrorKind::Unsupported, what));
             }

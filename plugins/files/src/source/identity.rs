@@ -11,8 +11,10 @@
 //!   replaces it; otherwise the device number is left out because it may change at a reboot;
 //! - a digest of its first line, or of its first 1024 bytes if the line is longer. For a compressed
 //!   file, whose first line may be unreadable until the file is complete, it is a digest of the
-//!   first 12 bytes; for a Parquet file, which is complete when it has an end, of the last 1024,
-//!   which say where its values are and between what.
+//!   first 12 bytes; for a file of columns, of the bytes that its format chooses: the last 1024 of a
+//!   Parquet file, which say where its values are and between what; those around the beginning of
+//!   the first block of an Avro file; parts of an Arrow file's footer and of its first and last
+//!   values.
 //!
 //! A file whose first line is incomplete has no identity yet, and a followed file is not read before
 //! it has one. If the line is read without its line end, the file has the identity that it will have
@@ -25,7 +27,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::UNIX_EPOCH;
 
 use pseidon_delivery::SplitId;
-use pseidon_formats::ParquetReader;
 use sha2::{Digest, Sha256};
 
 use super::compression::InputCompression;
@@ -61,12 +62,12 @@ impl FileKey {
     }
 }
 
-/// A digest of the beginning of a file; of a Parquet file, of its end.
+/// A digest of the beginning of a file, or of what else identifies a file of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Head([u8; 8]);
 
 impl Head {
-    /// The head of a file; `None` while its first line is incomplete, or a Parquet file has no end.
+    /// The head of a file; `None` while its first line, or a file of columns, is incomplete.
     /// With `as_it_is` the bytes so far count, unless the file is empty.
     pub(super) fn of(
         file: &File,
@@ -94,57 +95,63 @@ impl Head {
     }
 }
 
-/// The bytes of a file of which its [`Head`] is a digest: its first; of a Parquet file, its last.
+/// The bytes of a file of which its [`Head`] is a digest.
 struct HeadBytes {
-    bytes: [u8; HEAD],
-    len: usize,
+    bytes: Vec<u8>,
+    /// How many bytes identify the file, even without a line end.
     limit: usize,
     compression: InputCompression,
 }
 
 impl HeadBytes {
     fn of(file: &File, compression: InputCompression) -> io::Result<HeadBytes> {
-        let size = file.metadata()?.len();
-        let (limit, from) = match compression {
-            InputCompression::None => (HEAD, 0),
-            InputCompression::Columns => (HEAD, size.saturating_sub(HEAD as u64)),
-            _ => (COMPRESSED_HEAD, 0),
+        let limit = match compression {
+            InputCompression::None => HEAD,
+            InputCompression::Columns(format) => {
+                let found = format.identity(file)?;
+                let limit = match found.is_complete {
+                    true => found.bytes.len(),
+                    false => usize::MAX,
+                };
+                return Ok(HeadBytes {
+                    bytes: found.bytes,
+                    limit,
+                    compression,
+                });
+            }
+            _ => COMPRESSED_HEAD,
         };
-        let mut known = HeadBytes {
-            bytes: [0; HEAD],
-            len: 0,
-            limit,
-            compression,
-        };
-        while known.len < limit {
-            match file.read_at(&mut known.bytes[known.len..limit], from + known.len as u64) {
+        let (mut bytes, mut len) = (vec![0; limit], 0);
+        while len < limit {
+            match file.read_at(&mut bytes[len..], len as u64) {
                 Ok(0) => break,
-                Ok(more) => known.len += more,
+                Ok(more) => len += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(known)
+        bytes.truncate(len);
+        Ok(HeadBytes {
+            bytes,
+            limit,
+            compression,
+        })
     }
 
     fn known(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.bytes
     }
 
-    /// The part that is the first line or its beginning; `None` if the line is incomplete, or the
-    /// file is one of Parquet without an end.
+    /// The part that is the first line or its beginning; `None` if the line, or a file of columns,
+    /// is incomplete.
     fn complete(&self) -> Option<&[u8]> {
-        let line_end = match self.compression {
-            InputCompression::None => memchr::memchr(b'\n', self.known()),
-            InputCompression::Columns => {
-                let has_end = self.known().ends_with(ParquetReader::MAGIC);
-                return has_end.then(|| self.known());
-            }
-            _ => None,
+        let line_end = match self.is_plain() {
+            true => memchr::memchr(b'\n', self.known()),
+            false => None,
         };
         match line_end {
             Some(end) => Some(&self.bytes[..=end]),
-            None => (self.len == self.limit).then(|| self.known()),
+            None => (self.bytes.len() == self.limit).then(|| self.known()),
         }
     }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use pseidon_dsl::Diagnostic;
-use pseidon_formats::ParquetReader;
-use pseidon_plugin::format::SourceFormat;
+use pseidon_formats::ColumnFormat;
+use pseidon_plugin::format::{Format, SourceFormat};
 use pseidon_plugin::options::kinds::ByteSize;
 use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
 
@@ -24,10 +24,11 @@ pub struct FilesSourceOptions {
     pub(super) path: SpannedValue<Vec<String>>,
     /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
     /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz`, `.zst`, `.bz2`, `.xz`,
-    /// `.lz4` or `.snappy`; `parquet` for `.parquet`; otherwise `txt`.
+    /// `.lz4` or `.snappy`; `parquet` for `.parquet`; `avro` for `.avro`; `arrow` for `.arrow` and
+    /// `.feather`; otherwise `txt`.
     pub(super) format: Option<SpannedValue<SourceFormat>>,
     /// The records' fields and their types, or `:infer` to infer them from the first records. The
-    /// fields of Parquet are those of the first file, if none are given.
+    /// fields of Parquet, Avro and Arrow are those of the first file, if none are given.
     pub(super) schema: Option<SpannedValue<SchemaOption>>,
     /// How the files are compressed; `:auto` detects it from the first bytes of each file.
     #[option(default = "auto")]
@@ -105,8 +106,9 @@ impl FilesSourceOptions {
         }
     }
 
-    pub(super) fn has_columns(&self) -> bool {
-        self.source_format().name() == ParquetReader::FORMAT
+    /// The format of the files, if they have columns instead of lines.
+    pub(super) fn column_format(&self) -> Option<ColumnFormat> {
+        ColumnFormat::of_name(self.source_format().name())
     }
 
     pub(super) fn errors(&self) -> Vec<Diagnostic> {
@@ -122,10 +124,12 @@ impl FilesSourceOptions {
                 errors.push(self.path.error(message, error.msg));
             }
         }
-        if self.has_columns() && self.compression != CompressionOption::Auto {
+        if let Some(format) = self.column_format()
+            && self.compression != CompressionOption::Auto
+        {
             let error = self.path.error(
-                "Parquet files are not compressed as a whole",
-                "they compress their columns",
+                format!("files of {} are not compressed as a whole", format.name()),
+                "they compress their content themselves",
             );
             errors.push(error.with_help("leave out :compression"));
         }
@@ -150,6 +154,9 @@ fn format_by_name(paths: &[String]) -> &'static str {
             .unwrap_or(path);
         let by_extension = [
             (".parquet", "parquet"),
+            (".avro", "avro"),
+            (".arrow", "arrow"),
+            (".feather", "arrow"),
             (".json", "json"),
             (".ndjson", "json"),
             (".jsonl", "json"),

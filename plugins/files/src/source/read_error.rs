@@ -12,7 +12,7 @@ pub(super) enum ReadError {
     /// Reading or decompressing failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A Parquet file has no end, of which nothing can be read without it.
+    /// A file of columns lacks the part without which nothing can be read of it.
     #[error(transparent)]
     Incomplete(io::Error),
     /// The file is not in UTF-8.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use pseidon_delivery::Position;
-use pseidon_formats::ParquetReader;
+use pseidon_formats::ColumnReader;
 use pseidon_plugin::{Batch, Payloads, Split};
 
 use super::Config;
@@ -19,7 +19,7 @@ use super::read_error::ReadError;
 pub(super) enum FileReader {
     Lines(Box<LineReader>),
     /// Rows, of a file that is complete.
-    Columns(ParquetReader),
+    Columns(Box<dyn ColumnReader>),
 }
 
 /// Records that follow each other in a file.
@@ -40,11 +40,11 @@ impl FileReader {
         compression: InputCompression,
         before: Tail,
     ) -> Result<FileReader, ReadError> {
-        if compression != InputCompression::Columns {
+        let InputCompression::Columns(format) = compression else {
             let reader = config.line_reader(file, compression, before)?;
             return Ok(FileReader::Lines(Box::new(reader)));
-        }
-        match ParquetReader::open(file, config.fields.as_deref(), before.upto()) {
+        };
+        match format.open(file, config.fields.as_deref(), before.upto()) {
             Ok(reader) => Ok(FileReader::Columns(reader)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(ReadError::Incomplete(error))

@@ -70,7 +70,7 @@ fn following(path: &str, from_latest: bool) -> Arc<dyn Source> {
         schema: None,
         path_span: Span::default(),
         config: Config {
-            has_columns: false,
+            columns: None,
             fields: None,
             paths: vec![path.into()],
             compression: None,

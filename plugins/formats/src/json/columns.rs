@@ -1,9 +1,9 @@
 //! Typed columns, filled from JSON values.
 
 mod nested;
+mod numbers;
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -12,10 +12,10 @@ use arrow::array::{
 };
 use arrow::compute::kernels::cast_utils::Parser;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type,
-    Int32Type, Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type, i256,
+    DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    i256,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -25,6 +25,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sonic_rs::LazyValue;
 
 use self::nested::{ListColumn, StructColumn};
+use self::numbers::{IntegerBuilder, Number, finite, integer_builder};
 use crate::values::timestamp;
 use crate::{abbreviate, decimal, values};
 
@@ -425,75 +426,6 @@ fn plain_string(value: &str) -> Option<&str> {
     let content = value.strip_prefix('"')?.strip_suffix('"')?;
     let is_plain = memchr::memchr(b'\\', content.as_bytes()).is_none();
     is_plain.then_some(content)
-}
-
-/// A number as the parser returns it. A number that fits neither 64-bit integer type is a float.
-#[derive(Clone, Copy)]
-enum Number {
-    Signed(i64),
-    Unsigned(u64),
-    Float(f64),
-}
-
-/// Up to this number, floats represent every integer exactly.
-const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
-
-impl Number {
-    /// The number as an integer; `None` if it has a fraction. `1.0` and `1e3` are integers.
-    fn as_integer(self) -> Option<i128> {
-        match self {
-            Number::Signed(value) => Some(value.into()),
-            Number::Unsigned(value) => Some(value.into()),
-            Number::Float(value) => {
-                (value.fract() == 0.0 && value.abs() <= MAX_EXACT_INTEGER).then_some(value as i128)
-            }
-        }
-    }
-}
-
-impl fmt::Display for Number {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Number::Signed(value) => value.fmt(f),
-            Number::Unsigned(value) => value.fmt(f),
-            Number::Float(value) => write!(f, "{value:?}"),
-        }
-    }
-}
-
-/// The float that is nearest to a JSON number; `None` if that is infinite, or `raw` is not a number.
-fn finite<T: FromStr + Copy>(raw: &str, is_finite: fn(T) -> bool) -> Option<T> {
-    raw.parse().ok().filter(|value| is_finite(*value))
-}
-
-/// A builder for integers and timestamps.
-trait IntegerBuilder: ArrayBuilder {
-    /// Appends a number. Returns `false`, and appends nothing, if it is out of range.
-    fn add(&mut self, number: i128) -> bool;
-
-    fn add_null(&mut self);
-}
-
-impl<T: ArrowPrimitiveType> IntegerBuilder for PrimitiveBuilder<T>
-where
-    T::Native: TryFrom<i128>,
-{
-    fn add(&mut self, number: i128) -> bool {
-        T::Native::try_from(number)
-            .map(|number| self.append_value(number))
-            .is_ok()
-    }
-
-    fn add_null(&mut self) {
-        self.append_null();
-    }
-}
-
-fn integer_builder<T: ArrowPrimitiveType>(data_type: &DataType) -> Box<dyn IntegerBuilder>
-where
-    T::Native: TryFrom<i128>,
-{
-    Box::new(PrimitiveBuilder::<T>::new().with_data_type(data_type.clone()))
 }
 
 /// The name of a type, for messages.

@@ -174,7 +174,7 @@ fn head_of_compressed(file: &File, compression: InputCompression) -> io::Result<
     if let Some(head) = Head::of(file, compression, false)? {
         return Ok(Some(head));
     }
-    if compression == InputCompression::Columns {
+    if matches!(compression, InputCompression::Columns(_)) {
         return Ok(None);
     }
     let complete =

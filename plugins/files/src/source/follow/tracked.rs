@@ -120,6 +120,9 @@ impl TrackedFile {
                 (ReadState::Closed(tail), tail.upto(), tail.upto())
             }
             StartPoint::After(tail) => (ReadState::Closed(tail), tail.upto(), 0),
+            StartPoint::End(position, size) if compression.may_grow() && position > 0 => {
+                (ReadState::Closed(Tail::unknown(position)), position, size)
+            }
             StartPoint::End(position, size) => (ReadState::ReadToEnd(position), position, size),
         };
         TrackedFile {

@@ -27,7 +27,7 @@ pub(in crate::source) fn record_start(
     position: Position,
     mark: Option<&Mark>,
 ) -> io::Result<Position> {
-    let is_rows = compression == InputCompression::Columns;
+    let is_rows = matches!(compression, InputCompression::Columns(_));
     if position == 0 || is_rows || mark.is_some_and(|mark| mark.upto() == position) {
         return Ok(position);
     }

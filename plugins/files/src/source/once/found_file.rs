@@ -151,6 +151,11 @@ pub(super) fn remaining(
         None => Ok(Remaining::Read(0)),
         Some(FileProgress::Rewritten) => Ok(Remaining::NextGeneration),
         Some(FileProgress::ReadToEnd { size, .. }) if size == file.size => Ok(Remaining::Nothing),
+        Some(FileProgress::ReadToEnd { position, size })
+            if size < file.size && file.compression.may_grow() =>
+        {
+            Ok(Remaining::Read(position))
+        }
         Some(FileProgress::ReadToEnd { .. }) => Err(
             "it has changed since it was read to its end; compressed files must not be \
                  appended to: write new records to a new file"

@@ -1,18 +1,5 @@
-//! Parquet files as a source of records.
-//!
-//! A record of such a file has no bytes of its own: a batch of them is an Arrow record batch from
-//! the file's pages to the sink. Only the fields that are used are read. The position of a record is
-//! the number of its row.
-//!
-//! - [`ParquetReader`] reads the rows of a file.
-//! - [`mod@format`] is what a pipeline's `:format` names; [`decoder`] takes the wanted columns out of
-//!   those that were read; [`types`] are the engine's types for those of files.
+//! Parquet files: their rows, from the pages of the used columns.
 
-mod decoder;
-mod format;
-mod types;
-
-use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -25,16 +12,17 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use pseidon_expr::panics::catch_panic;
 
-pub(crate) use self::format::Parquet;
+use super::errors::{damaged, incomplete, read_up_to, refused};
+use super::{ColumnReader, IdentityBytes, MAX_ROWS, READ_BYTES};
 
-/// The maximum number of rows that are read at once.
-const MAX_ROWS: usize = 8192;
+/// The bytes with which a file begins and ends.
+const MAGIC: &[u8; 4] = b"PAR1";
 
-/// How many bytes of values are read at once, about.
-const READ_BYTES: u64 = 8 << 20;
+/// How many bytes at the end of a file identify it: they say where its values are and between what.
+const IDENTITY_BYTES: usize = 1024;
 
 /// Reads the rows of a Parquet file.
-pub struct ParquetReader {
+pub(super) struct ParquetReader {
     batches: ParquetRecordBatchReader,
     /// How many of the next rows come before the first that was asked for.
     skipped: usize,
@@ -43,18 +31,16 @@ pub struct ParquetReader {
 }
 
 impl ParquetReader {
-    /// The name of the format.
-    pub const FORMAT: &str = "parquet";
-
-    /// The bytes with which a file begins and ends.
-    pub const MAGIC: &[u8; 4] = b"PAR1";
-
     /// Opens a file for reading the fields with these names, or all, from row `from` on.
     ///
     /// # Errors
     /// `UnexpectedEof` if the file has no end, as while it is being written; `InvalidData` if it is
     /// not a Parquet file, or damaged; otherwise the error of reading it.
-    pub fn open(file: File, fields: Option<&[String]>, from: u64) -> io::Result<ParquetReader> {
+    pub(super) fn open(
+        file: File,
+        fields: Option<&[String]>,
+        from: u64,
+    ) -> io::Result<ParquetReader> {
         check_ends(&file)?;
         let opened = catch_panic(|| open(file, fields, from)).map_err(damaged)?;
         let (batches, skipped) = opened.map_err(of_parquet)?;
@@ -64,23 +50,18 @@ impl ParquetReader {
             position: from,
         })
     }
+}
 
-    /// The columns that are read, as the file has them, without rows.
-    pub fn empty(&self) -> RecordBatch {
+impl ColumnReader for ParquetReader {
+    fn empty(&self) -> RecordBatch {
         RecordBatch::new_empty(self.batches.schema())
     }
 
-    /// The number of the next row.
-    pub fn position(&self) -> u64 {
+    fn position(&self) -> u64 {
         self.position
     }
 
-    /// The next rows, at least one; `None` at the end of the file. After an error, the reader must
-    /// not be used.
-    ///
-    /// # Errors
-    /// The file is damaged (`InvalidData`), or cannot be read.
-    pub fn next_rows(&mut self) -> io::Result<Option<RecordBatch>> {
+    fn next_rows(&mut self) -> io::Result<Option<RecordBatch>> {
         loop {
             let rows = catch_panic(|| self.batches.next()).map_err(damaged)?;
             let Some(rows) = rows.transpose().map_err(of_arrow)? else {
@@ -97,25 +78,35 @@ impl ParquetReader {
     }
 }
 
+/// The last bytes of a file, which is complete when it has an end.
+pub(super) fn identity(file: &File) -> io::Result<IdentityBytes> {
+    let from = file.metadata()?.len().saturating_sub(IDENTITY_BYTES as u64);
+    let bytes = read_up_to(file, from, IDENTITY_BYTES)?;
+    Ok(IdentityBytes {
+        is_complete: bytes.ends_with(MAGIC),
+        bytes,
+    })
+}
+
 /// Checks that a file has a beginning and an end.
 fn check_ends(file: &File) -> io::Result<()> {
-    let (len, mut bytes) = (file.metadata()?.len(), [0; ParquetReader::MAGIC.len()]);
+    let (len, mut bytes) = (file.metadata()?.len(), [0; MAGIC.len()]);
     let size = bytes.len() as u64;
     if len >= size {
         file.read_exact_at(&mut bytes, 0)?;
-        if bytes != *ParquetReader::MAGIC {
-            let what = "it is not a Parquet file";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        if bytes != *MAGIC {
+            return Err(refused("it is not a Parquet file"));
         }
     }
     if len >= 2 * size {
         file.read_exact_at(&mut bytes, len - size)?;
-        if bytes == *ParquetReader::MAGIC {
+        if bytes == *MAGIC {
             return Ok(());
         }
     }
-    let what = "it has no end, as a Parquet file that is being written";
-    Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
+    Err(incomplete(
+        "it has no end, as a Parquet file that is being written",
+    ))
 }
 
 /// The rows from that row's group on, and how many of them come before the row. The library could
@@ -195,10 +186,6 @@ fn of_io(error: io::Error) -> io::Error {
         io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => damaged(error),
         _ => error,
     }
-}
-
-fn damaged(what: impl Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("it is damaged: {what}"))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use pseidon_dsl::expr::{Path, PathStep};
 use pseidon_plugin::Payloads;
 use pseidon_plugin::format::{Format, WantedColumn};
 
+use super::super::ColumnFormat;
 use super::*;
 
 /// A file with these rows, in groups of three.
@@ -49,7 +50,7 @@ fn decoded(rows: &RecordBatch, at: &str, to: DataType) -> (ArrayRef, Vec<String>
         path: path(at),
         field: Arc::new(Field::new(at, to, true)),
     };
-    let mut decoder = Parquet.decoder("", &[wanted]).unwrap();
+    let mut decoder = ColumnFormat::Parquet.decoder("", &[wanted]).unwrap();
     let decoded = decoder.decode(&Payloads::of_columns(rows.clone()));
     let reasons = decoded.bad.into_iter().map(|bad| bad.reason).collect();
     (decoded.columns[0].clone(), reasons)
@@ -143,7 +144,7 @@ fn an_incomplete_file_is_told_from_a_damaged_one() {
     for at in 0..bytes.len() {
         let mut changed = bytes.clone();
         changed[at] ^= 0x55;
-        let expected = match at + ParquetReader::MAGIC.len() >= bytes.len() {
+        let expected = match at + MAGIC.len() >= bytes.len() {
             true => ErrorKind::UnexpectedEof,
             false => ErrorKind::InvalidData,
         };
@@ -167,7 +168,9 @@ fn types_of_storage_become_the_types_of_values() {
     let rows = RecordBatch::try_from_iter(columns).unwrap();
     let mut reader = ParquetReader::open(written(&rows), None, 0).unwrap();
     let read = Payloads::of_columns(reader.next_rows().unwrap().unwrap());
-    let schema = Parquet.infer("", std::slice::from_ref(&read)).unwrap();
+    let schema = ColumnFormat::Parquet
+        .infer("", std::slice::from_ref(&read))
+        .unwrap();
     let utc = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
     let types: Vec<_> = schema
         .fields()

@@ -1,0 +1,203 @@
+//! Arrow's IPC files, which Feather files are too.
+//!
+//! arrow-ipc allocates what a file declares, and panics where it contradicts itself. So everything
+//! that leads to memory is checked before: the places of the blocks against the length of the file
+//! ([`layout`]), and the places and lengths of the buffers in a block ([`message`]). What remains is
+//! caught, like the panics of other libraries.
+//!
+//! A record batch of a file is read as a whole, and passed on in parts.
+
+mod layout;
+mod message;
+
+use std::fs::File;
+use std::io;
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::buffer::Buffer;
+use arrow::compute::take_record_batch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow_ipc::Block;
+use arrow_ipc::reader::FileDecoder;
+use pseidon_expr::panics::catch_panic;
+
+use self::layout::{Layout, MAGIC};
+use super::errors::{damaged, read_up_to, refused, truncated};
+use super::{ColumnReader, IdentityBytes, MAX_ROWS, READ_BYTES};
+
+/// How many bytes of the first batch, before the footer and at the end identify a file, each.
+const IDENTITY_BYTES: u64 = 512;
+
+/// Reads the rows of an Arrow file.
+pub(super) struct ArrowReader {
+    file: File,
+    decoder: FileDecoder,
+    columns: SchemaRef,
+    /// The record batches that follow, the next one last.
+    blocks: Vec<Block>,
+    /// The rows of a batch that follow.
+    rest: RecordBatch,
+    /// How many of them are returned at once.
+    at_once: usize,
+    /// The number of the next row.
+    position: u64,
+}
+
+impl ArrowReader {
+    /// Opens a file for reading the fields with these names, or all, from row `from` on.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the file has no end, as while it is being written; `InvalidData` if it is
+    /// not an Arrow file, is damaged, or has a type that cannot be read; otherwise the error of
+    /// reading it.
+    pub(super) fn open(
+        file: File,
+        fields: Option<&[String]>,
+        from: u64,
+    ) -> io::Result<ArrowReader> {
+        let layout = Layout::read(&file)?;
+        let schema = layout.schema;
+        let mut decoder = FileDecoder::new(schema.clone(), layout.version);
+        let mut columns = schema.clone();
+        if let Some(fields) = fields {
+            let numbered = schema.fields().iter().enumerate();
+            let used = numbered.filter(|(_, field)| fields.contains(field.name()));
+            let used: Vec<usize> = used.map(|(number, _)| number).collect();
+            columns = schema.project(&used).map(Into::into).map_err(damaged)?;
+            decoder = decoder.with_projection(used);
+        }
+        for block in &layout.dictionaries {
+            let message = read(&file, block)?;
+            let outcome = catch_panic(|| decoder.read_dictionary(block, &message));
+            outcome.map_err(damaged)?.map_err(damaged)?;
+        }
+        let mut reader = ArrowReader {
+            file,
+            decoder,
+            rest: RecordBatch::new_empty(columns.clone()),
+            columns,
+            blocks: layout.batches.into_iter().rev().collect(),
+            at_once: MAX_ROWS,
+            position: 0,
+        };
+        reader.skip_to(from)?;
+        Ok(reader)
+    }
+
+    fn skip_to(&mut self, row: u64) -> io::Result<()> {
+        while self.position < row {
+            let Some(block) = self.blocks.last() else {
+                return Err(truncated(self.position, row));
+            };
+            let rows = message::rows(&self.file, block)?;
+            if self.position + rows <= row {
+                self.blocks.pop();
+                self.position += rows;
+                continue;
+            }
+            self.next_batch()?;
+            let skipped = (row - self.position).min(self.rest.num_rows() as u64);
+            let skipped = skipped as usize;
+            self.rest = self.rest.slice(skipped, self.rest.num_rows() - skipped);
+            self.position = row;
+        }
+        Ok(())
+    }
+
+    /// Reads the next batch that has rows. Returns whether there is one.
+    fn next_batch(&mut self) -> io::Result<bool> {
+        while let Some(block) = self.blocks.pop() {
+            let message = read(&self.file, &block)?;
+            let outcome = catch_panic(|| self.decoder.read_record_batch(&block, &message));
+            let batch: Result<_, ArrowError> = outcome.map_err(damaged)?;
+            let Some(batch) = batch.map_err(damaged)? else {
+                continue;
+            };
+            let rows = batch.num_rows() as u64;
+            if rows > 0 {
+                let memory = (batch.get_array_memory_size() as u64).max(1);
+                let at_once = rows.saturating_mul(READ_BYTES) / memory;
+                self.at_once = at_once.clamp(1, MAX_ROWS as u64) as usize;
+                self.rest = batch;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl ColumnReader for ArrowReader {
+    fn empty(&self) -> RecordBatch {
+        RecordBatch::new_empty(self.columns.clone())
+    }
+
+    fn position(&self) -> u64 {
+        self.position
+    }
+
+    fn next_rows(&mut self) -> io::Result<Option<RecordBatch>> {
+        if self.rest.num_rows() == 0 && !self.next_batch()? {
+            return Ok(None);
+        }
+        let follows = self.rest.num_rows();
+        let rows = follows.min(self.at_once);
+        let part = match rows == follows || self.rest.num_columns() == 0 {
+            true => self.rest.slice(0, rows),
+            // A slice would keep the memory of the whole batch.
+            false => {
+                let numbers = UInt32Array::from_iter_values(0..rows as u32);
+                let copy = catch_panic(|| take_record_batch(&self.rest, &numbers));
+                copy.map_err(damaged)?.map_err(damaged)?
+            }
+        };
+        self.rest = self.rest.slice(rows, follows - rows);
+        self.position += rows as u64;
+        Ok(Some(part))
+    }
+}
+
+/// Reads a block and checks it.
+fn read(file: &File, block: &Block) -> io::Result<Buffer> {
+    let len = block.metaDataLength() as usize + block.bodyLength() as usize;
+    let bytes = read_up_to(file, block.offset() as u64, len)?;
+    if bytes.len() < len {
+        return Err(damaged("a block is not in the file"));
+    }
+    message::check(&bytes, block.metaDataLength() as usize)?;
+    Ok(Buffer::from_vec(bytes))
+}
+
+/// The footer, and bytes of the first and the last record batch.
+pub(super) fn identity(file: &File) -> io::Result<IdentityBytes> {
+    let len = file.metadata()?.len();
+    let mut places = vec![len.saturating_sub(IDENTITY_BYTES)];
+    match Layout::read(file) {
+        Ok(layout) => {
+            let first = layout.batches.first();
+            let body = first.map(|block| block.offset() + i64::from(block.metaDataLength()));
+            places.extend(body.map(|body| body as u64));
+            places.push(layout.end.saturating_sub(IDENTITY_BYTES));
+        }
+        Err(error) if error.raw_os_error().is_some() => return Err(error),
+        Err(_) => {}
+    }
+    let mut bytes = Vec::new();
+    for place in &places {
+        bytes.extend(read_up_to(file, *place, IDENTITY_BYTES as usize)?);
+    }
+    let end = read_up_to(file, len.saturating_sub(MAGIC.len() as u64), MAGIC.len())?;
+    Ok(IdentityBytes {
+        // A file begins with the same bytes.
+        is_complete: end == MAGIC && len > MAGIC.len() as u64,
+        bytes,
+    })
+}
+
+/// The error of a type that cannot be read.
+fn cannot_read(field: &str, what: &str) -> io::Error {
+    refused(format!("the field `{field}` cannot be read: it has {what}"))
+}
+
+#[cfg(test)]
+mod tests;

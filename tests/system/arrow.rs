@@ -1,0 +1,195 @@
+//! Arrow IPC as a source. The files are written from what the sink `files` writes as Parquet.
+
+use std::fs::{self, File};
+
+use arrow_ipc::CompressionType;
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::harness::output::{all_lines, files, hidden};
+use crate::harness::{Site, wait_until};
+
+/// Runs a flow of the command line. Returns what it prints, its log, and its exit code.
+fn run(site: &Site, flow: &str) -> (Vec<String>, String, Option<i32>) {
+    let output = site.pseidon().args(["run", "-e", flow]).output();
+    let output = output.expect("the binary can be started");
+    let log = String::from_utf8(output.stderr).expect("text");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = text.lines().map(str::to_owned).collect();
+    (lines, log, output.status.code())
+}
+
+fn printed(site: &Site, flow: &str) -> Vec<String> {
+    let (lines, log, code) = run(site, flow);
+    assert_eq!(code, Some(0), "{log}");
+    lines
+}
+
+/// Writes records as an Arrow file, in batches of at most 1024 rows.
+fn write_arrow(site: &Site, path: &str, schema: &str, records: &str, zip: Option<CompressionType>) {
+    site.write("records.ndjson", records);
+    let flow = format!(
+        r#"(-> (files {{:path "records.ndjson" :schema {{{schema}}}}})
+            (files {{:path "written" :codec :parquet}}))"#
+    );
+    printed(site, &flow);
+    let [written] = &files(&site.path("written"))[..] else {
+        panic!("one file is written");
+    };
+    let rows = ParquetRecordBatchReaderBuilder::try_new(File::open(written).expect("a file"));
+    let rows = rows.and_then(|rows| rows.build()).expect("a Parquet file");
+    let options = IpcWriteOptions::default().try_with_compression(zip);
+    let schema = arrow::array::RecordBatchReader::schema(&rows);
+    let to = site.write(path, "");
+    let to = File::create(to).expect("a file");
+    let mut writer = FileWriter::try_new_with_options(to, &schema, options.expect("an option"))
+        .expect("a file can be begun");
+    for batch in rows {
+        writer
+            .write(&batch.expect("rows"))
+            .expect("rows are written");
+    }
+    writer.finish().expect("a file is written");
+    fs::remove_dir_all(site.path("written")).expect("a folder");
+}
+
+const SCHEMA: &str = ":id :int64 :name :utf8 :price :float64 :at :timestamp_ms :day :date \
+                      :sum \"decimal(12, 2)\" :u {:x :int32} :tags [:utf8]";
+const RECORDS: [&str; 2] = [
+    r#"{"id":1,"name":"a","price":1.5,"at":"2024-05-01T10:00:00.000Z","day":"2024-05-01","sum":1234567890.05,"u":{"x":7},"tags":["p","q"]}"#,
+    r#"{"id":9007199254740993,"name":null,"price":-0.25,"at":null,"day":null,"sum":null,"u":null,"tags":[]}"#,
+];
+
+#[test]
+fn fields_are_known_and_used_by_stages() {
+    let site = Site::new("arrow-fields");
+    let zips = [
+        None,
+        Some(CompressionType::LZ4_FRAME),
+        Some(CompressionType::ZSTD),
+    ];
+    for (zip, path) in zips.into_iter().zip(["a.arrow", "b.feather", "c.arrow"]) {
+        write_arrow(&site, path, SCHEMA, &(RECORDS.join("\n") + "\n"), zip);
+        let flow = format!(r#"(-> (files "{path}") (stdout))"#);
+        assert_eq!(printed(&site, &flow), RECORDS, "{zip:?}");
+    }
+    let flow = r#"(-> (files "a.arrow") (where "price > 1 and u.x is not null")
+        (select "id, tags[1] as second, @offset as row") (stdout))"#;
+    assert_eq!(printed(&site, flow), [r#"{"id":1,"second":"q","row":0}"#]);
+    site.write("stream.arrow", [0xff, 0xff, 0xff, 0xff, 8, 0, 0, 0]);
+    let (_, log, code) = run(&site, r#"(-> (files "stream.arrow") (stdout))"#);
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("it is an Arrow stream"), "{log}");
+}
+
+#[test]
+fn a_damaged_file_keeps_no_other_from_being_read() {
+    let site = Site::new("arrow-damaged");
+    for name in ["a", "b", "c"] {
+        let record = |number: u32| format!("{{\"id\":{number},\"name\":\"{name}\"}}\n");
+        let records: String = (0..10_000).map(record).collect();
+        let path = format!("in/{name}.arrow");
+        write_arrow(&site, &path, ":id :int64 :name :utf8", &records, None);
+    }
+    let mut whole = fs::read(site.path("in/a.arrow")).expect("a file");
+    site.write("in/a.arrow", &whole[..whole.len() - 1]);
+    whole = fs::read(site.path("in/b.arrow")).expect("a file");
+    // At least one of ten batches.
+    let len = whole.len();
+    whole[len * 8 / 10..len * 19 / 20].fill(0xee);
+    site.write("in/b.arrow", &whole);
+    site.write(
+        "pipeline.edn",
+        r#"{:name "damaged" in (files {:path "in/*.arrow" :schema {:id :int64 :name :utf8}})
+            pipeline (-> in (select "name, id") (files {:path "out" :codec :json}))}"#,
+    );
+    let mut pseidon = site.run("pipeline.edn");
+    pseidon.expect_exit(1, 60);
+    let log = pseidon.log();
+    assert!(log.contains("and 1 more cannot be read"), "{log}");
+    let lines = all_lines(&site.path("out"));
+    let of = |name: &str| {
+        let start = format!("{{\"name\":\"{name}\"");
+        lines.iter().filter(|line| line.starts_with(&start)).count()
+    };
+    assert_eq!((of("a"), of("c")), (0, 10_000));
+    assert!((5_000..10_000).contains(&of("b")), "{}", of("b"));
+}
+
+/// The records that are read while runs are killed.
+const COUNT: u64 = 40_000;
+
+#[test]
+fn files_are_read_once() {
+    let site = Site::new("arrow-kills");
+    let record = |number: u64| {
+        let text = "x".repeat(number as usize * 7919 % 61);
+        format!("{{\"id\":{number},\"s\":\"{text}\"}}\n")
+    };
+    for part in 0..4 {
+        let numbers = part * COUNT / 4..(part + 1) * COUNT / 4;
+        let records: String = numbers.map(record).collect();
+        let path = format!("in/{part}.arrow");
+        write_arrow(&site, &path, ":id :int64 :s :utf8", &records, None);
+    }
+    site.write(
+        "pipeline.edn",
+        r#"{:name "rows" :settings {:commit-interval "50ms"} in (files "in/*.arrow")
+            pipeline (-> in (where "id % 3 <> 1") (files {:path "out"
+                :codec :json :check-freq "10ms" :rollover {:size "20KB" :idle "1s"}}))}"#,
+    );
+    for commits in [2, 3, 4] {
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", format!("committed:{commits}"));
+        site.start(command).expect_death("committed", 60);
+    }
+    let wanted = (0..COUNT).filter(|number| number % 3 != 1);
+    let mut expected: Vec<String> = wanted
+        .map(|number| record(number).trim_end().to_owned())
+        .collect();
+    expected.sort();
+    for _ in 0..2 {
+        // Nothing is left for the second run.
+        site.run("pipeline.edn").expect_exit(0, 60);
+        let found = all_lines(&site.path("out"));
+        let counts = (found.len(), expected.len());
+        assert!(found == expected, "{counts:?} records");
+    }
+    assert!(hidden(&site.path("out")).is_empty());
+}
+
+#[test]
+fn a_followed_file_is_read_when_it_is_complete_and_when_it_is_rewritten() {
+    let site = Site::new("arrow-follow");
+    for (path, record) in [("a.arrow", "{\"id\":1}\n"), ("b.arrow", "{\"id\":2}\n")] {
+        write_arrow(&site, path, ":id :int64", record, None);
+    }
+    let read = |path: &str| fs::read(site.path(path)).expect("a file");
+    let whole = read("a.arrow");
+    site.write("in/a.arrow", &whole[..whole.len() - 3]);
+    site.write("in/b.arrow", read("b.arrow"));
+    site.write(
+        "pipeline.edn",
+        r#"{:name "follow"
+            in (files {:path "in/*.arrow" :follow true :poll "50ms" :schema {:id :int64}})
+            pipeline (-> in (files {:path "out" :codec :json :check-freq "10ms"
+                                    :rollover {:idle "100ms"}}))}"#,
+    );
+    let mut pseidon = site.run("pipeline.edn");
+    let mut expected = vec!["{\"id\":2}".to_owned()];
+    wait_until("the complete file is read", 60, || {
+        all_lines(&site.path("out")) == expected
+    });
+    site.write("in/a.arrow", &whole);
+    expected.insert(0, "{\"id\":1}".to_owned());
+    wait_until("the other file is read", 60, || {
+        all_lines(&site.path("out")) == expected
+    });
+    // The inode stays, as with `cp`.
+    site.write("in/a.arrow", read("b.arrow"));
+    expected.push("{\"id\":2}".to_owned());
+    wait_until("the new content is read", 60, || {
+        all_lines(&site.path("out"))[..] == [expected[0].as_str(), "{\"id\":2}", "{\"id\":2}"]
+    });
+    pseidon.stop(60);
+}

@@ -1,0 +1,340 @@
+//! Avro as a source: what the sink `files` writes is read back, by columns.
+
+use std::fs;
+
+use crate::harness::output::{all_lines, files, hidden};
+use crate::harness::{Site, wait_until};
+
+/// Runs a flow of the command line. Returns what it prints, its log, and its exit code.
+fn run(site: &Site, flow: &str) -> (Vec<String>, String, Option<i32>) {
+    let output = site.pseidon().args(["run", "-e", flow]).output();
+    let output = output.expect("the binary can be started");
+    let log = String::from_utf8(output.stderr).expect("text");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = text.lines().map(str::to_owned).collect();
+    (lines, log, output.status.code())
+}
+
+fn printed(site: &Site, flow: &str) -> Vec<String> {
+    let (lines, log, code) = run(site, flow);
+    assert_eq!(code, Some(0), "{log}");
+    lines
+}
+
+/// Writes records as an Avro file.
+fn write_avro(site: &Site, path: &str, schema: &str, records: &str) {
+    write_compressed(site, path, schema, records, "snappy");
+}
+
+fn write_compressed(site: &Site, path: &str, schema: &str, records: &str, compression: &str) {
+    site.write("records.ndjson", records);
+    let flow = format!(
+        r#"(-> (files {{:path "records.ndjson" :schema {{{schema}}}}})
+            (files {{:path "written" :codec :avro :compression :{compression}}}))"#
+    );
+    printed(site, &flow);
+    let [written] = &files(&site.path("written"))[..] else {
+        panic!("one file is written");
+    };
+    let to = site.path(path);
+    fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
+    fs::rename(written, to).expect("a file");
+}
+
+const SCHEMA: &str = ":id :int64 :small :int32 :name :utf8 :price :float64 :ok :boolean \
+                      :at :timestamp_ms :day :date :sum \"decimal(12, 2)\" :u {:x :int32} \
+                      :tags [:utf8]";
+const RECORDS: [&str; 3] = [
+    r#"{"id":1,"small":-7,"name":"a","price":1.5,"ok":true,"at":"2024-05-01T10:00:00.000Z","day":"2024-05-01","sum":1234567890.05,"u":{"x":7},"tags":["p","q"]}"#,
+    r#"{"id":2,"small":null,"name":null,"price":50.5,"ok":null,"at":null,"day":null,"sum":null,"u":{"x":null},"tags":[]}"#,
+    r#"{"id":9007199254740993,"small":2147483647,"name":"ü \"q\"","price":-0.25,"ok":false,"at":"1969-12-31T23:59:59.999Z","day":"1969-12-31","sum":-0.01,"u":null,"tags":null}"#,
+];
+
+#[test]
+fn what_the_sink_writes_is_read_back_in_each_compression() {
+    let site = Site::new("avro-fields");
+    for compression in ["none", "gzip", "snappy", "bzip2", "zstd"] {
+        let records = RECORDS.join("\n") + "\n";
+        write_compressed(&site, "a.avro", SCHEMA, &records, compression);
+        let flow = r#"(-> (files "a.avro") (stdout))"#;
+        assert_eq!(printed(&site, flow), RECORDS, "{compression}");
+    }
+    let flow = r#"(-> (files "a.avro") (where "price > 1 and u.x is not null")
+        (set "price = price * 2") (select "id, price, tags[1] as second, @offset as row") (stdout))"#;
+    let expected = [r#"{"id":1,"price":3.0,"second":"q","row":0}"#];
+    assert_eq!(printed(&site, flow), expected);
+    // As a table of `lookup`.
+    site.write("ids.ndjson", "{\"id\":2}\n{\"id\":3}\n");
+    let flow = r#"(-> (files "ids.ndjson") (lookup "a.avro" "id" "price") (stdout))"#;
+    let expected = [r#"{"id":2,"price":50.5}"#, r#"{"id":3,"price":null}"#];
+    assert_eq!(printed(&site, flow), expected);
+    // From Avro to Parquet and back.
+    printed(
+        &site,
+        r#"(-> (files "a.avro") (files {:path "copy" :codec :parquet}))"#,
+    );
+    let flow =
+        r#"(-> (files {:path "copy/*" :format "parquet"}) (files {:path "back" :codec :avro}))"#;
+    printed(&site, flow);
+    let flow = r#"(-> (files {:path "back/*" :format "avro"}) (stdout))"#;
+    assert_eq!(printed(&site, flow), RECORDS);
+}
+
+#[test]
+fn a_value_that_does_not_fit_is_quarantined_as_json() {
+    let site = Site::new("avro-invalid");
+    let records = "{\"id\":1,\"name\":\"a\"}\n{\"id\":3000000000,\"name\":\"b\"}\n";
+    write_avro(&site, "a.avro", ":id :int64 :name :utf8", records);
+    site.write(
+        "pipeline.edn",
+        r#"{:name "invalid"
+            in (files {:path "a.avro" :schema {:id :int32 :name :utf8} })
+            pipeline (-> in (files {:path "out" :codec :json}))}"#,
+    );
+    site.run("pipeline.edn").expect_exit(0, 60);
+    assert_eq!(all_lines(&site.path("out")), [r#"{"id":1,"name":"a"}"#]);
+    let bad = all_lines(&site.path("quarantine"));
+    assert_eq!(bad.len(), 1, "{bad:?}");
+    assert!(bad[0].contains("`id` is not int32: 3000000000"), "{bad:?}");
+}
+
+#[test]
+fn a_damaged_file_keeps_no_other_from_being_read() {
+    let site = Site::new("avro-damaged");
+    for name in ["a", "b", "c"] {
+        // Blocks have 256 KiB, so that the file has several.
+        let record = |number: u32| format!("{{\"id\":{number},\"name\":\"{name}\"}}\n");
+        let records: String = (0..100_000).map(record).collect();
+        let schema = ":id :int64 :name :utf8";
+        let path = format!("in/{name}.avro");
+        write_compressed(&site, &path, schema, &records, "none");
+    }
+    let whole = fs::read(site.path("in/b.avro")).expect("a file");
+    site.write("in/b.avro", &whole[..whole.len() - 1]);
+    site.write("in/d.avro", "{\"id\":1}\n{\"id\":2}\n");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "damaged" in (files "in/*.avro")
+            pipeline (-> in (select "name, id") (files {:path "out" :codec :json}))}"#,
+    );
+    let mut pseidon = site.run("pipeline.edn");
+    pseidon.expect_exit(1, 60);
+    let log = pseidon.log();
+    assert!(log.contains("in/b.avro"), "{log}");
+    assert!(log.contains("it ends in a block"), "{log}");
+    assert!(log.contains("and 1 more cannot be read"), "{log}");
+    let lines = all_lines(&site.path("out"));
+    let of = |name: &str| {
+        let start = format!("{{\"name\":\"{name}\"");
+        lines.iter().filter(|line| line.starts_with(&start)).count()
+    };
+    assert_eq!((of("a"), of("c")), (100_000, 100_000));
+    assert!((50_000..100_000).contains(&of("b")), "{}", of("b"));
+    // The repaired file is read on.
+    fs::remove_file(site.path("in/d.avro")).expect("a file");
+    site.write("in/b.avro", &whole);
+    site.run("pipeline.edn").expect_exit(0, 60);
+    let lines = all_lines(&site.path("out"));
+    assert_eq!(lines.len(), 300_000);
+    assert!(
+        lines.windows(2).all(|two| two[0] != two[1]),
+        "a record is doubled"
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error_of_the_file() {
+    let site = Site::new("avro-errors");
+    write_avro(&site, "a.avro", SCHEMA, RECORDS[0]);
+    let union = br#"{"type":"record","name":"r","fields":[{"name":"v","type":["int","string"]}]}"#;
+    let mut bytes = b"Obj\x01\x02\x16avro.schema".to_vec();
+    bytes.extend([(union.len() as u8) << 1 | 0x80, (union.len() >> 6) as u8]);
+    bytes.extend(union);
+    bytes.extend([0; 17]);
+    site.write("union.avro", bytes);
+    for (flow, reason) in [
+        (
+            r#"(-> (stdin {:format "avro"}) (stdout))"#,
+            "this source has no avro records",
+        ),
+        (
+            r#"(-> (files {:path "a.avro" :compression :gzip}) (stdout))"#,
+            "leave out :compression",
+        ),
+        (
+            r#"(-> (files "a.avro") (where "pric > 1") (stdout))"#,
+            "did you mean `price`",
+        ),
+        (
+            r#"(-> (files "union.avro") (stdout))"#,
+            "the field `v` cannot be read: it has a union of int, string",
+        ),
+        (
+            r#"(-> (files {:path "a.avro" :format "avro:x=1"}) (stdout))"#,
+            "avro has no settings",
+        ),
+    ] {
+        let (_, log, code) = run(&site, flow);
+        assert_eq!(code, Some(2), "{flow}: {log}");
+        assert!(log.contains(reason), "{flow}: {log}");
+    }
+}
+
+/// The records that are read while runs are killed.
+const COUNT: u64 = 100_000;
+
+#[test]
+fn files_are_read_once() {
+    killed_while_reading("avro-kills", "");
+}
+
+#[test]
+fn followed_files_are_read_once() {
+    killed_while_reading("avro-follow", ":follow true :poll \"50ms\"");
+}
+
+fn record(number: u64) -> String {
+    let text = "x".repeat(number as usize * 7919 % 61);
+    format!("{{\"id\":{number},\"s\":\"{text}\"}}\n")
+}
+
+fn records(numbers: std::ops::Range<u64>) -> String {
+    numbers.map(record).collect()
+}
+
+/// Kills runs while their lane has committed files and holds newer records.
+fn killed_while_reading(test: &str, more: &str) {
+    let site = Site::new(test);
+    for part in 0..4 {
+        let records = records(part * COUNT / 4..(part + 1) * COUNT / 4);
+        let path = format!("in/{part}.avro");
+        write_avro(&site, &path, ":id :int64 :s :utf8", &records);
+    }
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:name "rows" :settings {{:commit-interval "50ms"}}
+                in (files {{:path "in/*.avro" {more}}})
+                pipeline (-> in (where "id % 3 <> 1") (files {{:path "out"
+                    :codec :json :check-freq "10ms" :rollover {{:size "20KB" :idle "1s"}}}}))}}"#
+        ),
+    );
+    for commits in [2, 3, 4] {
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", format!("committed:{commits}"));
+        site.start(command).expect_death("committed", 60);
+    }
+    let wanted = (0..COUNT).filter(|number| number % 3 != 1);
+    let mut expected: Vec<String> = wanted
+        .map(|number| record(number).trim_end().to_owned())
+        .collect();
+    expected.sort();
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("everything is visible", 120, || {
+        all_lines(&site.path("out")).len() >= expected.len()
+    });
+    match more {
+        "" => {
+            pseidon.expect_exit(0, 60);
+            // Nothing is left for another run.
+            site.run("pipeline.edn").expect_exit(0, 60);
+        }
+        _ => pseidon.stop(60),
+    }
+    let found = all_lines(&site.path("out"));
+    let counts = (found.len(), expected.len());
+    assert!(found == expected, "{counts:?} records");
+    assert!(hidden(&site.path("out")).is_empty());
+}
+
+/// The blocks of an Avro file that has more than one: where they end.
+fn block_ends(bytes: &[u8]) -> Vec<usize> {
+    let marker = &bytes[bytes.len() - 16..];
+    let is_end = |end: &usize| bytes[..*end].ends_with(marker);
+    (16..=bytes.len()).filter(is_end).collect()
+}
+
+#[test]
+fn blocks_that_are_appended_are_read_by_the_next_run() {
+    let site = Site::new("avro-appended");
+    let all = records(0..COUNT / 5);
+    write_compressed(&site, "a.avro", ":id :int64 :s :utf8", &all, "none");
+    let whole = fs::read(site.path("a.avro")).expect("a file");
+    let ends = block_ends(&whole);
+    assert!(ends.len() > 3, "{ends:?}");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "appended" in (files "in/*.avro")
+            pipeline (-> in (files {:path "out" :codec :json}))}"#,
+    );
+    let mut before = 0;
+    // The first end is that of the header.
+    for end in ends {
+        site.write("in/a.avro", &whole[..end]);
+        for _ in 0..2 {
+            site.run("pipeline.edn").expect_exit(0, 60);
+        }
+        let found = all_lines(&site.path("out")).len();
+        assert!(found > before || before == 0, "{found}");
+        before = found;
+    }
+    let mut expected: Vec<&str> = all.lines().collect();
+    expected.sort_unstable();
+    assert!(all_lines(&site.path("out")) == expected);
+}
+
+#[test]
+fn blocks_that_are_appended_to_a_followed_file_are_read() {
+    let site = Site::new("avro-growing");
+    let all = records(0..COUNT / 5);
+    write_compressed(&site, "a.avro", ":id :int64 :s :utf8", &all, "none");
+    let whole = fs::read(site.path("a.avro")).expect("a file");
+    let ends = block_ends(&whole);
+    site.write(
+        "pipeline.edn",
+        r#"{:name "growing" in (files {:path "in/*.avro" :follow true :poll "50ms"})
+            pipeline (-> in (files {:path "out" :codec :json :check-freq "10ms"
+                                    :rollover {:idle "100ms"}}))}"#,
+    );
+    // A part of a block waits for the rest.
+    site.write("in/a.avro", &whole[..ends[1] + 100]);
+    let mut pseidon = site.run("pipeline.edn");
+    let visible = || all_lines(&site.path("out")).len();
+    wait_until("the first block is read", 60, || visible() > 0);
+    let first = visible();
+    site.write("in/a.avro", &whole[..ends[2]]);
+    wait_until("the second block is read", 60, || visible() > first);
+    pseidon.stop(60);
+    site.write("in/a.avro", &whole);
+    let mut pseidon = site.run("pipeline.edn");
+    let mut expected: Vec<&str> = all.lines().collect();
+    expected.sort_unstable();
+    wait_until("everything is read", 60, || visible() >= expected.len());
+    pseidon.stop(60);
+    assert!(all_lines(&site.path("out")) == expected);
+}
+
+#[test]
+fn a_rewritten_file_is_another_one() {
+    let site = Site::new("avro-rewritten");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "rewritten" in (files "in/*.avro")
+            pipeline (-> in (files {:path "out" :codec :json}))}"#,
+    );
+    let mut expected = Vec::new();
+    for record in [
+        r#"{"id":1,"name":"a"}"#,
+        r#"{"id":2,"name":"b"}"#,
+        r#"{"id":3,"name":"longer"}"#,
+    ] {
+        write_avro(&site, "b.avro", ":id :int64 :name :utf8", record);
+        // The inode stays, as with `cp`.
+        site.write("in/a.avro", fs::read(site.path("b.avro")).expect("a file"));
+        expected.push(record);
+        for _ in 0..2 {
+            site.run("pipeline.edn").expect_exit(0, 60);
+            assert_eq!(all_lines(&site.path("out")), expected);
+        }
+    }
+}
