@@ -101,7 +101,7 @@ impl PipelineState {
         let store = &*view.store;
         let sinks = store.sinks()?;
         let scopes: BTreeSet<String> = match is_template {
-            true => sinks.iter().filter_map(|sink| scope_of(sink)).collect(),
+            true => sinks.iter().filter_map(scope_of).collect(),
             false => BTreeSet::from([String::new()]),
         };
         let mut splits = Vec::new();
