@@ -47,8 +47,10 @@ pub(crate) struct Intake {
 
 /// The intake of one source, between its steps.
 pub(crate) struct IntakeTask {
-    intake: Intake,
+    /// Dropped first: they hold the state store, which may be opened again when [`Intake::done`] is
+    /// disconnected.
     splits: SourceSplits,
+    intake: Intake,
     /// A batch that waits for room in the queue.
     refused: Option<QueuedBatch>,
     next_look: Instant,
