@@ -84,11 +84,15 @@ impl SplitState {
 }
 
 impl PipelineState {
+    /// Whether an instance on another machine may have the split.
+    pub(crate) fn is_held(&self, split: &SplitState) -> bool {
+        self.is_shared && !split.owners().is_empty()
+    }
+
     /// A split that an instance on another machine may have.
     pub(crate) fn held(&self) -> Option<&SplitId> {
-        let held = self.splits.iter().find(|split| !split.owners().is_empty());
-        held.filter(|_| self.is_shared)
-            .map(|split| &split.status.split)
+        let held = self.splits.iter().find(|split| self.is_held(split));
+        held.map(|split| &split.status.split)
     }
 
     /// Reads the state, and asks the sources for what they have. A source that does not answer is

@@ -13,17 +13,17 @@ fn errors_in_a_file() {
    ╭─[demo.edn:1:2]
  1 │ {:nam "x"
    ·  ──┬─
-   ·    ╰── expected one of :name, :settings, :tests
+   ·    ╰── expected one of :name, :settings, :include, :tests
  2 │  a 5
    ╰────
   help: did you mean `:name`?
 
-  × `a` must be a stage
+  × `a` must be a stage or a flow
    ╭─[demo.edn:2:4]
  1 │ {:nam "x"
  2 │  a 5
    ·    ┬
-   ·    ╰── expected (plugin …), found a number
+   ·    ╰── expected (plugin …) or (-> …), found a number
  3 │  pipeline (-> a)}
    ╰────
 

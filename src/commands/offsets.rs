@@ -7,6 +7,7 @@ mod moving;
 mod table;
 
 use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 
 use pseidon_delivery::{StoreError, WithCauses};
 use pseidon_plan::Plan;
@@ -20,10 +21,7 @@ use crate::state;
 /// Shows the positions, or moves them.
 pub(crate) fn offsets(args: &OffsetsArgs) -> Exit {
     match try_offsets(args) {
-        Ok(text) => {
-            print!("{text}");
-            Exit::Done
-        }
+        Ok(text) => print(&text),
         Err(exit) => exit,
     }
 }
@@ -61,6 +59,15 @@ fn read(
         return Ok(None);
     };
     PipelineState::read(plan, view, is_template).map(Some)
+}
+
+/// Prints what was found or done. If it cannot be printed, that is no reason to do it again.
+pub(super) fn print(text: &str) -> Exit {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Exit::Done,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => failed(&format!("done, but the outcome cannot be printed: {error}")),
+    }
 }
 
 /// Prints an error, and returns the exit code for it.

@@ -8,7 +8,7 @@ use pseidon_delivery::failpoint::reach;
 use pseidon_delivery::{OperatorError, OperatorStore, SplitId, StoreError, WithCauses};
 use pseidon_plan::Plan;
 
-use super::offsets::with_help;
+use super::offsets::{print, with_help};
 use crate::cli::{Exit, FileArgs, ResetArgs};
 use crate::counted::counted;
 use crate::load;
@@ -18,10 +18,7 @@ use crate::state::{self, StateView};
 /// Prints what would be forgotten, or forgets it.
 pub(crate) fn reset(args: &ResetArgs) -> Exit {
     match try_reset(args) {
-        Ok(text) => {
-            print!("{text}");
-            Exit::Done
-        }
+        Ok(text) => print(&text),
         Err(exit) => exit,
     }
 }
@@ -81,7 +78,7 @@ fn describe(plan: &Plan, state: &PipelineState) -> String {
     }
     text.push_str(
         "keeps the output files and the quarantined records: the next run delivers everything that \
-         it reads again beside them\n",
+         it re-reads beside them\n",
     );
     text
 }

@@ -1,6 +1,8 @@
 //! `pseidon offsets --to` and `pseidon reset`: positions that are moved and state that is forgotten.
 //! After a kill in between there is the old state or the new one.
 
+mod effects;
+
 use std::process::Output;
 
 use serde_json::Value;

@@ -15,6 +15,7 @@ mod avro;
 mod decoder;
 mod errors;
 mod parquet;
+mod ranges;
 mod types;
 
 use std::fs::File;

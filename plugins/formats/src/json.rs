@@ -141,9 +141,11 @@ impl JsonDecoder {
             row,
             mismatch: Mismatch::default(),
         };
-        let is_read = simdutf8::basic::from_utf8(record)
-            .is_ok_and(|text| self.root.read_scanned(text, &mut values));
-        if !is_read {
+        let scanned = match simdutf8::basic::from_utf8(record) {
+            Ok(text) => self.root.read_scanned(text, &mut values),
+            Err(_) => Ok(false),
+        };
+        if scanned != Ok(true) {
             // Values that were read stay, and so does what is wrong with them.
             let checked = CheckedRecord::new(record)?;
             self.start.check(checked.text())?;
@@ -152,6 +154,9 @@ impl JsonDecoder {
                 self.root.read(&mut parser, &mut values)?;
                 parser.end()
             })?;
+            // The parser has skipped the value of a column that has a part of it, so it may have
+            // found nothing wrong.
+            scanned?;
         }
         values.mismatch.into_result()
     }

@@ -6,7 +6,9 @@
 
 use pseidon_delivery::failpoint::reach;
 use pseidon_delivery::store::SplitVersion;
-use pseidon_delivery::{OperatorError, OperatorStore, SplitId, SplitMove, StoreError, WithCauses};
+use pseidon_delivery::{
+    OperatorError, OperatorStore, Position, SinkId, SplitId, SplitMove, StoreError, WithCauses,
+};
 use pseidon_dsl::nearest;
 use pseidon_kafka::tools::StartPosition;
 use pseidon_plan::{Plan, PlannedSource, SinkIndex};
@@ -31,6 +33,8 @@ struct MovedSplit {
     split: SplitId,
     name: String,
     before: Option<Resumption>,
+    /// Where each sink is. One that has committed less is at a lower position.
+    in_sinks: Vec<(SinkId, Option<SinkPosition>)>,
     place: NewPlace,
     moves: Vec<SplitMove>,
 }
@@ -91,7 +95,7 @@ impl<'p> Moving<'p> {
         let mut errors = Vec::new();
         let mut names = Vec::new();
         for source in selected(args, plan)? {
-            refuse_unfinished(args, plan, source, state)?;
+            refuse_source(args, plan, source, state)?;
             let splits: Vec<&SplitState> = state
                 .splits
                 .iter()
@@ -116,11 +120,15 @@ impl<'p> Moving<'p> {
                 let known = splits
                     .iter()
                     .find(|split| split.status.split == target.split);
+                if let Some(error) = known.and_then(|split| unfinished(split, state)) {
+                    return Err(failed(&with_help(&error, &args.file.display().to_string())));
+                }
                 match target.place {
                     Err(reason) => errors.push(format!("{}: {reason}", target.name)),
                     Ok(place) => moved.push(MovedSplit {
                         moves: moves(plan, source, &target.split, known.copied(), &place),
                         before: known.and_then(|split| split.at.clone()),
+                        in_sinks: in_sinks(plan, source, known.copied()),
                         split: target.split,
                         name: target.name,
                         place,
@@ -166,8 +174,8 @@ impl<'p> Moving<'p> {
         }
         let table = aligned(&rows);
         format!(
-            "{table}records that are read again are delivered again, to every sink; records that \
-             are skipped are never delivered\n{done}\n"
+            "{table}records that are re-read are delivered again, to every sink; records that are \
+             skipped are never delivered\n{done}\n"
         )
     }
 
@@ -192,10 +200,36 @@ impl<'p> Moving<'p> {
     }
 }
 
+/// How far a split is delivered to a sink.
+#[derive(Clone, Copy)]
+struct SinkPosition {
+    position: Position,
+    is_finished: bool,
+}
+
 impl MovedSplit {
+    /// What the move does: once if it is the same for all sinks, else for each of them.
     fn effect(&self) -> String {
+        let effects = self
+            .in_sinks
+            .iter()
+            .map(|(_, before)| self.effect_in(*before));
+        let effects: Vec<String> = effects.collect();
+        match effects.first() {
+            Some(first) if effects.iter().all(|effect| effect == first) => first.clone(),
+            _ => {
+                let of_sinks = self.in_sinks.iter().zip(&effects);
+                let each: Vec<String> = of_sinks
+                    .map(|((sink, _), effect)| format!("{sink}: {effect}"))
+                    .collect();
+                each.join("; ")
+            }
+        }
+    }
+
+    fn effect_in(&self, before: Option<SinkPosition>) -> String {
         let (to, ends) = (self.place.position, self.place.is_finished);
-        let Some(before) = &self.before else {
+        let Some(before) = before else {
             return match ends {
                 true => "all is skipped".to_owned(),
                 false => format!("begins at {to}"),
@@ -203,12 +237,35 @@ impl MovedSplit {
         };
         let positions = |count| counted(count, "position");
         match before.position {
-            from if to < from => format!("{} read again", positions(from - to)),
+            from if to < from => format!("{} re-read", positions(from - to)),
             from if to > from => format!("{} skipped", positions(to - from)),
             _ if ends && !before.is_finished => "the rest is skipped".to_owned(),
             _ => "none".to_owned(),
         }
     }
+}
+
+/// How far a split is delivered to each sink of its source.
+fn in_sinks(
+    plan: &Plan,
+    source: &PlannedSource,
+    known: Option<&SplitState>,
+) -> Vec<(SinkId, Option<SinkPosition>)> {
+    let records = known
+        .map(|known| known.sinks.as_slice())
+        .unwrap_or_default();
+    let of_sink = |index: &SinkIndex| {
+        let sink = &plan.sinks[*index].id;
+        let record = records.iter().find(|(of, _)| of == sink);
+        let position = record.and_then(|(_, record)| {
+            Some(SinkPosition {
+                position: record.low?,
+                is_finished: record.finished.is_some(),
+            })
+        });
+        (sink.clone(), position)
+    };
+    source.sinks.iter().map(of_sink).collect()
 }
 
 /// The sources whose positions are moved.
@@ -228,24 +285,20 @@ fn selected<'p>(args: &OffsetsArgs, plan: &'p Plan) -> Result<Vec<&'p PlannedSou
     Err(Exit::WrongFile)
 }
 
-/// Refuses sources whose positions are in targets, and splits with work that was not finished.
-fn refuse_unfinished(
+/// Refuses sources whose positions are in targets.
+fn refuse_source(
     args: &OffsetsArgs,
     plan: &Plan,
     source: &PlannedSource,
     state: &PipelineState,
 ) -> Result<(), Exit> {
     let file = args.file.display();
-    let unfinished = |error: OperatorError| failed(&with_help(&error, &file.to_string()));
-    if let Some(split) = state.held() {
-        return Err(unfinished(OperatorError::Held(split.clone())));
-    }
     for index in &source.sinks {
         let sink = &plan.sinks[*index].id;
         if state.groups.contains(sink) {
             return Err(failed(&format!(
-                "`{sink}` has counted what was read of `{}` already\n  help: to read everything \
-                 again: pseidon reset {file}",
+                "`{sink}` has counted what was read of `{}` already\n  help: to re-read everything: \
+                 pseidon reset {file}",
                 source.stage
             )));
         }
@@ -256,15 +309,22 @@ fn refuse_unfinished(
                  starts"
             )));
         }
-        if state.staged.iter().any(|(staged, _)| staged == sink) {
-            return Err(unfinished(OperatorError::Staged(sink.clone())));
-        }
     }
-    let is_ahead = |split: &&SplitState| split.source == source.stage && split.ahead() > 0;
-    match state.splits.iter().find(is_ahead) {
-        Some(split) => Err(unfinished(OperatorError::Ahead(split.status.split.clone()))),
-        None => Ok(()),
+    Ok(())
+}
+
+/// Why a split cannot be moved now: another instance may have it, or work was not finished.
+fn unfinished(split: &SplitState, state: &PipelineState) -> Option<OperatorError> {
+    let id = &split.status.split;
+    if state.is_held(split) {
+        return Some(OperatorError::Held(id.clone()));
     }
+    let mut sinks = split.sinks.iter().map(|(sink, _)| sink);
+    let staged = sinks.find(|sink| state.staged.iter().any(|(staged, _)| staged == *sink));
+    if let Some(sink) = staged {
+        return Some(OperatorError::Staged(sink.clone()));
+    }
+    (split.ahead() > 0).then(|| OperatorError::Ahead(id.clone()))
 }
 
 /// The error with what to do.

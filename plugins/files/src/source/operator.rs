@@ -32,6 +32,15 @@ struct ExistingFile {
 }
 
 impl ExistingFile {
+    /// The position in the state; `None` if nothing was read of the file.
+    fn position(&self) -> Option<Position> {
+        match &self.progress {
+            Some(FileProgress::UpTo { position, .. })
+            | Some(FileProgress::ReadToEnd { position, .. }) => Some(*position),
+            Some(FileProgress::Rewritten) | None => None,
+        }
+    }
+
     /// The position after the last record, if it is known without reading the file.
     fn end(&self) -> Option<Position> {
         match &self.progress {
@@ -167,7 +176,13 @@ pub(super) fn find_places(
 fn place(config: &Config, file: &ExistingFile, to: MoveTo) -> Result<NewPlace, String> {
     let unreadable = |error: io::Error| format!("it cannot be read: {error}");
     let is_plain = file.compression == InputCompression::None;
+    let has_quotes = config.framing.quotes.is_some();
     match to {
+        MoveTo::Latest | MoveTo::Position(_) if is_plain && has_quotes => Err(
+            "a field in quotes may contain line ends, so where a record begins is not known before \
+             the file is read: only earliest is a place in a file of CSV"
+                .to_owned(),
+        ),
         MoveTo::Earliest => Ok(NewPlace {
             position: 0,
             resume: None,
@@ -175,20 +190,23 @@ fn place(config: &Config, file: &ExistingFile, to: MoveTo) -> Result<NewPlace, S
         }),
         MoveTo::Latest if is_plain => {
             let end = last_line_end(&file.file, file.size).map_err(unreadable)?;
-            plain_place(file, end).map_err(unreadable)
+            // A last record without a line end may have been read.
+            let read = file.position().filter(|read| *read <= file.size);
+            plain_place(file, end.max(read.unwrap_or(0))).map_err(unreadable)
         }
+        MoveTo::Latest if file.compression.may_grow() => Err(
+            "the number of its rows is not known before they are read, so what is appended could \
+             not be told from them: only earliest is a place in an Avro file"
+                .to_owned(),
+        ),
         MoveTo::Latest => Ok(NewPlace {
-            position: match &file.progress {
-                Some(FileProgress::UpTo { position, .. })
-                | Some(FileProgress::ReadToEnd { position, .. }) => *position,
-                Some(FileProgress::Rewritten) | None => 0,
-            },
+            position: file.position().unwrap_or(0),
             resume: Some(read_to_end(file.size)),
             is_finished: true,
         }),
         MoveTo::Time(_) => Err("the records of a file have no times of their own".to_owned()),
         MoveTo::Position(_) if !is_plain => {
-            Err("only earliest and latest are places in a compressed or Parquet file".to_owned())
+            Err("only earliest and latest are places in a compressed file, or one of columns".to_owned())
         }
         MoveTo::Position(position) if position > file.size => Err(format!(
             "byte {position} is behind its end; it has {} bytes",

@@ -26,8 +26,9 @@ use self::layout::{Layout, MAGIC};
 use super::errors::{damaged, read_up_to, refused, truncated};
 use super::{ColumnReader, IdentityBytes, MAX_ROWS, READ_BYTES};
 
-/// How many bytes of the first batch, before the footer and at the end identify a file, each.
-const IDENTITY_BYTES: u64 = 512;
+/// How many pieces of a large file identify it, and how many bytes each of them has.
+const SAMPLES: u64 = 1024;
+const SAMPLE_BYTES: u64 = 4096;
 
 /// Reads the rows of an Arrow file.
 pub(super) struct ArrowReader {
@@ -168,28 +169,25 @@ fn read(file: &File, block: &Block) -> io::Result<Buffer> {
     Ok(Buffer::from_vec(bytes))
 }
 
-/// The footer, and bytes of the first and the last record batch.
+/// All bytes of a small file, or samples of them: the footer does not describe the values, so a file
+/// with the same layout and other values has the same one.
 pub(super) fn identity(file: &File) -> io::Result<IdentityBytes> {
     let len = file.metadata()?.len();
-    let mut places = vec![len.saturating_sub(IDENTITY_BYTES)];
-    match Layout::read(file) {
-        Ok(layout) => {
-            let first = layout.batches.first();
-            let body = first.map(|block| block.offset() + i64::from(block.metaDataLength()));
-            places.extend(body.map(|body| body as u64));
-            places.push(layout.end.saturating_sub(IDENTITY_BYTES));
+    let bytes = match len.checked_sub(SAMPLES * SAMPLE_BYTES) {
+        None | Some(0) => read_up_to(file, 0, len as usize)?,
+        Some(_) => {
+            let places = (0..SAMPLES).map(|number| number * ((len - SAMPLE_BYTES) / (SAMPLES - 1)));
+            let last = len - SAMPLE_BYTES;
+            let mut bytes = Vec::new();
+            for place in places.chain([last]) {
+                bytes.extend(read_up_to(file, place, SAMPLE_BYTES as usize)?);
+            }
+            bytes
         }
-        Err(error) if error.raw_os_error().is_some() => return Err(error),
-        Err(_) => {}
-    }
-    let mut bytes = Vec::new();
-    for place in &places {
-        bytes.extend(read_up_to(file, *place, IDENTITY_BYTES as usize)?);
-    }
-    let end = read_up_to(file, len.saturating_sub(MAGIC.len() as u64), MAGIC.len())?;
+    };
     Ok(IdentityBytes {
         // A file begins with the same bytes.
-        is_complete: end == MAGIC && len > MAGIC.len() as u64,
+        is_complete: bytes.ends_with(MAGIC) && len > MAGIC.len() as u64,
         bytes,
     })
 }

@@ -10,6 +10,7 @@ use pseidon_expr::types::type_name;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
+use super::ranges::rows_out_of_range;
 use super::types::type_of;
 use crate::abbreviate;
 use crate::json::Json;
@@ -66,25 +67,32 @@ impl ColumnDecoder {
 /// The values of a wanted column, and the rows whose value does not fit its type.
 fn decode_column(columns: &RecordBatch, wanted: &WantedColumn) -> (ArrayRef, Vec<BadRow>) {
     let (to, rows) = (wanted.field.data_type(), columns.num_rows());
-    let all_bad = |reason: &dyn std::fmt::Display| {
-        let bad = (0..rows as u32).map(|row| BadRow {
-            row,
-            reason: format!("`{}`: {reason}", wanted.path),
-        });
-        (new_null_array(to, rows), bad.collect())
-    };
     let stored = match value_at(columns, &wanted.path.0) {
         Ok(Some(stored)) => stored,
         Ok(None) => return (new_null_array(to, rows), Vec::new()),
-        Err(error) => return all_bad(&error),
+        Err(error) => return all_bad(wanted, rows, &error),
     };
-    if stored.data_type() == to {
-        return (stored, Vec::new());
-    }
-    match cast_with_options(&stored, to, &STRICT) {
+    let (values, mut bad) = match cast_with_options(&stored, to, &STRICT) {
         Ok(values) => (values, Vec::new()),
         Err(_) => cast_each(&stored, wanted),
-    }
+    };
+    bad.extend(rows_out_of_range(&values).into_iter().map(|row| BadRow {
+        row: row as u32,
+        reason: format!("`{}` is out of range for {}", wanted.path, type_name(to)),
+    }));
+    (values, bad)
+}
+
+/// No values: none of the rows can be decoded.
+fn all_bad(wanted: &WantedColumn, rows: usize, reason: &ArrowError) -> (ArrayRef, Vec<BadRow>) {
+    let bad = (0..rows as u32).map(|row| BadRow {
+        row,
+        reason: format!("`{}`: {reason}", wanted.path),
+    });
+    (
+        new_null_array(wanted.field.data_type(), rows),
+        bad.collect(),
+    )
 }
 
 /// Casts that fail if a value does not fit, also inside of lists and structs.
@@ -112,8 +120,11 @@ fn cast_each(stored: &ArrayRef, wanted: &WantedColumn) -> (ArrayRef, Vec<BadRow>
         ),
     });
     let bad = bad.collect();
-    let values = cast_rows(&fitting).unwrap_or_else(|_| new_null_array(to, stored.len()));
-    (values, bad)
+    match cast_rows(&fitting) {
+        Ok(values) => (values, bad),
+        // Each value fits, and all together do not: strings of one dictionary may be huge.
+        Err(error) => all_bad(wanted, stored.len(), &error),
+    }
 }
 
 /// The values at a path; `None` if there are none.

@@ -77,7 +77,7 @@ impl<'a> CheckedRecord<'a> {
 }
 
 /// Formats a parser's error as a short reason.
-fn reason(error: &sonic_rs::Error, text: &str) -> String {
+pub(super) fn reason(error: &sonic_rs::Error, text: &str) -> String {
     if error.is_eof() || error.offset() >= text.len() {
         return unexpected_end(text);
     }

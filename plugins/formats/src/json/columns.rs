@@ -157,33 +157,37 @@ impl Column {
         }
     }
 
-    /// Reads a value that is valid JSON, like [`Column::read`]. Returns `false` if it cannot be
-    /// parsed.
-    pub(super) fn read_text(&mut self, at: usize, value: &str, mismatch: &mut Mismatch) -> bool {
+    /// Reads a value that is valid JSON, like [`Column::read`].
+    pub(super) fn read_text(
+        &mut self,
+        at: usize,
+        value: &str,
+        mismatch: &mut Mismatch,
+    ) -> sonic_rs::Result<()> {
         if self.len() > at {
-            return true;
+            return Ok(());
         }
         match &mut self.values {
             JsonBuilder::Json(_) | JsonBuilder::Decimal128(..) | JsonBuilder::Decimal256(..) => {
                 self.add_raw(value, mismatch);
-                return true;
+                return Ok(());
             }
             JsonBuilder::Utf8(values) => {
                 if let Some(content) = plain_string(value) {
                     values.append_value(content);
-                    return true;
+                    return Ok(());
                 }
             }
             JsonBuilder::Integer(_) | JsonBuilder::Timestamp(..) => {
                 if let Ok(number) = value.parse() {
                     self.add_number(Number::Signed(number), mismatch);
-                    return true;
+                    return Ok(());
                 }
             }
             _ => {}
         }
         let mut parser = sonic_rs::Deserializer::from_str(value);
-        self.read(at, &mut parser, mismatch).is_ok()
+        self.read(at, &mut parser, mismatch)
     }
 
     /// Appends a null unless the column already has `len` values.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sonic_rs::LazyValue;
 
+use super::check::reason;
 use super::columns::{Column, Mismatch};
 use super::keys::{KeySeed, KeySet};
 use super::reasons::not_an_object;
@@ -101,34 +102,42 @@ impl PathNode {
     }
 
     /// Reads the fields of a record that the [fast scan](scan) accepts. Returns `false` if it does
-    /// not, or if a value cannot be parsed; some columns may have a value then.
-    pub(super) fn read_scanned(&self, text: &str, record: &mut RecordColumns<'_>) -> bool {
+    /// not; some columns may have a value then.
+    ///
+    /// # Errors
+    /// A value cannot be parsed (its number is too large, an escape stands for no character). Its
+    /// column may have a part of it.
+    pub(super) fn read_scanned(
+        &self,
+        text: &str,
+        record: &mut RecordColumns<'_>,
+    ) -> Result<bool, String> {
         if !self.columns.is_empty() || !self.elements.is_empty() {
-            return false;
+            return Ok(false);
         }
         let Some(mut at) = scan::after_open(text.as_bytes()) else {
-            return false;
+            return Ok(false);
         };
         let (mut is_first, mut expected) = (true, 0);
         while let Some(entry) = scan::next_entry(text.as_bytes(), at, is_first) {
             if entry.is_escaped {
-                return false;
+                return Ok(false);
             }
             let name = &text[entry.key + 1..entry.key_end - 1];
             if let Some(found) = self.names.find(name, expected) {
                 let value = &text[entry.value..entry.end];
-                if !self.fields[found].read_text(value, record) {
-                    return false;
-                }
+                self.fields[found]
+                    .read_text(value, record)
+                    .map_err(|error| format!("the value of `{name}`: {}", reason(&error, value)))?;
                 expected = found + 1;
             }
             (at, is_first) = (entry.end, false);
         }
-        scan::is_closed(text.as_bytes(), at)
+        Ok(scan::is_closed(text.as_bytes(), at))
     }
 
-    /// Reads a value that is valid JSON. Returns `false` if it cannot be parsed.
-    fn read_text(&self, value: &str, record: &mut RecordColumns<'_>) -> bool {
+    /// Reads a value that is valid JSON.
+    fn read_text(&self, value: &str, record: &mut RecordColumns<'_>) -> sonic_rs::Result<()> {
         if let ([column], true, true) = (
             self.columns.as_slice(),
             self.fields.is_empty(),
@@ -137,7 +146,7 @@ impl PathNode {
             return record.columns[*column].read_text(record.row, value, &mut record.mismatch);
         }
         let mut parser = sonic_rs::Deserializer::from_str(value);
-        self.read(&mut parser, record).is_ok()
+        self.read(&mut parser, record)
     }
 
     /// Reads the next value.

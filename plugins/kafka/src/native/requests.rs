@@ -313,7 +313,11 @@ unsafe fn deleted_offsets(event: &OwnedEvent) -> Result<(), NativeError> {
                 _ => &[],
             };
             for element in elements {
-                check(element.err)?;
+                // A partition that does not exist has no offset.
+                let is_gone = rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+                if element.err != is_gone {
+                    check(element.err)?;
+                }
             }
         }
         Ok(())

@@ -271,8 +271,10 @@ impl TrackedFile {
         match self.compression {
             InputCompression::None => self.size > self.read_size || self.has_buffered(),
             _ => {
-                self.is_open()
-                    || (self.size != self.read_size && self.size_before == Some(self.size))
+                // What is incomplete at the end of a file that may grow is no obstacle.
+                let may_be_read =
+                    self.compression.may_grow() || self.size_before == Some(self.size);
+                self.is_open() || (self.size != self.read_size && may_be_read)
             }
         }
     }
@@ -283,11 +285,13 @@ impl TrackedFile {
 
     /// Whether the content that was read is no longer there.
     pub(super) fn is_rewritten(&self, key: &FileKey) -> bool {
-        if self.is_rewritten || self.size < self.read_size {
+        let has_shrunk = self.size < self.read_size;
+        if self.is_rewritten || (has_shrunk && !self.compression.may_grow()) {
             return true;
         }
-        // A file that cannot be checked now is checked when it is read.
-        self.may_have_changed && self.is_as_read(key).is_ok_and(|as_read| !as_read)
+        // Of a file whose records are in blocks, an incomplete one may have been cut off. A file
+        // that cannot be checked now is checked when it is read.
+        (self.may_have_changed || has_shrunk) && self.is_as_read(key).is_ok_and(|as_read| !as_read)
     }
 
     /// Whether the file still has the same head, and the bytes that were read before the position.

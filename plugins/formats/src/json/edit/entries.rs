@@ -76,7 +76,8 @@ impl<'t> Entries<'t> {
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<Entry<'t>>, String> {
         let start = self.at;
-        let found = match scan::next_entry(self.text.as_bytes(), start, self.is_first) {
+        let scanned = scan::next_entry(self.text.as_bytes(), start, self.is_first);
+        let found = match scanned.filter(|found| self.is_whole(found)) {
             Some(found) => found,
             None => match self.next_unscanned()? {
                 Some(found) => found,
@@ -94,6 +95,15 @@ impl<'t> Entries<'t> {
             end: found.end,
             is_escaped: found.is_escaped,
         }))
+    }
+
+    /// Whether the value ends where the scan says. Numbers and words are not checked in a record that
+    /// is edited, so one such as `12ab` is copied as it is.
+    fn is_whole(&self, found: &ScannedEntry) -> bool {
+        matches!(
+            self.text.as_bytes().get(found.end),
+            None | Some(b' ' | b'\t' | b'\n' | b'\r' | b',' | b'}')
+        )
     }
 
     /// The next entry, which the fast scan does not accept; `None` at the end of the object.

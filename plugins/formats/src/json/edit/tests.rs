@@ -50,6 +50,24 @@ fn edited(changes: &[FieldChange], values: &[&str], record: &str) -> Result<Stri
 }
 
 #[test]
+fn numbers_and_words_of_fields_that_stay_are_not_checked() {
+    for value in [
+        "12ab",
+        "1.2.3",
+        "2024-01-01",
+        "truex",
+        "0x1F",
+        "NaN",
+        "01",
+        "1.",
+    ] {
+        let record = format!(r#"{{"v":{value},"q":1,"w":{value}}}"#);
+        let expected = format!(r#"{{"v":{value},"w":{value}}}"#);
+        assert_eq!(edited(&[remove("q")], &[], &record), Ok(expected));
+    }
+}
+
+#[test]
 fn fields_are_set_in_place_or_appended() {
     for (changes, values, record, expected) in [
         (

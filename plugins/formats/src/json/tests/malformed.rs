@@ -102,6 +102,28 @@ fn a_bad_record_leaves_nothing_in_nested_columns() {
 }
 
 #[test]
+fn a_value_that_cannot_be_read_whole_is_not_read_in_part() {
+    let of = |name: &str, data_type| Field::new(name, data_type, true);
+    let pair = object(vec![of("x", DataType::Int64), of("y", DataType::Utf8)]);
+    let cases = [
+        (pair.clone(), r#"{"x":1e400,"y":"k"}"#),
+        (list(DataType::Int64), "[1,2,1e999,4]"),
+        (list(DataType::Utf8), r#"["p","\ud800","q"]"#),
+        (list(pair), r#"[{"x":1,"y":"\udc00"}]"#),
+        (DataType::Utf8, r#""\ud800""#),
+    ];
+    for (data_type, value) in cases {
+        for record in [
+            format!(r#"{{"id":1,"a":{value},"b":2}}"#),
+            format!(r#"{{"\u0069d":1,"a":{value},"b":2}}"#),
+        ] {
+            let outcome = one(wanted("a", data_type.clone()), &record);
+            assert!(outcome.is_err(), "{record}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
 fn deep_nesting_is_bad_and_does_not_overflow_the_stack() {
     let nested = |depth: usize| {
         format!(

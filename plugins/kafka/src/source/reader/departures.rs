@@ -398,9 +398,9 @@ impl Departure {
     }
 }
 
-/// Tells that partitions belong to other members, because the group has not heard from this one for
-/// longer than its session timeout. What is not committed of them is discarded, and read again by
-/// those who have them now.
+/// Logs that partitions belong to other members, because the group has not heard from this one for
+/// longer than its session timeout. What is not committed of them is discarded, and the instances
+/// that have them now re-read it.
 fn log_loss(partitions: &[TopicPartition]) {
     if !partitions.is_empty() {
         tracing::warn!(

@@ -1,0 +1,115 @@
+//! What a move does in each sink and to each kind of file, and what does not prevent it.
+
+use super::{LINES, TO_EARLIEST, counts, done, pseidon};
+use crate::harness::output::{all_lines, files};
+use crate::harness::{Site, wait_until};
+use crate::positions::positions;
+
+/// Waits until the state holds no committed file that may not be visible.
+fn nothing_is_staged(site: &Site) {
+    wait_until("no file is staged", 30, || {
+        positions(site)["staged"] == serde_json::json!({})
+    });
+}
+
+/// Whether blocks that are appended later were skipped could not be told without the number of rows.
+#[test]
+fn a_file_of_avro_may_grow_and_moves_to_its_beginning_only() {
+    let site = Site::new("move-avro");
+    let write = r#"(-> (generate {:count 3 :record {:n "n"}}) (select "n::int64 as n") (files {:path "in" :codec :avro}))"#;
+    done(&site, &["run", "-e", write]);
+    site.write(
+        "pipeline.edn",
+        r#"{:name "shop" in (files "in/*.avro")
+            pipeline (-> in (files {:path "out" :codec :json}))}"#,
+    );
+    site.finish("pipeline.edn", 30);
+    for to in ["latest", "1"] {
+        let said = pseidon(&site, &["offsets", "pipeline.edn", "--to", to, "--execute"]);
+        assert_eq!(said.status.code(), Some(2), "{said:?}");
+        let said = String::from_utf8(said.stderr).expect("text");
+        assert!(said.contains("Avro") || said.contains("columns"), "{said}");
+    }
+    done(&site, TO_EARLIEST);
+    site.finish("pipeline.edn", 30);
+    assert!(counts(&site).iter().all(|(_, count)| *count == 2));
+    assert_eq!(counts(&site).len(), 3);
+}
+
+/// What a move does depends on how far each sink is, and a last record without a line end that was
+/// read is not read a second time.
+#[test]
+fn the_effect_in_each_sink_is_shown() {
+    let site = Site::new("move-sinks");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "shop" in (files "in/*" {:follow true})
+            one (files {:path "one" :codec :txt :rollover {:records 2}})
+            two (files {:path "two" :codec :txt :rollover {:age "1h" :idle "1h"}})
+            pipeline (-> in (all one two))}"#,
+    );
+    site.write("in/a.log", "a1\na2\na3\na4\n");
+    let mut running = site.run("pipeline.edn");
+    wait_until("the first sink has committed all records", 30, || {
+        all_lines(&site.path("one")).len() == 4
+    });
+    nothing_is_staged(&site);
+    running.kill();
+    let said = pseidon(&site, &["offsets", "pipeline.edn", "--to", "6"]);
+    let said = format!("{said:?}");
+    assert!(
+        said.contains("one: 6 positions re-read; two: 6 positions skipped"),
+        "{said}"
+    );
+
+    let site = Site::new("move-unended");
+    site.write(
+        "pipeline.edn",
+        LINES.replace(":txt", ":json").replace("in/*", "in/*.json"),
+    );
+    site.write("in/x.json", "{\"a\":1}\n{\"a\":2}");
+    site.finish("pipeline.edn", 30);
+    let to_latest = ["offsets", "pipeline.edn", "--to", "latest", "--execute"];
+    done(&site, &to_latest);
+    site.finish("pipeline.edn", 30);
+    assert_eq!(counts(&site).len(), 2);
+    assert!(counts(&site).iter().all(|(_, count)| *count == 1));
+}
+
+/// What was left by a crash in one split does not keep an operator from moving another one.
+#[test]
+fn a_split_that_is_gone_does_not_keep_others() {
+    let site = Site::new("move-beside-gone");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "shop" in (files "in/*.json" {:follow true})
+            pipeline (-> in (files {:path "out/{k}" :codec :json
+                                    :rollover {:records 2 :idle "1h" :age "1h"}}))}"#,
+    );
+    // The lane of `y` stays open, so that of `x` is ahead.
+    site.write("in/a.json", "{\"k\":\"y\"}\n{\"k\":\"x\"}\n{\"k\":\"x\"}\n");
+    site.write("in/b.json", "{\"k\":\"z\"}\n{\"k\":\"z\"}\n");
+    let mut running = site.run("pipeline.edn");
+    wait_until("two lanes are committed", 30, || {
+        files(&site.path("out")).len() == 2
+    });
+    nothing_is_staged(&site);
+    running.kill();
+    std::fs::remove_file(site.path("in/a.json")).expect("removed");
+    let shown = positions(&site);
+    let splits = shown["splits"].as_array().expect("a list");
+    assert!(
+        splits.iter().any(|split| split["sinks"][1]["ahead"] == 1),
+        "{shown}"
+    );
+    let to_start = [
+        "offsets",
+        "pipeline.edn",
+        "--to",
+        "0",
+        "--split",
+        "in/b.json",
+        "--execute",
+    ];
+    done(&site, &to_start);
+}
