@@ -150,7 +150,10 @@ impl<'a> Plugins<'a> {
 
     fn check_document(&mut self, findings: &mut Findings, document: &Document) {
         let mut used: Vec<(&Name, Span)> = Vec::new();
-        names_in(&document.pipeline, &mut used);
+        let named = document.flows.iter().map(|named| &named.flow);
+        named
+            .chain([&document.pipeline])
+            .for_each(|flow| names_in(flow, &mut used));
         for stage in document
             .stages
             .iter()
@@ -176,7 +179,10 @@ impl<'a> Plugins<'a> {
             };
             findings.notes.push(note);
         }
-        let is_defined = |name: &Name| document.stages.iter().any(|stage| stage.name == *name);
+        let is_defined = |name: &Name| {
+            document.stages.iter().any(|stage| stage.name == *name)
+                || document.flows.iter().any(|named| named.name == *name)
+        };
         for (name, span) in used
             .iter()
             .filter(|(name, _)| names_class(name) && !is_defined(name))

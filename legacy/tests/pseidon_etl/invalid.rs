@@ -100,7 +100,7 @@ fn what_is_not_a_map_of_keys_or_a_pipeline_is_an_error_at_its_position() {
         (
             with("a 5 pipeline (->)"),
             &[
-                ("5", "`a` must be a stage"),
+                ("5", "`a` must be a stage or a flow"),
                 ("(->)", "this form has no stages"),
             ],
         ),
