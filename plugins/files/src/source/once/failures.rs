@@ -8,9 +8,15 @@ use pseidon_plugin::source::SourceError;
 
 use super::super::read_error::{ReadError, describe, is_transient};
 
-/// The errors by file, each with whether it is transient.
+/// The errors by file.
 #[derive(Default)]
-pub(super) struct FileFailures(Mutex<Vec<(bool, Reason)>>);
+pub(super) struct FileFailures(Mutex<Vec<FileFailure>>);
+
+struct FileFailure {
+    is_transient: bool,
+    display_path: String,
+    reason: Reason,
+}
 
 impl FileFailures {
     pub(super) fn is_empty(&self) -> bool {
@@ -23,20 +29,35 @@ impl FileFailures {
             ReadError::Io(error) => is_transient(error),
         };
         let reason = describe(format!("cannot read {display_path}"), error);
-        self.0.lock().push((is_transient, reason));
+        self.push(is_transient, display_path, reason);
     }
 
     pub(super) fn add_unusable(&self, display_path: &str, cause: Box<dyn Error + Send + Sync>) {
         let reason = Reason::caused_by(format!("cannot read {display_path}"), cause);
-        self.0.lock().push((false, reason));
+        self.push(false, display_path, reason);
+    }
+
+    fn push(&self, is_transient: bool, display_path: &str, reason: Reason) {
+        self.0.lock().push(FileFailure {
+            is_transient,
+            display_path: display_path.to_owned(),
+            reason,
+        });
     }
 
     pub(super) fn outcome(self) -> Result<(), SourceError> {
-        let failures = self.0.into_inner();
+        let mut failures = self.0.into_inner();
         let count = failures.len();
-        let Some((is_transient, first)) = failures
-            .into_iter()
-            .min_by_key(|(is_transient, _)| *is_transient)
+        // Always the same one, whichever thread was faster.
+        failures.sort_by(|one, other| {
+            let paths = one.display_path.cmp(&other.display_path);
+            one.is_transient.cmp(&other.is_transient).then(paths)
+        });
+        let Some(FileFailure {
+            is_transient,
+            reason: first,
+            ..
+        }) = failures.into_iter().next()
         else {
             return Ok(());
         };
