@@ -100,7 +100,7 @@ pub fn plan_document(
         base: folder.to_owned(),
         text: text.to_owned(),
         infer: &|_, source, format| infer(source, format, folder),
-        tables: &|_| Err("there are no tables".to_owned()),
+        tables: &|_| Err("no table can be read here".to_owned()),
         keeps_state: false,
     };
     plan(document, context)

@@ -225,7 +225,8 @@ impl Reader {
         let text = std::fs::read_to_string(&canonical)
             .map_err(|error| wrong(format!("cannot read {shown}: {error}")))?;
         if text.contains(MARK) || shown.contains([MARK, '\n']) {
-            return Err(wrong("it has the control character U+001E".into()));
+            let label = "its text has the control character U+001E, or its path that or a line end";
+            return Err(wrong(label.into()));
         }
         self.joined.push_str(&format!("{MARK}{shown}\n"));
         let start = self.joined.len();

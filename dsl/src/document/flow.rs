@@ -91,7 +91,7 @@ pub(super) fn is_form(name: &Name) -> bool {
     name.namespace.is_none() && FORMS.contains(&name.name.as_str())
 }
 
-/// Whether the form combines stages. A stage that is a bare `->` is a flow without stages.
+/// Whether the node is a form that combines stages, such as `(-> a b)`.
 pub(super) fn is_flow(node: &Node) -> bool {
     let name = match &node.kind {
         NodeKind::List(items) => match items.first().map(|first| &first.kind) {

@@ -141,7 +141,7 @@ impl<'p> Moving<'p> {
             let near = nearest(split, names.iter().map(String::as_str));
             let help = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
             errors.push(format!(
-                "there is nothing to move in a split `{split}`{help}"
+                "unknown split `{split}`, or it has nothing to move{help}"
             ));
         }
         if errors.is_empty() {
@@ -281,7 +281,7 @@ fn selected<'p>(args: &OffsetsArgs, plan: &'p Plan) -> Result<Vec<&'p PlannedSou
     let help = near.map_or(String::new(), |near| {
         format!("\n  help: did you mean `{near}`?")
     });
-    eprintln!("error: there is no source `{name}`{help}");
+    eprintln!("error: unknown source `{name}`{help}");
     Err(Exit::WrongFile)
 }
 

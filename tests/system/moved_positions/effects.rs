@@ -36,6 +36,29 @@ fn a_file_of_avro_may_grow_and_moves_to_its_beginning_only() {
     assert_eq!(counts(&site).len(), 3);
 }
 
+/// A line end may be inside a field.
+#[test]
+fn a_file_of_csv_moves_to_its_beginning_only() {
+    let site = Site::new("move-csv");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "shop" in (files {:path "in/*.csv" :schema {:id :int64 :note :utf8}})
+            pipeline (-> in (select "id, note") (files {:path "out" :codec :json}))}"#,
+    );
+    site.write("in/a.csv", "id,note\n1,x\n2,\"open\nstill");
+    site.finish("pipeline.edn", 30);
+    for to in ["latest", "20"] {
+        let said = pseidon(&site, &["offsets", "pipeline.edn", "--to", to, "--execute"]);
+        assert_eq!(said.status.code(), Some(2), "{said:?}");
+        let said = String::from_utf8(said.stderr).expect("text");
+        assert!(
+            said.contains("only earliest is a place in a file of CSV"),
+            "{said}"
+        );
+    }
+    done(&site, TO_EARLIEST);
+}
+
 /// What a move does depends on how far each sink is, and a last record without a line end that was
 /// read is not read a second time.
 #[test]

@@ -173,23 +173,26 @@ fn read(file: &File, block: &Block) -> io::Result<Buffer> {
 /// with the same layout and other values has the same one.
 pub(super) fn identity(file: &File) -> io::Result<IdentityBytes> {
     let len = file.metadata()?.len();
-    let bytes = match len.checked_sub(SAMPLES * SAMPLE_BYTES) {
-        None | Some(0) => read_up_to(file, 0, len as usize)?,
-        Some(_) => {
-            let places = (0..SAMPLES).map(|number| number * ((len - SAMPLE_BYTES) / (SAMPLES - 1)));
-            let last = len - SAMPLE_BYTES;
-            let mut bytes = Vec::new();
-            for place in places.chain([last]) {
-                bytes.extend(read_up_to(file, place, SAMPLE_BYTES as usize)?);
-            }
-            bytes
-        }
+    let bytes = match len <= SAMPLES * SAMPLE_BYTES {
+        true => read_up_to(file, 0, len as usize)?,
+        false => samples(file, len - SAMPLE_BYTES)?,
     };
     Ok(IdentityBytes {
         // A file begins with the same bytes.
         is_complete: bytes.ends_with(MAGIC) && len > MAGIC.len() as u64,
         bytes,
     })
+}
+
+/// Samples at equal distances, the last of which begins at `last`.
+fn samples(file: &File, last: u64) -> io::Result<Vec<u8>> {
+    let distance = last / (SAMPLES - 1);
+    let places = (0..SAMPLES - 1).map(|number| number * distance);
+    let mut bytes = Vec::new();
+    for place in places.chain([last]) {
+        bytes.extend(read_up_to(file, place, SAMPLE_BYTES as usize)?);
+    }
+    Ok(bytes)
 }
 
 /// The error of a type that cannot be read.

@@ -233,7 +233,6 @@ fn what_cannot_be_read_is_refused_by_name() {
 
 #[test]
 fn a_rewritten_file_has_another_identity() {
-    // The footer of so many batches has more bytes than the part of it that counts.
     let of = |at: usize, value: i64| {
         let mut values: Vec<i64> = (0..300).collect();
         values[at] = value;
@@ -243,7 +242,24 @@ fn a_rewritten_file_has_another_identity() {
     };
     assert_eq!(of(0, 7), of(0, 7));
     assert_ne!(of(0, 7), of(0, 8));
+    assert_ne!(of(150, 7), of(150, 8));
     assert_ne!(of(299, 7), of(299, 8));
+}
+
+#[test]
+fn a_large_file_is_known_by_samples_of_all_of_it() {
+    let of = |at: usize, value: u8| {
+        let mut bytes = vec![0; 9 << 20];
+        bytes[at..at + (16 << 10)].fill(value);
+        identity(&stored(&bytes)).unwrap().bytes
+    };
+    let last = (9 << 20) - (16 << 10);
+    for at in [0, 1 << 20, 5_000_000, last] {
+        // The bytes are too many to be shown.
+        assert!(of(at, 1) == of(at, 1), "{at}");
+        assert!(of(at, 1) != of(at, 2), "{at}");
+    }
+    assert_eq!(of(0, 1).len() as u64, SAMPLES * SAMPLE_BYTES);
 }
 
 proptest! {
