@@ -23,7 +23,7 @@ use pseidon_plugin::source::{Source, SourceSetup};
 
 pub(crate) use self::variables::Parameters;
 use self::variables::Variables;
-use crate::cli::{Exit, FileArgs};
+use crate::cli::{Exit, FileArgs, ParameterArgs};
 use crate::registry::{registry, registry_with, sample_log};
 
 /// The text of a pipeline, and where it was read.
@@ -68,6 +68,21 @@ pub(crate) fn text(from: &FileArgs) -> Result<PipelineText, Exit> {
         }),
         (None, None) => Err(Exit::WrongFile),
     }
+}
+
+/// Reads and plans a pipeline file, for a command that does not run it. Errors are printed.
+pub(crate) fn planned(
+    file: &Path,
+    parameters: &ParameterArgs,
+) -> Result<(PipelineText, Document, Plan), Exit> {
+    let text = text(&FileArgs {
+        file: Some(file.to_owned()),
+        expression: None,
+        parameters: parameters.clone(),
+    })?;
+    let document = text.document()?;
+    let plan = text.plan(&document)?;
+    Ok((text, document, plan))
 }
 
 /// Reads a file without parsing it. Errors are printed.

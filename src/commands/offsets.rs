@@ -13,7 +13,7 @@ use pseidon_delivery::{StoreError, WithCauses};
 use pseidon_plan::Plan;
 
 pub(crate) use self::moving::with_help;
-use crate::cli::{Exit, FileArgs, OffsetsArgs};
+use crate::cli::{Exit, OffsetsArgs};
 use crate::load::{self, PipelineText};
 use crate::splits::PipelineState;
 use crate::state;
@@ -27,13 +27,7 @@ pub(crate) fn offsets(args: &OffsetsArgs) -> Exit {
 }
 
 fn try_offsets(args: &OffsetsArgs) -> Result<String, Exit> {
-    let text = load::text(&FileArgs {
-        file: Some(args.file.clone()),
-        expression: None,
-        parameters: args.parameters.clone(),
-    })?;
-    let document = text.document()?;
-    let plan = text.plan(&document)?;
+    let (text, document, plan) = load::planned(&args.file, &args.parameters)?;
     let is_template = load::is_template(&document);
     if let Some(to) = args.to {
         if is_template {
@@ -71,7 +65,7 @@ pub(super) fn print(text: &str) -> Exit {
 }
 
 /// Prints an error, and returns the exit code for it.
-fn failed(error: &dyn Display) -> Exit {
+pub(super) fn failed(error: &dyn Display) -> Exit {
     eprintln!("error: {error}");
     Exit::Failed
 }

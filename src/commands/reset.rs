@@ -2,14 +2,12 @@
 //!
 //! The next run then starts as the first one did. What was delivered stays, and is delivered again.
 
-use std::fmt::Display;
-
 use pseidon_delivery::failpoint::reach;
 use pseidon_delivery::{OperatorError, OperatorStore, SplitId, StoreError, WithCauses};
 use pseidon_plan::Plan;
 
-use super::offsets::{print, with_help};
-use crate::cli::{Exit, FileArgs, ResetArgs};
+use super::offsets::{failed, print, with_help};
+use crate::cli::{Exit, ResetArgs};
 use crate::counted::counted;
 use crate::load;
 use crate::splits::{PipelineState, setup_of};
@@ -24,16 +22,10 @@ pub(crate) fn reset(args: &ResetArgs) -> Exit {
 }
 
 fn try_reset(args: &ResetArgs) -> Result<String, Exit> {
-    let text = load::text(&FileArgs {
-        file: Some(args.file.clone()),
-        expression: None,
-        parameters: args.parameters.clone(),
-    })?;
-    let document = text.document()?;
+    let (text, document, plan) = load::planned(&args.file, &args.parameters)?;
     if load::is_template(&document) {
         return Err(failed(&"the state of a template cannot be reset"));
     }
-    let plan = text.plan(&document)?;
     let (folder, file) = (state::folder(&text.base), args.file.display().to_string());
     let in_store = |error: StoreError| failed(&WithCauses(&error));
     let nothing = format!("{file} has no state: it has not run yet\n");
@@ -120,10 +112,4 @@ fn execute(
     store
         .clear()
         .map_err(|error| failed(&with_help(&error, file)))
-}
-
-/// Prints an error, and returns the exit code for it.
-fn failed(error: &dyn Display) -> Exit {
-    eprintln!("error: {error}");
-    Exit::Failed
 }

@@ -11,7 +11,7 @@ use pseidon_delivery::{SinkId, StagedEntry, StagedId, StateStore, StoreError, Wi
 use pseidon_plan::Plan;
 use pseidon_plugin::sink::StagedFile;
 
-use crate::cli::{Exit, FileArgs, StagedArgs};
+use crate::cli::{Exit, StagedArgs};
 use crate::counted::counted;
 use crate::{load, state};
 
@@ -32,12 +32,7 @@ pub(crate) fn staged(args: &StagedArgs) -> Exit {
 }
 
 fn try_staged(args: &StagedArgs) -> Result<String, Exit> {
-    let text = load::text(&FileArgs {
-        file: Some(args.file.clone()),
-        expression: None,
-        parameters: args.parameters.clone(),
-    })?;
-    let plan = text.plan(&text.document()?)?;
+    let (text, _, plan) = load::planned(&args.file, &args.parameters)?;
     let folder = state::folder(&text.base);
     let failed = |error: StoreError| print_error(&WithCauses(&error).to_string());
     let name = args.file.display().to_string();

@@ -6,37 +6,14 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::harness::output::{all_lines, files, hidden};
+use crate::column_files::{FIELDS, Killed, printed, run, written};
+use crate::harness::output::all_lines;
 use crate::harness::{Site, wait_until};
-
-/// Runs a flow of the command line. Returns what it prints, its log, and its exit code.
-fn run(site: &Site, flow: &str) -> (Vec<String>, String, Option<i32>) {
-    let output = site.pseidon().args(["run", "-e", flow]).output();
-    let output = output.expect("the binary can be started");
-    let log = String::from_utf8(output.stderr).expect("text");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let lines = text.lines().map(str::to_owned).collect();
-    (lines, log, output.status.code())
-}
-
-fn printed(site: &Site, flow: &str) -> Vec<String> {
-    let (lines, log, code) = run(site, flow);
-    assert_eq!(code, Some(0), "{log}");
-    lines
-}
 
 /// Writes records as an Arrow file, in batches of at most 1024 rows.
 fn write_arrow(site: &Site, path: &str, schema: &str, records: &str, zip: Option<CompressionType>) {
-    site.write("records.ndjson", records);
-    let flow = format!(
-        r#"(-> (files {{:path "records.ndjson" :schema {{{schema}}}}})
-            (files {{:path "written" :codec :parquet}}))"#
-    );
-    printed(site, &flow);
-    let [written] = &files(&site.path("written"))[..] else {
-        panic!("one file is written");
-    };
-    let rows = ParquetRecordBatchReaderBuilder::try_new(File::open(written).expect("a file"));
+    let written = written(site, schema, records, ":codec :parquet");
+    let rows = ParquetRecordBatchReaderBuilder::try_new(File::open(&written).expect("a file"));
     let rows = rows.and_then(|rows| rows.build()).expect("a Parquet file");
     let options = IpcWriteOptions::default().try_with_compression(zip);
     let schema = arrow::array::RecordBatchReader::schema(&rows);
@@ -121,41 +98,12 @@ const COUNT: u64 = 40_000;
 
 #[test]
 fn files_are_read_once() {
-    let site = Site::new("arrow-kills");
-    let record = |number: u64| {
-        let text = "x".repeat(number as usize * 7919 % 61);
-        format!("{{\"id\":{number},\"s\":\"{text}\"}}\n")
+    let killed = Killed {
+        extension: "arrow",
+        count: COUNT,
+        write: &|site, path, records| write_arrow(site, path, FIELDS, records, None),
     };
-    for part in 0..4 {
-        let numbers = part * COUNT / 4..(part + 1) * COUNT / 4;
-        let records: String = numbers.map(record).collect();
-        let path = format!("in/{part}.arrow");
-        write_arrow(&site, &path, ":id :int64 :s :utf8", &records, None);
-    }
-    site.write(
-        "pipeline.edn",
-        r#"{:name "rows" :settings {:commit-interval "50ms"} in (files "in/*.arrow")
-            pipeline (-> in (where "id % 3 <> 1") (files {:path "out"
-                :codec :json :check-freq "10ms" :rollover {:size "20KB" :idle "1s"}}))}"#,
-    );
-    for commits in [2, 3, 4] {
-        let mut command = site.command("pipeline.edn");
-        command.env("PSEIDON_FAIL", format!("committed:{commits}"));
-        site.start(command).expect_death("committed", 60);
-    }
-    let wanted = (0..COUNT).filter(|number| number % 3 != 1);
-    let mut expected: Vec<String> = wanted
-        .map(|number| record(number).trim_end().to_owned())
-        .collect();
-    expected.sort();
-    for _ in 0..2 {
-        // Nothing is left for the second run.
-        site.run("pipeline.edn").expect_exit(0, 60);
-        let found = all_lines(&site.path("out"));
-        let counts = (found.len(), expected.len());
-        assert!(found == expected, "{counts:?} records");
-    }
-    assert!(hidden(&site.path("out")).is_empty());
+    killed.read_once("arrow-kills");
 }
 
 #[test]

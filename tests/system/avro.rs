@@ -3,24 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::harness::output::{all_lines, files, hidden};
+use crate::column_files::{FIELDS, Killed, place, printed, records, run, written};
+use crate::harness::output::all_lines;
 use crate::harness::{Site, wait_until};
-
-/// Runs a flow of the command line. Returns what it prints, its log, and its exit code.
-fn run(site: &Site, flow: &str) -> (Vec<String>, String, Option<i32>) {
-    let output = site.pseidon().args(["run", "-e", flow]).output();
-    let output = output.expect("the binary can be started");
-    let log = String::from_utf8(output.stderr).expect("text");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let lines = text.lines().map(str::to_owned).collect();
-    (lines, log, output.status.code())
-}
-
-fn printed(site: &Site, flow: &str) -> Vec<String> {
-    let (lines, log, code) = run(site, flow);
-    assert_eq!(code, Some(0), "{log}");
-    lines
-}
 
 /// Writes records as an Avro file.
 fn write_avro(site: &Site, path: &str, schema: &str, records: &str) {
@@ -28,18 +13,8 @@ fn write_avro(site: &Site, path: &str, schema: &str, records: &str) {
 }
 
 fn write_compressed(site: &Site, path: &str, schema: &str, records: &str, compression: &str) {
-    site.write("records.ndjson", records);
-    let flow = format!(
-        r#"(-> (files {{:path "records.ndjson" :schema {{{schema}}}}})
-            (files {{:path "written" :codec :avro :compression :{compression}}}))"#
-    );
-    printed(site, &flow);
-    let [written] = &files(&site.path("written"))[..] else {
-        panic!("one file is written");
-    };
-    let to = site.path(path);
-    fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
-    fs::rename(written, to).expect("a file");
+    let options = format!(":codec :avro :compression :{compression}");
+    place(site, written(site, schema, records, &options), path);
 }
 
 const SCHEMA: &str = ":id :int64 :small :int32 :name :utf8 :price :float64 :ok :boolean \
@@ -185,68 +160,20 @@ fn what_cannot_be_read_is_an_error_of_the_file() {
 /// The records that are read while runs are killed.
 const COUNT: u64 = 100_000;
 
+const KILLED: Killed<'static> = Killed {
+    extension: "avro",
+    count: COUNT,
+    write: &|site, path, records| write_avro(site, path, FIELDS, records),
+};
+
 #[test]
 fn files_are_read_once() {
-    killed_while_reading("avro-kills", "");
+    KILLED.read_once("avro-kills");
 }
 
 #[test]
 fn followed_files_are_read_once() {
-    killed_while_reading("avro-follow", ":follow true :poll \"50ms\"");
-}
-
-fn record(number: u64) -> String {
-    let text = "x".repeat(number as usize * 7919 % 61);
-    format!("{{\"id\":{number},\"s\":\"{text}\"}}\n")
-}
-
-fn records(numbers: std::ops::Range<u64>) -> String {
-    numbers.map(record).collect()
-}
-
-/// Kills runs while their lane has committed files and holds newer records.
-fn killed_while_reading(test: &str, more: &str) {
-    let site = Site::new(test);
-    for part in 0..4 {
-        let records = records(part * COUNT / 4..(part + 1) * COUNT / 4);
-        let path = format!("in/{part}.avro");
-        write_avro(&site, &path, ":id :int64 :s :utf8", &records);
-    }
-    site.write(
-        "pipeline.edn",
-        format!(
-            r#"{{:name "rows" :settings {{:commit-interval "50ms"}}
-                in (files {{:path "in/*.avro" {more}}})
-                pipeline (-> in (where "id % 3 <> 1") (files {{:path "out"
-                    :codec :json :check-freq "10ms" :rollover {{:size "20KB" :idle "1s"}}}}))}}"#
-        ),
-    );
-    for commits in [2, 3, 4] {
-        let mut command = site.command("pipeline.edn");
-        command.env("PSEIDON_FAIL", format!("committed:{commits}"));
-        site.start(command).expect_death("committed", 60);
-    }
-    let wanted = (0..COUNT).filter(|number| number % 3 != 1);
-    let mut expected: Vec<String> = wanted
-        .map(|number| record(number).trim_end().to_owned())
-        .collect();
-    expected.sort();
-    let mut pseidon = site.run("pipeline.edn");
-    wait_until("everything is visible", 120, || {
-        all_lines(&site.path("out")).len() >= expected.len()
-    });
-    match more {
-        "" => {
-            pseidon.expect_exit(0, 60);
-            // Nothing is left for another run.
-            site.run("pipeline.edn").expect_exit(0, 60);
-        }
-        _ => pseidon.stop(60),
-    }
-    let found = all_lines(&site.path("out"));
-    let counts = (found.len(), expected.len());
-    assert!(found == expected, "{counts:?} records");
-    assert!(hidden(&site.path("out")).is_empty());
+    KILLED.follow("avro-follow", |_, _| {});
 }
 
 /// The blocks of an Avro file that has more than one: where they end.
@@ -260,7 +187,7 @@ fn block_ends(bytes: &[u8]) -> Vec<usize> {
 fn blocks_that_are_appended_are_read_by_the_next_run() {
     let site = Site::new("avro-appended");
     let all = records(0..COUNT / 5);
-    write_compressed(&site, "a.avro", ":id :int64 :s :utf8", &all, "none");
+    write_compressed(&site, "a.avro", FIELDS, &all, "none");
     let whole = fs::read(site.path("a.avro")).expect("a file");
     let ends = block_ends(&whole);
     assert!(ends.len() > 3, "{ends:?}");
@@ -289,7 +216,7 @@ fn blocks_that_are_appended_are_read_by_the_next_run() {
 fn blocks_that_are_appended_to_a_followed_file_are_read() {
     let site = Site::new("avro-growing");
     let all = records(0..COUNT / 5);
-    write_compressed(&site, "a.avro", ":id :int64 :s :utf8", &all, "none");
+    write_compressed(&site, "a.avro", FIELDS, &all, "none");
     let whole = fs::read(site.path("a.avro")).expect("a file");
     let ends = block_ends(&whole);
     site.write(

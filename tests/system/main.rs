@@ -20,7 +20,8 @@
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
 //! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`bad_records`], [`command_line`]: the
 //!   output of flows, changed fields, invalid records, and the commands.
-//! - [`arrow`], [`avro`], [`parquet`]: files of columns that are read, with kills.
+//! - [`arrow`], [`avro`], [`parquet`]: files of columns that are read, with kills
+//!   ([`column_files`]).
 //! - [`csv`]: CSV that other programs wrote, and kills while it is read.
 //! - [`group`]: groups of bounded runs, with kills.
 //! - [`golden`]: what a person reads, compared with files.
@@ -39,6 +40,7 @@
 mod arrow;
 mod avro;
 mod bad_records;
+mod column_files;
 mod command_line;
 mod csv;
 mod dead_runs;

@@ -2,39 +2,14 @@
 
 use std::fs;
 
-use crate::harness::output::{all_lines, files, hidden, rows};
+use crate::column_files::{FIELDS, Killed, place, printed, run, written};
+use crate::harness::output::{all_lines, files, rows};
 use crate::harness::{Site, wait_until};
-
-/// Runs a flow of the command line. Returns what it prints, its log, and its exit code.
-fn run(site: &Site, flow: &str) -> (Vec<String>, String, Option<i32>) {
-    let output = site.pseidon().args(["run", "-e", flow]).output();
-    let output = output.expect("the binary can be started");
-    let log = String::from_utf8(output.stderr).expect("text");
-    let text = String::from_utf8(output.stdout).expect("text");
-    let lines = text.lines().map(str::to_owned).collect();
-    (lines, log, output.status.code())
-}
-
-fn printed(site: &Site, flow: &str) -> Vec<String> {
-    let (lines, log, code) = run(site, flow);
-    assert_eq!(code, Some(0), "{log}");
-    lines
-}
 
 /// Writes records as a Parquet file of small row groups.
 fn write_parquet(site: &Site, path: &str, schema: &str, records: &str) {
-    site.write("records.ndjson", records);
-    let flow = format!(
-        r#"(-> (files {{:path "records.ndjson" :schema {{{schema}}}}})
-            (files {{:path "written" :codec :parquet :row-group "16KB"}}))"#
-    );
-    printed(site, &flow);
-    let [written] = &files(&site.path("written"))[..] else {
-        panic!("one file is written");
-    };
-    let to = site.path(path);
-    fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
-    fs::rename(written, to).expect("a file");
+    let options = r#":codec :parquet :row-group "16KB""#;
+    place(site, written(site, schema, records, options), path);
 }
 
 const SCHEMA: &str = ":id :int64 :name :utf8 :price :float64 :at :timestamp_ms \
@@ -195,92 +170,32 @@ fn what_cannot_be_read_is_an_error_of_the_file() {
 /// The records that are read while runs are killed.
 const COUNT: u64 = 100_000;
 
+const KILLED: Killed<'static> = Killed {
+    extension: "parquet",
+    count: COUNT,
+    write: &|site, path, records| write_parquet(site, path, FIELDS, records),
+};
+
 #[test]
 fn files_are_read_once() {
-    killed_while_reading("parquet-kills", "");
+    KILLED.read_once("parquet-kills");
 }
 
 #[test]
 fn followed_files_are_read_once() {
-    killed_while_reading("parquet-follow", ":follow true :poll \"50ms\"");
-}
-
-/// Kills runs while their lane has committed files and holds newer records.
-fn killed_while_reading(test: &str, more: &str) {
-    let site = Site::new(test);
-    let record = |number: u64| {
-        format!(
-            "{{\"id\":{number},\"s\":\"{}\"}}\n",
-            "x".repeat(number as usize * 7919 % 61)
-        )
-    };
-    for part in 0..4 {
-        let records: String = (part * COUNT / 4..(part + 1) * COUNT / 4)
-            .map(record)
-            .collect();
-        write_parquet(
-            &site,
-            &format!("in/{part}.parquet"),
-            ":id :int64 :s :utf8",
-            &records,
-        );
-    }
-    site.write(
-        "pipeline.edn",
-        format!(
-            r#"{{:name "rows" :settings {{:commit-interval "50ms"}}
-                in (files {{:path "in/*.parquet" {more}}})
-                pipeline (-> in (where "id % 3 <> 1") (files {{:path "out" 
-                    :codec :json :check-freq "10ms" :rollover {{:size "20KB" :idle "1s"}}}}))}}"#
-        ),
-    );
-    for commits in [2, 3, 4] {
-        let mut command = site.command("pipeline.edn");
-        command.env("PSEIDON_FAIL", format!("committed:{commits}"));
-        site.start(command).expect_death("committed", 60);
-    }
-    let mut expected: Vec<String> = (0..COUNT)
-        .filter(|number| number % 3 != 1)
-        .map(|number| record(number).trim_end().to_owned())
-        .collect();
-    expected.sort();
-    let mut pseidon = site.run("pipeline.edn");
-    wait_until("everything is visible", 120, || {
-        all_lines(&site.path("out")).len() >= expected.len()
-    });
-    if more.is_empty() {
-        pseidon.expect_exit(0, 60);
-        // Nothing is left for another run.
-        site.run("pipeline.edn").expect_exit(0, 60);
-    } else {
-        write_late_files(&site, &mut expected);
-        pseidon.stop(60);
-    }
-    let found = all_lines(&site.path("out"));
-    assert!(
-        found == expected,
-        "{} of {} records",
-        found.len(),
-        expected.len()
-    );
-    assert!(hidden(&site.path("out")).is_empty());
+    KILLED.follow("parquet-follow", write_late_files);
 }
 
 /// Writes a file in two parts, and another one between them. Waits until both are read.
 fn write_late_files(site: &Site, expected: &mut Vec<String>) {
     let (late, before) = ("{\"id\":0,\"s\":\"late\"}".to_owned(), expected.len());
-    write_parquet(
-        site,
-        "late.parquet",
-        ":id :int64 :s :utf8",
-        &format!("{late}\n"),
-    );
+    write_parquet(site, "late.parquet", FIELDS, &format!("{late}\n"));
     let whole = fs::read(site.path("late.parquet")).expect("a file");
     site.write("in/late.parquet", &whole[..whole.len() - 4]);
     write_parquet(
         site,
         "in/next.parquet",
-        ":id :int64 :s :utf8",
+        FIELDS,
         "{\"id\":0,\"s\":\"next\"}\n",
     );
     expected.push("{\"id\":0,\"s\":\"next\"}".to_owned());
