@@ -6,7 +6,7 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::column_files::{FIELDS, Killed, printed, run, written};
+use crate::column_files::{FIELDS, KillTest, printed, run, written};
 use crate::harness::output::all_lines;
 use crate::harness::{Site, wait_until};
 
@@ -98,7 +98,7 @@ const COUNT: u64 = 40_000;
 
 #[test]
 fn files_are_read_once() {
-    let killed = Killed {
+    let killed = KillTest {
         extension: "arrow",
         count: COUNT,
         write: &|site, path, records| write_arrow(site, path, FIELDS, records, None),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::column_files::{FIELDS, Killed, place, printed, records, run, written};
+use crate::column_files::{FIELDS, KillTest, place, printed, records, run, written};
 use crate::harness::output::all_lines;
 use crate::harness::{Site, wait_until};
 
@@ -160,7 +160,7 @@ fn what_cannot_be_read_is_an_error_of_the_file() {
 /// The records that are read while runs are killed.
 const COUNT: u64 = 100_000;
 
-const KILLED: Killed<'static> = Killed {
+const KILL_TEST: KillTest<'static> = KillTest {
     extension: "avro",
     count: COUNT,
     write: &|site, path, records| write_avro(site, path, FIELDS, records),
@@ -168,12 +168,12 @@ const KILLED: Killed<'static> = Killed {
 
 #[test]
 fn files_are_read_once() {
-    KILLED.read_once("avro-kills");
+    KILL_TEST.read_once("avro-kills");
 }
 
 #[test]
 fn followed_files_are_read_once() {
-    KILLED.follow("avro-follow", |_, _| {});
+    KILL_TEST.follow("avro-follow", |_, _| {});
 }
 
 /// The blocks of an Avro file that has more than one: where they end.

@@ -60,7 +60,7 @@ pub(crate) fn records(numbers: std::ops::Range<u64>) -> String {
 }
 
 /// Runs that are killed while they read.
-pub(crate) struct Killed<'w> {
+pub(crate) struct KillTest<'w> {
     /// The extension of the files.
     pub(crate) extension: &'w str,
     /// The number of records.
@@ -69,7 +69,7 @@ pub(crate) struct Killed<'w> {
     pub(crate) write: &'w dyn Fn(&Site, &str, &str),
 }
 
-impl Killed<'_> {
+impl KillTest<'_> {
     /// Kills runs while their lane has committed files and holds newer records. The last run ends,
     /// and nothing is left for another one.
     pub(crate) fn read_once(&self, test: &str) {
@@ -92,7 +92,7 @@ impl Killed<'_> {
 
     /// Writes the files and kills runs. Returns what is expected of them in the end.
     fn kill(&self, test: &str, more: &str) -> (Site, Vec<String>) {
-        let Killed {
+        let KillTest {
             extension, count, ..
         } = self;
         let site = Site::new(test);

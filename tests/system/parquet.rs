@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::column_files::{FIELDS, Killed, place, printed, run, written};
+use crate::column_files::{FIELDS, KillTest, place, printed, run, written};
 use crate::harness::output::{all_lines, files, rows};
 use crate::harness::{Site, wait_until};
 
@@ -170,7 +170,7 @@ fn what_cannot_be_read_is_an_error_of_the_file() {
 /// The records that are read while runs are killed.
 const COUNT: u64 = 100_000;
 
-const KILLED: Killed<'static> = Killed {
+const KILL_TEST: KillTest<'static> = KillTest {
     extension: "parquet",
     count: COUNT,
     write: &|site, path, records| write_parquet(site, path, FIELDS, records),
@@ -178,12 +178,12 @@ const KILLED: Killed<'static> = Killed {
 
 #[test]
 fn files_are_read_once() {
-    KILLED.read_once("parquet-kills");
+    KILL_TEST.read_once("parquet-kills");
 }
 
 #[test]
 fn followed_files_are_read_once() {
-    KILLED.follow("parquet-follow", write_late_files);
+    KILL_TEST.follow("parquet-follow", write_late_files);
 }
 
 /// Writes a file in two parts, and another one between them. Waits until both are read.
