@@ -315,6 +315,7 @@ pub(crate) fn source_setup(
         base: base.to_owned(),
         wanted: WantedMetadata::default(),
         fields: Vec::new(),
+        bounds: Default::default(),
         framing,
         io_threads: 1,
         memory: 64 << 20,

@@ -67,6 +67,7 @@ pub(crate) fn run(
         base: template.plan.base.clone(),
         wanted: WantedMetadata::default(),
         fields: Vec::new(),
+        bounds: Default::default(),
         framing: Framing::default(),
         io_threads: template.plan.settings.io_threads.get(),
         memory: template.plan.settings.memory.bytes() / 4,

@@ -4,7 +4,7 @@
 use std::io::{Seek, Write};
 
 use libfuzzer_sys::fuzz_target;
-use pseidon_formats::ColumnFormat;
+use pseidon_formats::{ColumnFormat, UsedValues};
 use pseidon_fuzz::{column, decode, format};
 use pseidon_plugin::Payloads;
 
@@ -14,7 +14,7 @@ fuzz_target!(init: pseidon_fuzz::expect_caught_panics(), |data: &[u8]| {
     for from in [0, 1] {
         file.rewind().expect("a file");
         let copy = file.try_clone().expect("a file");
-        let Ok(mut reader) = ColumnFormat::Parquet.open(copy, None, from) else {
+        let Ok(mut reader) = ColumnFormat::Parquet.open(copy, &UsedValues::default(), from) else {
             return;
         };
         while let Ok(Some(rows)) = reader.next_rows() {

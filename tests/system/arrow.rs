@@ -101,6 +101,7 @@ fn files_are_read_once() {
     let killed = KillTest {
         extension: "arrow",
         count: COUNT,
+        used: 0..COUNT,
         write: &|site, path, records| write_arrow(site, path, FIELDS, records, None),
     };
     killed.read_once("arrow-kills");

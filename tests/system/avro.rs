@@ -163,6 +163,7 @@ const COUNT: u64 = 100_000;
 const KILL_TEST: KillTest<'static> = KillTest {
     extension: "avro",
     count: COUNT,
+    used: 0..COUNT,
     write: &|site, path, records| write_avro(site, path, FIELDS, records),
 };
 

@@ -62,7 +62,7 @@ fn a_frozen_instance_is_fenced() {
 }
 
 /// How many partitions an instance holds, by its log.
-fn held(log: &str) -> usize {
+pub(crate) fn held(log: &str) -> usize {
     log.lines().fold(0, |held, line| {
         let count = || {
             let digits = line.split("count=").nth(1).unwrap_or_default();

@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 use crate::harness::mysql::LogTable;
 use crate::harness::output::{files, hidden, lines};
 use crate::harness::pipeline::{SESSION_MILLIS, state_in};
-use crate::harness::{Pseidon, Site, brokers, server, wait_until};
+use crate::harness::{Site, brokers, server, wait_until};
 
 /// The formats and outputs between which rows change. In all of them, the line of a record starts
 /// with its number.
@@ -112,6 +112,18 @@ impl Topics {
                 1_700_000_000_000_u64 + (number % 2) * 3_600_000
             );
             self.send_line(topic, &line);
+            self.sent[topic] += 1;
+        }
+    }
+
+    /// Sends this number of records to one topic: in each partition, four of five belong to the same
+    /// hour.
+    pub(crate) fn send_unevenly(&mut self, topic: usize, records: u64) {
+        for _ in 0..records {
+            let number = self.sent[topic];
+            let hour = u64::from(number / 4 % 5 == 0);
+            let millis = 1_700_000_000_000 + hour * 3_600_000;
+            self.send_line(topic, &format!("{millis}\t{number}\tmore of it"));
             self.sent[topic] += 1;
         }
     }
@@ -275,54 +287,6 @@ fn rows_come_and_go_under_kills() {
         "{count} logs, {} records, {kills} kills",
         topics.sent.iter().sum::<u64>()
     );
-}
-
-/// Two instances share the logs, while instances are killed, stopped and started: each record is
-/// delivered once.
-#[test]
-fn instances_share_the_logs() {
-    let site = Site::new("logs-two");
-    let table = LogTable::new(&site);
-    let mut topics = Topics::new(&site, 12);
-    site.write("pipeline.edn", template(&site, &table, ""));
-    topics
-        .names
-        .iter()
-        .for_each(|name| table.set(name, FORMATS[0], "gzip"));
-    topics.send_all(50);
-    let mut one = site.run("pipeline.edn");
-    let mut two = site.run("pipeline.edn");
-    let assigned = |instance: &Pseidon| instance.log().contains("partitions assigned");
-    wait_until("both have partitions", 60, || {
-        assigned(&one) && assigned(&two)
-    });
-    for round in 0..3 {
-        topics.send_all(50);
-        std::thread::sleep(site.random.millis(200..2000));
-        match round {
-            0 => one.kill(),
-            1 => two.stop(60),
-            _ => one.kill(),
-        }
-        topics.send_all(50);
-        std::thread::sleep(site.random.millis(200..2000));
-        match round {
-            1 => two = site.run("pipeline.edn"),
-            _ => one = site.run("pipeline.edn"),
-        }
-    }
-    for (name, sent) in topics.names.iter().zip(&topics.sent) {
-        wait_until(&format!("{name} is read"), 120, || {
-            is_complete(&site, name, *sent)
-        });
-    }
-    one.stop(60);
-    two.stop(60);
-    topics
-        .names
-        .iter()
-        .zip(&topics.sent)
-        .for_each(|(name, sent)| check_topic(&site, name, *sent));
 }
 
 /// With `:start :latest`, a log starts with the records after its first start, and from then on no

@@ -59,6 +59,7 @@ mod kills;
 mod last_lines;
 mod legacy_files;
 mod log_faults;
+mod log_instances;
 mod log_table;
 mod logs;
 mod lookup;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::column_files::{FIELDS, KillTest, place, printed, run, written};
+use crate::column_files::{FIELDS, KillTest, place, printed, records, run, written};
 use crate::harness::output::{all_lines, files, rows};
 use crate::harness::{Site, wait_until};
 
@@ -173,12 +173,46 @@ const COUNT: u64 = 100_000;
 const KILL_TEST: KillTest<'static> = KillTest {
     extension: "parquet",
     count: COUNT,
+    used: 0..COUNT,
     write: &|site, path, records| write_parquet(site, path, FIELDS, records),
 };
 
 #[test]
 fn files_are_read_once() {
     KILL_TEST.read_once("parquet-kills");
+}
+
+#[test]
+fn files_are_read_once_if_groups_are_left_out() {
+    let some = KillTest {
+        count: 2 * COUNT,
+        used: 30_000..170_000,
+        ..KILL_TEST
+    };
+    some.read_once("parquet-groups-kills");
+}
+
+/// The rows at the end of the file are not read, and yet the file is done.
+#[test]
+fn groups_without_a_used_row_are_not_read() {
+    let site = Site::new("parquet-groups");
+    write_parquet(&site, "in/a.parquet", FIELDS, &records(0..20_000));
+    site.write(
+        "pipeline.edn",
+        r#"{:name "groups" in (files "in/*.parquet")
+            pipeline (-> in (where "id between 9000 and 9009") (files {:path "out" :codec :json}))}"#,
+    );
+    let expected: Vec<String> = records(9000..9010).lines().map(str::to_owned).collect();
+    for is_first in [true, false] {
+        let mut pseidon = site.run("pipeline.edn");
+        pseidon.expect_exit(0, 60);
+        let mut found = all_lines(&site.path("out"));
+        found.sort();
+        assert_eq!(found, expected);
+        let log = pseidon.log();
+        assert!(!log.contains("20000"), "{log}");
+        assert_eq!(log.contains("nothing is new"), !is_first, "{log}");
+    }
 }
 
 #[test]

@@ -252,6 +252,7 @@ fn source_setup(
         base: run.plan.base.clone(),
         wanted: planned.columns.meta,
         fields: planned.columns.names(),
+        bounds: planned.bounds.clone(),
         framing: planned.format.framing(&planned.format_settings),
         io_threads: settings.io_threads.get(),
         memory: settings.memory.bytes() / 4 / run.plan.sources.len().max(1),

@@ -2,8 +2,9 @@
 //!
 //! [`types`] defines the names of types as users write them. [`demand`] finds the type that an
 //! expression requires of each payload path. [`compile()`] compiles an expression for evaluation
-//! over Arrow columns. [`aggregate`] computes aggregate functions over groups of rows. [`time`]
-//! formats times for path templates, and [`unnest`] returns the elements of lists.
+//! over Arrow columns. [`bounds`] shows which groups of rows a condition excludes. [`aggregate`]
+//! computes aggregate functions over groups of rows. [`time`] formats times for path templates, and
+//! [`unnest`] returns the elements of lists.
 //!
 //! Expressions have the semantics of SQL, and those of DataFusion where SQL leaves a choice, with
 //! these decisions:
@@ -28,6 +29,7 @@
 
 pub mod aggregate;
 mod arithmetic;
+pub mod bounds;
 mod comparison;
 pub mod compile;
 mod constants;

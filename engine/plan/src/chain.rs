@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use pseidon_delivery::SinkId;
 use pseidon_expr::CompiledExpr;
+use pseidon_expr::bounds::Bounds;
 use pseidon_expr::types::field_type_name;
 use pseidon_plugin::format::{Editor, FieldChange, Format};
 use pseidon_plugin::group::GroupStage;
@@ -36,6 +37,8 @@ pub struct PlannedSource {
     pub columns: SourceColumns,
     /// The decoded columns as a schema.
     pub schema: SchemaRef,
+    /// What the conditions before every other step require of the columns.
+    pub bounds: Arc<Bounds>,
     /// The handling of records that cannot be decoded.
     pub policy: Policy,
     /// The steps that process its records.

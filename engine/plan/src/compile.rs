@@ -20,6 +20,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use pseidon_dsl::document::Pattern;
 use pseidon_dsl::expr::{Expr, SelectItem};
 use pseidon_dsl::{Diagnostic, Span};
+use pseidon_expr::bounds::Bounds;
 use pseidon_expr::types::field_type_name;
 use pseidon_expr::unnest::element;
 use pseidon_expr::{Column, CompiledExpr, compile};
@@ -30,7 +31,7 @@ use self::flow_point::FlowPoint;
 use self::joint::join_edits;
 use self::select::Selection;
 use crate::chain::{Chain, ChainStep, Matcher, Operator, PlannedSink, PlannedSource, Policy};
-use crate::columns::uses_topic;
+use crate::columns::{SourceColumns, uses_topic};
 use crate::edits::field;
 use crate::errors::Errors;
 use crate::index::{PerSink, SinkIndex};
@@ -89,6 +90,7 @@ impl Compiler<'_> {
             format: prepared.format,
             format_settings: prepared.format_settings,
             schema: Arc::new(Schema::new(decoded.collect::<Vec<_>>())),
+            bounds: Arc::new(bounds(&prepared.chain, &columns)),
             policy: policy?,
             chain,
             sinks,
@@ -97,6 +99,20 @@ impl Compiler<'_> {
             phase: resolved.phase,
         })
     }
+}
+
+/// What the conditions at the beginning of a chain require of the columns of the source.
+fn bounds(chain: &[ResolvedStep], columns: &SourceColumns) -> Bounds {
+    let conditions = chain.iter().map_while(|step| match &step.kind {
+        ResolvedStepKind::Where(condition) => Some(condition),
+        _ => None,
+    });
+    let conditions: Vec<&Expr> = conditions.collect();
+    let columns = columns.wanted.iter().map(|column| Column {
+        path: column.path.clone(),
+        field: column.field.clone(),
+    });
+    Bounds::of(&conditions, &columns.collect::<Vec<_>>())
 }
 
 /// Compiles the chain of one source.

@@ -20,6 +20,7 @@ use crossbeam_channel::{
 use parking_lot::Mutex;
 use pseidon_delivery::{InstanceId, Position, ResumeToken, SplitId};
 use pseidon_dsl::{Diagnostic, Span};
+use pseidon_expr::bounds::Bounds;
 
 use crate::batch::{Batch, Payloads, Split, WantedMetadata};
 use crate::budget::{Budget, Share};
@@ -167,6 +168,8 @@ pub struct SourceSetup {
     pub wanted: WantedMetadata,
     /// The names of the fields that are used. A source of columns need not read the others.
     pub fields: Vec<String>,
+    /// What a record must satisfy to be used. A source of columns need not read rows that do not.
+    pub bounds: Arc<Bounds>,
     /// How records follow each other, for a source that [splits bytes](SourceFacts::splits_bytes).
     pub framing: Framing,
     /// How many threads may read in parallel.

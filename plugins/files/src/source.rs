@@ -36,7 +36,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pseidon_delivery::Reason;
 use pseidon_dsl::{Diagnostic, Span};
-use pseidon_formats::ColumnFormat;
+use pseidon_formats::{ColumnFormat, UsedValues};
 use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::framing::Framing;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
@@ -129,7 +129,7 @@ impl SourcePlugin for FilesSource {
             path_span: options.path.span,
             config: Config {
                 paths: paths.clone(),
-                fields: None,
+                used: UsedValues::default(),
                 columns: options.column_format(),
                 compression: match options.compression {
                     CompressionOption::Auto => None,
@@ -174,8 +174,8 @@ struct Config {
     paths: Vec<String>,
     /// The format of files that have columns instead of lines.
     columns: Option<ColumnFormat>,
-    /// The names of the columns that are read, which are known when the source runs; all by default.
-    fields: Option<Vec<String>>,
+    /// What is used of these, which is known when the source runs.
+    used: UsedValues,
     /// `None` detects it for each file.
     compression: Option<InputCompression>,
     limits: Limits,
@@ -252,7 +252,10 @@ impl Source for PreparedFilesSource {
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
         let config = Config {
-            fields: Some(setup.fields.clone()),
+            used: UsedValues {
+                fields: Some(setup.fields.clone()),
+                bounds: setup.bounds.clone(),
+            },
             ..self.config(setup)
         };
         match &self.follow {

@@ -1,7 +1,7 @@
 //! Files of columns as a source of records.
 //!
 //! A record of such a file has no bytes of its own: a batch of them is an Arrow record batch from
-//! the file to the sink. Only the fields that are used are read. The position of a record is the
+//! the file to the sink. Only the values that are used are read. The position of a record is the
 //! number of its row.
 //!
 //! - [`ColumnFormat`] is what a pipeline's `:format` names, and opens files. A [`ColumnReader`]
@@ -20,9 +20,11 @@ mod types;
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use pseidon_expr::bounds::Bounds;
 use pseidon_plugin::Payloads;
 use pseidon_plugin::format::{Decoder, Format, WantedColumn};
 
@@ -58,12 +60,22 @@ pub struct IdentityBytes {
     pub is_complete: bool,
 }
 
+/// Which of a file's values are used.
+#[derive(Clone, Debug, Default)]
+pub struct UsedValues {
+    /// The names of the fields; `None` for all.
+    pub fields: Option<Vec<String>>,
+    /// What the rows must satisfy. Groups of rows that do not are left out, if the file shows it.
+    pub bounds: Arc<Bounds>,
+}
+
 /// Reads the rows of a file.
 pub trait ColumnReader: Send {
     /// The columns that are read, as the file has them, without rows.
     fn empty(&self) -> RecordBatch;
 
-    /// The number of the next row.
+    /// The number of the next row. Rows may be left out, so it may increase by more than the number
+    /// of rows that were returned. At the end of the file it is the number of its rows.
     fn position(&self) -> u64;
 
     /// The next rows, at least one; `None` at the end of the file. After an error, the reader must
@@ -89,7 +101,7 @@ impl ColumnFormat {
             .find(|format| format.name() == name)
     }
 
-    /// Opens a file for reading the fields with these names, or all, from row `from` on.
+    /// Opens a file for reading the used values from row `from` on.
     ///
     /// # Errors
     /// `UnexpectedEof` if nothing can be read of it yet, as while it is being written;
@@ -97,11 +109,12 @@ impl ColumnFormat {
     pub fn open(
         self,
         file: File,
-        fields: Option<&[String]>,
+        used: &UsedValues,
         from: u64,
     ) -> io::Result<Box<dyn ColumnReader>> {
+        let fields = used.fields.as_deref();
         Ok(match self {
-            ColumnFormat::Parquet => Box::new(ParquetReader::open(file, fields, from)?),
+            ColumnFormat::Parquet => Box::new(ParquetReader::open(file, used, from)?),
             ColumnFormat::Avro => Box::new(AvroReader::open(file, fields, from)?),
             ColumnFormat::Arrow => Box::new(ArrowReader::open(file, fields, from)?),
         })
@@ -137,7 +150,8 @@ impl Format for ColumnFormat {
     fn summary(&self) -> &'static str {
         match self {
             ColumnFormat::Parquet => {
-                "Parquet files, of which only the used columns are read. Their fields are known."
+                "Parquet files, of which only the used columns and row groups are read. Their \
+                 fields are known."
             }
             ColumnFormat::Avro => {
                 "Avro object container files, whose schema they contain. Their fields are known."

@@ -32,7 +32,7 @@ use arrow::compute;
 use pseidon_plugin::BadRow;
 use pseidon_plugin::format::Format;
 
-pub use column_file::{ColumnFormat, ColumnReader, IdentityBytes};
+pub use column_file::{ColumnFormat, ColumnReader, IdentityBytes, UsedValues};
 pub use encode::{OutputFormat, RecordEncoder, ValueEncoder, json_lines};
 pub use file::{CodecName, Compression, EncodeError, FileCodec, FileCodecSettings, FileEncoder};
 pub use record_format::RecordLayout;

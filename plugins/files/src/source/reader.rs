@@ -44,7 +44,7 @@ impl FileReader {
             let reader = config.line_reader(file, compression, before)?;
             return Ok(FileReader::Lines(Box::new(reader)));
         };
-        match format.open(file, config.fields.as_deref(), before.upto()) {
+        match format.open(file, &config.used, before.upto()) {
             Ok(reader) => Ok(FileReader::Columns(reader)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(ReadError::Incomplete(error))
@@ -58,9 +58,11 @@ impl FileReader {
         match self {
             FileReader::Lines(reader) => Ok(reader.next_block()?.map(Records::Lines)),
             FileReader::Columns(reader) => {
-                let start = reader.position();
                 let rows = reader.next_rows()?;
-                Ok(rows.map(|rows| Records::Columns { rows, start }))
+                Ok(rows.map(|rows| Records::Columns {
+                    start: reader.position() - rows.num_rows() as u64,
+                    rows,
+                }))
             }
         }
     }

@@ -71,7 +71,7 @@ fn following(path: &str, from_latest: bool) -> Arc<dyn Source> {
         path_span: Span::default(),
         config: Config {
             columns: None,
-            fields: None,
+            used: Default::default(),
             paths: vec![path.into()],
             compression: None,
             limits: Limits {
@@ -132,6 +132,7 @@ impl World {
             base: self.dir.path().into(),
             wanted: WantedMetadata::default(),
             fields: Vec::new(),
+            bounds: Default::default(),
             framing: self.framing,
             io_threads: 2,
             memory: 64 << 20,

@@ -1,19 +1,28 @@
 //! Parquet files: their rows, from the pages of the used columns.
 
+mod groups;
+
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use arrow::array::{RecordBatch, RecordBatchReader};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
+};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use pseidon_expr::panics::catch_panic;
 
+use self::groups::{GroupRange, used_groups};
 use super::errors::{damaged, incomplete, read_up_to, refused};
-use super::{ColumnReader, IdentityBytes, MAX_ROWS, READ_BYTES};
+use super::{ColumnReader, IdentityBytes, MAX_ROWS, READ_BYTES, UsedValues};
 
 /// The bytes with which a file begins and ends.
 const MAGIC: &[u8; 4] = b"PAR1";
@@ -23,38 +32,61 @@ const IDENTITY_BYTES: usize = 1024;
 
 /// Reads the rows of a Parquet file.
 pub(super) struct ParquetReader {
-    batches: ParquetRecordBatchReader,
-    /// How many of the next rows come before the first that was asked for.
-    skipped: usize,
-    /// The number of the next row.
+    columns: UsedColumns,
+    /// The row groups that are still to be read.
+    groups: VecDeque<GroupRange>,
+    /// The rows of the first of these, once it is being read.
+    rows: Option<ParquetRecordBatchReader>,
+    /// The number of the next row of `rows`.
+    next: u64,
+    /// The number of the next row that is returned, unless its group is left out.
     position: u64,
+    /// The number of rows of the file.
+    end: u64,
 }
 
 impl ParquetReader {
-    /// Opens a file for reading the fields with these names, or all, from row `from` on.
+    /// Opens a file for reading the used values from row `from` on.
     ///
     /// # Errors
     /// `UnexpectedEof` if the file has no end, as while it is being written; `InvalidData` if it is
     /// not a Parquet file, or damaged; otherwise the error of reading it.
-    pub(super) fn open(
-        file: File,
-        fields: Option<&[String]>,
-        from: u64,
-    ) -> io::Result<ParquetReader> {
+    pub(super) fn open(file: File, used: &UsedValues, from: u64) -> io::Result<ParquetReader> {
         check_ends(&file)?;
-        let opened = catch_panic(|| open(file, fields, from)).map_err(damaged)?;
-        let (batches, skipped) = opened.map_err(of_parquet)?;
-        Ok(ParquetReader {
-            batches,
-            skipped,
-            position: from,
-        })
+        let open = || {
+            let columns = UsedColumns::open(file, used.fields.as_deref())?;
+            let (groups, end) = used_groups(&columns.metadata, &used.bounds, from);
+            Ok(ParquetReader {
+                columns,
+                groups,
+                rows: None,
+                next: 0,
+                position: from,
+                end,
+            })
+        };
+        catch_panic(open).map_err(damaged)?.map_err(of_parquet)
+    }
+
+    /// The next rows of these row groups, whatever their position.
+    fn next_of(&mut self, groups: &GroupRange) -> io::Result<Option<RecordBatch>> {
+        let rows = match &mut self.rows {
+            Some(rows) => rows,
+            None => {
+                let open = || self.columns.rows(groups.groups.clone());
+                let rows = catch_panic(open).map_err(damaged)?.map_err(of_parquet)?;
+                self.next = groups.rows.start;
+                self.rows.insert(rows)
+            }
+        };
+        let rows = catch_panic(|| rows.next()).map_err(damaged)?;
+        rows.transpose().map_err(of_arrow)
     }
 }
 
 impl ColumnReader for ParquetReader {
     fn empty(&self) -> RecordBatch {
-        RecordBatch::new_empty(self.batches.schema())
+        RecordBatch::new_empty(self.columns.schema.clone())
     }
 
     fn position(&self) -> u64 {
@@ -62,19 +94,67 @@ impl ColumnReader for ParquetReader {
     }
 
     fn next_rows(&mut self) -> io::Result<Option<RecordBatch>> {
-        loop {
-            let rows = catch_panic(|| self.batches.next()).map_err(damaged)?;
-            let Some(rows) = rows.transpose().map_err(of_arrow)? else {
-                return Ok(None);
+        while let Some(groups) = self.groups.front().cloned() {
+            let Some(rows) = self.next_of(&groups)? else {
+                if self.next != groups.rows.end {
+                    return Err(damaged("its row groups have other rows than its end says"));
+                }
+                self.rows = None;
+                self.groups.pop_front();
+                continue;
             };
-            let skipped = self.skipped.min(rows.num_rows());
-            self.skipped -= skipped;
-            if skipped < rows.num_rows() {
-                let rows = rows.slice(skipped, rows.num_rows() - skipped);
-                self.position += rows.num_rows() as u64;
-                return Ok(Some(rows));
+            let (first, count) = (self.next, rows.num_rows());
+            self.next += count as u64;
+            let skipped = usize::try_from(self.position.saturating_sub(first));
+            let skipped = skipped.unwrap_or(usize::MAX).min(count);
+            if skipped < count {
+                self.position = self.next;
+                return Ok(Some(rows.slice(skipped, count - skipped)));
             }
         }
+        self.position = self.position.max(self.end);
+        Ok(None)
+    }
+}
+
+/// The columns of a file that are used.
+struct UsedColumns {
+    file: File,
+    metadata: ArrowReaderMetadata,
+    mask: ProjectionMask,
+    schema: SchemaRef,
+    rows_at_once: usize,
+}
+
+impl UsedColumns {
+    /// Opens the columns with these names, or all.
+    fn open(file: File, fields: Option<&[String]>) -> Result<UsedColumns, ParquetError> {
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default())?;
+        let schema = metadata.parquet_schema();
+        let roots = schema.root_schema().get_fields().iter().enumerate();
+        let is_used = |name: &str| fields.is_none_or(|fields| fields.iter().any(|at| at == name));
+        let used = roots.filter(|(_, root)| is_used(root.name()));
+        let mask = ProjectionMask::roots(schema, used.map(|(number, _)| number));
+        let mut columns = UsedColumns {
+            file,
+            mask,
+            schema: metadata.schema().clone(),
+            rows_at_once: rows_at_once(metadata.metadata()),
+            metadata,
+        };
+        columns.schema = columns.rows(0..0)?.schema();
+        Ok(columns)
+    }
+
+    /// The rows of these row groups. The library could begin with a row in the middle, but skips
+    /// forever if the levels of a column are damaged.
+    fn rows(&self, groups: Range<usize>) -> Result<ParquetRecordBatchReader, ParquetError> {
+        let (file, metadata) = (self.file.try_clone()?, self.metadata.clone());
+        ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+            .with_batch_size(self.rows_at_once)
+            .with_row_groups(groups.collect())
+            .with_projection(self.mask.clone())
+            .build()
     }
 }
 
@@ -107,42 +187,6 @@ fn check_ends(file: &File) -> io::Result<()> {
     Err(incomplete(
         "it has no end, as a Parquet file that is being written",
     ))
-}
-
-/// The rows from that row's group on, and how many of them come before the row. The library could
-/// skip those too, but does so forever if the levels of a column are damaged.
-fn open(
-    file: File,
-    fields: Option<&[String]>,
-    from: u64,
-) -> Result<(ParquetRecordBatchReader, usize), ParquetError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-    let rows = rows_at_once(builder.metadata());
-    let (groups, skipped) = groups_from(builder.metadata(), from);
-    let builder = builder.with_batch_size(rows).with_row_groups(groups);
-    let Some(fields) = fields else {
-        return Ok((builder.build()?, skipped));
-    };
-    let schema = builder.parquet_schema();
-    let roots = schema.root_schema().get_fields().iter().enumerate();
-    let used = roots.filter(|(_, root)| fields.iter().any(|name| name == root.name()));
-    let mask = ProjectionMask::roots(schema, used.map(|(number, _)| number));
-    Ok((builder.with_projection(mask).build()?, skipped))
-}
-
-/// The row groups with the rows from this one on, and how many rows of the first come before it.
-fn groups_from(metadata: &ParquetMetaData, from: u64) -> (Vec<usize>, usize) {
-    let mut skipped = from;
-    let is_before = |rows: &u64| {
-        let rest = skipped.checked_sub(*rows);
-        skipped = rest.unwrap_or(skipped);
-        rest.is_some()
-    };
-    let rows = metadata.row_groups().iter();
-    let rows = rows.map(|group| u64::try_from(group.num_rows()).unwrap_or_default());
-    let first = rows.take_while(is_before).count();
-    let groups = (first..metadata.num_row_groups()).collect();
-    (groups, usize::try_from(skipped).unwrap_or(usize::MAX))
 }
 
 /// How many rows of a file are about [`READ_BYTES`] of values.

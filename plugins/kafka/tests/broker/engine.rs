@@ -36,6 +36,7 @@ pub(crate) fn setup(pipeline: &str, wanted: WantedMetadata) -> SourceSetup {
         base: ".".into(),
         wanted,
         fields: Vec::new(),
+        bounds: Default::default(),
         framing: Default::default(),
         io_threads: 1,
         memory: 64 << 20,

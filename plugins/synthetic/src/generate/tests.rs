@@ -26,6 +26,7 @@ fn setup() -> SourceSetup {
         base: ".".into(),
         wanted: WantedMetadata::default(),
         fields: Vec::new(),
+        bounds: Default::default(),
         framing: Default::default(),
         io_threads: 1,
         memory: 64 << 20,

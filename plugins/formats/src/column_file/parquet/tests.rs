@@ -18,7 +18,7 @@ use super::super::ColumnFormat;
 use super::*;
 
 /// A file with these rows, in groups of three.
-fn written(rows: &RecordBatch) -> File {
+pub(super) fn written(rows: &RecordBatch) -> File {
     let mut file = tempfile::tempfile().unwrap();
     let groups = WriterProperties::builder().set_max_row_group_row_count(Some(3));
     let properties = Some(groups.build());
@@ -56,10 +56,21 @@ fn decoded(rows: &RecordBatch, at: &str, to: DataType) -> (ArrayRef, Vec<String>
     (decoded.columns[0].clone(), reasons)
 }
 
+fn all() -> UsedValues {
+    UsedValues::default()
+}
+
+fn used(fields: Vec<String>) -> UsedValues {
+    UsedValues {
+        fields: Some(fields),
+        ..all()
+    }
+}
+
 #[test]
 fn rows_are_read_from_any_position() {
     for from in 0..=8 {
-        let mut reader = ParquetReader::open(written(&numbered(8)), None, from).unwrap();
+        let mut reader = ParquetReader::open(written(&numbered(8)), &all(), from).unwrap();
         assert_eq!(reader.position(), from);
         let mut read = Vec::new();
         while let Some(rows) = reader.next_rows().unwrap() {
@@ -77,7 +88,7 @@ fn only_the_used_columns_are_read() {
     let open = |fields: &[&str]| {
         let fields: Vec<String> = fields.iter().map(|name| (*name).to_owned()).collect();
         let file = written(&numbered(2));
-        let mut reader = ParquetReader::open(file, Some(&fields), 1).unwrap();
+        let mut reader = ParquetReader::open(file, &used(fields), 1).unwrap();
         let empty = reader.empty();
         let rows = reader.next_rows().unwrap().unwrap();
         assert_eq!(rows.schema(), empty.schema());
@@ -98,7 +109,7 @@ fn wide_rows_are_read_few_at_a_time() {
     let texts = (0..20).map(|number| format!("{number} {}", "x".repeat(2 << 20)));
     let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
     let rows = RecordBatch::try_from_iter([("s", texts)]).unwrap();
-    let mut reader = ParquetReader::open(written(&rows), None, 0).unwrap();
+    let mut reader = ParquetReader::open(written(&rows), &all(), 0).unwrap();
     while let Some(rows) = reader.next_rows().unwrap() {
         assert!(rows.num_rows() <= 4, "{}", rows.num_rows());
     }
@@ -111,7 +122,7 @@ fn damaged_levels_are_an_error_from_any_position() {
     for from in 0..3 {
         let mut opened = tempfile::tempfile().unwrap();
         io::Write::write_all(&mut opened, file).unwrap();
-        let mut reader = ParquetReader::open(opened, None, from).unwrap();
+        let mut reader = ParquetReader::open(opened, &all(), from).unwrap();
         let error = reader.next_rows().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData, "{from}: {error}");
     }
@@ -123,7 +134,7 @@ fn an_incomplete_file_is_told_from_a_damaged_one() {
     let path = dir.path().join("file");
     let kind = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
-        let opened = ParquetReader::open(File::open(&path).unwrap(), None, 0);
+        let opened = ParquetReader::open(File::open(&path).unwrap(), &all(), 0);
         let read = opened.and_then(|mut reader| {
             while reader.next_rows()?.is_some() {}
             Ok(())
@@ -166,7 +177,7 @@ fn types_of_storage_become_the_types_of_values() {
         ),
     ];
     let rows = RecordBatch::try_from_iter(columns).unwrap();
-    let mut reader = ParquetReader::open(written(&rows), None, 0).unwrap();
+    let mut reader = ParquetReader::open(written(&rows), &all(), 0).unwrap();
     let read = Payloads::of_columns(reader.next_rows().unwrap().unwrap());
     let schema = ColumnFormat::Parquet
         .infer("", std::slice::from_ref(&read))

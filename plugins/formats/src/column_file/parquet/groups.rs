@@ -1,0 +1,86 @@
+//! The row groups of a file that are read.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use arrow::array::{ArrayRef, BooleanArray};
+use arrow::compute::{cast, nullif};
+use arrow::datatypes::Field;
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::file::metadata::RowGroupMetaData;
+use pseidon_expr::bounds::{Bounds, Extreme};
+
+use super::super::types::type_of;
+
+/// Row groups that follow each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GroupRange {
+    pub(super) groups: Range<usize>,
+    /// The numbers of their rows.
+    pub(super) rows: Range<u64>,
+}
+
+/// The row groups that may have used rows from row `from` on, and the number of rows of the file.
+pub(super) fn used_groups(
+    metadata: &ArrowReaderMetadata,
+    bounds: &Bounds,
+    from: u64,
+) -> (VecDeque<GroupRange>, u64) {
+    let groups = metadata.metadata().row_groups();
+    let may_pass = bounds.may_pass(groups.len(), |field, extreme| {
+        extremes(metadata, field, extreme)
+    });
+    let (mut used, mut end) = (VecDeque::<GroupRange>::new(), 0);
+    for (number, (group, may_pass)) in groups.iter().zip(may_pass).enumerate() {
+        let count = u64::try_from(group.num_rows()).unwrap_or_default();
+        let rows = end..u64::saturating_add(end, count);
+        end = rows.end;
+        if rows.end <= from || !may_pass {
+            continue;
+        }
+        match used.back_mut().filter(|last| last.groups.end == number) {
+            Some(last) => {
+                last.groups.end = number + 1;
+                last.rows.end = rows.end;
+            }
+            None => used.push_back(GroupRange {
+                groups: number..number + 1,
+                rows,
+            }),
+        }
+    }
+    (used, end)
+}
+
+/// An extreme of a field's values in each row group. `None` if the field has another type in the
+/// file, in which its values may be ordered differently.
+fn extremes(metadata: &ArrowReaderMetadata, field: &Field, extreme: Extreme) -> Option<ArrayRef> {
+    let stored = metadata.schema().field_with_name(field.name()).ok()?;
+    if type_of(stored.data_type()) != *field.data_type() {
+        return None;
+    }
+    let (schema, groups) = (metadata.schema(), metadata.metadata().row_groups());
+    let statistics =
+        StatisticsConverter::try_new(field.name(), schema, metadata.parquet_schema()).ok()?;
+    let column = statistics.parquet_column_index()?;
+    let extremes = match extreme {
+        Extreme::Smallest => statistics.row_group_mins(groups),
+        Extreme::Largest => statistics.row_group_maxes(groups),
+    };
+    let extremes = cast(&extremes.ok()?, field.data_type()).ok()?;
+    let unknown = groups.iter().map(|group| Some(!has_order(group, column)));
+    nullif(&extremes, &BooleanArray::from_iter(unknown)).ok()
+}
+
+/// Whether the extremes of a column are of the order of its type. Old programs wrote others, such as
+/// those of signed bytes for strings.
+fn has_order(group: &RowGroupMetaData, column: usize) -> bool {
+    let statistics = group.column(column).statistics();
+    statistics.is_some_and(|statistics| {
+        !statistics.is_min_max_deprecated() || statistics.is_min_max_backwards_compatible()
+    })
+}
+
+#[cfg(test)]
+mod tests;
