@@ -3,8 +3,9 @@
 //! [`types`] defines the names of types as users write them. [`demand`] finds the type that an
 //! expression requires of each payload path. [`compile()`] compiles an expression for evaluation
 //! over Arrow columns. [`bounds`] shows which groups of rows a condition excludes. [`aggregate`]
-//! computes aggregate functions over groups of rows. [`time`] formats times for path templates, and
-//! [`unnest`] returns the elements of lists.
+//! computes aggregate functions over groups of rows. [`time`] formats times for path templates,
+//! [`unnest`] returns the elements of lists, and [`floats`] finds numbers that are too large for a
+//! float.
 //!
 //! Expressions have the semantics of SQL, and those of DataFusion where SQL leaves a choice, with
 //! these decisions:
@@ -34,6 +35,7 @@ mod comparison;
 pub mod compile;
 mod constants;
 pub mod demand;
+pub mod floats;
 mod function;
 mod growth;
 mod json;

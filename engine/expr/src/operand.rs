@@ -16,6 +16,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{BinaryExpr, CastExpr, Literal, TryCastExpr};
 use pseidon_dsl::{Diagnostic, Span};
 
+use crate::floats::{FloatCast, may_overflow};
 use crate::json::{JsonNumber, JsonText, StringsAs};
 use crate::scalar::unary_call;
 use crate::types::{canonical, is_text, json_field, type_name};
@@ -117,8 +118,15 @@ impl Operand {
         }
         operand.check_cast(to)?;
         let (shown, span) = (operand.shown(), operand.span);
-        let cast = CastExpr::new(operand.physical, to.clone(), None);
-        let folded = fold(Arc::new(cast)).map_err(|_| {
+        let cast: Arc<dyn PhysicalExpr> = match may_overflow(&operand.data_type, to) {
+            true => unary_call(
+                FloatCast::new(to.clone(), false),
+                operand.physical,
+                to.clone(),
+            ),
+            false => Arc::new(CastExpr::new(operand.physical, to.clone(), None)),
+        };
+        let folded = fold(cast).map_err(|_| {
             Diagnostic::new(
                 span,
                 format!("{shown} is not a valid {}", type_name(to)),
@@ -138,11 +146,15 @@ impl Operand {
         let operand = self.json_to_string();
         operand.check_cast(to)?;
         let span = operand.span;
-        Operand::computed(
-            Arc::new(TryCastExpr::new(operand.physical, to.clone())),
-            to.clone(),
-            span,
-        )
+        let cast: Arc<dyn PhysicalExpr> = match may_overflow(&operand.data_type, to) {
+            true => unary_call(
+                FloatCast::new(to.clone(), true),
+                operand.physical,
+                to.clone(),
+            ),
+            false => Arc::new(TryCastExpr::new(operand.physical, to.clone())),
+        };
+        Operand::computed(cast, to.clone(), span)
     }
 
     fn check_cast(&self, to: &DataType) -> Result<(), Diagnostic> {

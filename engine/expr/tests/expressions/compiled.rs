@@ -37,6 +37,15 @@ fn evaluation_errors_are_not_silent() {
         ("cast(name as int)", "Cannot cast string 'Ann'"),
         ("cast(big as int)", "9223372036854775807"),
         ("word::boolean", "Boolean"),
+        ("(name || '1e400')::double", "Cannot cast string"),
+        (
+            "(small || 'e400')::double",
+            "1e400 is too large for float64",
+        ),
+        ("(small || 'e39')::real", "1e39 is too large for float32"),
+        ("(small * 1e39)::real", "1e39 is too large for float32"),
+        ("huge::double", "1e400 is too large for float64"),
+        ("huge + 0.5", "1e400 is too large for float64"),
         (
             "repeat('x', big)",
             "the length 9223372036854775807 is too large; expected at most 1048576",

@@ -77,6 +77,17 @@ fn values_that_cannot_be_compared() {
             "'yesterday' is not a valid timestamp_ms",
         ),
         ("status in (200, 'x')", "'x'", "'x' is not a valid int64"),
+        (
+            "'1e400'::double",
+            "'1e400'",
+            "'1e400' is not a valid float64",
+        ),
+        ("'1e39'::real", "'1e39'", "'1e39' is not a valid float32"),
+        (
+            "price > '1e400'",
+            "'1e400'",
+            "'1e400' is not a valid float64",
+        ),
         ("name = 5", "name = 5", "cannot compare utf8 with int64"),
         (
             "status = name",

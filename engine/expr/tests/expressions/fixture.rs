@@ -135,6 +135,7 @@ fn columns() -> Vec<(&'static str, Field, ArrayRef)> {
             vec![Some("12.5"), Some("9007199254740993"), Some(r#""abc""#)],
         ),
         json("broken", vec![Some("{"), Some(r#""\x""#), Some("1")]),
+        json("huge", vec![Some("1e400"), Some("1"), None]),
     ]
 }
 

@@ -8,6 +8,7 @@ mod documented;
 mod errors;
 mod evaluate;
 mod fixture;
+mod floats;
 mod functions;
 mod groups;
 mod large;

@@ -11,6 +11,7 @@ use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
 use arrow::datatypes::{DataType, FieldRef, Float64Type, Int64Type, TimestampMillisecondType};
 use arrow::json::writer::make_encoder;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use pseidon_expr::floats::overflowed;
 use pseidon_plugin::format::WantedColumn;
 
 use crate::encode::{RecordEncoder, json_options};
@@ -230,11 +231,12 @@ fn cast_exactly(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
     let made = cast(column, to)?;
     let from = column.data_type();
     let cuts = (from.is_floating() || is_decimal(from)) && (to.is_integer() || is_decimal(to));
-    if !cuts {
-        return Ok(made);
-    }
-    let changed = distinct(&cast(&made, from)?, column).map_err(|error| error.to_string())?;
-    arrow::compute::nullif(&made, &changed).map_err(|error| error.to_string())
+    let changed = match cuts {
+        true => distinct(&cast(&made, from)?, column),
+        false => overflowed(column, &made),
+    };
+    let fitting = changed.and_then(|changed| arrow::compute::nullif(&made, &changed));
+    fitting.map_err(|error| error.to_string())
 }
 
 fn is_decimal(data_type: &DataType) -> bool {

@@ -6,6 +6,7 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use pseidon_dsl::expr::PathStep;
+use pseidon_expr::floats::overflowed;
 use pseidon_expr::types::type_name;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
@@ -76,7 +77,12 @@ fn decode_column(columns: &RecordBatch, wanted: &WantedColumn) -> (ArrayRef, Vec
         Ok(values) => (values, Vec::new()),
         Err(_) => cast_each(&stored, wanted),
     };
-    bad.extend(rows_out_of_range(&values).into_iter().map(|row| BadRow {
+    let mut out_of_range = rows_out_of_range(&values);
+    match overflowed(&stored, &values) {
+        Ok(overflowed) => out_of_range.extend(overflowed.values().set_indices()),
+        Err(error) => return all_bad(wanted, rows, &error),
+    }
+    bad.extend(out_of_range.into_iter().map(|row| BadRow {
         row: row as u32,
         reason: format!("`{}` is out of range for {}", wanted.path, type_name(to)),
     }));

@@ -229,6 +229,19 @@ fn fields_that_do_not_fit_their_types_are_bad() {
     }
 }
 
+#[test]
+fn a_number_that_is_too_large_for_a_float_is_bad() {
+    let numbers = Float64Array::from(vec![1e39, 2.0, f64::INFINITY]);
+    let (schema, records) = encoded(9, &rows(vec![("n", Arc::new(numbers) as ArrayRef)]));
+    let server = Server::start(&[(9, &schema)]);
+    let column = wanted("n", DataType::Float32);
+    let decoded = run(
+        server.decoder("ts=-1;fields=n", &[column]).as_mut(),
+        &records,
+    );
+    assert_eq!(reasons(&decoded), [(0, "`n` is 1e39; expected float32")]);
+}
+
 pub(super) const ODD: &str = r#"{"type":"record","name":"Odd","namespace":"a.b","fields":[
     {"name":"id","type":{"type":"string","logicalType":"uuid"}},
     {"name":"kind","type":{"type":"enum","name":"Kind","symbols":["A","B"]}},

@@ -3,11 +3,12 @@ use std::io::{ErrorKind, Read, Seek};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, DictionaryArray, Int32Array, Int64Array, LargeStringArray, ListArray,
-    StringArray, StructArray, TimestampNanosecondArray,
+    Array, ArrayRef, AsArray, DictionaryArray, Float64Array, Int32Array, Int64Array,
+    LargeStringArray, ListArray, StringArray, StructArray, TimestampNanosecondArray,
 };
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, TimeUnit};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, TimeUnit};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use pseidon_dsl::expr::{Path, PathStep};
@@ -259,4 +260,59 @@ fn a_value_inside_of_another_that_does_not_fit_is_invalid_too() {
     assert_eq!(bad, ["`l` is not [int32]: [1099511627776]"]);
     let second = values.as_list::<i32>().value(1);
     assert_eq!(second.as_primitive::<Int32Type>().value(0), 2);
+}
+
+#[test]
+fn a_number_that_is_too_large_for_a_float_is_invalid() {
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["1e400", "1e38", "-1e39", "inf"]));
+    let doubles = Float64Array::from(vec![1e39, 1.0, -1e300, f64::NEG_INFINITY]);
+    let doubles: ArrayRef = Arc::new(doubles);
+    let field = Arc::new(Field::new("x", DataType::Float64, true));
+    let structs: ArrayRef = Arc::new(StructArray::from(vec![(field, doubles.clone())]));
+    let lists = [
+        Some(vec![Some(1e39), Some(1.0)]),
+        Some(vec![None, Some(f64::INFINITY)]),
+        None,
+        Some(vec![Some(0.5), Some(-1e39)]),
+    ];
+    let lists = ListArray::from_iter_primitive::<Float64Type, _, _>(lists);
+    let item = Arc::new(Field::new_list_field(DataType::Float64, true));
+    let views = cast(&lists, &DataType::LargeListView(item)).unwrap();
+    let inner: ArrayRef = Arc::new(lists.clone());
+    let field = Arc::new(Field::new("l", inner.data_type().clone(), true));
+    let deep: ArrayRef = Arc::new(StructArray::from(vec![(field, inner)]));
+    let rows = RecordBatch::try_from_iter([
+        ("t", texts),
+        ("d", doubles),
+        ("u", structs),
+        ("l", Arc::new(lists)),
+        ("v", views),
+        ("deep", deep),
+    ]);
+    let (rows, float) = (rows.unwrap(), DataType::Float32);
+    let list = DataType::List(Arc::new(Field::new("item", float.clone(), true)));
+    let of = |name: &str, of: &DataType| {
+        DataType::Struct(vec![Field::new(name, of.clone(), true)].into())
+    };
+    for (name, to, expected) in [
+        ("t", &DataType::Float64, &[0][..]),
+        ("t", &float, &[0, 2]),
+        ("d", &DataType::Float64, &[]),
+        ("d", &float, &[0, 2]),
+        ("u", &of("x", &float), &[0, 2]),
+        ("l", &list, &[0, 3]),
+        ("v", &list, &[0, 3]),
+        ("deep", &of("l", &list), &[0, 3]),
+    ] {
+        let wanted = WantedColumn {
+            path: path(name),
+            field: Arc::new(Field::new(name, to.clone(), true)),
+        };
+        let mut decoder = ColumnFormat::Parquet.decoder("", &[wanted]).unwrap();
+        let bad = decoder.decode(&Payloads::of_columns(rows.clone())).bad;
+        let found: Vec<u32> = bad.iter().map(|bad| bad.row).collect();
+        assert_eq!(found, expected, "{name} {to}");
+        let is_named = |reason: &str| reason.contains(&format!("`{name}` is out of range for"));
+        assert!(bad.iter().all(|bad| is_named(&bad.reason)), "{bad:?}");
+    }
 }
