@@ -5,9 +5,12 @@
 //! ([`layout`]), and the places and lengths of the buffers in a block ([`message`]). What remains is
 //! caught, like the panics of other libraries.
 //!
-//! A record batch of a file is read as a whole, and passed on in parts.
+//! A record batch of a file is read as a whole, and passed on in parts, by what their rows take as
+//! columns of values ([`expansion`]).
 
+mod expansion;
 mod layout;
+mod lz4;
 mod message;
 
 use std::fs::File;
@@ -21,7 +24,9 @@ use arrow::error::ArrowError;
 use arrow_ipc::Block;
 use arrow_ipc::reader::FileDecoder;
 use pseidon_expr::panics::catch_panic;
+use pseidon_plugin::memory::ArrayMemory;
 
+use self::expansion::expanded_memory;
 use self::layout::{Layout, MAGIC};
 use super::errors::{damaged, read_up_to, refused, truncated};
 use super::{ColumnReader, IdentityBytes, MAX_ROWS, READ_BYTES};
@@ -29,6 +34,12 @@ use super::{ColumnReader, IdentityBytes, MAX_ROWS, READ_BYTES};
 /// How many pieces of a large file identify it, and how many bytes each of them has.
 const SAMPLES: u64 = 1024;
 const SAMPLE_BYTES: u64 = 4096;
+
+/// The maximum memory of a record batch, and of all dictionaries of a file.
+const MAX_MEMORY: u64 = 2 << 30;
+
+/// The maximum memory of a record as columns of values.
+const MAX_RECORD_MEMORY: u64 = 256 << 20;
 
 /// Reads the rows of an Arrow file.
 pub(super) struct ArrowReader {
@@ -39,7 +50,9 @@ pub(super) struct ArrowReader {
     blocks: Vec<Block>,
     /// The rows of a batch that follow.
     rest: RecordBatch,
-    /// How many of them are returned at once.
+    /// The memory of the whole batch.
+    memory: u64,
+    /// How many of its rows were returned last.
     at_once: usize,
     /// The number of the next row.
     position: u64,
@@ -68,17 +81,14 @@ impl ArrowReader {
             columns = schema.project(&used).map(Into::into).map_err(damaged)?;
             decoder = decoder.with_projection(used);
         }
-        for block in &layout.dictionaries {
-            let message = read(&file, block)?;
-            let outcome = catch_panic(|| decoder.read_dictionary(block, &message));
-            outcome.map_err(damaged)?.map_err(damaged)?;
-        }
+        read_dictionaries(&mut decoder, &file, &layout.dictionaries, MAX_MEMORY)?;
         let mut reader = ArrowReader {
             file,
             decoder,
             rest: RecordBatch::new_empty(columns.clone()),
             columns,
             blocks: layout.batches.into_iter().rev().collect(),
+            memory: 0,
             at_once: MAX_ROWS,
             position: 0,
         };
@@ -109,22 +119,50 @@ impl ArrowReader {
     /// Reads the next batch that has rows. Returns whether there is one.
     fn next_batch(&mut self) -> io::Result<bool> {
         while let Some(block) = self.blocks.pop() {
-            let message = read(&self.file, &block)?;
+            let (message, _) = read(&self.file, &block)?;
             let outcome = catch_panic(|| self.decoder.read_record_batch(&block, &message));
             let batch: Result<_, ArrowError> = outcome.map_err(damaged)?;
             let Some(batch) = batch.map_err(damaged)? else {
                 continue;
             };
-            let rows = batch.num_rows() as u64;
-            if rows > 0 {
-                let memory = (batch.get_array_memory_size() as u64).max(1);
-                let at_once = rows.saturating_mul(READ_BYTES) / memory;
-                self.at_once = at_once.clamp(1, MAX_ROWS as u64) as usize;
+            if batch.num_rows() > 0 {
+                let mut memory = ArrayMemory::default();
+                batch.columns().iter().for_each(|column| memory.add(column));
+                self.memory = memory.bytes() as u64;
+                self.at_once = MAX_ROWS;
                 self.rest = batch;
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// How many of the rows that follow are returned at once: about [`READ_BYTES`] of values.
+    fn rows_at_once(&self) -> io::Result<usize> {
+        // The rows that follow may be smaller than the last ones.
+        let mut rows = (self.at_once * 2).min(MAX_ROWS).min(self.rest.num_rows());
+        loop {
+            let limit = if rows > 1 {
+                READ_BYTES
+            } else {
+                MAX_RECORD_MEMORY
+            };
+            let mut memory = 0;
+            for column in self.rest.columns() {
+                let outcome = catch_panic(|| expanded_memory(column, 0..rows, limit));
+                memory += outcome.map_err(damaged)?.map_err(damaged)?;
+            }
+            if memory <= limit {
+                return Ok(rows);
+            }
+            if rows == 1 {
+                return Err(refused(format!(
+                    "its record {} takes more than 256 MiB of memory: write smaller records",
+                    self.position
+                )));
+            }
+            rows /= 2;
+        }
     }
 }
 
@@ -141,9 +179,10 @@ impl ColumnReader for ArrowReader {
         if self.rest.num_rows() == 0 && !self.next_batch()? {
             return Ok(None);
         }
-        let follows = self.rest.num_rows();
-        let rows = follows.min(self.at_once);
-        let part = match rows == follows || self.rest.num_columns() == 0 {
+        let (follows, rows) = (self.rest.num_rows(), self.rows_at_once()?);
+        self.at_once = rows;
+        let is_last_of_small = rows == follows && self.memory <= 2 * READ_BYTES;
+        let part = match is_last_of_small || self.rest.num_columns() == 0 {
             true => self.rest.slice(0, rows),
             // A slice would keep the memory of the whole batch.
             false => {
@@ -158,15 +197,36 @@ impl ColumnReader for ArrowReader {
     }
 }
 
-/// Reads a block and checks it.
-fn read(file: &File, block: &Block) -> io::Result<Buffer> {
+/// Reads the dictionaries of a file, which take at most `most` bytes of memory together.
+fn read_dictionaries(
+    decoder: &mut FileDecoder,
+    file: &File,
+    blocks: &[Block],
+    most: u64,
+) -> io::Result<()> {
+    let mut memory = 0_u64;
+    for block in blocks {
+        let (message, declared) = read(file, block)?;
+        memory = memory.saturating_add(declared);
+        if memory > most {
+            let what = "it has dictionaries of more than 2 GiB: write long values without one";
+            return Err(refused(what));
+        }
+        let outcome = catch_panic(|| decoder.read_dictionary(block, &message));
+        outcome.map_err(damaged)?.map_err(damaged)?;
+    }
+    Ok(())
+}
+
+/// Reads a block and checks it. Returns the memory that it declares, too.
+fn read(file: &File, block: &Block) -> io::Result<(Buffer, u64)> {
     let len = block.metaDataLength() as usize + block.bodyLength() as usize;
     let bytes = read_up_to(file, block.offset() as u64, len)?;
     if bytes.len() < len {
         return Err(damaged("a block is not in the file"));
     }
-    message::check(&bytes, block.metaDataLength() as usize)?;
-    Ok(Buffer::from_vec(bytes))
+    let memory = message::check(&bytes, block.metaDataLength() as usize)?;
+    Ok((Buffer::from_vec(bytes), memory))
 }
 
 /// All bytes of a small file, or samples of them: the footer does not describe the values, so a file

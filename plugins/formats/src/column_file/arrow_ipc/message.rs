@@ -3,13 +3,12 @@
 use std::fs::File;
 use std::io;
 
-use arrow_ipc::{Block, Message};
+use arrow_ipc::{Block, CompressionType, Message};
 use pseidon_expr::panics::catch_panic;
 
 use super::super::errors::{damaged, read_up_to, refused};
-
-/// The maximum memory of a record batch.
-const MAX_MEMORY: u64 = 2 << 30;
+use super::MAX_MEMORY;
+use super::lz4::decompressed_most;
 
 /// The length that says that a buffer is not compressed, although others are.
 const NOT_COMPRESSED: i64 = -1;
@@ -25,8 +24,9 @@ pub(super) fn rows(file: &File, block: &Block) -> io::Result<u64> {
     .map_err(damaged)?
 }
 
-/// Checks what a block declares, of which the first `head` bytes are the message.
-pub(super) fn check(block: &[u8], head: usize) -> io::Result<()> {
+/// Checks what a block declares, of which the first `head` bytes are the message. Returns the memory
+/// of its buffers in bytes.
+pub(super) fn check(block: &[u8], head: usize) -> io::Result<u64> {
     let (head, body) = block
         .split_at_checked(head)
         .ok_or_else(|| damaged("a block is shorter than its message"))?;
@@ -54,7 +54,7 @@ fn parse(head: &[u8]) -> io::Result<Message<'_>> {
     arrow_ipc::root_as_message(message).map_err(damaged)
 }
 
-fn check_batch(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> io::Result<()> {
+fn check_batch(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> io::Result<u64> {
     // A column of nulls has no bytes.
     let most = (body.len() as i64)
         .saturating_mul(8)
@@ -65,6 +65,7 @@ fn check_batch(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> io::Result<()
     if !(0..=i64::from(i32::MAX)).contains(&batch.length()) || !counts.all(is_count) {
         return Err(damaged("a record batch has more values than bytes"));
     }
+    let compression = batch.compression().map(|compression| compression.codec());
     let (mut stored, mut memory) = (0_u64, 0_u64);
     for buffer in batch.buffers().into_iter().flatten() {
         let from = usize::try_from(buffer.offset()).ok();
@@ -76,15 +77,7 @@ fn check_batch(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> io::Result<()
             return Err(damaged("a buffer is not in its block"));
         };
         stored += bytes.len() as u64;
-        let declared = match (batch.compression(), bytes.first_chunk()) {
-            (None, _) => bytes.len() as i64,
-            (Some(_), Some(length)) => match i64::from_le_bytes(*length) {
-                NOT_COMPRESSED => bytes.len() as i64,
-                length => length,
-            },
-            (Some(_), None) => 0,
-        };
-        memory = memory.saturating_add(u64::try_from(declared).unwrap_or(u64::MAX));
+        memory = memory.saturating_add(memory_of(bytes, compression));
     }
     if stored > body.len() as u64 {
         return Err(damaged("the buffers of a block are longer than the block"));
@@ -93,6 +86,26 @@ fn check_batch(batch: &arrow_ipc::RecordBatch<'_>, body: &[u8]) -> io::Result<()
         true => Err(refused(
             "it has a record batch of more than 2 GiB: write smaller record batches",
         )),
-        false => Ok(()),
+        false => Ok(memory),
+    }
+}
+
+/// The memory of a buffer.
+fn memory_of(bytes: &[u8], compression: Option<CompressionType>) -> u64 {
+    let stored = bytes.len() as u64;
+    let Some(compression) = compression else {
+        return stored;
+    };
+    let Some((length, compressed)) = bytes.split_first_chunk() else {
+        return 0;
+    };
+    let declared = match i64::from_le_bytes(*length) {
+        NOT_COMPRESSED => return stored,
+        length => u64::try_from(length).unwrap_or(u64::MAX),
+    };
+    match compression {
+        // It is decompressed to its end, whatever was declared.
+        CompressionType::LZ4_FRAME => declared.max(decompressed_most(compressed, declared)),
+        _ => declared,
     }
 }

@@ -11,6 +11,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod expanding;
+
 const COMPRESSIONS: [Option<CompressionType>; 3] = [
     None,
     Some(CompressionType::LZ4_FRAME),
