@@ -271,3 +271,37 @@ fn a_rewritten_file_is_another_one() {
         }
     }
 }
+
+/// Values that have no bytes in a file are read as what they are.
+#[test]
+fn nulls_and_empty_records_are_read_inside_of_others() {
+    let site = Site::new("avro-without-bytes");
+    let schema = r#"{"type":"record","name":"r","fields":[{"name":"e","type":
+        {"type":"record","name":"e","fields":[]}},{"name":"l","type":{"type":"array","items":"null"}},
+        {"name":"u","type":{"type":"record","name":"u","fields":[{"name":"x","type":"null"},
+        {"name":"n","type":"int"}]}},{"name":"m","type":{"type":"map","values":["null","e"]}}]}"#;
+    // Numbers below 64 are one byte: twice the number.
+    let len = schema.len() as u8;
+    let len = [(len << 1) | 0x80, (schema.len() >> 6) as u8];
+    let record = [&[4, 0, 14][..], &[4, 2, b'k', 0, 2, b'l', 2, 0]].concat();
+    let marker = [7; 16];
+    let file = [
+        &b"Obj\x01\x02\x16avro.schema"[..],
+        &len,
+        schema.as_bytes(),
+        &[0],
+        &marker,
+        &[2, 2 * record.len() as u8],
+        &record,
+        &marker,
+    ];
+    site.write("a.avro", file.concat());
+    let all = r#"{"e":{},"l":[null,null],"u":{"x":null,"n":7},"m":{"k":null,"l":{}}}"#;
+    let flow = r#"(-> (files "a.avro") (stdout))"#;
+    assert_eq!(printed(&site, flow), [all]);
+    let flow = r#"(-> (files "a.avro") (select "l, u.n as n, u.x is null as x") (stdout))"#;
+    assert_eq!(
+        printed(&site, flow),
+        [r#"{"l":[null,null],"n":7,"x":true}"#]
+    );
+}

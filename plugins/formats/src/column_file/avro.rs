@@ -10,6 +10,7 @@
 //!   Blocks before the wanted row are skipped by the number of their rows.
 //! - [`schema`]: the types of the values. A type that cannot be read is refused by the field's name.
 //! - [`values`]: where each record ends, and how much memory it takes as columns.
+//! - [`padding`]: bytes for values that have none, which arrow-avro cannot decode everywhere.
 //! - [`rows`]: from the records to columns.
 //!
 //! A file may grow by further blocks, so a file of this format has no end that could be checked. It
@@ -17,6 +18,7 @@
 
 mod blocks;
 mod header;
+mod padding;
 mod rows;
 mod schema;
 mod values;
@@ -29,6 +31,7 @@ use pseidon_expr::panics::catch_panic;
 
 use self::blocks::BlockReader;
 use self::header::Header;
+use self::padding::PaddedRecord;
 use self::rows::RowDecoder;
 use self::schema::RecordType;
 use self::values::Cursor;
@@ -61,6 +64,16 @@ struct Records {
     rows: u64,
 }
 
+/// Records of a block that follow each other.
+struct MeasuredRecords {
+    /// Where they begin and end.
+    ends: Vec<usize>,
+    /// Them, if some of their values are padded. Else they are in the block.
+    padded: Option<Vec<u8>>,
+    /// The error of what follows them.
+    failure: Option<io::Error>,
+}
+
 impl AvroReader {
     /// Opens a file for reading the fields with these names, or all, from row `from` on.
     ///
@@ -90,8 +103,8 @@ impl AvroReader {
             if self.block.rows == 0 && !self.next_block()? {
                 return Err(truncated(self.position, row));
             }
-            let (_, failure) = self.measure((row - self.position).min(self.block.rows));
-            failure.map_or(Ok(()), Err)?;
+            let skipped = self.measure((row - self.position).min(self.block.rows));
+            skipped.failure.map_or(Ok(()), Err)?;
         }
         Ok(())
     }
@@ -120,27 +133,38 @@ impl AvroReader {
         Ok(false)
     }
 
-    /// Finds the ends of the next records of the block, and moves behind them. Returns where they
-    /// begin and end, and the error of what follows them.
-    fn measure(&mut self, most: u64) -> (Vec<usize>, Option<io::Error>) {
-        let mut ends = vec![self.block.next];
+    /// Finds the ends of the next records of the block, and moves behind them.
+    fn measure(&mut self, most: u64) -> MeasuredRecords {
+        let mut padded = self.types.is_padded.then(Vec::new);
+        let mut ends = vec![if padded.is_some() { 0 } else { self.block.next }];
         let mut memory = 0;
         for _ in 0..most {
             let rest = self.block.bytes.get(self.block.next..).unwrap_or_default();
-            let mut cursor = Cursor::new(rest);
+            let mut cursor = Cursor::new(rest, padded.as_mut().map(PaddedRecord::at_end_of));
             if let Err(reason) = self.types.skip(&mut cursor) {
-                return (ends, Some(damaged(reason)));
+                let failure = Some(damaged(reason));
+                return MeasuredRecords {
+                    ends,
+                    padded,
+                    failure,
+                };
             }
             self.block.next += cursor.read();
             self.block.rows -= 1;
             self.position += 1;
-            ends.push(self.block.next);
             memory += cursor.memory();
+            cursor.finish();
+            ends.push(padded.as_ref().map_or(self.block.next, Vec::len));
             if memory >= READ_BYTES {
                 break;
             }
         }
-        (ends, self.check_end().err())
+        let failure = self.check_end().err();
+        MeasuredRecords {
+            ends,
+            padded,
+            failure,
+        }
     }
 
     /// Checks that nothing follows the last record of a block.
@@ -169,13 +193,14 @@ impl ColumnReader for AvroReader {
             return Ok(None);
         }
         let start = self.position;
-        let (ends, failure) = self.measure(self.block.rows.min(MAX_ROWS as u64));
-        self.failure = failure;
+        let measured = self.measure(self.block.rows.min(MAX_ROWS as u64));
+        self.failure = measured.failure;
+        let bytes = measured.padded.as_ref().unwrap_or(&self.block.bytes);
         let records = |range: &[usize]| match range {
-            [from, to] => self.block.bytes.get(*from..*to).unwrap_or_default(),
+            [from, to] => bytes.get(*from..*to).unwrap_or_default(),
             _ => &[],
         };
-        let records: Vec<&[u8]> = ends.windows(2).map(records).collect();
+        let records: Vec<&[u8]> = measured.ends.windows(2).map(records).collect();
         let (rows, failure) = self.decoder.decode(&records);
         if let Some(failure) = failure {
             self.failure = Some(failure);

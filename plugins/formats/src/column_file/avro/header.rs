@@ -66,14 +66,21 @@ impl Header {
             if count == 0 {
                 break;
             }
-            if count < 0 {
-                // The length of the entries in bytes.
-                take_long(&mut rest)?;
-            }
+            // The length of the entries in bytes.
+            let declared = match count < 0 {
+                true => Some(take_long(&mut rest)?),
+                false => None,
+            };
+            let start = rest.len();
             for _ in 0..count.unsigned_abs() {
                 let key = take_bytes(&mut rest)?;
                 let value = take_bytes(&mut rest)?;
                 found.insert(key, value);
+            }
+            if declared.is_some_and(|declared| declared != (start - rest.len()) as i64) {
+                return Ok(Err(damaged(
+                    "its header has another length than it declares",
+                )));
             }
         }
         let (marker, rest) = rest.split_first_chunk().ok_or(Cut)?;

@@ -11,7 +11,8 @@ use pseidon_expr::panics::catch_panic;
 
 use super::super::MAX_ROWS;
 use super::super::errors::damaged;
-use super::schema::RecordType;
+use super::padding::without_padding;
+use super::schema::{Fields, RecordType};
 
 /// What precedes a message of a schema registry: the format's version, and the number of its schema.
 /// By it arrow-avro decodes one record at a time.
@@ -25,6 +26,8 @@ pub(super) struct RowDecoder {
     schema: AvroSchema,
     /// The numbers of the fields that are read.
     fields: Vec<usize>,
+    /// The fields, if some of their values are padded.
+    padded: Option<Fields>,
     decoder: Decoder,
     columns: SchemaRef,
 }
@@ -37,12 +40,22 @@ impl RowDecoder {
         let read = numbered.filter(|(_, (name, _))| is_read(name));
         let fields: Vec<usize> = read.map(|(number, _)| number).collect();
         let schema = AvroSchema::new(types.json.clone());
-        let decoder = decoder(&schema, &fields)
-            .map_err(|error| format!("its schema cannot be read: {error}"))?;
+        let cannot_read = |error| format!("its schema cannot be read: {error}");
+        let decoder = decoder(&schema, &fields).map_err(cannot_read)?;
+        let padded = fields.iter().map(|number| types.fields[*number].clone());
+        let padded: Option<Fields> = types.is_padded.then(|| padded.collect());
+        let mut columns = decoder.schema();
+        if let Some(padded) = &padded {
+            let empty = RecordBatch::new_empty(columns);
+            columns = without_padding(&empty, padded)
+                .map_err(cannot_read)?
+                .schema();
+        }
         Ok(RowDecoder {
-            columns: decoder.schema(),
+            columns,
             schema,
             fields,
+            padded,
             decoder,
         })
     }
@@ -73,7 +86,13 @@ impl RowDecoder {
     }
 
     fn try_decode(&mut self, records: &[&[u8]]) -> io::Result<Option<RecordBatch>> {
-        let outcome = catch_panic(|| decode_all(&mut self.decoder, records));
+        let outcome = catch_panic(|| {
+            let rows = decode_all(&mut self.decoder, records)?;
+            match (rows, &self.padded) {
+                (Some(rows), Some(fields)) => Ok(Some(without_padding(&rows, fields)?)),
+                (rows, _) => Ok::<_, AvroError>(rows),
+            }
+        });
         let outcome = outcome.and_then(|outcome| outcome.map_err(|error| error.to_string()));
         if outcome.is_err() {
             let another = catch_panic(|| decoder(&self.schema, &self.fields)).map_err(damaged)?;

@@ -3,15 +3,21 @@
 //! A schema is read twice: here, to find where values end, and by arrow-avro, to make columns of
 //! them. arrow-avro gets a schema that is written from the types found here, with what it needs and
 //! no more. In it no type refers to another one by name, so that a part of the fields is a schema
-//! too.
+//! too. A value without bytes is a boolean in it, see [`super::padding`].
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::abbreviate;
+
 /// The maximum number of types that a schema has, if each use of a name counts.
 const MAX_TYPES: usize = 10_000;
+
+/// The maximum length of the schema for arrow-avro, in which each use of a name is written out.
+const MAX_SCHEMA_BYTES: usize = 4 << 20;
 
 /// How deep types may be nested.
 const MAX_DEPTH: usize = 64;
@@ -19,10 +25,15 @@ const MAX_DEPTH: usize = 64;
 /// The types of a file's records.
 pub(super) struct RecordType {
     /// The fields in order, with their names.
-    pub(super) fields: Vec<(String, Arc<AvroType>)>,
+    pub(super) fields: Fields,
     /// The schema for arrow-avro.
     pub(super) json: String,
+    /// See [`AvroType::is_padded`].
+    pub(super) is_padded: bool,
 }
+
+/// Fields with their names.
+pub(super) type Fields = Vec<(String, Arc<AvroType>)>;
 
 /// The type of a value.
 pub(super) struct AvroType {
@@ -30,8 +41,12 @@ pub(super) struct AvroType {
     /// The memory of a value in bytes, as a column. What has no fixed length counts where it is
     /// read.
     pub(super) memory: u64,
-    /// The schema for arrow-avro.
-    json: Value,
+    /// Whether it consists of a type whose values have no bytes.
+    pub(super) is_padded: bool,
+    /// The schema for arrow-avro, of a type without parts.
+    json: String,
+    /// The length of the whole schema for arrow-avro, about.
+    schema_bytes: usize,
     /// How many types it consists of.
     types: usize,
     depth: usize,
@@ -51,7 +66,11 @@ pub(super) enum Kind {
     Enum(usize),
     Array(Arc<AvroType>),
     Map(Arc<AvroType>),
-    Record(Vec<Arc<AvroType>>),
+    Record {
+        /// The name in the schema for arrow-avro.
+        name: String,
+        fields: Fields,
+    },
     /// A union with null, which is its first or its second branch.
     Nullable {
         null: i64,
@@ -68,19 +87,19 @@ impl RecordType {
         if schema.get("type").and_then(Value::as_str) != Some("record") {
             return Err("its values are not records: write them as the field of a record".into());
         }
-        let (fields, all) = parser.record(&schema, "", &mut Vec::new())?;
+        let all = parser.record(&schema, "", &mut Vec::new())?;
         if !all.has_bytes() {
             return Err("its records have no values".to_owned());
         }
+        let mut json = String::new();
+        all.write_schema(&mut json);
         Ok(RecordType {
-            fields,
-            json: all.json.to_string(),
+            fields: all.fields().to_vec(),
+            json,
+            is_padded: all.is_padded,
         })
     }
 }
-
-/// Fields with their names.
-type Fields = Vec<(String, Arc<AvroType>)>;
 
 #[derive(Default)]
 struct Parser {
@@ -137,7 +156,7 @@ impl Parser {
                 };
             }
         };
-        AvroType::of(kind, memory, json!(name), &[], path)
+        AvroType::of(kind, memory, json!(name), path)
     }
 
     fn union(
@@ -152,23 +171,14 @@ impl Parser {
             [other, null] if is_null(null) && !is_null(other) => (1, other),
             _ => {
                 let names: Vec<String> = branches.iter().map(kind_name).collect();
-                let what = format!(
-                    "a union of {}; expected a union of null and one type",
-                    names.join(", ")
-                );
+                let names = abbreviate(&names.join(", "));
+                let what = format!("a union of {names}; expected a union of null and one type");
                 return Err(refused(path, &what));
             }
         };
         let value = self.value(other, namespace, path)?;
-        let json = match null {
-            0 => json!(["null", value.json]),
-            _ => json!([value.json, "null"]),
-        };
-        let kind = Kind::Nullable {
-            null,
-            value: value.clone(),
-        };
-        AvroType::of(kind, value.memory, json, &[value], path)
+        let memory = value.memory;
+        AvroType::of(Kind::Nullable { null, value }, memory, Value::Null, path)
     }
 
     fn complex(
@@ -181,18 +191,16 @@ impl Parser {
         let part = |name: &str| attributes.get(name).unwrap_or(&Value::Null);
         match part("type") {
             Value::String(name) => match name.as_str() {
-                "record" => self.record(schema, namespace, path).map(|(_, all)| all),
+                "record" => self.record(schema, namespace, path),
                 "enum" => self.symbols(attributes, namespace, path),
                 "fixed" => self.fixed(attributes, namespace, path),
                 "array" => {
                     let item = self.value(part("items"), namespace, path)?;
-                    let json = json!({"type": "array", "items": item.json});
-                    AvroType::of(Kind::Array(item.clone()), 4, json, &[item], path)
+                    AvroType::of(Kind::Array(item), 4, Value::Null, path)
                 }
                 "map" => {
                     let value = self.value(part("values"), namespace, path)?;
-                    let json = json!({"type": "map", "values": value.json});
-                    AvroType::of(Kind::Map(value.clone()), 4, json, &[value], path)
+                    AvroType::of(Kind::Map(value), 4, Value::Null, path)
                 }
                 _ => self.primitive(name, attributes, namespace, path),
             },
@@ -231,21 +239,19 @@ impl Parser {
             "long" => (Kind::Long, 8),
             _ => (Kind::Bytes, 32),
         };
-        AvroType::of(kind, memory, json, &[], path)
+        AvroType::of(kind, memory, json, path)
     }
 
-    /// A record: its fields, and the type itself.
     fn record(
         &mut self,
         schema: &Value,
         namespace: &str,
         path: &mut Vec<String>,
-    ) -> Result<(Fields, Arc<AvroType>), String> {
+    ) -> Result<Arc<AvroType>, String> {
         let none = Map::new();
         let attributes = schema.as_object().unwrap_or(&none);
         let (full, namespace) = self.begin(attributes, namespace);
-        let mut fields = Vec::new();
-        let mut all = Vec::new();
+        let mut fields = Fields::new();
         for field in attributes
             .get("fields")
             .and_then(Value::as_array)
@@ -259,18 +265,16 @@ impl Parser {
             path.push(name.to_owned());
             let value = self.value(field.get("type").unwrap_or(&Value::Null), &namespace, path)?;
             path.pop();
-            all.push(json!({"name": name, "type": value.json}));
             fields.push((name.to_owned(), value));
         }
-        let types: Vec<Arc<AvroType>> = fields.iter().map(|(_, value)| value.clone()).collect();
-        let memory = types
+        let memory = fields
             .iter()
-            .fold(0, |sum, part| part.memory.saturating_add(sum));
-        let json = json!({"type": "record", "name": self.new_name(), "fields": all});
-        let kind = Kind::Record(types.clone());
-        let record = AvroType::of(kind, memory.max(1), json, &types, path)?;
+            .fold(0, |sum, (_, part)| part.memory.saturating_add(sum));
+        let name = self.new_name();
+        let kind = Kind::Record { name, fields };
+        let record = AvroType::of(kind, memory.max(1), Value::Null, path)?;
         self.named.insert(full, Some(record.clone()));
-        Ok((fields, record))
+        Ok(record)
     }
 
     fn symbols(
@@ -284,7 +288,7 @@ impl Parser {
         let kind = Kind::Enum(count.map_or(0, Vec::len));
         let mut json = json!({"type": "enum", "name": self.new_name()});
         copy(&["symbols"], attributes, &mut json);
-        let found = AvroType::of(kind, 4, json, &[], path)?;
+        let found = AvroType::of(kind, 4, json, path)?;
         self.named.insert(full, Some(found.clone()));
         Ok(found)
     }
@@ -310,7 +314,7 @@ impl Parser {
             );
         }
         let memory = (size as u64).max(32);
-        let found = AvroType::of(Kind::Fixed(i64::from(size)), memory, json, &[], path)?;
+        let found = AvroType::of(Kind::Fixed(i64::from(size)), memory, json, path)?;
         self.named.insert(full, Some(found.clone()));
         Ok(found)
     }
@@ -336,43 +340,113 @@ impl Parser {
 }
 
 impl AvroType {
-    fn of(
-        kind: Kind,
-        memory: u64,
-        json: Value,
-        parts: &[Arc<AvroType>],
-        path: &[String],
-    ) -> Result<Arc<AvroType>, String> {
-        let types = parts
-            .iter()
-            .fold(1, |sum: usize, part| sum.saturating_add(part.types));
-        let depth = 1 + parts.iter().map(|part| part.depth).max().unwrap_or(0);
-        if types > MAX_TYPES {
-            return Err(refused(path, &format!("more than {MAX_TYPES} types")));
-        }
-        if depth > MAX_DEPTH {
-            return Err(refused(
-                path,
-                &format!("types nested more than {MAX_DEPTH} deep"),
-            ));
-        }
-        Ok(Arc::new(AvroType {
-            kind,
+    /// A type. `json` is the schema for arrow-avro of a type without parts.
+    fn of(kind: Kind, memory: u64, json: Value, path: &[String]) -> Result<Arc<AvroType>, String> {
+        let mut found = AvroType {
+            is_padded: kind.has_no_bytes(),
+            json: json.to_string(),
+            schema_bytes: 0,
+            types: 1,
+            depth: 1,
             memory,
-            json,
-            types,
-            depth,
-        }))
+            kind,
+        };
+        found.schema_bytes = found.json.len();
+        for (name, part) in found.kind.parts() {
+            // With the keys around the name and the type.
+            let bytes = part.schema_bytes.saturating_add(name.len() + 32);
+            found.schema_bytes = found.schema_bytes.saturating_add(bytes);
+            found.types = found.types.saturating_add(part.types);
+            found.depth = found.depth.max(1 + part.depth);
+            found.is_padded |= part.is_padded;
+        }
+        let what = if found.types > MAX_TYPES {
+            format!("more than {MAX_TYPES} types")
+        } else if found.depth > MAX_DEPTH {
+            format!("types nested more than {MAX_DEPTH} deep")
+        } else if found.schema_bytes > MAX_SCHEMA_BYTES {
+            let limit = MAX_SCHEMA_BYTES >> 20;
+            format!(
+                "a type longer than {limit} MiB, if each use of a name is written out: write large \
+                 enums as strings, or use their names less often"
+            )
+        } else {
+            return Ok(Arc::new(found));
+        };
+        Err(refused(path, &what))
     }
-}
 
-impl AvroType {
+    /// Writes the schema for arrow-avro.
+    fn write_schema(&self, out: &mut String) {
+        match &self.kind {
+            kind if kind.has_no_bytes() => out.push_str("\"boolean\""),
+            Kind::Array(item) => {
+                out.push_str(r#"{"type":"array","items":"#);
+                item.write_schema(out);
+                out.push('}');
+            }
+            Kind::Map(value) => {
+                out.push_str(r#"{"type":"map","values":"#);
+                value.write_schema(out);
+                out.push('}');
+            }
+            Kind::Nullable { null, value } => {
+                out.push_str(if *null == 0 { r#"["null","# } else { "[" });
+                value.write_schema(out);
+                out.push_str(if *null == 0 { "]" } else { r#","null"]"# });
+            }
+            Kind::Record { name, fields } => {
+                let _ = write!(out, r#"{{"type":"record","name":"{name}","fields":["#);
+                for (number, (name, value)) in fields.iter().enumerate() {
+                    let comma = if number == 0 { "" } else { "," };
+                    let _ = write!(out, r#"{comma}{{"name":{},"type":"#, json!(name));
+                    value.write_schema(out);
+                    out.push('}');
+                }
+                out.push_str("]}");
+            }
+            _ => out.push_str(&self.json),
+        }
+    }
+
+    /// The fields of a record.
+    fn fields(&self) -> &[(String, Arc<AvroType>)] {
+        match &self.kind {
+            Kind::Record { fields, .. } => fields,
+            _ => &[],
+        }
+    }
+
     /// Whether each value has at least one byte.
     fn has_bytes(&self) -> bool {
         match &self.kind {
-            Kind::Null | Kind::Fixed(0) => false,
-            Kind::Record(fields) => fields.iter().any(|field| field.has_bytes()),
-            _ => true,
+            Kind::Record { fields, .. } => fields.iter().any(|(_, field)| field.has_bytes()),
+            kind => !kind.has_no_bytes(),
+        }
+    }
+}
+
+impl Kind {
+    /// Whether it is a type without parts whose values have no bytes.
+    pub(super) fn has_no_bytes(&self) -> bool {
+        match self {
+            Kind::Null | Kind::Fixed(0) => true,
+            Kind::Record { fields, .. } => fields.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// The types that it consists of, with the names of fields.
+    fn parts(&self) -> Vec<(&str, &AvroType)> {
+        match self {
+            Kind::Array(part) | Kind::Map(part) | Kind::Nullable { value: part, .. } => {
+                vec![("", part)]
+            }
+            Kind::Record { fields, .. } => fields
+                .iter()
+                .map(|(name, part)| (name.as_str(), part.as_ref()))
+                .collect(),
+            _ => Vec::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::*;
 
 mod hostile;
+mod without_bytes;
 
 const MARKER: [u8; 16] = *b"0123456789abcdef";
 

@@ -2,10 +2,12 @@
 //!
 //! A record has no length, so its values are walked through by their types. Whatever arrow-avro
 //! would trust is checked on the way: strings are UTF-8, and the branches of unions and the symbols
-//! of enums exist. A few bytes can stand for a lot of memory (nulls of a large `fixed`, an array of
-//! a million nulls), so the memory is counted too.
+//! of enums exist, and blocks of items have the length that they declare. A few bytes can stand for a
+//! lot of memory (nulls of a large `fixed`, an array of a million nulls), so the memory is counted
+//! too.
 
 use super::header::long;
+use super::padding::PaddedRecord;
 use super::schema::{AvroType, Kind, RecordType};
 
 /// The maximum memory of a record.
@@ -16,27 +18,43 @@ const ITEM_MEMORY: u64 = 8;
 
 /// Reads the values of a record.
 pub(super) struct Cursor<'a> {
+    bytes: &'a [u8],
     rest: &'a [u8],
-    len: usize,
     /// The memory of the values so far in bytes, as columns.
     memory: u64,
+    /// Where the record is written if it has values without bytes.
+    padded: Option<PaddedRecord<'a>>,
 }
 
 type Outcome<T> = Result<T, &'static str>;
 
 impl<'a> Cursor<'a> {
     /// Begins with the first of these bytes.
-    pub(super) fn new(bytes: &'a [u8]) -> Cursor<'a> {
+    pub(super) fn new(bytes: &'a [u8], padded: Option<PaddedRecord<'a>>) -> Cursor<'a> {
         Cursor {
+            bytes,
             rest: bytes,
-            len: bytes.len(),
             memory: 0,
+            padded,
         }
     }
 
     /// How many bytes were read.
     pub(super) fn read(&self) -> usize {
-        self.len - self.rest.len()
+        self.bytes.len() - self.rest.len()
+    }
+
+    /// Ends the record after what was read.
+    pub(super) fn finish(mut self) {
+        self.replace_from(self.read(), &[]);
+    }
+
+    /// Replaces what was read from this byte on by others in the padded record.
+    fn replace_from(&mut self, from: usize, by: &[u8]) {
+        let read = self.read();
+        if let Some(padded) = &mut self.padded {
+            padded.replace(self.bytes, from..read, by);
+        }
     }
 
     /// The memory of what was read, in bytes.
@@ -70,17 +88,23 @@ impl<'a> Cursor<'a> {
 
     fn items(&mut self, mut item: impl FnMut(&mut Self) -> Outcome<()>) -> Outcome<()> {
         loop {
+            let start = self.read();
             let count = self.long()?;
             if count == 0 {
                 return Ok(());
             }
-            if count < 0 {
-                // The length of the items in bytes.
-                self.long()?;
+            let declared = (count < 0).then(|| self.long()).transpose()?;
+            let from = self.read();
+            if declared.is_some() {
+                // A padded block has another length.
+                self.replace_from(start, &PaddedRecord::count(count.unsigned_abs()));
             }
             for _ in 0..count.unsigned_abs() {
                 self.add(ITEM_MEMORY)?;
                 item(self)?;
+            }
+            if declared.is_some_and(|declared| declared != (self.read() - from) as i64) {
+                return Err("a block of items has another length than it declares");
             }
         }
     }
@@ -96,8 +120,12 @@ impl RecordType {
 
 impl AvroType {
     fn skip(&self, cursor: &mut Cursor<'_>) -> Outcome<()> {
+        if self.kind.has_no_bytes() {
+            cursor.replace_from(cursor.read(), PaddedRecord::VALUE);
+            return cursor.add(self.memory);
+        }
         match &self.kind {
-            Kind::Null => return cursor.add(1),
+            Kind::Null => {}
             Kind::Boolean => {
                 if cursor.bytes(1)?.iter().any(|byte| *byte > 1) {
                     return Err("a boolean is neither true nor false");
@@ -131,8 +159,8 @@ impl AvroType {
                 Kind::skip_text(cursor)?;
                 value.skip(cursor)
             })?,
-            Kind::Record(fields) => {
-                return fields.iter().try_for_each(|field| field.skip(cursor));
+            Kind::Record { fields, .. } => {
+                return fields.iter().try_for_each(|(_, field)| field.skip(cursor));
             }
             Kind::Nullable { null, value } => {
                 return match cursor.long()? {

@@ -71,6 +71,71 @@ fn types_that_multiply_are_refused() {
 }
 
 #[test]
+fn names_that_multiply_are_refused() {
+    let symbols: Vec<String> = (0..100)
+        .map(|n| format!("s{n}{}", "_".repeat(1000)))
+        .collect();
+    let symbols = serde_json::to_string(&symbols).unwrap();
+    let color = format!(r#"{{"type":"enum","name":"color","symbols":{symbols}}}"#);
+    let long_name = "n".repeat(100_000);
+    let long = format!(
+        r#"{{"type":"record","name":"color","fields":[{{"name":"{long_name}","type":"int"}}]}}"#
+    );
+    for (of, uses, is_refused) in [(&color, 39, false), (&color, 800, true), (&long, 800, true)] {
+        let mut fields = vec![format!(r#"{{"name":"f0","type":{of}}}"#)];
+        fields.extend((1..uses).map(|n| format!(r#"{{"name":"f{n}","type":"color"}}"#)));
+        let inner = format!(
+            r#"{{"type":"record","name":"u","fields":[{}]}}"#,
+            fields.join(",")
+        );
+        let (_, error) = read(&container(&schema(&inner), "null", &[]), None, 0);
+        let reason = error.map_or_else(String::new, |error| error.to_string());
+        let expected = "the field `n` cannot be read: it has a type longer than 4 MiB, if each use \
+                        of a name is written out: write large enums as strings";
+        assert_eq!(reason.starts_with(expected), is_refused, "{uses}: {reason}");
+        assert_eq!(reason.is_empty(), !is_refused, "{uses}: {reason}");
+    }
+}
+
+#[test]
+fn a_block_of_items_has_the_length_that_it_declares_whether_it_is_used_or_not() {
+    let list = r#"{"type":"array","items":"string"}"#;
+    let map = r#"{"type":"map","values":"string"}"#;
+    let items = [text(b"a"), text(b"bc")].concat();
+    let pair = [text(b"k"), text(b"v")].concat();
+    for (of, count, items) in [(list, 2, items), (map, 1, pair)] {
+        let used: Option<&[&str]> = None;
+        for (difference, fields) in [0, 1, -1, -100, i64::MAX - 9]
+            .into_iter()
+            .flat_map(|difference| [(difference, used), (difference, Some(&[]))])
+        {
+            let declared = items.len() as i64 + difference;
+            let record = [long(-count), long(declared), items.clone(), long(0)].concat();
+            let bytes = container(&schema(of), "null", &[(1, record)]);
+            let (rows, error) = read(&bytes, fields, 0);
+            let reason = error.map_or_else(String::new, |error| error.to_string());
+            let is_damaged = reason.contains("a block of items has another length");
+            assert_eq!(is_damaged, difference != 0, "{of} {difference}: {reason}");
+            assert_eq!(
+                rows.len(),
+                usize::from(difference == 0),
+                "{of} {difference}"
+            );
+        }
+    }
+    // The entries of the header are such a block too.
+    let entry = [text(b"avro.schema"), text(schema("\"int\"").as_bytes())].concat();
+    for difference in [0, 1, -1] {
+        let len = long(entry.len() as i64 + difference);
+        let header = [b"Obj\x01".to_vec(), long(-1), len, entry.clone(), long(0)].concat();
+        let (_, error) = read(&[header, MARKER.to_vec()].concat(), None, 0);
+        let reason = error.map_or_else(String::new, |error| error.to_string());
+        let is_damaged = reason.contains("its header has another length");
+        assert_eq!(is_damaged, difference != 0, "{difference}: {reason}");
+    }
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_by_name() {
     let node =
         r#"{"type":"record","name":"node","fields":[{"name":"next","type":["null","node"]}]}"#;
