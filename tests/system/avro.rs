@@ -1,6 +1,7 @@
 //! Avro as a source: what the sink `files` writes is read back, by columns.
 
 use std::fs;
+use std::io::Write;
 use std::time::Duration;
 
 use crate::column_files::{FIELDS, KillTest, place, printed, records, run, written};
@@ -272,6 +273,60 @@ fn a_rewritten_file_is_another_one() {
     }
 }
 
+const MARKER: [u8; 16] = [7; 16];
+
+/// The header of a file with this schema.
+fn header(schema: &str) -> Vec<u8> {
+    // A length has 7 bits in each byte, lowest first, of twice the number.
+    let len = [(schema.len() << 1) as u8 | 0x80, (schema.len() >> 6) as u8];
+    let start = &b"Obj\x01\x02\x16avro.schema"[..];
+    [start, &len, schema.as_bytes(), &[0], &MARKER].concat()
+}
+
+/// A block of one short record.
+fn block(record: &[u8]) -> Vec<u8> {
+    [&[2, 2 * record.len() as u8], record, &MARKER].concat()
+}
+
+/// The file has another size whenever it is looked at.
+#[test]
+fn a_file_that_never_stops_growing_is_followed_from_its_first_block() {
+    let site = Site::new("avro-growing");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "growing" in (files {:path "in/*.avro" :follow true :poll "200ms"})
+            pipeline (-> in (files {:path "out" :codec :json :rollover {:records 1}}))}"#,
+    );
+    let schema =
+        r#"{"type":"record","name":"r","fields":[{"name":"n","type":"long"}],"doc":"a long one"}"#;
+    // Without a block it has no records, and is not known by its content yet.
+    let path = site.write("in/a.avro", header(schema));
+    let mut pseidon = site.run("pipeline.edn");
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(path)
+        .expect("a file");
+    let mut written = 0_u32;
+    wait_until("the first records", 60, || {
+        file.write_all(&block(&[2 * (written % 60) as u8]))
+            .expect("a block");
+        written += 1;
+        !all_lines(&site.path("out")).is_empty()
+    });
+    pseidon.stop(60);
+    let once = fs::read_to_string(site.path("pipeline.edn")).expect("a file");
+    site.write(
+        "pipeline.edn",
+        once.replace(":follow true :poll \"200ms\"", ""),
+    );
+    site.finish("pipeline.edn", 60);
+    let mut expected: Vec<String> = (0..written)
+        .map(|number| format!("{{\"n\":{}}}", number % 60))
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(all_lines(&site.path("out")), expected);
+}
+
 /// Values that have no bytes in a file are read as what they are.
 #[test]
 fn nulls_and_empty_records_are_read_inside_of_others() {
@@ -280,22 +335,8 @@ fn nulls_and_empty_records_are_read_inside_of_others() {
         {"type":"record","name":"e","fields":[]}},{"name":"l","type":{"type":"array","items":"null"}},
         {"name":"u","type":{"type":"record","name":"u","fields":[{"name":"x","type":"null"},
         {"name":"n","type":"int"}]}},{"name":"m","type":{"type":"map","values":["null","e"]}}]}"#;
-    // Numbers below 64 are one byte: twice the number.
-    let len = schema.len() as u8;
-    let len = [(len << 1) | 0x80, (schema.len() >> 6) as u8];
     let record = [&[4, 0, 14][..], &[4, 2, b'k', 0, 2, b'l', 2, 0]].concat();
-    let marker = [7; 16];
-    let file = [
-        &b"Obj\x01\x02\x16avro.schema"[..],
-        &len,
-        schema.as_bytes(),
-        &[0],
-        &marker,
-        &[2, 2 * record.len() as u8],
-        &record,
-        &marker,
-    ];
-    site.write("a.avro", file.concat());
+    site.write("a.avro", [header(schema), block(&record)].concat());
     let all = r#"{"e":{},"l":[null,null],"u":{"x":null,"n":7},"m":{"k":null,"l":{}}}"#;
     let flow = r#"(-> (files "a.avro") (stdout))"#;
     assert_eq!(printed(&site, flow), [all]);

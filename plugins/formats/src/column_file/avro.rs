@@ -231,11 +231,12 @@ pub(super) fn identity(file: &File) -> io::Result<IdentityBytes> {
     };
     let from = header.len.saturating_sub(IDENTITY_BYTES);
     let end = BlockReader::new(file.try_clone()?, &header)?.end_of_first();
-    let to = end.as_ref().map_or(header.len, |end| *end);
-    let to = to.min(header.len + IDENTITY_BYTES);
+    let end = end.unwrap_or(header.len);
+    let to = end.min(header.len + IDENTITY_BYTES);
     Ok(IdentityBytes {
         bytes: read_up_to(file, from, (to - from) as usize)?,
-        is_complete: end.is_ok(),
+        // The first block is a part of it.
+        is_complete: end > header.len,
     })
 }
 

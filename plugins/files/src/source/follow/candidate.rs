@@ -36,7 +36,7 @@ pub(super) struct Candidate {
 }
 
 impl Follower<'_> {
-    /// Identifies the file at `path`. `None` if its first line is incomplete, or if it is
+    /// Identifies the file at `path`. `None` if its first line or block is incomplete, or if it is
     /// compressed and still growing.
     pub(super) fn identify(
         &mut self,
@@ -61,7 +61,9 @@ impl Follower<'_> {
         let compressed = compression != InputCompression::None;
         let head = match compressed {
             false => Head::of(&file, compression, false)?,
-            true if before == Some((size, true)) => head_of_compressed(&file, compression)?,
+            true if compression.may_grow() || before == Some((size, true)) => {
+                head_of_compressed(&file, compression)?
+            }
             true => None,
         };
         let Some(head) = head else {
