@@ -112,7 +112,9 @@ fn describe_step(text: &mut String, plan: &Plan, step: &ChainStep, indent: &str)
         | Operator::Edit(_)
         | Operator::Unnest(..)
         | Operator::Lookup(..)
-        | Operator::Sample(_) => {
+        | Operator::Sample(_)
+        | Operator::Limit(..)
+        | Operator::Throttle(..) => {
             let _ = writeln!(
                 text,
                 "{indent}-> {}: {}",

@@ -188,7 +188,7 @@ const INVALID_PIPELINES: [InvalidPipeline; 42] = [
     (
         untyped,
         "(elasticsearch)",
-        "transforms: where, select, set, remove, rename, parse, unnest, lookup, sample, group, dedupe; sinks: ",
+        "transforms: where, select, set, remove, rename, parse, unnest, lookup, sample, limit, throttle, group, dedupe; sinks: ",
     ),
     (
         untyped,

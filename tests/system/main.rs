@@ -18,8 +18,8 @@
 //!   refuses, and topics that lose data.
 //! - [`kafka_source`]: the offsets of a group as evidence of lost state, and invalid headers.
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
-//! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`bad_records`], [`command_line`]: the
-//!   output of flows, changed fields, invalid records, and the commands.
+//! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`limit`], [`bad_records`], [`command_line`]:
+//!   the output of flows, changed fields, invalid records, and the commands.
 //! - [`arrow`], [`avro`], [`parquet`]: files of columns that are read, with kills
 //!   ([`column_files`]).
 //! - [`csv`]: CSV that other programs wrote, and kills while it is read.
@@ -58,6 +58,7 @@ mod kafka_topics;
 mod kills;
 mod last_lines;
 mod legacy_files;
+mod limit;
 mod log_faults;
 mod log_instances;
 mod log_table;

@@ -16,7 +16,9 @@ use crate::bad_records::BadRecordHistory;
 use crate::failure::Failures;
 use crate::fields::SeenFields;
 use crate::lanes::LaneStatuses;
+use crate::limits::Limits;
 use crate::tap::Tap;
+use crate::throttles::Throttles;
 
 /// The shared state that an attempt's batches and lanes need.
 pub(crate) struct Attempt {
@@ -29,6 +31,10 @@ pub(crate) struct Attempt {
     pub(crate) tap: Arc<Tap>,
     pub(crate) bad_records: Arc<BadRecordHistory>,
     pub(crate) seen_fields: Arc<SeenFields>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) throttles: Throttles,
+    /// The stop signals of the sources that were started.
+    pub(crate) source_stops: Mutex<HashMap<SourceIndex, Stop>>,
     /// For each split, keyed with its source: the position after the last record that was read, or,
     /// before any was, the one below which everything was durable when it was taken.
     pub(crate) read: Mutex<HashMap<(SourceIndex, SplitId), Position>>,
@@ -37,6 +43,15 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
+    /// Stops reading the sources of which no further record may pass their limit, if this one is one
+    /// of them.
+    pub(crate) fn end_at_limit(&self, source: SourceIndex) {
+        let stops = self.source_stops.lock();
+        for ended in self.limits.ended_with(source) {
+            stops.get(&ended).into_iter().for_each(Stop::stop_reading);
+        }
+    }
+
     /// How far splits were read that are not yet completely durable in every sink that they reach.
     pub(crate) fn uncommitted(&self) -> HashMap<(SourceIndex, SplitId), Position> {
         // A sink that receives none of the records stores its positions rarely, and it misses

@@ -3,18 +3,22 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ops::Range;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow::error::ArrowError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pseidon_delivery::{LaneId, Reason, SplitId};
-use pseidon_plan::chain::{ChainStep, PlannedSource, Policy};
+use pseidon_delivery::{LaneId, Position, Reason, SplitId};
+use pseidon_dsl::Span;
+use pseidon_plan::chain::{ChainStep, Operator, PlannedSource, Policy};
 use pseidon_plan::{SinkIndex, SourceIndex, quarantine};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::Chunk;
+use pseidon_plugin::source::Reread;
 
 use crate::attempt::{Attempt, AttemptId};
 use crate::bad_records::RecentBadRecord;
@@ -86,47 +90,37 @@ fn handle(
     workplace: &EtlContext,
 ) -> Result<(), Failure> {
     let (attempt, queue) = (unit.attempt.clone(), &workplace.queue);
-    let (source, batch) = (attempt.plan.source(unit.source), &unit.batch);
     let processor = processors.of(&attempt, unit.source, workplace.largest)?;
-    let upto = unit
-        .done
-        .saturating_add(processor.at_once())
-        .min(batch.len());
-    let (records, is_whole, is_last) = (
-        unit.done..upto,
-        upto - unit.done == batch.len(),
-        upto == batch.len(),
-    );
-    if !is_whole && !has_its_turn(&unit) {
-        queue
-            .keep(attempt.id, unit, has_its_turn)
-            .into_iter()
-            .for_each(|unit| queue.put_back(attempt.id, unit));
+    let Some((unit, records)) = admitted(unit, processor.at_once(), queue) else {
         return Ok(());
-    }
+    };
+    let (source, batch) = (attempt.plan.source(unit.source), &unit.batch);
     processor
         .prepare(batch, records.clone())
         .map_err(|reason| Failure::Transient {
             stage: source.stage.clone(),
             reason,
         })?;
-    let mut exits = ChunkCollector {
-        attempt: &attempt,
-        chunks: Vec::new(),
-    };
+    let mut exits = ChunkCollector::new(&attempt);
     let passed = processor
-        .process(source, batch, records, &mut exits)
+        .process(source, batch, records.clone(), &mut exits)
         .map_err(|error| Failure::Fatal(Reason::of(error)))?;
     let ProcessOutcome::All(bad) = passed else {
         queue.put_back(attempt.id, unit);
         return Ok(());
     };
+    if let Some(upto) = exits.limited_to(&unit) {
+        queue.put_back(attempt.id, QueuedBatch { upto, ..unit });
+        return Ok(());
+    }
+    exits.note_passed(unit.source);
+    let upto = records.end;
     let mut chunks = exits.chunks;
     chunks.extend(quarantine_bad(&attempt, batch, bad)?);
     Chunk::charge(batch, &mut chunks);
     let send = |outcome| dispatch(&attempt, source, &unit.split.split.id, outcome, workplace);
     let resume = batch.resume.clone();
-    if is_last {
+    if upto == batch.len() {
         unit.split.complete(
             unit.number,
             BatchOutput {
@@ -148,6 +142,72 @@ fn handle(
         queue.put_back(attempt.id, QueuedBatch { done: upto, ..unit });
     }
     Ok(())
+}
+
+/// Returns a batch that may be processed now, and the numbers of the records that may pass at once,
+/// of which there are at most `at_once`. Any other batch waits in the queue, or is left unread.
+fn admitted(
+    unit: QueuedBatch,
+    at_once: usize,
+    queue: &BatchQueue,
+) -> Option<(QueuedBatch, Range<usize>)> {
+    let attempt = unit.attempt.clone();
+    let is_stopped = attempt.stop.reading_stopped();
+    if is_left_unread(&unit, is_stopped) {
+        unit.split.leave_unread(unit.number);
+        queue.release(attempt.id, has_its_turn);
+        return None;
+    }
+    let (throttles, mut most) = (&attempt.throttles, at_once);
+    if !is_stopped {
+        if let Some(until) = throttles.wait(unit.source, Instant::now()) {
+            queue.put_back_until(attempt.id, unit, until);
+            return None;
+        }
+        most = most.min(throttles.at_once(unit.source));
+    }
+    let upto = unit.done.saturating_add(most).min(unit.upto);
+    let is_whole = upto - unit.done == unit.batch.len();
+    // What passes a limit is counted in order.
+    let in_order = !is_whole || attempt.limits.apply_to(unit.source);
+    if in_order && !has_its_turn(&unit) {
+        queue
+            .keep(attempt.id, unit, has_its_turn)
+            .into_iter()
+            .for_each(|unit| queue.put_back(attempt.id, unit));
+        return None;
+    }
+    let records = unit.done..upto;
+    Some((unit, records))
+}
+
+/// Whether a batch, or the rest of it, is not processed, so that the next run reads it: it is behind
+/// a limit, or waits for a throttle at a stop. A position is never left inside of it.
+fn is_left_unread(unit: &QueuedBatch, is_stopped: bool) -> bool {
+    let (attempt, batch) = (&unit.attempt, &unit.batch);
+    if is_inside_position(unit) {
+        return false;
+    }
+    let position = batch.positions.get(unit.done).copied();
+    let position = position.unwrap_or(batch.next);
+    let is_limited = unit.done == unit.upto && unit.upto < batch.len();
+    let is_reread = attempt.plan.source(unit.source).facts.reread == Reread::Exact;
+    is_limited
+        || unit.split.is_cut()
+        || attempt
+            .limits
+            .is_over(unit.source, &batch.split.id, position)
+        || is_stopped && is_reread && attempt.throttles.apply_to(unit.source)
+}
+
+/// Whether the next record of a batch has the position of the last one that is done.
+fn is_inside_position(unit: &QueuedBatch) -> bool {
+    let positions = &unit.batch.positions;
+    let before = unit
+        .done
+        .checked_sub(1)
+        .and_then(|last| positions.get(last));
+    before.is_some_and(|last| positions.get(unit.done) == Some(last))
 }
 
 /// Whether all batches of the split before this one have left.
@@ -258,6 +318,44 @@ const MAX_NOTED: usize = 20;
 struct ChunkCollector<'a> {
     attempt: &'a Attempt,
     chunks: Vec<(SinkIndex, Chunk)>,
+    /// How many records have passed the throttles at these places.
+    throttled: Vec<(Span, usize)>,
+    /// The positions of the records that have reached the limit.
+    limited: Vec<Position>,
+}
+
+impl<'a> ChunkCollector<'a> {
+    fn new(attempt: &'a Attempt) -> ChunkCollector<'a> {
+        ChunkCollector {
+            attempt,
+            chunks: Vec::new(),
+            throttled: Vec::new(),
+            limited: Vec::new(),
+        }
+    }
+
+    /// Counts what has reached the limit. If that is too much, nothing counts, and the result is how
+    /// many records of the batch may be processed.
+    fn limited_to(&self, unit: &QueuedBatch) -> Option<usize> {
+        let split = &unit.batch.split.id;
+        let admitted = self.attempt.limits.admit(unit.source, split, &self.limited);
+        let first = admitted.err()?;
+        let upto = unit
+            .batch
+            .positions
+            .partition_point(|position| *position < first);
+        (upto > unit.done || !is_inside_position(unit)).then_some(upto)
+    }
+
+    /// Counts what has passed.
+    fn note_passed(&self, source: SourceIndex) {
+        self.attempt.end_at_limit(source);
+        for (place, records) in &self.throttled {
+            self.attempt
+                .throttles
+                .take(*place, *records, Instant::now());
+        }
+    }
 }
 
 impl RowReceiver for ChunkCollector<'_> {
@@ -274,6 +372,13 @@ impl RowReceiver for ChunkCollector<'_> {
     }
 
     fn passed(&mut self, step: &ChainStep, rows: &Rows) {
+        match &step.operator {
+            Operator::Limit(..) => self
+                .limited
+                .extend((0..rows.len()).map(|row| rows.position(row))),
+            Operator::Throttle(_, place) => self.throttled.push((*place, rows.len())),
+            _ => {}
+        }
         self.attempt.tap.show(&step.stage, rows);
     }
 

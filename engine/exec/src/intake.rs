@@ -104,6 +104,10 @@ impl IntakeTask {
             next_look,
             next_commit,
         } = self;
+        if intake.attempt.stop.reading_stopped() {
+            // What waits for a throttle is read by the next run.
+            intake.queue.lift(intake.attempt.id);
+        }
         for _ in 0..MAX_EVENTS {
             if intake.attempt.stop.leaving_now() {
                 return Err(Failure::Stopped);
@@ -205,6 +209,7 @@ impl Intake {
                     source,
                     number: split.number(),
                     split: split.clone(),
+                    upto: batch.len(),
                     batch: Arc::new(*batch),
                     done: 0,
                 }));
@@ -341,6 +346,9 @@ impl Intake {
             while !split.wait_until_dispatched(CHECK_INTERVAL) {
                 if self.attempt.stop.leaving_now() {
                     return Err(Failure::Stopped);
+                }
+                if self.attempt.stop.reading_stopped() {
+                    self.queue.lift(self.attempt.id);
                 }
             }
             read.push(id.clone());

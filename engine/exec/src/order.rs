@@ -2,6 +2,7 @@
 //! order.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,7 +25,10 @@ pub(crate) struct OrderedSplit {
 struct State {
     emitted: u64,
     next: u64,
-    early: BTreeMap<u64, BatchOutput>,
+    /// What has been processed and waits for its turn; `None` for a batch that was left unread.
+    early: BTreeMap<u64, Option<BatchOutput>>,
+    /// Whether a batch was left unread: then no later one leaves.
+    is_cut: bool,
 }
 
 impl OrderedSplit {
@@ -50,12 +54,33 @@ impl OrderedSplit {
         self.turn.load(Ordering::SeqCst) == number
     }
 
+    /// Leaves a batch unread: neither it nor those after it leave, so that the positions of the split
+    /// stay before it.
+    pub(crate) fn leave_unread(&self, number: u64) {
+        let left = self.finish(number, None, |_| Ok::<(), Infallible>(()));
+        left.unwrap_or_else(|never| match never {});
+    }
+
+    /// Whether a batch was left unread.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.state.lock().is_cut
+    }
+
     /// Completes a batch. Dispatches it, and those after it that waited for it, while the split is
     /// locked so that they stay in order.
     pub(crate) fn complete<E>(
         &self,
         number: u64,
         outcome: BatchOutput,
+        dispatch: impl FnMut(BatchOutput) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.finish(number, Some(outcome), dispatch)
+    }
+
+    fn finish<E>(
+        &self,
+        number: u64,
+        outcome: Option<BatchOutput>,
         mut dispatch: impl FnMut(BatchOutput) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut state = self.state.lock();
@@ -65,7 +90,10 @@ impl OrderedSplit {
             let Some(outcome) = state.early.remove(&next) else {
                 return Ok(());
             };
-            dispatch(outcome)?;
+            match outcome {
+                Some(outcome) if !state.is_cut => dispatch(outcome)?,
+                _ => state.is_cut = true,
+            }
             state.next += 1;
             self.turn.store(state.next, Ordering::SeqCst);
             if state.next == state.emitted {
@@ -86,8 +114,6 @@ impl OrderedSplit {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use pseidon_delivery::{Position, SplitId};
 
     use super::*;
@@ -135,6 +161,32 @@ mod tests {
             }
             assert_eq!(left, [0, 1, 2, 3]);
             assert!(split.wait_until_dispatched(Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn no_batch_leaves_after_one_that_was_left_unread() {
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]] {
+            for unread in 0..4 {
+                let split = split();
+                assert!((0..4).all(|number| split.number() == number));
+                let mut left = Vec::new();
+                for number in order {
+                    let dispatch = |outcome: BatchOutput| {
+                        left.push(outcome.next);
+                        Ok::<(), Infallible>(())
+                    };
+                    match number == unread {
+                        true => split.leave_unread(number),
+                        false => split.complete(number, outcome(number), dispatch).unwrap(),
+                    }
+                }
+                // What waited for the batch that was left unread is not dispatched by it.
+                let before: Vec<u64> = (0..unread).collect();
+                assert_eq!(left, before, "{order:?} without {unread}");
+                assert!(split.is_cut());
+                assert!(split.wait_until_dispatched(Duration::ZERO));
+            }
         }
     }
 

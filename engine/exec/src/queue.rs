@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use pseidon_plan::SourceIndex;
 use pseidon_plugin::batch::Batch;
@@ -12,7 +13,7 @@ use pseidon_plugin::batch::Batch;
 use crate::actor::WakeFn;
 use crate::attempt::{Attempt, AttemptId};
 use crate::order::OrderedSplit;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, now};
 
 /// A batch in the queue.
 pub(crate) struct QueuedBatch {
@@ -23,6 +24,8 @@ pub(crate) struct QueuedBatch {
     pub(crate) batch: Arc<Batch>,
     /// How many of its records are done.
     pub(crate) done: usize,
+    /// How many of its records may be processed; the others are left unread.
+    pub(crate) upto: usize,
 }
 
 /// The queue of batches.
@@ -50,6 +53,8 @@ struct AttemptLine<T> {
     kept: Vec<T>,
     /// The bytes of its rows that wait for writers.
     unwritten: usize,
+    /// Until when its batches wait for a throttle.
+    held_until: Option<Instant>,
     /// Wakes the intake whose batch did not find room.
     refused: Option<WakeFn>,
 }
@@ -63,6 +68,7 @@ impl<T> State<T> {
                 units: VecDeque::new(),
                 kept: Vec::new(),
                 unwritten: 0,
+                held_until: None,
                 refused: None,
             });
             self.lines.len() - 1
@@ -117,6 +123,29 @@ impl<T> BatchQueue<T> {
         self.changed.notify_all();
     }
 
+    /// Returns a batch to the front of its line, which is skipped until this time.
+    pub(crate) fn put_back_until(&self, attempt: AttemptId, unit: T, until: Instant) {
+        let mut state = self.state.lock();
+        let line = state.line(attempt);
+        line.units.push_front(unit);
+        line.held_until = Some(until);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Skips the line of an attempt no longer for a throttle.
+    pub(crate) fn lift(&self, attempt: AttemptId) {
+        let mut state = self.state.lock();
+        let mut lines = state.lines.iter_mut();
+        let held = lines.find(|line| line.attempt == attempt && line.held_until.is_some());
+        let Some(line) = held else {
+            return;
+        };
+        line.held_until = None;
+        drop(state);
+        self.changed.notify_all();
+    }
+
     /// Keeps a batch until others are done; see [`BatchQueue::release`]. Returns it if they are
     /// done already.
     pub(crate) fn keep(
@@ -162,19 +191,25 @@ impl<T> BatchQueue<T> {
             if state.is_over {
                 return None;
             }
-            let unwritten = state.unwritten;
-            let ready = state
-                .lines
-                .iter()
-                .position(|line| !line.units.is_empty() && self.moves(line, unwritten));
+            let (unwritten, now) = (state.unwritten, now());
+            let waits = |line: &AttemptLine<T>| line.held_until.filter(|until| *until > now);
+            let moves =
+                |line: &&AttemptLine<T>| !line.units.is_empty() && self.moves(line, unwritten);
+            let mut lines = state.lines.iter();
+            let ready = lines.position(|line| moves(&line) && waits(line).is_none());
             let Some(number) = ready else {
-                self.changed.wait(&mut state);
+                let due = state.lines.iter().filter(moves).filter_map(waits).min();
+                match due {
+                    Some(due) => _ = self.changed.wait_for(&mut state, due - now),
+                    None => self.changed.wait(&mut state),
+                }
                 continue;
             };
             let Some(mut line) = state.lines.remove(number) else {
                 continue;
             };
             let unit = line.units.pop_front();
+            line.held_until = None;
             let refused = line.refused.take();
             state.lines.push_back(line);
             drop(state);
@@ -262,6 +297,7 @@ impl<T> Drop for UnwrittenCharge<T> {
 #[cfg(all(test, not(feature = "model")))]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use super::*;
 
@@ -347,6 +383,32 @@ mod tests {
         queue.forget(one);
         queue.release(one, |_| true);
         assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn a_held_line_is_skipped_until_its_time_or_until_it_is_lifted() {
+        let (queue, held, other) = queue(100);
+        let (past, far) = (Instant::now(), Instant::now() + Duration::from_secs(3600));
+        queue.put_back_until(held, 1, far);
+        push(&queue, held, 2);
+        push(&queue, other, 11);
+        push(&queue, other, 12);
+        assert_eq!([queue.pop(), queue.pop()], [Some(11), Some(12)]);
+        // It is as long as any line.
+        let wake: WakeFn = Arc::new(|| {});
+        assert_eq!(queue.push(held, 3, &wake), Err(3));
+        queue.lift(other);
+        queue.lift(held);
+        assert_eq!(queue.pop(), Some(1));
+        queue.put_back_until(held, 1, past);
+        assert_eq!([queue.pop(), queue.pop()], [Some(1), Some(2)]);
+        // A waiting thread continues when the line is lifted.
+        queue.put_back_until(held, 4, far);
+        std::thread::scope(|scope| {
+            let popping = scope.spawn(|| queue.pop());
+            queue.lift(held);
+            assert_eq!(popping.join().unwrap(), Some(4));
+        });
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use parking_lot::Mutex;
@@ -18,6 +19,7 @@ use crate::outcome::Finished;
 use crate::resources::Resources;
 use crate::setup::RunSetup;
 use crate::sharing::Sharing;
+use crate::throttles::Throttles;
 
 /// For each split, keyed with its source: the position after the last record that was read.
 pub(crate) type ReadPositions = HashMap<(SourceIndex, SplitId), Position>;
@@ -61,6 +63,9 @@ impl RunningAttempt {
             tap: run.view.tap.clone(),
             bad_records: run.view.bad_records.clone(),
             seen_fields: run.view.seen_fields.clone(),
+            limits: run.limits.clone(),
+            throttles: Throttles::of(&run.plan, Instant::now()),
+            source_stops: Mutex::default(),
             read: Mutex::default(),
             _over: DropNotifier(over),
         });
@@ -125,9 +130,11 @@ impl RunningAttempt {
     ) -> SourceRun {
         let (attempt, planned) = (&self.attempt, run.plan.source(source));
         let durable = Arc::new(Mutex::default());
+        let stop = attempt.stop.child();
+        attempt.source_stops.lock().insert(source, stop.clone());
         let (handle, events) = SourceHandle::new(
             run.resources.budget().clone(),
-            attempt.stop.clone(),
+            stop,
             pause.clone(),
             durable.clone(),
         );

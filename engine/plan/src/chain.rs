@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use pseidon_delivery::SinkId;
+use pseidon_dsl::Span;
 use pseidon_expr::CompiledExpr;
 use pseidon_expr::bounds::Bounds;
 use pseidon_expr::types::field_type_name;
@@ -17,6 +18,7 @@ use regex::Regex;
 use crate::columns::SourceColumns;
 use crate::index::SinkIndex;
 use crate::lookup::LookupTable;
+use crate::rate::Rate;
 use crate::sample::Sample;
 
 /// A source with its chain.
@@ -89,6 +91,11 @@ pub enum Operator {
     Lookup(CompiledExpr, Arc<LookupTable>, SchemaRef),
     /// Passes on the rows of this sample.
     Sample(Sample),
+    /// Passes on this number of rows of a run. The place in the pipeline file is that of the chains
+    /// of all sources that lead there.
+    Limit(u64, Span),
+    /// Passes on rows no faster than at this rate. The place is as for a limit.
+    Throttle(Rate, Span),
     /// Keeps the columns with these indexes for expressions, which are of this schema. The records
     /// do not change.
     Keep(Vec<usize>, SchemaRef),
@@ -135,6 +142,9 @@ impl Operator {
                 format!("the row of {} with {}", table.path(), table.on())
             }
             Operator::Sample(sample) => sample.to_string(),
+            Operator::Limit(1, _) => "the first record of each run".to_owned(),
+            Operator::Limit(records, _) => format!("the first {records} records of each run"),
+            Operator::Throttle(rate, _) => format!("at most {rate}"),
             Operator::Keep(..)
             | Operator::All(_)
             | Operator::Match { .. }
@@ -167,6 +177,8 @@ impl Operator {
             | Operator::Unnest(..)
             | Operator::Lookup(..)
             | Operator::Sample(_)
+            | Operator::Limit(..)
+            | Operator::Throttle(..)
             | Operator::Keep(..)
             | Operator::Sink(_) => Vec::new(),
         }

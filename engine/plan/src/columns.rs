@@ -161,6 +161,7 @@ impl Walk<'_> {
                 }
                 names
             }
+            ResolvedStepKind::Limit(_) | ResolvedStepKind::Throttle(_) => names,
             ResolvedStepKind::All(branches) => {
                 self.branches(branches.iter(), &names);
                 names

@@ -170,6 +170,14 @@ impl ChainCompiler<'_> {
             ResolvedStepKind::Sample(share, by) => {
                 self.sample_step(step, *share, by.as_ref(), point)
             }
+            ResolvedStepKind::Limit(records) => {
+                let operator = Operator::Limit(*records, step.span);
+                Some(chain_step(step, operator, Policy::Noop))
+            }
+            ResolvedStepKind::Throttle(rate) => {
+                let operator = Operator::Throttle(*rate, step.span);
+                Some(chain_step(step, operator, Policy::Noop))
+            }
             ResolvedStepKind::All(branches) => {
                 let mut chain =
                     |steps: &Vec<ResolvedStep>| self.chain(steps, &mut point.clone(), false);
@@ -408,6 +416,8 @@ fn can_change_columns(step: &ResolvedStep) -> bool {
     match step.kind {
         ResolvedStepKind::Where(_)
         | ResolvedStepKind::Sample(..)
+        | ResolvedStepKind::Limit(_)
+        | ResolvedStepKind::Throttle(_)
         | ResolvedStepKind::Route { .. }
         | ResolvedStepKind::Sink(..) => false,
         ResolvedStepKind::Select(_)

@@ -53,12 +53,11 @@ fn describe_chain(text: &mut String, chain: &[ResolvedStep]) {
                 push(text, &table.identity());
             }
             ResolvedStepKind::Sample(share, by) => {
-                let by = by.as_ref().map(Expr::to_string);
-                push(
-                    text,
-                    &["sample", &share.to_string(), &by.unwrap_or_default()],
-                );
+                let by = by.as_ref().map(Expr::to_string).unwrap_or_default();
+                push(text, &["sample", &share.to_string(), &by]);
             }
+            // They decide when records are delivered, and not where to.
+            ResolvedStepKind::Limit(_) | ResolvedStepKind::Throttle(_) => {}
             ResolvedStepKind::All(branches) => {
                 push(text, &["all"]);
                 branches

@@ -23,6 +23,7 @@ pub mod guarantee;
 pub mod index;
 pub mod percent;
 pub mod quarantine;
+pub mod rate;
 pub mod resolve;
 pub mod sample;
 pub mod settings;

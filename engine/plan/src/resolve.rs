@@ -2,6 +2,7 @@
 //! becomes chains of [`step`]s that each begin with a source.
 
 mod groups;
+mod limits;
 mod named_flows;
 mod step;
 mod suggestions;
@@ -22,6 +23,7 @@ use pseidon_plugin::spec::Role;
 use pseidon_plugin::stage::{SinkFactory, SourceStage};
 
 use self::groups::{Groups, NamedGroup, StageSteps};
+use self::limits::misplaced_limit;
 use self::named_flows::NamedFlows;
 use self::step::reaches_sink;
 pub use self::step::{ResolvedStep, ResolvedStepKind};
@@ -181,6 +183,9 @@ impl<'a> Resolver<'a> {
             );
             self.errors.push(error.with_help(self.sinks_help()));
         }
+        let misplaced = misplaced_limit(&chain);
+        self.errors
+            .extend(misplaced.filter(|error| !self.errors.contains(error)));
         (chain, std::mem::replace(&mut self.groups.reached, outer))
     }
 

@@ -1,7 +1,7 @@
 //! Stopping and pausing a run.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -21,6 +21,8 @@ struct StopState {
     now: Arc<AtomicBool>,
     changed: Condvar,
     lock: Mutex<()>,
+    /// The signals that are set with this one.
+    children: Mutex<Vec<Weak<StopState>>>,
 }
 
 impl Stop {
@@ -29,11 +31,36 @@ impl Stop {
         Stop::default()
     }
 
+    /// Creates a signal that is set with this one, and by itself if only a part of the run must stop
+    /// reading.
+    pub fn child(&self) -> Stop {
+        let state = StopState {
+            now: self.inner.now.clone(),
+            ..StopState::default()
+        };
+        let child = Stop {
+            inner: Arc::new(state),
+        };
+        let mut children = self.inner.children.lock();
+        children.retain(|child| child.strong_count() > 0);
+        children.push(Arc::downgrade(&child.inner));
+        drop(children);
+        if self.reading_stopped() {
+            child.stop_reading();
+        }
+        child
+    }
+
     /// Sources stop reading; what was read is still processed and committed.
     pub fn stop_reading(&self) {
-        let _guard = self.inner.lock.lock();
+        let guard = self.inner.lock.lock();
         self.inner.reading.store(true, Ordering::Relaxed);
         self.inner.changed.notify_all();
+        drop(guard);
+        let children = self.inner.children.lock().clone();
+        for inner in children.iter().filter_map(Weak::upgrade) {
+            Stop { inner }.stop_reading();
+        }
     }
 
     /// All threads abandon uncommitted work and leave.
@@ -83,5 +110,27 @@ impl Pause {
     /// Whether the run is paused.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_set_with_its_parent_and_not_the_other_way_round() {
+        let parent = Stop::new();
+        let (one, other) = (parent.child(), parent.child());
+        let grandchild = one.child();
+        one.stop_reading();
+        assert!(one.reading_stopped() && grandchild.reading_stopped());
+        assert!(!parent.reading_stopped() && !other.reading_stopped());
+        drop(one);
+        parent.stop_reading();
+        assert!(other.reading_stopped() && !other.leaving_now());
+        let late = parent.child();
+        assert!(late.reading_stopped() && late.sleep(Duration::from_secs(3600)));
+        parent.leave_now();
+        assert!(other.leaving_now() && late.leaving_now() && grandchild.leaving_now());
     }
 }

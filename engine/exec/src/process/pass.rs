@@ -76,6 +76,8 @@ impl ChainPass<'_> {
                 Ok(rows.evaluate(condition)?.as_boolean().clone())
             }),
             Operator::Sample(sample) => self.filter(step, rows, |rows| sample.mask(rows)),
+            // The rows that have passed are counted when the pass has succeeded.
+            Operator::Limit(..) | Operator::Throttle(..) => Ok(rows),
             Operator::Select(exprs, schema) => self.select(step, exprs, schema, rows),
             Operator::Edit(edit) => self.edit(step, edit, rows),
             Operator::Unnest(list, schema) => self.unnest(step, list, schema, rows),

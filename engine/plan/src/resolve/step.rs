@@ -11,6 +11,7 @@ use pseidon_plugin::stage::SinkStage;
 use crate::edits::FieldEdit;
 use crate::lookup::LookupTable;
 use crate::percent::Percent;
+use crate::rate::Rate;
 
 /// One step of a chain.
 #[derive(Clone)]
@@ -40,6 +41,10 @@ pub enum ResolvedStepKind {
     Lookup(Expr, Arc<LookupTable>),
     /// `sample`: a share of the records, chosen by this key, a string, or by their positions.
     Sample(Percent, Option<Expr>),
+    /// `limit`, with its number of records.
+    Limit(u64),
+    /// `throttle`, with its rate.
+    Throttle(Rate),
     /// `all`: each chain receives the same input, and the input is passed on.
     All(Vec<Vec<ResolvedStep>>),
     /// `match`: a record goes to the first chain whose pattern matches. The records that match no
@@ -87,6 +92,8 @@ impl ResolvedStepKind {
             | ResolvedStepKind::Unnest(_)
             | ResolvedStepKind::Lookup(..)
             | ResolvedStepKind::Sample(..)
+            | ResolvedStepKind::Limit(_)
+            | ResolvedStepKind::Throttle(_)
             | ResolvedStepKind::Sink(_) => Vec::new(),
         }
     }
@@ -114,7 +121,9 @@ pub(super) fn reaches_sink(chain: &[ResolvedStep]) -> bool {
             | ResolvedStepKind::Edit(_)
             | ResolvedStepKind::Unnest(_)
             | ResolvedStepKind::Lookup(..)
-            | ResolvedStepKind::Sample(..),
+            | ResolvedStepKind::Sample(..)
+            | ResolvedStepKind::Limit(_)
+            | ResolvedStepKind::Throttle(_),
         )
         | None => false,
     }

@@ -6,7 +6,7 @@ use super::{Resolver, discards};
 use crate::transforms::Transform;
 
 /// Names that other tools have for a transform here.
-const TRANSFORM_SYNONYMS: [(&str, &str); 16] = [
+const TRANSFORM_SYNONYMS: [(&str, &str); 22] = [
     ("add", "set"),
     ("aggregate", "group"),
     ("count", "group"),
@@ -15,13 +15,19 @@ const TRANSFORM_SYNONYMS: [(&str, &str); 16] = [
     ("distinct", "dedupe"),
     ("filter", "where"),
     ("group_by", "group"),
+    ("head", "limit"),
     ("map", "select"),
     ("mapping", "set"),
     ("move", "rename"),
     ("mutate", "set"),
     ("project", "select"),
+    ("rate_limit", "throttle"),
+    ("ratelimit", "throttle"),
     ("reduce", "group"),
     ("remap", "set"),
+    ("sleep", "throttle"),
+    ("take", "limit"),
+    ("top", "limit"),
     ("unique", "dedupe"),
 ];
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pseidon_dsl::expr::Expr;
-use pseidon_plugin::options::ParseResult;
+use pseidon_plugin::options::{OnError, ParseResult};
 
 use super::ResolvedStepKind;
 use crate::group::{self, GroupSteps};
@@ -19,6 +19,11 @@ pub(super) enum TransformSteps {
     Group(Box<GroupSteps>, InvalidRecords),
 }
 
+/// For a transform in which no record is invalid.
+const NEVER_INVALID: InvalidRecords = InvalidRecords {
+    on_error: OnError::Noop,
+};
+
 /// The steps of a transform with these options.
 ///
 /// # Errors
@@ -28,14 +33,12 @@ pub(super) fn transform_steps(
     tables: &TableReader<'_>,
 ) -> ParseResult<TransformSteps> {
     let (kinds, invalid) = match options {
-        TransformOptions::Where(options) => (
-            vec![ResolvedStepKind::Where(options.condition)],
-            options.invalid,
-        ),
-        TransformOptions::Select(options) => (
-            vec![ResolvedStepKind::Select(options.columns)],
-            options.invalid,
-        ),
+        TransformOptions::Where(options) => {
+            one(ResolvedStepKind::Where(options.condition), options.invalid)
+        }
+        TransformOptions::Select(options) => {
+            one(ResolvedStepKind::Select(options.columns), options.invalid)
+        }
         TransformOptions::Edit(edits, invalid) => (vec![ResolvedStepKind::Edit(edits)], invalid),
         TransformOptions::Parse(options) => {
             let keep = options.keep.unwrap_or_default();
@@ -70,8 +73,14 @@ pub(super) fn transform_steps(
         }
         TransformOptions::Sample(options) => {
             let by = options.by.map(Expr::as_text);
-            let kind = ResolvedStepKind::Sample(options.share, by);
-            (vec![kind], options.invalid)
+            one(ResolvedStepKind::Sample(options.share, by), options.invalid)
+        }
+        TransformOptions::Limit(options) => one(
+            ResolvedStepKind::Limit(options.records.get()),
+            NEVER_INVALID,
+        ),
+        TransformOptions::Throttle(options) => {
+            one(ResolvedStepKind::Throttle(options.rate), NEVER_INVALID)
         }
         TransformOptions::Group(options) => {
             let aggregates = options.aggregates.as_deref();
@@ -85,4 +94,9 @@ pub(super) fn transform_steps(
         }
     };
     Ok(TransformSteps::Chain(kinds, invalid))
+}
+
+/// A transform of one step.
+fn one(kind: ResolvedStepKind, invalid: InvalidRecords) -> (Vec<ResolvedStepKind>, InvalidRecords) {
+    (vec![kind], invalid)
 }

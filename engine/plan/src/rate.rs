@@ -1,0 +1,118 @@
+//! A number of records in a time, as users write it: `1000/s`.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use pseidon_plugin::options::{Argument, OptionValue, ParseResult};
+use pseidon_plugin::spec::OptionKind;
+
+/// The units of time, with their names and their lengths in seconds.
+const UNITS: [(&str, u64); 4] = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+
+/// A number of records in a unit of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    records: NonZeroU32,
+    unit: (&'static str, u64),
+}
+
+impl Rate {
+    /// Parses a number, a slash and a unit. `None` if the text is something else.
+    pub fn from_text(text: &str) -> Option<Rate> {
+        let (records, name) = text.split_once('/')?;
+        let records = records.trim().parse().ok()?;
+        let name = name.trim();
+        let unit = UNITS.into_iter().find(|(unit, _)| *unit == name)?;
+        Some(Rate { records, unit })
+    }
+
+    /// The time of so many records.
+    pub fn time_of(self, records: u64) -> Duration {
+        let nanos = u128::from(records) * u128::from(self.unit.1) * 1_000_000_000;
+        let nanos = nanos / u128::from(self.records.get());
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// How many records there are in a time.
+    pub fn records_in(self, time: Duration) -> u64 {
+        let records = u128::from(self.records.get()) * time.as_nanos();
+        let records = records / (u128::from(self.unit.1) * 1_000_000_000);
+        u64::try_from(records).unwrap_or(u64::MAX)
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.records, self.unit.0)
+    }
+}
+
+impl OptionValue for Rate {
+    const KIND: OptionKind = OptionKind::String;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<Rate> {
+        let text = argument.scalar()?;
+        Rate::from_text(&text).ok_or_else(|| {
+            argument.error(
+                format!("`{text}` is not a rate"),
+                "expected a number of records per second, minute, hour or day, such as \"1000/s\", \
+                 \"60/m\", \"100/h\" or \"1/d\"",
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_number_and_a_unit() {
+        for (text, shown) in [
+            ("1/s", Some("1/s")),
+            (" 1000 / m ", Some("1000/m")),
+            ("4294967295/h", Some("4294967295/h")),
+            ("7/d", Some("7/d")),
+            ("0/s", None),
+            ("-1/s", None),
+            ("1.5/s", None),
+            ("4294967296/s", None),
+            ("1", None),
+            ("/s", None),
+            ("1/", None),
+            ("1/2s", None),
+            ("1/min", None),
+            ("10/s/s", None),
+        ] {
+            let found = Rate::from_text(text).map(|rate| rate.to_string());
+            assert_eq!(found.as_deref(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn records_take_their_time() {
+        let rate = |text| Rate::from_text(text).expect("a rate");
+        for (text, records, time) in [
+            ("1/s", 1, Duration::from_secs(1)),
+            ("1000/s", 1, Duration::from_millis(1)),
+            ("1000/s", 2500, Duration::from_millis(2500)),
+            ("3/s", 1, Duration::from_nanos(333_333_333)),
+            ("60/m", 1, Duration::from_secs(1)),
+            ("1/h", 2, Duration::from_secs(7200)),
+            ("4/d", 1, Duration::from_secs(21_600)),
+            ("4294967295/s", 1, Duration::ZERO),
+            ("1/d", u64::MAX, Duration::from_nanos(u64::MAX)),
+        ] {
+            assert_eq!(rate(text).time_of(records), time, "{text} {records}");
+        }
+        for (text, time, records) in [
+            ("1000/s", Duration::from_millis(100), 100),
+            ("9/s", Duration::from_millis(100), 0),
+            ("1/d", Duration::from_secs(86_400), 1),
+            ("4294967295/s", Duration::MAX, u64::MAX),
+        ] {
+            assert_eq!(rate(text).records_in(time), records, "{text}");
+        }
+    }
+}
