@@ -94,6 +94,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show how far a pipeline has read its sources, also while it runs, or move its positions.
     Offsets(OffsetsArgs),
+    /// Feed quarantined records through the repaired pipeline, each of them once.
+    Replay(ReplayArgs),
     /// Forget the state of a pipeline, so that it starts as it did for the first time.
     Reset(ResetArgs),
     /// List the committed files that are not visible because their disk is not mounted, or forget
@@ -139,6 +141,7 @@ impl Command {
     pub(crate) fn has_progress_line(&self) -> bool {
         match self {
             Command::Run(args) => !args.no_progress,
+            Command::Replay(args) => !args.dry_run,
             Command::Produce(_) => true,
             _ => false,
         }
@@ -291,6 +294,36 @@ pub(crate) struct OffsetsArgs {
     /// Change the state. Without it, nothing is changed.
     #[arg(long, requires = "to")]
     pub(crate) execute: bool,
+    #[command(flatten)]
+    pub(crate) parameters: ParameterArgs,
+}
+
+/// The arguments of `pseidon replay`.
+#[derive(Args)]
+pub(crate) struct ReplayArgs {
+    /// The repaired pipeline file.
+    pub(crate) file: PathBuf,
+    /// Files of quarantined records, or folders with such files [default: where the pipeline
+    /// quarantines records].
+    pub(crate) quarantine: Vec<PathBuf>,
+    /// Replay only the records that were invalid at this stage. May be repeated.
+    #[arg(long = "stage", value_name = "STAGE")]
+    pub(crate) stages: Vec<String>,
+    /// Print how many records would be valid now. Nothing is written.
+    #[arg(long, conflicts_with_all = ["previous", "accept_changed_plan"])]
+    pub(crate) dry_run: bool,
+    /// Replay also the records that this version of the pipeline file itself has found invalid, as
+    /// after a change that is not in the file.
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// Finish a crashed replay with the version of the pipeline that it used, which is kept in the
+    /// state.
+    #[arg(long, conflicts_with = "accept_changed_plan")]
+    pub(crate) previous: bool,
+    /// Start even though a crashed replay with a different version left uncommitted work; existing
+    /// lanes are matched by name.
+    #[arg(long)]
+    pub(crate) accept_changed_plan: bool,
     #[command(flatten)]
     pub(crate) parameters: ParameterArgs,
 }

@@ -10,6 +10,7 @@ pub(crate) mod man;
 pub(crate) mod offsets;
 pub(crate) mod plugins;
 pub(crate) mod produce;
+pub(crate) mod replay;
 pub(crate) mod reset;
 pub(crate) mod run;
 pub(crate) mod staged;

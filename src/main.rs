@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         Command::Produce(args) => commands::produce::produce(&args, bar),
         Command::Consume(args) => commands::consume::consume(&args),
         Command::Offsets(args) => commands::offsets::offsets(&args),
+        Command::Replay(args) => commands::replay::replay(&args, bar),
         Command::Reset(args) => commands::reset::reset(&args),
         Command::Staged(args) => commands::staged::staged(&args),
         Command::Status(args) => commands::status::status(&args),

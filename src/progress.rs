@@ -190,6 +190,13 @@ pub(crate) fn records_read(runs: &RunRegistry) -> u64 {
     Totals::of(runs).records_in
 }
 
+/// The number of invalid records of all runs in the process. A record is counted at each stage at
+/// which it is invalid.
+pub(crate) fn invalid_records(runs: &RunRegistry) -> u64 {
+    let totals = Totals::of(runs);
+    totals.quarantined + totals.dropped
+}
+
 /// Prints a sentence after the summary: as a line on a terminal, otherwise as a log line.
 pub(crate) fn say(sentence: &str) {
     match std::io::stderr().is_terminal() {

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
 
 /// Raises the limit of open files as far as the system allows: each log of a table uses some, and
 /// the default limit of a shell is low.
-fn raise_open_file_limit() {
+pub(super) fn raise_open_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     // If it cannot be raised, the current limit applies.
     let _ = setrlimit(
@@ -133,12 +133,12 @@ impl Interfaces {
 }
 
 /// Opens the state of a plan.
-fn open_state(plan: &Plan, folder: &Path) -> Result<Arc<GroupCommit>, Exit> {
+pub(super) fn open_state(plan: &Plan, folder: &Path) -> Result<Arc<GroupCommit>, Exit> {
     state::open(plan, folder).map_err(|error| failed(&WithCauses(&error)))
 }
 
 /// Starts the threads of a plan.
-fn start_pools(plan: &Plan) -> Result<Arc<Pools>, Exit> {
+pub(super) fn start_pools(plan: &Plan) -> Result<Arc<Pools>, Exit> {
     Pools::start(&plan.settings)
         .map(Arc::new)
         .map_err(|error| failed(&error))
@@ -191,7 +191,7 @@ fn run_pipeline(
     let outcome = run.run();
     drop(interfaces);
     let has_read_all = matches!(outcome, Ok(Finished::Complete));
-    let exit = report(outcome, &plan, &text.name, &runs);
+    let exit = report(outcome, &plan, ("run", &text.name), &runs);
     let place = state::place(&plan, state_folder);
     let records = progress::records_read(&runs);
     if has_read_all || records > 0 {
@@ -201,12 +201,12 @@ fn run_pipeline(
     Ok(exit)
 }
 
-/// Prints the summary of a pipeline's run, and its error if it failed. `file` is the name of the
-/// pipeline file in the help.
-fn report(
+/// Prints the summary of a pipeline's run, and its error if it failed. The help names the command
+/// and the pipeline file.
+pub(super) fn report(
     outcome: Result<Finished, RunError>,
     plan: &Plan,
-    file: &str,
+    (command, file): (&str, &str),
     runs: &RunRegistry,
 ) -> Exit {
     match outcome {
@@ -224,10 +224,10 @@ fn report(
             let exit = failed(&WithCauses(&error));
             if let RunError::PlanChanged(_) = error {
                 eprintln!(
-                    "  help: finish that run with its own version: pseidon run --previous {file}"
+                    "  help: finish that run with its own version: pseidon {command} --previous {file}"
                 );
                 eprintln!(
-                    "  help: or start this version anyway: pseidon run --accept-changed-plan {file}"
+                    "  help: or start this version anyway: pseidon {command} --accept-changed-plan {file}"
                 );
             }
             progress::summary(runs, "failed");
@@ -299,7 +299,7 @@ fn checked_for_invalid(exit: Exit, runs: &RunRegistry) -> Exit {
 }
 
 /// Prints an error, and returns the exit code for it.
-fn failed(error: &dyn std::fmt::Display) -> Exit {
+pub(super) fn failed(error: &dyn std::fmt::Display) -> Exit {
     eprintln!("error: {error}");
     Exit::Failed
 }
@@ -313,12 +313,8 @@ fn infer_once(
     base: &Path,
     store: &dyn StateStore,
 ) -> Result<SchemaRef, String> {
-    let key = format!("schema:{stage}");
-    if let Some(known) = store
-        .note(&key)
-        .map_err(|error| WithCauses(&error).to_string())?
-    {
-        return read_schema(&known);
+    if let Some(known) = inferred(stage, store)? {
+        return Ok(known);
     }
     let schema = load::infer(source, format, base)?;
     let printed = print_schema(&schema);
@@ -328,13 +324,25 @@ fn infer_once(
         "inferred the schema from the first records; later runs use it too"
     );
     store
-        .set_note(&key, &printed)
+        .set_note(&schema_note(stage), &printed)
         .map_err(|error| WithCauses(&error).to_string())?;
     Ok(schema)
 }
 
+/// The schema that was inferred for the stage when it ran for the first time, if it was.
+pub(super) fn inferred(stage: &str, store: &dyn StateStore) -> Result<Option<SchemaRef>, String> {
+    let known = store.note(&schema_note(stage));
+    let known = known.map_err(|error| WithCauses(&error).to_string())?;
+    known.map(|known| read_schema(&known)).transpose()
+}
+
+/// The name of the note with the inferred schema of a stage.
+fn schema_note(stage: &str) -> String {
+    format!("schema:{stage}")
+}
+
 /// The version of the pipeline whose run left unfinished work, as it is kept in the state.
-fn previous(text: PipelineText, store: &dyn StateStore) -> Result<PipelineText, Exit> {
+pub(super) fn previous(text: PipelineText, store: &dyn StateStore) -> Result<PipelineText, Exit> {
     match unfinished_plan(store).map_err(|error| failed(&WithCauses(&error)))? {
         Some(stored) => Ok(PipelineText {
             name: format!("{} (previous version)", text.name),
@@ -342,7 +350,7 @@ fn previous(text: PipelineText, store: &dyn StateStore) -> Result<PipelineText, 
             ..text
         }),
         None => Err(failed(&format!(
-            "no previous version of {} left unfinished work\n  help: run it without --previous",
+            "no previous version of {} left unfinished work\n  help: start it without --previous",
             text.name
         ))),
     }
@@ -369,7 +377,7 @@ fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError>
 
 /// Whether records are printed where the progress line is, or may be: on a terminal, or into a pipe
 /// whose reader prints them.
-fn prints_records(plan: &Plan) -> bool {
+pub(super) fn prints_records(plan: &Plan) -> bool {
     let is_file = || {
         let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
         Ok::<bool, std::io::Error>(std::fs::File::from(stdout).metadata()?.is_file())

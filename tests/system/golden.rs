@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use crate::harness::Site;
 
 const HOUSE: &str = env!("CARGO_MANIFEST_DIR");
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "check",
     "completions",
     "consume",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 15] = [
     "offsets",
     "plugins",
     "produce",
+    "replay",
     "reset",
     "run",
     "staged",

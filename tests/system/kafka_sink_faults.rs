@@ -299,14 +299,14 @@ fn an_unchanged_record_is_copied_with_key_headers_and_timestamp() {
 }
 
 /// The parts of a message that a copy keeps: key, payload, timestamp and headers.
-type Parts = (
+pub(crate) type Parts = (
     Option<Vec<u8>>,
     Option<Vec<u8>>,
     Option<i64>,
     Vec<(String, Option<Vec<u8>>)>,
 );
 
-fn parts_of(message: &OwnedMessage) -> Parts {
+pub(crate) fn parts_of(message: &OwnedMessage) -> Parts {
     let bytes = |bytes: &[u8]| bytes.to_vec();
     let headers = message.headers().map_or_else(Vec::new, |headers| {
         headers

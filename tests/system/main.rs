@@ -22,6 +22,7 @@
 //!   the output of flows, changed fields, invalid records, and the commands.
 //! - [`arrow`], [`avro`], [`parquet`]: files of columns that are read, with kills
 //!   ([`column_files`]).
+//! - [`replay`]: quarantined records that pass the repaired pipeline, with kills.
 //! - [`csv`]: CSV that other programs wrote, and kills while it is read.
 //! - [`group`]: groups of bounded runs, with kills.
 //! - [`golden`]: what a person reads, compared with files.
@@ -75,6 +76,7 @@ mod parse;
 mod positions;
 mod refused_folders;
 mod registry_logs;
+mod replay;
 mod restarts;
 mod resumed_files;
 mod route;

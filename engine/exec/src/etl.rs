@@ -1,20 +1,15 @@
 //! The ETL threads: they turn batches into chunks for lanes.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
-use arrow::error::ArrowError;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use pseidon_delivery::{LaneId, Position, Reason, SplitId};
 use pseidon_dsl::Span;
 use pseidon_plan::chain::{ChainStep, Operator, PlannedSource, Policy};
-use pseidon_plan::{SinkIndex, SourceIndex, quarantine};
+use pseidon_plan::{SinkIndex, SourceIndex};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::Chunk;
@@ -25,6 +20,7 @@ use crate::bad_records::RecentBadRecord;
 use crate::dispatch::{BatchOutput, enter};
 use crate::failure::{Failure, guarded};
 use crate::process::{BadRecord, ProcessOutcome, Processor, RowReceiver};
+use crate::quarantined::quarantined;
 use crate::queue::{BatchQueue, QueuedBatch};
 use crate::writers::Writers;
 
@@ -116,7 +112,7 @@ fn handle(
     exits.note_passed(unit.source);
     let upto = records.end;
     let mut chunks = exits.chunks;
-    chunks.extend(quarantine_bad(&attempt, batch, bad)?);
+    chunks.extend(quarantine_bad(&attempt, source, batch, bad)?);
     Chunk::charge(batch, &mut chunks);
     let send = |outcome| dispatch(&attempt, source, &unit.split.split.id, outcome, workplace);
     let resume = batch.resume.clone();
@@ -249,16 +245,17 @@ fn dispatch(
 /// Converts invalid records to chunks for the quarantine's lanes; dropped ones are only counted.
 fn quarantine_bad(
     attempt: &Attempt,
+    source: &PlannedSource,
     batch: &Arc<Batch>,
     bad: Vec<BadRecord>,
 ) -> Result<Vec<(SinkIndex, Chunk)>, Failure> {
     let mut by_sink: Vec<(SinkIndex, Vec<BadRecord>)> = Vec::new();
     // Only the last ones would be remembered.
     for record in bad.iter().rev().take(MAX_NOTED).rev() {
-        let position = batch.positions[record.number as usize];
+        let position = batch.first_position(record.number as usize);
         let (stage, split, reason) = (
             record.stage.clone(),
-            batch.split.id.clone(),
+            batch.first_split().clone(),
             record.reason.clone(),
         );
         attempt.bad_records.note(RecentBadRecord {
@@ -301,7 +298,7 @@ fn quarantine_bad(
         };
         let routed = attempt.sinks[sink]
             .sink
-            .route(quarantined(batch, &records).map_err(broken)?);
+            .route(quarantined(attempt, source, batch, &records).map_err(broken)?);
         if let Some(row) = routed.bad.first() {
             let what = format!("cannot quarantine an invalid record: {}", row.reason);
             return Err(Failure::Fatal(what.into()));
@@ -392,47 +389,4 @@ fn writer_of(lane: &LaneId, writers: usize) -> usize {
     let mut hasher = std::hash::DefaultHasher::new();
     lane.hash(&mut hasher);
     hasher.finish() as usize % writers
-}
-
-/// Converts invalid records to rows of [`quarantine::schema`].
-fn quarantined(batch: &Arc<Batch>, records: &[BadRecord]) -> Result<Rows, ArrowError> {
-    let numbers = UInt32Array::from_iter_values(records.iter().map(|record| record.number));
-    let payload = |record: &BadRecord| batch.payloads.printed(record.number as usize);
-    let payloads = records.iter().map(payload);
-    let payloads = payloads.collect::<Result<Vec<_>, _>>()?;
-    let as_text = |payload: &Option<Cow<'_, [u8]>>| {
-        let text = payload.as_deref().map(std::str::from_utf8);
-        text.and_then(Result::ok).map(str::to_owned)
-    };
-    let as_base64 = |payload: &Option<Cow<'_, [u8]>>| match (payload, as_text(payload)) {
-        (Some(bytes), None) => Some(STANDARD.encode(bytes)),
-        _ => None,
-    };
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(
-            records.iter().map(|record| &record.stage),
-        )),
-        Arc::new(StringArray::from_iter_values(
-            records.iter().map(|record| &record.reason),
-        )),
-        Arc::new(StringArray::from_iter_values(
-            records.iter().map(|_| batch.split.id.as_str()),
-        )),
-        Arc::new(StringArray::from_iter_values(
-            records.iter().map(|_| &batch.split.topic),
-        )),
-        Arc::new(Int32Array::from_value(batch.split.partition, records.len())),
-        Arc::new(UInt64Array::from_iter_values(
-            records
-                .iter()
-                .map(|record| batch.positions[record.number as usize]),
-        )),
-        Arc::new(StringArray::from_iter(payloads.iter().map(as_text))),
-        Arc::new(StringArray::from_iter(payloads.iter().map(as_base64))),
-    ];
-    Ok(Rows::derived(
-        batch.clone(),
-        numbers,
-        RecordBatch::try_new(quarantine::schema(), columns)?,
-    ))
 }

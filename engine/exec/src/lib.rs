@@ -42,6 +42,7 @@ mod order;
 mod outcome;
 mod pools;
 pub mod process;
+mod quarantined;
 mod queue;
 mod resources;
 mod restarts;

@@ -22,6 +22,7 @@ use crate::rate::Rate;
 use crate::sample::Sample;
 
 /// A source with its chain.
+#[derive(Clone)]
 pub struct PlannedSource {
     /// The name of the stage.
     pub stage: String,
@@ -54,7 +55,7 @@ pub struct PlannedSource {
 }
 
 /// A sequence of steps.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Chain {
     /// The steps, in order.
     pub steps: Vec<ChainStep>,
@@ -64,6 +65,7 @@ pub struct Chain {
 }
 
 /// A compiled step of a chain.
+#[derive(Clone)]
 pub struct ChainStep {
     /// The name of the stage.
     pub stage: String,
@@ -76,6 +78,7 @@ pub struct ChainStep {
 }
 
 /// The operation of a step.
+#[derive(Clone)]
 pub enum Operator {
     /// Passes on the rows for which this condition is true.
     Where(CompiledExpr),
@@ -186,6 +189,7 @@ impl Operator {
 }
 
 /// A change of fields of the record's bytes.
+#[derive(Clone)]
 pub struct RecordEdit {
     /// The values of the fields that are set.
     pub exprs: Vec<CompiledExpr>,
@@ -203,6 +207,7 @@ pub struct RecordEdit {
 
 /// Edits in a row that can be made at once: the result is that of one after the other, except for
 /// records that one of them finds invalid.
+#[derive(Clone)]
 pub struct JointEdit {
     /// The number of steps, at least two.
     pub steps: usize,
@@ -211,6 +216,7 @@ pub struct JointEdit {
 }
 
 /// A compiled pattern of `match`.
+#[derive(Clone)]
 pub enum Matcher {
     /// Matches a topic that is equal to this string.
     Text(String),

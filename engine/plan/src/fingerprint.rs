@@ -23,7 +23,17 @@ pub fn compute(flow: &[ResolvedSource]) -> String {
         describe_stage(&mut text, &source.stage, &source.source.options);
         describe_chain(&mut text, &source.chain);
     }
-    let digest = Sha256::digest(text.as_bytes());
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+/// The first digits of a digest of a resolved flow and the text of its file; see
+/// [`Plan::version`](crate::Plan::version).
+pub fn version(flow: &[ResolvedSource], text: &str) -> String {
+    let parts = format!("{}\0{text}", compute(flow));
+    hex(&Sha256::digest(parts.as_bytes())[..8])
+}
+
+fn hex(digest: &[u8]) -> String {
     digest.iter().fold(String::new(), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex

@@ -14,6 +14,8 @@
 //!    reasons.
 //! 5. [`fingerprint`] computes a digest of everything that determines lanes and their contents, by
 //!    which a changed plan is detected after a crash.
+//!
+//! [`replay`] restricts a planned flow to what quarantined records have to pass.
 
 pub mod chain;
 pub mod columns;
@@ -24,6 +26,7 @@ pub mod index;
 pub mod percent;
 pub mod quarantine;
 pub mod rate;
+pub mod replay;
 pub mod resolve;
 pub mod sample;
 pub mod settings;

@@ -31,6 +31,9 @@ pub struct Plan {
     /// The digest of everything that determines lanes and their contents; see
     /// [`mod@crate::fingerprint`].
     pub fingerprint: String,
+    /// A digest of the whole pipeline file and its tables. It changes with everything that can make
+    /// an invalid record valid, unless that is elsewhere, as in a schema registry.
+    pub version: String,
     /// The text of the pipeline file, before secrets are substituted.
     pub text: String,
     /// The folder of the pipeline file.
@@ -119,6 +122,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
             sources,
             sinks,
             guarantees,
+            version: fingerprint::version(&resolved, &context.text),
             fingerprint: fingerprint::compute(&resolved),
             text: context.text,
             base: context.base,

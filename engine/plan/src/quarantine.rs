@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use pseidon_expr::types::json_field;
 use pseidon_plugin::registry::QuarantinePlace;
 
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
@@ -13,7 +14,9 @@ use crate::resolve::{ResolvedStep, ResolvedStepKind};
 const STAGE: &str = "stage";
 
 /// The columns of a quarantined record. `record` is its text, or null if it is not UTF-8; then
-/// `record_base64` has its bytes.
+/// `record_base64` has its bytes. `metadata` is
+/// [`Batch::metadata`](pseidon_plugin::batch::Batch::metadata), and `version` the
+/// [`Plan::version`](crate::Plan::version) that found the record invalid.
 pub fn schema() -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Utf8, true);
     Arc::new(Schema::new(vec![
@@ -25,6 +28,8 @@ pub fn schema() -> SchemaRef {
         Field::new("position", DataType::UInt64, true),
         text("record"),
         text("record_base64"),
+        json_field("metadata"),
+        text("version"),
     ]))
 }
 

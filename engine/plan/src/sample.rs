@@ -14,6 +14,7 @@ use twox_hash::XxHash64;
 use crate::percent::Percent;
 
 /// A compiled `sample`.
+#[derive(Clone)]
 pub struct Sample {
     /// How many of the records pass.
     pub share: Percent,
@@ -29,10 +30,10 @@ impl Sample {
     pub fn mask(&self, rows: &Rows) -> Result<BooleanArray, ArrowError> {
         let keys = self.by.as_ref().map(|by| rows.evaluate(by)).transpose()?;
         let keys = keys.as_ref().map(|keys| keys.as_string::<i32>());
-        let split = XxHash64::oneshot(0, rows.batch().split.id.as_str().as_bytes());
+        let split = XxHash64::oneshot(0, rows.batch().first_split().as_str().as_bytes());
         let hash = |row| match keys.filter(|keys| keys.is_valid(row)) {
             Some(keys) => XxHash64::oneshot(0, keys.value(row).as_bytes()),
-            None => XxHash64::oneshot(split, &rows.position(row).to_le_bytes()),
+            None => XxHash64::oneshot(split, &rows.offset(row).to_le_bytes()),
         };
         Ok((0..rows.len())
             .map(|row| Some(includes(self.share, hash(row))))

@@ -1,6 +1,7 @@
 //! Batches: consecutive records of one split, in their original bytes, or as the columns in which
 //! the source has them.
 
+mod origin;
 mod payloads;
 
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use arrow::array::{BinaryArray, BinaryBuilder, StringArray, StringBuilder};
 use bytes::BytesMut;
 use pseidon_delivery::{Position, ResumePoint, SplitId};
 
+pub use self::origin::{Origin, RecordMetadata};
 use self::payloads::PayloadSpan;
 pub use self::payloads::{NO_PAYLOAD, Payloads};
 use crate::budget::{Charge, Share};
@@ -71,10 +73,13 @@ pub struct Batch {
     pub keys: Option<BinaryArray>,
     /// Headers as JSON objects, if wanted.
     pub headers: Option<StringArray>,
-    /// The rows whose headers are wanted and cannot be converted to JSON, each with the reason.
-    pub bad_headers: Vec<(u32, String)>,
+    /// The rows of which metadata is wanted and not available, such as headers that cannot be
+    /// converted to JSON, each with the reason.
+    pub bad_metadata: Vec<(u32, String)>,
     /// Headers as they were read, in the form of [`raw_headers`](crate::raw_headers), if wanted.
     pub raw_headers: Option<BinaryArray>,
+    /// Where the records were read first, if they are replayed.
+    pub origin: Option<Origin>,
     /// The charge against the memory budget, until the batch is dropped.
     charge: Option<Charge>,
 }
@@ -112,7 +117,9 @@ impl Batch {
             .timestamps
             .as_ref()
             .map_or(0, |all| all.capacity() * size_of::<i64>());
+        let origin = self.origin.as_ref().map_or(0, Origin::memory);
         self.payloads.memory()
+            + origin
             + self.positions.capacity() * size_of::<Position>()
             + timestamps
             + columns.bytes()
@@ -139,7 +146,7 @@ pub struct BatchBuilder {
     timestamps: Option<Vec<i64>>,
     keys: Option<BinaryBuilder>,
     headers: Option<StringBuilder>,
-    bad_headers: Vec<(u32, String)>,
+    bad_metadata: Vec<(u32, String)>,
     raw_headers: Option<BinaryBuilder>,
     lines: bool,
 }
@@ -153,8 +160,8 @@ pub struct RecordMeta<'a> {
     pub key: Option<&'a [u8]>,
     /// The headers as a JSON object.
     pub headers: Option<&'a str>,
-    /// Why the headers cannot be converted to JSON.
-    pub bad_headers: Option<&'a str>,
+    /// Why wanted metadata is not available, such as headers that cannot be converted to JSON.
+    pub bad_metadata: Option<&'a str>,
     /// The headers in the form of [`raw_headers`](crate::raw_headers).
     pub raw_headers: Option<&'a [u8]>,
 }
@@ -170,7 +177,7 @@ impl BatchBuilder {
             timestamps: wanted.timestamp.then(Vec::new),
             keys: (wanted.key || wanted.raw).then(BinaryBuilder::new),
             headers: wanted.headers.then(StringBuilder::new),
-            bad_headers: Vec::new(),
+            bad_metadata: Vec::new(),
             raw_headers: wanted.raw.then(BinaryBuilder::new),
             lines: true,
         }
@@ -201,10 +208,10 @@ impl BatchBuilder {
         }
         if let Some(headers) = &mut self.headers {
             headers.append_option(meta.headers);
-            let row = self.positions.len() as u32 - 1;
-            self.bad_headers
-                .extend(meta.bad_headers.map(|reason| (row, reason.to_owned())));
         }
+        let row = self.positions.len() as u32 - 1;
+        self.bad_metadata
+            .extend(meta.bad_metadata.map(|reason| (row, reason.to_owned())));
         if let Some(headers) = &mut self.raw_headers {
             headers.append_option(meta.raw_headers);
         }
@@ -247,8 +254,9 @@ impl BatchBuilder {
             timestamps: self.timestamps,
             keys: self.keys.as_mut().map(BinaryBuilder::finish),
             headers: self.headers.as_mut().map(StringBuilder::finish),
-            bad_headers: self.bad_headers,
+            bad_metadata: self.bad_metadata,
             raw_headers: self.raw_headers.as_mut().map(BinaryBuilder::finish),
+            origin: None,
             charge: None,
         }
     }
@@ -273,8 +281,9 @@ impl Batch {
             timestamps: None,
             keys: None,
             headers: None,
-            bad_headers: Vec::new(),
+            bad_metadata: Vec::new(),
             raw_headers: None,
+            origin: None,
             charge: None,
         }
     }

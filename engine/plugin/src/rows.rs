@@ -144,6 +144,15 @@ impl Rows {
         self.batch.positions[self.number(row)]
     }
 
+    /// The value of `@offset`: the row's position in the split from which it was read first, which
+    /// is another one if it is replayed.
+    pub fn offset(&self, row: usize) -> Position {
+        match &self.batch.origin {
+            Some(origin) => origin.positions[self.number(row)],
+            None => self.position(row),
+        }
+    }
+
     /// The bytes of the record: the original ones, or those of which some fields were changed. If
     /// the record is its columns, these are the original bytes.
     #[inline]
@@ -360,7 +369,7 @@ impl Rows {
             ))),
             Meta::Partition => Arc::new(Int32Array::from_value(batch.split.partition, rows)),
             Meta::Offset => Arc::new(Int64Array::from_iter_values(
-                (0..rows).map(|row| self.position(row) as i64),
+                (0..rows).map(|row| self.offset(row) as i64),
             )),
             Meta::Timestamp => {
                 let timestamp = |row| {

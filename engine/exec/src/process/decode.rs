@@ -35,7 +35,7 @@ impl Processor {
         let of_these = |(record, _): &&(u32, String)| records.contains(&(*record as usize));
         bad.extend(
             batch
-                .bad_headers
+                .bad_metadata
                 .iter()
                 .filter(of_these)
                 .map(|(record, reason)| BadRow {

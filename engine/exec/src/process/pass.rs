@@ -306,8 +306,8 @@ impl ChainPass<'_> {
     ) -> Result<(), Interruption> {
         for (number, reason) in rows {
             if policy == Policy::Throw {
-                let position = self.batch.positions[number as usize];
-                let (stage, split) = (stage.to_owned(), self.batch.split.id.to_string());
+                let position = self.batch.first_position(number as usize);
+                let (stage, split) = (stage.to_owned(), self.batch.first_split().to_string());
                 return Err(BadRecordError {
                     stage,
                     split,

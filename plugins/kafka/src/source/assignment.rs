@@ -260,7 +260,7 @@ impl Assignment {
         };
         match &headers {
             Ok(headers) => meta.headers = headers.as_deref(),
-            Err(reason) => meta.bad_headers = Some(reason),
+            Err(reason) => meta.bad_metadata = Some(reason),
         }
         builder.push(offset, payload, meta);
         assigned.next = offset + 1;

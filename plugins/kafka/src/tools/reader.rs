@@ -379,7 +379,7 @@ fn push_record(
     } else {
         Ok(None)
     };
-    let (headers, bad_headers) = match &headers {
+    let (headers, bad_metadata) = match &headers {
         Ok(headers) => (headers.as_deref(), None),
         Err(reason) => (None, Some(reason.as_str())),
     };
@@ -390,7 +390,7 @@ fn push_record(
             timestamp: message.timestamp(),
             key: message.key(),
             headers,
-            bad_headers,
+            bad_metadata,
             raw_headers: None,
         },
     );
