@@ -68,7 +68,10 @@ fn with_invalid_records(test: &str) -> Site {
     site.write("in/a.ndjson", &input);
     site.write(
         "pipeline.edn",
-        shop(":schema {:n :int64 :v :int64}", "n, 10 / v as w"),
+        shop(
+            ":format \"json\" :schema {:n :int64 :v :int64}",
+            "n, 10 / v as w",
+        ),
     );
     site.finish("pipeline.edn", 60);
     assert_eq!(quarantined(&site, "out/quarantine").len(), 4);
@@ -78,12 +81,19 @@ fn with_invalid_records(test: &str) -> Site {
 #[test]
 fn records_that_are_valid_now_reach_the_same_sinks_once() {
     let site = with_invalid_records("replay");
-    let repaired = shop(":schema {:n :int64}", "n, @topic as t, @offset as at");
+    let repaired = shop(
+        ":format \"json\" :schema {:n :int64}",
+        "n, @topic as t, @offset as at",
+    );
     site.write("pipeline.edn", repaired);
     let (code, printed) = replay(&site, &["--dry-run"]);
     assert_eq!(code, Some(0), "{printed}");
-    let counts = "would replay 4 records of 2 files: 2 valid, 2 invalid again\n  2 at in: ";
-    assert!(printed.starts_with(counts), "{printed}");
+    let counted = "would replay 4 records of 2 files: 2 valid, 2 invalid again\n";
+    assert!(printed.starts_with(counted), "{printed}");
+    for reason in ["is not a JSON object", "is not valid UTF-8"] {
+        let line = format!("\n  1 at in: the record {reason}\n");
+        assert!(printed.contains(&line), "{printed}");
+    }
 
     let said = "replayed 4 records: 2 valid, 2 invalid again";
     replayed(&site, &[], said);
@@ -122,7 +132,8 @@ fn records_that_are_valid_now_reach_the_same_sinks_once() {
     site.write("pipeline.edn", shop(":format \"raw\"", "@offset as at"));
     replayed(&site, &[], "replayed 2 records: 2 valid, 0 invalid again");
     let delivered = all_lines(&site.path("out/good"));
-    assert_eq!(delivered[3..], [r#"{"at":14}"#, r#"{"at":56}"#]);
+    let new = [r#"{"at":14}"#, r#"{"at":56}"#];
+    assert_eq!(delivered, [&new[..], &expected[..]].concat());
     replayed(&site, &[], NOTHING);
     assert_eq!(all_lines(&site.path("out/good")), delivered);
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
@@ -163,7 +174,7 @@ fn what_cannot_be_replayed_is_named() {
             assert!(log.contains(part), "`{part}` is not in\n{log}");
         }
     };
-    site.write("pipeline.edn", shop("", "n"));
+    site.write("pipeline.edn", shop(":format \"json\"", "n"));
     refused(
         &[],
         &[
@@ -201,7 +212,8 @@ fn what_cannot_be_replayed_is_named() {
         &["b.json was changed after records of it were replayed"],
     );
 
-    let noop = shop(":on-error :noop", "n").replace("\"n\"", "\"n\" {:on-error :noop}");
+    let noop =
+        shop(":format \"json\" :on-error :noop", "n").replace("\"n\"", "\"n\" {:on-error :noop}");
     let noop = noop.replace(":codec :json", ":codec :json :on-error :noop");
     site.write("pipeline.edn", noop);
     refused(&[], &["no stage of pipeline.edn quarantines records"]);
@@ -214,7 +226,7 @@ fn a_record_reaches_only_the_sinks_behind_its_stage() {
     let pipeline = |divided: &str| {
         format!(
             r#"{{:name "branches"
-                in    (files "in/*" {{:schema {{:n :int64 :v :int64}}}})
+                in    (files "in/*" {{:format "json" :schema {{:n :int64 :v :int64}}}})
                 whole (files {{:path "out/whole" :codec :json}})
                 calc  (select "n, {divided} as w")
                 good  (files {{:path "out/good" :codec :json}})
@@ -243,7 +255,7 @@ fn a_record_of_several_lines_is_replayed_with_its_header() {
     let site = Site::new("replay-csv");
     let pipeline = |id: &str| {
         format!(
-            r#"{{:name "csv" in (files "in/*" {{:schema {{:id {id} :name :utf8}}}})
+            r#"{{:name "csv" in (files "in/*" {{:format "csv" :schema {{:id {id} :name :utf8}}}})
                 pipeline (-> in (select "id, name") (files {{:path "out" :codec :json}}))}}"#
         )
     };
@@ -261,13 +273,13 @@ fn a_record_of_several_lines_is_replayed_with_its_header() {
     assert_eq!(all_lines(&site.path("out")), expected);
 }
 
-const COUNT: usize = 4000;
+const COUNT: usize = 20_000;
 
 /// A pipeline with this schema and condition.
 fn counted(settings: &str, kind: &str, condition: &str) -> String {
     format!(
         r#"{{:name "counted" :settings {{:memory "32MB" :commit-interval "50ms" {settings}}}
-            in (files "in/*" {{:schema {{:n {kind}}}}})
+            in (files "in/*" {{:format "json" :schema {{:n {kind}}}}})
             pipeline (-> in (where "{condition}")
                       (files {{:path "out/good" :codec :json :rollover {{:records 50}}}}))}}"#
     )
@@ -304,7 +316,10 @@ fn killed_at_each_step(site: &Site, settings: &str, last: &str) {
     let mut expected: Vec<String> = (0..COUNT).filter(|n| *n != 7).map(line).collect();
     expected.sort();
     assert_eq!(all_lines(&site.path("out/good")), expected);
-    assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
+    // A replay that was killed when it had done everything leaves the lock of its folder.
+    let mut left = hidden(&site.path("out"));
+    left.retain(|path| path.is_file() && !path.ends_with("lock"));
+    assert_eq!(left, Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -317,7 +332,8 @@ fn killed_at_each_step_embedded() {
 fn killed_at_each_step_redis() {
     let site = Site::new("replay-steps-redis");
     let redis = Redis::start(&site);
-    killed_at_each_step(&site, &state_in(&site, &redis.url()), "released");
+    let settings = format!("{} :lease \"1s\"", state_in(&site, &redis.url()));
+    killed_at_each_step(&site, &settings, "released");
 }
 
 /// A second replay is refused while the first has the state file, and a run is not disturbed.
@@ -326,7 +342,7 @@ fn a_replay_has_a_state_of_its_own() {
     let site = with_invalid_records("replay-state");
     site.write(
         "pipeline.edn",
-        shop(":follow true :schema {:n :int64}", "n"),
+        shop(":format \"json\" :follow true :schema {:n :int64}", "n"),
     );
     let mut running = site.run("pipeline.edn");
     crate::harness::wait_until("it has its state open", 60, || {

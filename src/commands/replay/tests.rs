@@ -10,7 +10,7 @@ use crate::load::{Parameters, TextKind};
 /// The plan of a flow whose stages are `in`, `calc`, the conditions `odd` and `big`, and sinks.
 fn plan_of(flow: &str) -> Plan {
     let text = format!(
-        r#"{{in (files "in/*" {{:schema {{:n :int64 :list {{:list :int64}}}}}})
+        r#"{{in (files "in/*" {{:format "json" :schema {{:n :int64 :list {{:list :int64}}}}}})
             calc (select "n") odd (where "n % 2 = 1") big (where "n > 9")
             one (files {{:path "out/1" :codec :json}}) two (files {{:path "out/2" :codec :json}})
             pipeline {flow}}}"#
