@@ -150,6 +150,7 @@ fn admitted(
     let attempt = unit.attempt.clone();
     let is_stopped = attempt.stop.reading_stopped();
     if is_left_unread(&unit, is_stopped) {
+        attempt.end_at_limit(unit.source);
         unit.split.leave_unread(unit.number);
         queue.release(attempt.id, has_its_turn);
         return None;
@@ -319,6 +320,8 @@ struct ChunkCollector<'a> {
     throttled: Vec<(Span, usize)>,
     /// The positions of the records that have reached the limit.
     limited: Vec<Position>,
+    /// Whether they are the last ones that may pass it.
+    is_at_limit: bool,
 }
 
 impl<'a> ChunkCollector<'a> {
@@ -328,25 +331,31 @@ impl<'a> ChunkCollector<'a> {
             chunks: Vec::new(),
             throttled: Vec::new(),
             limited: Vec::new(),
+            is_at_limit: false,
         }
     }
 
     /// Counts what has reached the limit. If that is too much, nothing counts, and the result is how
     /// many records of the batch may be processed.
-    fn limited_to(&self, unit: &QueuedBatch) -> Option<usize> {
-        let split = &unit.batch.split.id;
-        let admitted = self.attempt.limits.admit(unit.source, split, &self.limited);
-        let first = admitted.err()?;
-        let upto = unit
-            .batch
-            .positions
-            .partition_point(|position| *position < first);
+    fn limited_to(&mut self, unit: &QueuedBatch) -> Option<usize> {
+        let (limits, split) = (&self.attempt.limits, &unit.batch.split.id);
+        let first = match limits.admit(unit.source, split, &self.limited) {
+            Ok(is_at_limit) => {
+                self.is_at_limit = is_at_limit;
+                return None;
+            }
+            Err(first) => first,
+        };
+        let positions = &unit.batch.positions;
+        let upto = positions.partition_point(|position| *position < first);
         (upto > unit.done || !is_inside_position(unit)).then_some(upto)
     }
 
     /// Counts what has passed.
     fn note_passed(&self, source: SourceIndex) {
-        self.attempt.end_at_limit(source);
+        if self.is_at_limit {
+            self.attempt.end_at_limit(source);
+        }
         for (place, records) in &self.throttled {
             self.attempt
                 .throttles

@@ -40,10 +40,11 @@ impl RunLimit {
     }
 
     /// Notes that records pass, which have these positions. If there are too many, nothing is noted.
+    /// Returns whether they are the last ones.
     ///
     /// # Errors
     /// The position of the first record that may not pass.
-    fn admit(&mut self, split: &SplitId, positions: &[Position]) -> Result<(), Position> {
+    fn admit(&mut self, split: &SplitId, positions: &[Position]) -> Result<bool, Position> {
         let last = self.last.get(split).copied();
         let is_new = |position: &Position| last.is_none_or(|last| *position > last);
         let known = positions.partition_point(|position| !is_new(position));
@@ -61,7 +62,7 @@ impl RunLimit {
         if let Some(position) = new.last() {
             self.last.insert(split.clone(), *position);
         }
-        Ok(())
+        Ok(self.left == 0 && !new.is_empty())
     }
 
     /// Whether no record of a split from this position on may pass.
@@ -100,7 +101,7 @@ impl Limits {
     }
 
     /// Notes that records of a source pass its limit, which have these positions. If there are too
-    /// many, nothing is noted.
+    /// many, nothing is noted. Returns whether they are the last ones.
     ///
     /// # Errors
     /// The position of the first record that may not pass.
@@ -109,9 +110,9 @@ impl Limits {
         source: SourceIndex,
         split: &SplitId,
         positions: &[Position],
-    ) -> Result<(), Position> {
+    ) -> Result<bool, Position> {
         let limit = self.of_sources.get(&source);
-        limit.map_or(Ok(()), |(_, limit)| limit.lock().admit(split, positions))
+        limit.map_or(Ok(false), |(_, limit)| limit.lock().admit(split, positions))
     }
 
     /// The sources of which no further record may pass, if this one is one of them.
@@ -192,7 +193,10 @@ mod tests {
     fn a_limit_is_over_after_the_last_record_that_passed() {
         let mut limit = RunLimit::new(2);
         assert!(!limit.is_over(&split("a"), 0));
-        limit.admit(&split("a"), &[3, 8]).unwrap();
+        assert_eq!(limit.admit(&split("a"), &[3]), Ok(false));
+        assert_eq!(limit.admit(&split("a"), &[3, 8]), Ok(true));
+        // What is read again after a failure does not end the reading.
+        assert_eq!(limit.admit(&split("a"), &[3]), Ok(false));
         let over = [0, 3, 8, 9].map(|position| limit.is_over(&split("a"), position));
         assert_eq!(over, [false, false, false, true]);
         assert!(limit.is_over(&split("b"), 0));
