@@ -34,7 +34,7 @@ use pseidon_service::runs::{EntryState, LiveRun, RunRegistry};
 
 use self::dry_run::DryRun;
 use self::files::QuarantineFile;
-use self::selection::{ReplayedFiles, Selection, Wanted};
+use self::selection::{ReplayRequest, ReplayedFiles, Selection};
 use self::source::QuarantineSource;
 use super::run::{
     failed, inferred, open_state, previous, prints_records, raise_open_file_limit, report,
@@ -175,11 +175,16 @@ fn select(
     plan: &Plan,
     known: &ReplayedFiles,
 ) -> Result<Selection, Exit> {
-    let wanted = Wanted {
+    let is_unknown = |stage: &&String| plan.source_of(stage).is_none();
+    if let Some(stage) = args.stages.iter().find(is_unknown) {
+        let file = args.file.display();
+        return Err(failed(&format!("`{stage}` is not a stage of {file}")));
+    }
+    let request = ReplayRequest {
         stages: &args.stages,
         again: args.again,
     };
-    Selection::of(found, plan, known, wanted).map_err(|error| failed(&error))
+    Selection::of(found, plan, known, request).map_err(|error| failed(&error))
 }
 
 /// The plan with a source for each of these stages in place of its own.

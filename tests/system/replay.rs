@@ -183,6 +183,9 @@ fn what_cannot_be_replayed_is_named() {
         ],
     );
     refused(&["nowhere"], &["cannot read nowhere: "]);
+    site.write("aside/a.json", "");
+    let stage = ["aside", "--stage", "calk"];
+    refused(&stage, &["`calk` is not a stage of pipeline.edn"]);
     let line = |stage: &str| {
         json!({"stage": stage, "split": "s", "topic": "t", "partition": 0, "position": 1,
                "record": "{}", "record_base64": null})
@@ -412,7 +415,7 @@ fn records_from_kafka_keep_their_metadata() {
     replayed(&site, &[], "replayed 2 records: 2 valid");
     replayed(&site, &[], NOTHING);
     let expected = [
-        r#"{"n":"x","t":true,"p":0,"o":0,"k":"the key","h":"{\"h\":\"1\"}","at":1600000000000}"#,
+        r#"{"n":"x","t":true,"p":0,"o":0,"k":"the key","h":{"h":"1"},"at":1600000000000}"#,
         r#"{"n":"y","t":true,"p":0,"o":1,"k":null,"h":null,"at":1600000000001}"#,
     ];
     assert_eq!(all_lines(&site.path("out/good")), expected);

@@ -20,8 +20,8 @@ use crate::plan::Plan;
 const PLUGIN: &str = "quarantine";
 
 impl Plan {
-    /// The source whose records pass the stage, or the source of this name. `None` if the flow has
-    /// no such stage.
+    /// The source whose records pass the stage, or the source of this name. `None` if the
+    /// stage is not in the flow.
     pub fn source_of(&self, stage: &str) -> Option<&PlannedSource> {
         let has_it =
             |source: &&PlannedSource| source.stage == stage || source.chain.has_stage(stage);

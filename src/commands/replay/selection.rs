@@ -56,7 +56,7 @@ impl ReplayedFiles {
 
 /// What is to be replayed.
 #[derive(Clone, Copy)]
-pub(super) struct Wanted<'a> {
+pub(super) struct ReplayRequest<'a> {
     /// The stages; empty for all.
     pub(super) stages: &'a [String],
     /// Whether records are wanted that this version of the pipeline itself has found invalid.
@@ -80,7 +80,7 @@ impl Selection {
         found: Vec<PathBuf>,
         plan: &Plan,
         known: &ReplayedFiles,
-        wanted: Wanted<'_>,
+        request: ReplayRequest<'_>,
     ) -> Result<Selection, String> {
         let mut selection = Selection::default();
         for path in found {
@@ -95,12 +95,12 @@ impl Selection {
             let Some(file) = QuarantineFile::read(&path, split)? else {
                 continue;
             };
-            if !wanted.stages.is_empty() && !wanted.stages.contains(&file.stage) {
+            if !request.stages.is_empty() && !request.stages.contains(&file.stage) {
                 continue;
             }
             // A replay that was interrupted is finished.
             let is_unchanged = file.version.as_ref() == Some(&plan.version);
-            if is_unchanged && !wanted.again && known.is_none() {
+            if is_unchanged && !request.again && known.is_none() {
                 selection.unchanged += file.records;
                 continue;
             }
