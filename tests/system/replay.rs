@@ -13,7 +13,7 @@ use crate::harness::output::{all_lines, files, hidden};
 use crate::harness::pipeline::state_in;
 use crate::harness::redis::Redis;
 use crate::harness::topics::{committed_messages, create, send};
-use crate::harness::{Site, brokers};
+use crate::harness::{Site, brokers, wait_until};
 use crate::kafka_sink_faults::parts_of;
 
 /// Runs `pseidon replay pipeline.edn` with further arguments. Returns the exit code, and what it
@@ -339,6 +339,36 @@ fn killed_at_each_step_redis() {
     killed_at_each_step(&site, &settings, "released");
 }
 
+/// Lanes that a killed replay left ahead are those of its version of the pipeline.
+#[test]
+fn a_killed_replay_is_finished_with_its_version() {
+    let site = Site::new("replay-previous");
+    let line = |n: usize| format!("{{\"n\":\"r{n}\"}}");
+    let lines: String = (0..3000).map(|n| line(n) + "\n").collect();
+    site.write("in/a.ndjson", lines);
+    site.write("pipeline.edn", counted("", ":int64", "n > 0"));
+    site.finish("pipeline.edn", 60);
+    let repaired = |condition: &str| {
+        let three_lanes = counted("", ":utf8", condition);
+        three_lanes.replace("out/good", "out/good/{@offset % 3}")
+    };
+    site.write("pipeline.edn", repaired("n <> 'r7'"));
+    let mut command = site.pseidon();
+    command.args(["replay", "pipeline.edn"]);
+    command.env("PSEIDON_FAIL", "committed:1");
+    site.start(command).expect_death("committed", 60);
+    site.write("pipeline.edn", repaired("n <> 'r8'"));
+    let (code, log) = replay(&site, &[]);
+    assert_eq!(code, Some(1), "{log}");
+    let help = "help: finish that run with its own version: pseidon replay --previous pipeline.edn";
+    assert!(log.contains(help), "{log}");
+    replayed(&site, &["--previous"], "0 invalid again");
+    replayed(&site, &[], NOTHING);
+    let mut expected: Vec<String> = (0..3000).filter(|n| *n != 7).map(line).collect();
+    expected.sort();
+    assert_eq!(all_lines(&site.path("out/good")), expected);
+}
+
 /// A second replay is refused while the first has the state file, and a run is not disturbed.
 #[test]
 fn a_replay_has_a_state_of_its_own() {
@@ -348,10 +378,21 @@ fn a_replay_has_a_state_of_its_own() {
         shop(":format \"json\" :follow true :schema {:n :int64}", "n"),
     );
     let mut running = site.run("pipeline.edn");
-    crate::harness::wait_until("it has its state open", 60, || {
+    wait_until("it has its state open", 60, || {
         running.log().contains("starting") || site.path(".pseidon/shop.redb").exists()
     });
-    replayed(&site, &[], "replayed 4 records: 2 valid, 2 invalid again");
+    let mut command = site.pseidon();
+    command.args(["replay", "pipeline.edn"]);
+    command.env("PSEIDON_FREEZE", "begun:1");
+    let mut frozen = site.start(command);
+    wait_until("it freezes", 60, || frozen.is_frozen());
+    let (code, log) = replay(&site, &[]);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("shop%2Freplay.redb"), "{log}");
+    frozen.wake();
+    frozen.expect_exit(0, 60);
+    let said = "replayed 4 records: 2 valid, 2 invalid again";
+    assert!(frozen.log().contains(said), "{}", frozen.log());
     assert!(running.is_running());
     running.stop(40);
     assert_eq!(all_lines(&site.path("out/good")).len(), 3);
