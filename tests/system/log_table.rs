@@ -121,7 +121,7 @@ impl Topics {
     pub(crate) fn send_unevenly(&mut self, topic: usize, records: u64) {
         for _ in 0..records {
             let number = self.sent[topic];
-            let hour = u64::from(number / 4 % 5 == 0);
+            let hour = u64::from((number / 4).is_multiple_of(5));
             let millis = 1_700_000_000_000 + hour * 3_600_000;
             self.send_line(topic, &format!("{millis}\t{number}\tmore of it"));
             self.sent[topic] += 1;

@@ -200,7 +200,9 @@ impl<T> BatchQueue<T> {
             let Some(number) = ready else {
                 let due = state.lines.iter().filter(moves).filter_map(waits).min();
                 match due {
-                    Some(due) => _ = self.changed.wait_for(&mut state, due - now),
+                    Some(due) => {
+                        self.changed.wait_for(&mut state, due - now);
+                    }
                     None => self.changed.wait(&mut state),
                 }
                 continue;
