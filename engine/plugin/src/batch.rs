@@ -209,9 +209,10 @@ impl BatchBuilder {
         if let Some(headers) = &mut self.headers {
             headers.append_option(meta.headers);
         }
-        let row = self.positions.len() as u32 - 1;
-        self.bad_metadata
-            .extend(meta.bad_metadata.map(|reason| (row, reason.to_owned())));
+        if let Some(reason) = meta.bad_metadata {
+            let row = self.positions.len() as u32 - 1;
+            self.bad_metadata.push((row, reason.to_owned()));
+        }
         if let Some(headers) = &mut self.raw_headers {
             headers.append_option(meta.raw_headers);
         }
