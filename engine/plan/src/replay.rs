@@ -45,6 +45,9 @@ impl Plan {
             return Err(format!("reads `{format}`, whose records have no bytes"));
         }
         let mut chain = planned.chain.clone();
+        // A limit is one of the records that a run reads. It is not in a branch.
+        let is_limit = |step: &ChainStep| matches!(step.operator, Operator::Limit(..));
+        chain.steps.retain(|step| !is_limit(step));
         if planned.stage != stage {
             chain.begin_at(stage)?;
         }

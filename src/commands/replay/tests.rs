@@ -77,6 +77,9 @@ fn a_record_passes_what_is_in_front_of_its_stage_and_reaches_what_is_behind() {
         // A sink in front has it. What is in front has the name of the stage now.
         ("(-> in odd one calc big two)", "calc", "calc calc big two!"),
         ("(-> in odd one calc big two)", "big", "big big big two!"),
+        // A `limit` is one of runs, and does not leave records behind.
+        ("(-> in (limit 3) calc one)", "in", "calc one!"),
+        ("(-> in odd (limit 3) calc one)", "calc", "calc calc one!"),
         // A sink passes on what it refuses.
         ("(-> in one calc two)", "one", "one!"),
         ("(-> in one calc two)", "two", "two two!"),
