@@ -30,7 +30,13 @@ const MAGIC: &[u8; 4] = b"PAR1";
 /// How many bytes at the end of a file identify it: they say where its values are and between what.
 const IDENTITY_BYTES: usize = 1024;
 
+/// How many rows before damage may be lost, because they are read at once with it.
+const LEAST_ROWS: usize = 64;
+
 /// Reads the rows of a Parquet file.
+///
+/// Of rows that are read at once, none is returned if one is damaged. So when that happens, the row
+/// group is read again by itself, a few rows at a time.
 pub(super) struct ParquetReader {
     columns: UsedColumns,
     /// The row groups that are still to be read.
@@ -43,6 +49,8 @@ pub(super) struct ParquetReader {
     position: u64,
     /// The number of rows of the file.
     end: u64,
+    /// Whether row groups are read by themselves, after damage was found.
+    is_careful: bool,
 }
 
 impl ParquetReader {
@@ -63,6 +71,7 @@ impl ParquetReader {
                 next: 0,
                 position: from,
                 end,
+                is_careful: false,
             })
         };
         catch_panic(open).map_err(damaged)?.map_err(of_parquet)
@@ -82,6 +91,24 @@ impl ParquetReader {
         let rows = catch_panic(|| rows.next()).map_err(damaged)?;
         rows.transpose().map_err(of_arrow)
     }
+
+    /// Prepares reading from the next row on with more care. Returns whether there is more care to
+    /// take.
+    fn begin_again(&mut self) -> bool {
+        let at_once = self.columns.rows_at_once;
+        if !self.is_careful {
+            self.is_careful = true;
+            let ranges = std::mem::take(&mut self.groups).into_iter();
+            let groups = ranges.flat_map(|range| range.each(&self.columns.metadata));
+            self.groups = groups.filter(|group| group.rows.end > self.position).collect();
+        } else if at_once > LEAST_ROWS {
+            self.columns.rows_at_once = (at_once / 2).max(LEAST_ROWS);
+        } else {
+            return false;
+        }
+        self.rows = None;
+        true
+    }
 }
 
 impl ColumnReader for ParquetReader {
@@ -95,7 +122,13 @@ impl ColumnReader for ParquetReader {
 
     fn next_rows(&mut self) -> io::Result<Option<RecordBatch>> {
         while let Some(groups) = self.groups.front().cloned() {
-            let Some(rows) = self.next_of(&groups)? else {
+            let rows = match self.next_of(&groups) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData && self.begin_again() => {
+                    continue;
+                }
+                rows => rows?,
+            };
+            let Some(rows) = rows else {
                 if self.next != groups.rows.end {
                     return Err(damaged("its row groups have other rows than its end says"));
                 }

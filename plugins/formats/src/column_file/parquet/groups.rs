@@ -21,6 +21,27 @@ pub(super) struct GroupRange {
     pub(super) rows: Range<u64>,
 }
 
+impl GroupRange {
+    /// Each of the row groups by itself.
+    pub(super) fn each(self, metadata: &ArrowReaderMetadata) -> Vec<GroupRange> {
+        let mut start = self.rows.start;
+        let groups = self.groups.map(|number| {
+            let count = rows_of(metadata.metadata().row_group(number));
+            let rows = start..u64::saturating_add(start, count);
+            start = rows.end;
+            GroupRange {
+                groups: number..number + 1,
+                rows,
+            }
+        });
+        groups.collect()
+    }
+}
+
+fn rows_of(group: &RowGroupMetaData) -> u64 {
+    u64::try_from(group.num_rows()).unwrap_or_default()
+}
+
 /// The row groups that may have used rows from row `from` on, and the number of rows of the file.
 pub(super) fn used_groups(
     metadata: &ArrowReaderMetadata,
@@ -33,8 +54,7 @@ pub(super) fn used_groups(
     });
     let (mut used, mut end) = (VecDeque::<GroupRange>::new(), 0);
     for (number, (group, may_pass)) in groups.iter().zip(may_pass).enumerate() {
-        let count = u64::try_from(group.num_rows()).unwrap_or_default();
-        let rows = end..u64::saturating_add(end, count);
+        let rows = end..u64::saturating_add(end, rows_of(group));
         end = rows.end;
         if rows.end <= from || !may_pass {
             continue;

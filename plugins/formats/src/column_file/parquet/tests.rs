@@ -1,5 +1,5 @@
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -82,6 +82,31 @@ fn rows_are_read_from_any_position() {
         }
         assert_eq!(read, (from..8).collect::<Vec<_>>());
     }
+}
+
+/// Also if they are read at once with damaged ones.
+#[test]
+fn the_rows_before_a_damaged_group_are_read() {
+    let mut damaged = Vec::new();
+    written(&numbered(300)).read_to_end(&mut damaged).unwrap();
+    let len = damaged.len();
+    damaged[len / 4..len / 2].fill(0xee);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&damaged).unwrap();
+    let open = |from| ParquetReader::open(file.try_clone().unwrap(), &all(), from).unwrap();
+    let (mut reader, mut read) = (open(0), 0);
+    let error = loop {
+        match reader.next_rows() {
+            Ok(Some(rows)) => read += rows.num_rows() as u64,
+            Ok(None) => panic!("the damage is not found"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    assert_eq!(reader.position(), read);
+    assert!((1..300).contains(&read) && read % 3 == 0, "{read}");
+    // From there on nothing can be read.
+    assert!(open(read).next_rows().is_err());
 }
 
 #[test]
