@@ -103,3 +103,27 @@ fn a_snapshot_of_a_damaged_file_is_refused() {
         );
     }
 }
+
+/// To look whether a run has the file open takes a lock for a moment. A run that starts at that
+/// moment waits for it.
+#[test]
+fn a_file_is_opened_while_others_look_at_it() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(EmbeddedStore::open(dir.path(), "p").unwrap());
+    let looks = || {
+        for _ in 0..300 {
+            EmbeddedStore::snapshot(dir.path(), "p").unwrap().unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        let looking: Vec<_> = (0..2).map(|_| scope.spawn(looks)).collect();
+        while looking.iter().any(|looking| !looking.is_finished()) {
+            let store = EmbeddedStore::open(dir.path(), "p").unwrap();
+            let Err(StoreError::Failed(reason)) = EmbeddedStore::open(dir.path(), "p") else {
+                panic!("it is opened twice")
+            };
+            assert!(reason.to_string().contains("is in use"), "{reason}");
+            drop(store);
+        }
+    });
+}

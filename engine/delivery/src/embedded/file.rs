@@ -1,9 +1,10 @@
 //! The state file and its folder.
 
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
+use std::thread;
 
 use redb::{Database, DatabaseError, StorageError};
 
@@ -86,8 +87,7 @@ pub(super) fn open_or_create(
 
 /// Opens a file of another format than that of the state and locks it. `cache` is in bytes.
 pub(super) fn open_other(path: &Path, cache: usize) -> Result<Database, StoreError> {
-    let opened = redb::Builder::new().set_cache_size(cache).open(path);
-    opened.map_err(|error| unopened(path, error))
+    open_locked(redb::Builder::new().set_cache_size(cache), path)
 }
 
 /// Creates a state file. It gets its name when it is complete, because redb cannot open a file
@@ -138,11 +138,37 @@ pub(super) fn builder() -> redb::Builder {
 
 /// Opens a state file and locks it.
 pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
-    let database = builder()
-        .open(path)
-        .map_err(|error| unopened(path, error))?;
+    let database = open_locked(&builder(), path)?;
     checked_format(path, &database)?;
     Ok(database)
+}
+
+/// Opens a file and locks it. A process that only looks whether it is locked has it for a moment, and
+/// is waited for.
+fn open_locked(builder: &redb::Builder, path: &Path) -> Result<Database, StoreError> {
+    loop {
+        match builder.open(path) {
+            Err(DatabaseError::DatabaseAlreadyOpen) if !is_in_use(path) => thread::yield_now(),
+            opened => return opened.map_err(|error| unopened(path, error)),
+        }
+    }
+}
+
+/// Whether a process has the file open to write it.
+fn is_in_use(path: &Path) -> bool {
+    File::open(path)
+        .and_then(|file| is_locked(&file))
+        .unwrap_or(true)
+}
+
+/// Whether another process has locked the file. While this looks, it has a lock that others may
+/// share, but that keeps out a process that opens the file.
+pub(super) fn is_locked(file: &File) -> io::Result<bool> {
+    match file.try_lock_shared() {
+        Ok(()) => file.unlock().map(|()| false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Migrates the content of a file of an earlier format. An error if this version cannot read it.

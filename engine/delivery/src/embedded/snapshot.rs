@@ -5,7 +5,7 @@
 //! use, and then the header. So a copy is complete if the header did not change meanwhile; the
 //! digests of all pages are checked when the copy is opened, and otherwise it is copied again.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -17,7 +17,7 @@ use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
 use super::EmbeddedStore;
-use super::file::{builder, checked_format, damaged, file_name, unavailable};
+use super::file::{builder, checked_format, damaged, file_name, is_locked, unavailable};
 use crate::{Reason, StoreError};
 
 /// How many bytes at the beginning of the file are compared; redb's header is in them.
@@ -71,15 +71,6 @@ impl EmbeddedStore {
                 format!("{} is being written all the time", path.display()).into(),
             )
         }))
-    }
-}
-
-/// Whether another process has locked the file.
-fn is_locked(file: &File) -> io::Result<bool> {
-    match file.try_lock_shared() {
-        Ok(()) => file.unlock().map(|()| false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
