@@ -8,6 +8,7 @@
 //!    [`fatal`] report its state to others.
 
 mod aligned;
+mod broken_files;
 mod cli;
 mod commands;
 mod counted;

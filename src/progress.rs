@@ -11,6 +11,7 @@ use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_service::runs::RunRegistry;
 
+use crate::broken_files::BrokenFiles;
 use crate::counted::counted;
 use crate::invalid_records::InvalidRecords;
 use crate::missing_fields;
@@ -211,9 +212,11 @@ pub(crate) fn summary(runs: &RunRegistry, how: &str) {
     let totals = Totals::of(runs);
     let seconds = runs.began.elapsed().as_secs_f64();
     let invalid = InvalidRecords::of(runs);
+    let broken = BrokenFiles::of(runs);
     if !std::io::stderr().is_terminal() {
         missing_fields::report(runs);
         invalid.log(totals.quarantined);
+        broken.log();
         tracing::info!(
             records_in = totals.records_in,
             bytes_in = totals.bytes_in,
@@ -242,5 +245,6 @@ pub(crate) fn summary(runs: &RunRegistry, how: &str) {
     if totals.quarantined + totals.dropped > 0 {
         invalid.print(totals.quarantined, totals.dropped);
     }
+    broken.print();
     missing_fields::report(runs);
 }

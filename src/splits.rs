@@ -24,6 +24,8 @@ pub(crate) struct PipelineState {
     pub(crate) written: Option<SystemTime>,
     /// The splits, by source and name.
     pub(crate) splits: Vec<SplitState>,
+    /// Splits that the sources do not show, such as what is left of a file that was rewritten.
+    pub(crate) hidden: Vec<KnownSplit>,
     /// The sinks with committed files that are not visible yet, and how many.
     pub(crate) staged: Vec<(SinkId, usize)>,
     /// The sinks whose target holds their positions, other than groups: the state has copies.
@@ -60,10 +62,10 @@ impl SplitState {
         })
     }
 
-    /// How many positions are left to read.
+    /// How many positions are left to read; `None` if that is not known, or if the split is shorter
+    /// than what was read of it.
     pub(crate) fn lag(&self) -> Option<u64> {
-        let end = self.status.end?;
-        Some(end.saturating_sub(self.position().unwrap_or(0)))
+        self.status.end?.checked_sub(self.position().unwrap_or(0))
     }
 
     /// How many lanes are ahead of the position, over all sinks.
@@ -108,11 +110,13 @@ impl PipelineState {
             true => sinks.iter().filter_map(scope_of).collect(),
             false => BTreeSet::from([String::new()]),
         };
-        let mut splits = Vec::new();
+        let (mut splits, mut hidden) = (Vec::new(), Vec::new());
         for scope in &scopes {
             // What a `group` has collected has no positions that a person could know.
             for source in plan.sources.iter().filter(|source| source.group.is_none()) {
-                splits.extend(splits_of(plan, store, source, scope)?);
+                let (shown, others) = splits_of(plan, store, source, scope)?;
+                splits.extend(shown);
+                hidden.extend(others);
             }
         }
         let mut staged = Vec::new();
@@ -139,6 +143,7 @@ impl PipelineState {
             is_in_use: view.is_in_use,
             written: view.written,
             splits,
+            hidden,
             staged,
         })
     }
@@ -150,13 +155,13 @@ fn scope_of(sink: &SinkId) -> Option<String> {
     Some(format!("{log}/"))
 }
 
-/// The splits of a source, by name.
+/// The splits of a source, by name, and those that it does not show.
 fn splits_of(
     plan: &Plan,
     store: &dyn StateStore,
     source: &PlannedSource,
     scope: &str,
-) -> Result<Vec<SplitState>, StoreError> {
+) -> Result<(Vec<SplitState>, Vec<KnownSplit>), StoreError> {
     let prefix = format!("{}:", source.stage);
     let mut records: BTreeMap<SplitId, Vec<(SinkId, CommitRecord)>> = BTreeMap::new();
     for index in &source.sinks {
@@ -175,15 +180,15 @@ fn splits_of(
             of_sinks.iter().map(|(_, record)| record.clone()).collect();
         resumption(&records)
     };
-    let known: Vec<KnownSplit> = records
-        .iter()
-        .filter_map(|(split, of_sinks)| {
+    let known = |records: &BTreeMap<SplitId, Vec<(SinkId, CommitRecord)>>| -> Vec<KnownSplit> {
+        let known = records.iter().filter_map(|(split, of_sinks)| {
             let (split, at) = (split.clone(), at(of_sinks)?);
             Some(KnownSplit { split, at })
-        })
-        .collect();
+        });
+        known.collect()
+    };
     let name = format!("{scope}{}", source.stage);
-    let mut splits: Vec<SplitState> = statuses(plan, source, &known)
+    let mut splits: Vec<SplitState> = statuses(plan, source, &known(&records))
         .into_iter()
         .map(|status| {
             let sinks = records.remove(&status.split).unwrap_or_default();
@@ -196,7 +201,7 @@ fn splits_of(
         })
         .collect();
     splits.sort_by(|one, other| one.status.name.cmp(&other.status.name));
-    Ok(splits)
+    Ok((splits, known(&records)))
 }
 
 /// The setup of a source that is not run.

@@ -186,7 +186,7 @@ mod tests {
         let page = merged(&[(Some("a"), &one), (Some("b \"x\"\\"), &two)]);
         assert_eq!(
             page,
-            "# HELP pseidon_source_lag_records Records that the source has not read yet.\n\
+            "# HELP pseidon_source_lag_records Records that the source has not read yet; of files, bytes.\n\
              # TYPE pseidon_source_lag_records gauge\n\
              pseidon_source_lag_records{stage=\"in\",log=\"b \\\"x\\\"\\\\\"} 9\n\
              # HELP pseidon_source_records_total Records read.\n\

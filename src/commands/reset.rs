@@ -70,7 +70,8 @@ fn describe(plan: &Plan, state: &PipelineState) -> String {
     }
     text.push_str(
         "keeps the output files and the quarantined records: the next run delivers everything that \
-         it re-reads beside them\n",
+         it re-reads beside them\n\
+         the next run begins like the first one: a source with `:start :latest` begins at the end\n",
     );
     text
 }

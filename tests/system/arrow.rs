@@ -11,7 +11,13 @@ use crate::harness::output::all_lines;
 use crate::harness::{Site, wait_until};
 
 /// Writes records as an Arrow file, in batches of at most 1024 rows.
-fn write_arrow(site: &Site, path: &str, schema: &str, records: &str, zip: Option<CompressionType>) {
+pub(crate) fn write_arrow(
+    site: &Site,
+    path: &str,
+    schema: &str,
+    records: &str,
+    zip: Option<CompressionType>,
+) {
     let written = written(site, schema, records, ":codec :parquet");
     let rows = ParquetRecordBatchReaderBuilder::try_new(File::open(&written).expect("a file"));
     let rows = rows.and_then(|rows| rows.build()).expect("a Parquet file");

@@ -18,11 +18,12 @@
 //!   refuses, and topics that lose data.
 //! - [`kafka_source`]: the offsets of a group as evidence of lost state, and invalid headers.
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
-//! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`limit`], [`bad_records`], [`command_line`]:
-//!   the output of flows, changed fields, invalid records, and the commands.
+//! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`limit`], [`bad_records`],
+//!   [`command_line`]: the output of flows, changed fields, invalid records, and the commands.
 //! - [`arrow`], [`avro`], [`parquet`]: files of columns that are read, with kills
 //!   ([`column_files`]).
 //! - [`replay`]: quarantined records that pass the repaired pipeline, with kills.
+//! - [`broken_files`]: files that cannot be read further, with kills.
 //! - [`csv`]: CSV that other programs wrote, and kills while it is read.
 //! - [`group`]: groups of bounded runs, with kills.
 //! - [`golden`]: what a person reads, compared with files.
@@ -41,6 +42,7 @@
 mod arrow;
 mod avro;
 mod bad_records;
+mod broken_files;
 mod column_files;
 mod command_line;
 mod csv;

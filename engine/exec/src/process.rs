@@ -22,7 +22,7 @@ use pseidon_plugin::memory::ArrayMemory;
 use pseidon_plugin::rows::{BadRow, Rows};
 use thiserror::Error;
 
-use self::decode::{decoder_of, of_records};
+use self::decode::{all_invalid, decoder_of, of_records};
 use self::pass::{ChainPass, Interruption};
 
 /// The error for an invalid record at a stage with `:on-error :throw`.
@@ -104,7 +104,9 @@ impl Processor {
     /// that is not available now.
     pub fn prepare(&mut self, batch: &Batch, records: Range<usize>) -> Result<(), Reason> {
         match &mut self.decoder {
-            Some(decoder) if !records.is_empty() => decoder.prepare(&of_records(batch, records)),
+            Some(decoder) if all_invalid(batch, &records).is_none() => {
+                decoder.prepare(&of_records(batch, records))
+            }
             _ => Ok(()),
         }
     }
@@ -167,6 +169,9 @@ impl Processor {
     ) -> Result<(), Interruption> {
         if records.is_empty() {
             return Ok(());
+        }
+        if let Some(invalid) = all_invalid(&pass.batch, &records) {
+            return pass.note_bad(&source.stage, source.policy, invalid);
         }
         let (rows, bad) = match catch_panic(|| self.decode(source, &pass.batch, records.clone())) {
             Ok(decoded) => decoded.map_err(|error| pass.internal_error(&source.stage, &error))?,

@@ -73,9 +73,10 @@ pub struct Batch {
     pub keys: Option<BinaryArray>,
     /// Headers as JSON objects, if wanted.
     pub headers: Option<StringArray>,
-    /// The rows of which metadata is wanted and not available, such as headers that cannot be
-    /// converted to JSON, each with the reason.
-    pub bad_metadata: Vec<(u32, String)>,
+    /// Records that are invalid as the source has them, by their numbers and in order, each with the
+    /// reason: metadata is wanted and not available, such as headers that cannot be converted to
+    /// JSON, or the record stands for something that cannot be read.
+    pub invalid: Vec<(u32, String)>,
     /// Headers as they were read, in the form of [`raw_headers`](crate::raw_headers), if wanted.
     pub raw_headers: Option<BinaryArray>,
     /// Where the records were read first, if they are replayed.
@@ -146,7 +147,7 @@ pub struct BatchBuilder {
     timestamps: Option<Vec<i64>>,
     keys: Option<BinaryBuilder>,
     headers: Option<StringBuilder>,
-    bad_metadata: Vec<(u32, String)>,
+    invalid: Vec<(u32, String)>,
     raw_headers: Option<BinaryBuilder>,
     lines: bool,
 }
@@ -177,7 +178,7 @@ impl BatchBuilder {
             timestamps: wanted.timestamp.then(Vec::new),
             keys: (wanted.key || wanted.raw).then(BinaryBuilder::new),
             headers: wanted.headers.then(StringBuilder::new),
-            bad_metadata: Vec::new(),
+            invalid: Vec::new(),
             raw_headers: wanted.raw.then(BinaryBuilder::new),
             lines: true,
         }
@@ -211,7 +212,7 @@ impl BatchBuilder {
         }
         if let Some(reason) = meta.bad_metadata {
             let row = self.positions.len() as u32 - 1;
-            self.bad_metadata.push((row, reason.to_owned()));
+            self.invalid.push((row, reason.to_owned()));
         }
         if let Some(headers) = &mut self.raw_headers {
             headers.append_option(meta.raw_headers);
@@ -255,7 +256,7 @@ impl BatchBuilder {
             timestamps: self.timestamps,
             keys: self.keys.as_mut().map(BinaryBuilder::finish),
             headers: self.headers.as_mut().map(StringBuilder::finish),
-            bad_metadata: self.bad_metadata,
+            invalid: self.invalid,
             raw_headers: self.raw_headers.as_mut().map(BinaryBuilder::finish),
             origin: None,
             charge: None,
@@ -282,7 +283,7 @@ impl Batch {
             timestamps: None,
             keys: None,
             headers: None,
-            bad_metadata: Vec::new(),
+            invalid: Vec::new(),
             raw_headers: None,
             origin: None,
             charge: None,

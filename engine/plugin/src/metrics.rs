@@ -1,6 +1,6 @@
 //! The metrics of a running pipeline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -24,8 +24,10 @@ pub struct Metrics {
     pub bad_records: IntCounterVec,
     /// 1 while a source cannot reach what it reads from, by stage.
     pub source_unreachable: IntGaugeVec,
-    /// Records that a source has not read yet, by stage.
+    /// Positions that a source has not read yet, by stage: records, or bytes of files.
     pub lag: IntGaugeVec,
+    /// Files that a source could not read to their end, by stage.
+    broken_files: IntGaugeVec,
     /// Files open for writing, by stage.
     pub open_files: IntGaugeVec,
     /// Files published, by stage.
@@ -43,6 +45,8 @@ pub struct Metrics {
     /// Why sources cannot read, by stage.
     source_troubles: Arc<Mutex<BTreeMap<String, String>>>,
     run_trouble: Arc<Mutex<Option<String>>>,
+    /// The names of [`Metrics::broken_files`].
+    broken_file_names: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
 }
 
 impl Metrics {
@@ -74,7 +78,11 @@ impl Metrics {
             ),
             lag: gauges(
                 "pseidon_source_lag_records",
-                "Records that the source has not read yet.",
+                "Records that the source has not read yet; of files, bytes.",
+            ),
+            broken_files: gauges(
+                "pseidon_source_broken_files",
+                "Files that the source could not read to their end.",
             ),
             open_files: gauges("pseidon_sink_open_files", "Files open for writing."),
             files: counters("pseidon_sink_files_total", "Files published."),
@@ -98,6 +106,7 @@ impl Metrics {
                 .gauge("pseidon_memory_used_bytes", "Bytes of records in flight."),
             source_troubles: Arc::default(),
             run_trouble: Arc::default(),
+            broken_file_names: Arc::default(),
             registry: registration.registry,
         }
     }
@@ -130,6 +139,25 @@ impl Metrics {
             Some(trouble) => _ = troubles.insert(stage.to_owned(), trouble),
             None => _ = troubles.remove(stage),
         }
+    }
+
+    /// Changes the names of the files that a source could not read to their end.
+    pub fn change_broken_files(&self, stage: &str, change: impl FnOnce(&mut BTreeSet<String>)) {
+        let mut names = self.broken_file_names.lock();
+        let of_stage = names.entry(stage.to_owned()).or_default();
+        change(of_stage);
+        let gauge = self.broken_files.with_label_values(&[stage]);
+        gauge.set(of_stage.len() as i64);
+    }
+
+    /// The names of the files that sources could not read to their end.
+    pub fn broken_file_names(&self) -> BTreeSet<String> {
+        self.broken_file_names
+            .lock()
+            .values()
+            .flatten()
+            .cloned()
+            .collect()
     }
 
     /// Whether a sink cannot write and retries.

@@ -344,8 +344,9 @@ impl SourceHandle {
 
     /// Runs one round of distributing splits among instances, for a source without a group protocol
     /// of its own. `found` lists all splits that have something to read, including those that this
-    /// instance holds. Only granted splits may be taken; releasing a split makes it available to
-    /// the other instances. Call it about once a second.
+    /// instance holds. Only granted splits may be taken, and those that only the holder of a granted
+    /// split takes; releasing a split makes it available to the other instances. Call it about once
+    /// a second.
     pub fn share_splits(&self, found: Vec<SplitId>) -> Result<SplitShare, Stopped> {
         self.ask(|reply| SourceEvent::ShareSplits(found, reply))?
             .wait()

@@ -9,9 +9,12 @@
 //! - [`progress`]: how far a file was read, and how a rewritten file is detected.
 //! - [`once`]: reads all files as they are and exits; [`follow`]: reads them, waits for more, and
 //!   follows them through rotations.
+//! - [`samples`]: the first records, from which fields are inferred.
+//! - [`damage`]: files that cannot be read further, in the quarantine.
 //! - [`operator`]: the files as an operator sees them.
 
 mod compression;
+mod damage;
 mod follow;
 mod glob;
 mod identity;
@@ -23,6 +26,7 @@ mod options;
 mod progress;
 mod read_error;
 mod reader;
+mod samples;
 mod skipped;
 mod snappy;
 
@@ -37,6 +41,7 @@ use bytes::Bytes;
 use pseidon_delivery::Reason;
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_formats::{ColumnFormat, UsedValues};
+use pseidon_plugin::Payloads;
 use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::framing::Framing;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
@@ -45,13 +50,13 @@ use pseidon_plugin::source::{
     SourcePlugin, SourceSetup, SplitStatus, SplitTarget,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
-use pseidon_plugin::{Payloads, Split};
 
 use self::compression::{InputCompression, Stream};
 use self::glob::Glob;
 use self::lines::{BLOCK_BYTES, Limits, LineReader};
+use self::operator::OperatorView;
 pub use self::options::FilesSourceOptions;
-use self::options::{CompressionOption, LastLine, OnLongRecord, Start};
+use self::options::{CompressionOption, LastLine, OnBrokenFile, OnLongRecord, Start};
 use self::progress::Tail;
 use self::read_error::ReadError;
 use self::reader::FileReader;
@@ -87,13 +92,19 @@ and closed when nothing has been appended for five minutes. A file that is trunc
 the globs match either the rotated logs or their compressed copies (`app.log*` matches both): a copy
 is another file.
 
-A file that is damaged, or that has a record longer than `:max-record`, keeps no other file from
-being read. Without `:follow` the run fails with exit code 1 after the others are read; with
-`:follow` it goes on, and `/health` names the file. It is tried again when it is replaced, and at
-the next start.
+A file that cannot be read further keeps no other file from being read: it is damaged or
+truncated, it may not be read, or it has a record longer than `:max-record`. The records before
+that place are delivered, and `:on-broken-file` decides what happens then. By default the run
+fails with exit code 1 after the others are read; with `:follow` it goes on, and `/health` names
+the file. With `:follow`, a compressed file that ends early may still be being written: it counts
+as truncated when it has not grown for five minutes. In each case the file is tried again when it
+has changed, and at the next start. If the content before the place where reading stopped is the
+same, reading continues there. Otherwise the file counts as rewritten, and is read from its start.
 
 A plain file counts as rewritten when it is shorter than the part that was read of it, or when its
-first line or one of the 64 bytes before the position up to which it was read has changed.
+first line or one of the 64 bytes before the position up to which it was read has changed. A
+compressed file that was read in part counts as rewritten when one of the 64 bytes of its content
+before that position has changed.
 
 `@topic` is the file's path, relative to the pipeline file's folder, at the time when the run found
 the file.",
@@ -148,6 +159,7 @@ impl SourcePlugin for FilesSource {
                 },
                 framing: Framing::default(),
                 last_line: options.last_line,
+                on_broken: options.on_broken_file.value,
             },
             follow: options.follow.then(|| follow::Settings {
                 poll: options.poll.max(Duration::from_millis(1)),
@@ -183,6 +195,8 @@ struct Config {
     framing: Framing,
     /// Without `:follow`.
     last_line: LastLine,
+    /// What happens to a file that cannot be read further.
+    on_broken: OnBrokenFile,
 }
 
 impl Source for PreparedFilesSource {
@@ -201,53 +215,7 @@ impl Source for PreparedFilesSource {
     }
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Payloads>, SourceError> {
-        let config = self.config(setup);
-        let (mut samples, mut missing) = (Vec::new(), count);
-        let split = Arc::new(Split {
-            id: "sample".into(),
-            topic: String::new(),
-            partition: 0,
-        });
-        let failed = |shown: &str, error: ReadError| {
-            SourceError::Fatal(Reason::caused_by(
-                format!("cannot read {shown}"),
-                error.into_cause(),
-            ))
-        };
-        let found = config.find(setup)?;
-        if let Some((shown, error)) = found.refused.into_iter().next() {
-            return Err(failed(&shown, error.into()));
-        }
-        for (path, shown) in found.files {
-            if missing == 0 {
-                break;
-            }
-            let failed = |error: ReadError| failed(&shown, error);
-            let file = File::open(&path).map_err(|error| failed(error.into()))?;
-            let mut reader = config.open(file, &path, 0).map_err(failed)?;
-            if let FileReader::Columns(reader) = &reader {
-                // A file without rows has columns too.
-                samples.push(Payloads::of_columns(reader.empty()));
-            }
-            while missing > 0 {
-                let records = match reader.next().map_err(failed)? {
-                    Some(records) => Some(records),
-                    None => reader.last_line().map_err(failed)?,
-                };
-                let Some(records) = records else { break };
-                for batch in records.batches(&split) {
-                    let some = batch.payloads.part(0..batch.len().min(missing));
-                    missing -= some.len();
-                    samples.push(some);
-                }
-            }
-        }
-        if samples.is_empty() {
-            return Err(SourceError::Fatal(
-                format!("no records yet in {}", config.paths.join(", ")).into(),
-            ));
-        }
-        Ok(samples)
+        self.config(setup).sample(setup, count)
     }
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
@@ -269,7 +237,7 @@ impl Source for PreparedFilesSource {
         setup: &SourceSetup,
         known: &[KnownSplit],
     ) -> Result<Vec<SplitStatus>, SourceError> {
-        Ok(operator::describe(&self.config(setup), setup, known))
+        Ok(self.operator_view(setup, |view| view.describe(known)))
     }
 
     fn find_places(
@@ -278,7 +246,7 @@ impl Source for PreparedFilesSource {
         known: &[KnownSplit],
         to: MoveTo,
     ) -> Result<Vec<SplitTarget>, SourceError> {
-        Ok(operator::find_places(&self.config(setup), setup, known, to))
+        Ok(self.operator_view(setup, |view| view.find_places(known, to)))
     }
 }
 
@@ -289,6 +257,20 @@ impl PreparedFilesSource {
             Some(schema) => schema.infer(),
             None => self.config.columns.map(|_| self.path_span),
         }
+    }
+
+    /// The result of `look` at the files as an operator sees them.
+    fn operator_view<T>(
+        &self,
+        setup: &SourceSetup,
+        look: impl FnOnce(&OperatorView<'_>) -> T,
+    ) -> T {
+        look(&OperatorView {
+            config: &self.config(setup),
+            setup,
+            follows: self.follow.is_some(),
+            from_latest: self.follow.is_some_and(|follow| follow.from_latest),
+        })
     }
 
     /// The settings, with what is known when the source runs.
@@ -385,7 +367,12 @@ impl Config {
             true => self.header_of(&file, compression)?,
             false => None,
         };
-        let stream = Stream::open(file, compression, before.upto())?;
+        let stream = match compression {
+            InputCompression::None => Stream::open(file, compression, before.upto())?,
+            _ => before
+                .open_after(file, compression)?
+                .ok_or(ReadError::Rewritten)?,
+        };
         let reader = LineReader::new(stream, before, self.limits, self.framing);
         Ok(reader.with_header(header))
     }

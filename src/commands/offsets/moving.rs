@@ -7,7 +7,8 @@
 use pseidon_delivery::failpoint::reach;
 use pseidon_delivery::store::SplitVersion;
 use pseidon_delivery::{
-    OperatorError, OperatorStore, Position, SinkId, SplitId, SplitMove, StoreError, WithCauses,
+    OperatorError, OperatorStore, Position, ResumeToken, SinkId, SplitId, SplitMove, StoreError,
+    WithCauses,
 };
 use pseidon_dsl::nearest;
 use pseidon_kafka::tools::StartPosition;
@@ -33,6 +34,8 @@ struct MovedSplit {
     split: SplitId,
     name: String,
     before: Option<Resumption>,
+    /// The position after the last record that exists now, if it is known.
+    end: Option<Position>,
     /// Where each sink is. One that has committed less is at a lower position.
     in_sinks: Vec<(SinkId, Option<SinkPosition>)>,
     place: NewPlace,
@@ -101,7 +104,9 @@ impl<'p> Moving<'p> {
                 .iter()
                 .filter(|split| split.source == source.stage)
                 .collect();
-            let known: Vec<KnownSplit> = splits.iter().filter_map(|split| split.known()).collect();
+            let mut known: Vec<KnownSplit> =
+                splits.iter().filter_map(|split| split.known()).collect();
+            known.extend(state.hidden.iter().cloned());
             let found = source
                 .source
                 .find_places(&setup_of(plan, source), &known, to);
@@ -128,6 +133,7 @@ impl<'p> Moving<'p> {
                     Ok(place) => moved.push(MovedSplit {
                         moves: moves(plan, source, &target.split, known.copied(), &place),
                         before: known.and_then(|split| split.at.clone()),
+                        end: known.and_then(|split| split.status.end),
                         in_sinks: in_sinks(plan, source, known.copied()),
                         split: target.split,
                         name: target.name,
@@ -201,9 +207,9 @@ impl<'p> Moving<'p> {
 }
 
 /// How far a split is delivered to a sink.
-#[derive(Clone, Copy)]
 struct SinkPosition {
     position: Position,
+    resume: Option<ResumeToken>,
     is_finished: bool,
 }
 
@@ -213,7 +219,7 @@ impl MovedSplit {
         let effects = self
             .in_sinks
             .iter()
-            .map(|(_, before)| self.effect_in(*before));
+            .map(|(_, before)| self.effect_in(before.as_ref()));
         let effects: Vec<String> = effects.collect();
         match effects.first() {
             Some(first) if effects.iter().all(|effect| effect == first) => first.clone(),
@@ -227,7 +233,7 @@ impl MovedSplit {
         }
     }
 
-    fn effect_in(&self, before: Option<SinkPosition>) -> String {
+    fn effect_in(&self, before: Option<&SinkPosition>) -> String {
         let (to, ends) = (self.place.position, self.place.is_finished);
         let Some(before) = before else {
             return match ends {
@@ -236,10 +242,15 @@ impl MovedSplit {
             };
         };
         let positions = |count| counted(count, "position");
-        match before.position {
+        // A split that became shorter has no more than this to read again.
+        let from = self
+            .end
+            .map_or(before.position, |end| before.position.min(end));
+        let is_at_end = before.is_finished && before.resume == self.place.resume;
+        match from {
             from if to < from => format!("{} re-read", positions(from - to)),
             from if to > from => format!("{} skipped", positions(to - from)),
-            _ if ends && !before.is_finished => "the rest is skipped".to_owned(),
+            _ if ends && !is_at_end => "the rest is skipped".to_owned(),
             _ => "none".to_owned(),
         }
     }
@@ -260,6 +271,7 @@ fn in_sinks(
         let position = record.and_then(|(_, record)| {
             Some(SinkPosition {
                 position: record.low?,
+                resume: record.resume.clone(),
                 is_finished: record.finished.is_some(),
             })
         });

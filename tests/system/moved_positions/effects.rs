@@ -1,9 +1,13 @@
 //! What a move does in each sink and to each kind of file, and what does not prevent it.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+
 use super::{LINES, TO_EARLIEST, counts, done, pseidon};
 use crate::harness::output::{all_lines, files};
 use crate::harness::{Site, wait_until};
-use crate::positions::positions;
+use crate::logs::gzip;
+use crate::positions::{positions, split};
 
 /// Waits until the state holds no committed file that may not be visible.
 fn nothing_is_staged(site: &Site) {
@@ -135,4 +139,140 @@ fn a_split_that_is_gone_does_not_keep_others() {
         "--execute",
     ];
     done(&site, &to_start);
+}
+
+fn append(site: &Site, name: &str, content: &str) {
+    let file = OpenOptions::new().append(true).open(site.path(name));
+    let written = file.and_then(|mut file| file.write_all(content.as_bytes()));
+    written.expect("the file can be written");
+}
+
+/// A file of which nothing was read begins at its end, unless it is moved to its beginning.
+#[test]
+fn a_source_that_begins_at_the_end_is_moved_to_the_beginning() {
+    let site = Site::new("move-latest");
+    let text = LINES
+        .replace(
+            "\"in/*\"",
+            "{:path \"in/*\" :follow true :start :latest :poll \"10ms\"}",
+        )
+        .replace(
+            ":txt",
+            ":txt :rollover {:idle \"50ms\"} :check-freq \"10ms\"",
+        );
+    site.write("pipeline.edn", text);
+    site.write("in/empty.log", "");
+    let until_it_reads = |position: u64| {
+        let pseidon = site.run("pipeline.edn");
+        wait_until("it reads the file", 60, || {
+            split(&positions(&site), "in/a.log")["position"] == position
+        });
+        pseidon
+    };
+    let delivered = || counts(&site).into_iter().map(|(line, _)| line);
+    // The state exists, and knows nothing of the file.
+    site.write("in/b.log", "b1\n");
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("it reads the other file", 60, || {
+        let shown = positions(&site);
+        let splits = shown["splits"].as_array();
+        splits.is_some_and(|splits| splits.iter().any(|split| split["position"] == 3))
+    });
+    pseidon.stop(30);
+    done(&site, &["reset", "pipeline.edn", "--execute"]);
+    site.write("in/a.log", "a1\na2\n");
+    done(&site, TO_EARLIEST);
+    until_it_reads(6).stop(30);
+    assert_eq!(delivered().collect::<Vec<_>>(), ["a1", "a2", "b1"]);
+
+    // The first run after a reset is like the first one.
+    done(&site, &["reset", "pipeline.edn", "--execute"]);
+    let mut pseidon = until_it_reads(6);
+    append(&site, "in/a.log", "a3\n");
+    wait_until("it delivers what is added", 60, || {
+        delivered().any(|line| line == "a3")
+    });
+    pseidon.stop(30);
+    assert!(counts(&site).iter().all(|(_, count)| *count == 1));
+
+    // A file that was read is moved too.
+    done(&site, TO_EARLIEST);
+    let mut pseidon = until_it_reads(9);
+    wait_until("it delivers all again", 60, || {
+        counts(&site).iter().all(|(_, count)| *count == 2)
+    });
+    pseidon.stop(30);
+}
+
+#[test]
+fn a_file_that_became_shorter_is_shown_as_it_is_read() {
+    let site = Site::new("move-shorter");
+    site.write("pipeline.edn", LINES);
+    site.write("in/a.log", "a1\na2\na3\n");
+    site.finish("pipeline.edn", 30);
+    site.write("in/a.log", "a1\na2\n");
+    let to = |place: &str| {
+        let said = pseidon(&site, &["offsets", "pipeline.edn", "--to", place]);
+        String::from_utf8(said.stdout).expect("text")
+    };
+    // A run that reads files once refuses it.
+    let shown = positions(&site);
+    let file = split(&shown, "in/a.log");
+    assert_eq!((&file["position"], &file["end"]), (&9.into(), &6.into()));
+    assert_eq!(file["lag"], serde_json::Value::Null);
+    for (place, effect) in [
+        ("earliest", "6 positions re-read"),
+        ("3", "3 positions re-read"),
+        ("latest", "none"),
+    ] {
+        assert!(to(place).contains(effect), "{place}: {}", to(place));
+    }
+    // One that follows them reads it from its start.
+    let following = LINES
+        .replace("\"in/*\"", "{:path \"in/*\" :follow true :poll \"10ms\"}")
+        .replace(
+            ":txt",
+            ":txt :rollover {:idle \"50ms\"} :check-freq \"10ms\"",
+        );
+    site.write("pipeline.edn", following);
+    let shown = positions(&site);
+    let file = split(&shown, "in/a.log");
+    assert_eq!(file["position"], serde_json::Value::Null);
+    assert_eq!((&file["end"], &file["lag"]), (&6.into(), &6.into()));
+    assert!(to("latest").contains("begins at 6"), "{}", to("latest"));
+    assert!(to("earliest").contains("no split has to be moved"));
+    done(
+        &site,
+        &["offsets", "pipeline.edn", "--to", "latest", "--execute"],
+    );
+    let mut running = site.run("pipeline.edn");
+    append(&site, "in/a.log", "new\n");
+    wait_until("it reads what is added", 60, || {
+        split(&positions(&site), "in/a.log")["position"] == 10
+    });
+    running.stop(30);
+    assert_eq!(counts(&site).len(), 4);
+    assert!(counts(&site).iter().all(|(_, count)| *count == 1));
+}
+
+#[test]
+fn what_was_appended_to_a_compressed_file_is_skipped() {
+    let site = Site::new("move-grown");
+    site.write("pipeline.edn", LINES);
+    site.write("in/a.log.gz", gzip("a1\n"));
+    site.finish("pipeline.edn", 30);
+    let to_latest = ["offsets", "pipeline.edn", "--to", "latest"];
+    let effect = || {
+        let said = pseidon(&site, &to_latest);
+        let text = String::from_utf8(said.stdout).expect("text");
+        text.lines().nth(1).unwrap_or_default().to_owned()
+    };
+    assert!(effect().ends_with("none"), "{}", effect());
+    site.write("in/a.log.gz", [gzip("a1\n"), gzip("a2\n")].concat());
+    assert!(effect().ends_with("the rest is skipped"), "{}", effect());
+    site.run("pipeline.edn").expect_exit(1, 30);
+    done(&site, &[&to_latest[..], &["--execute"]].concat());
+    site.finish("pipeline.edn", 30);
+    assert_eq!(counts(&site), [("a1".to_owned(), 1)]);
+    assert!(effect().ends_with("none"), "{}", effect());
 }

@@ -35,7 +35,7 @@ impl Processor {
         let of_these = |(record, _): &&(u32, String)| records.contains(&(*record as usize));
         bad.extend(
             batch
-                .bad_metadata
+                .invalid
                 .iter()
                 .filter(of_these)
                 .map(|(record, reason)| BadRow {
@@ -65,6 +65,14 @@ pub(super) fn decoder_of(source: &PlannedSource) -> Result<Option<Box<dyn Decode
             .decoder(&source.format_settings, wanted)
             .map(Some)
     }
+}
+
+/// These records of a batch with the reasons why they are invalid, if all of them are invalid as the
+/// source has them: then there is nothing to decode.
+pub(super) fn all_invalid(batch: &Batch, records: &Range<usize>) -> Option<Vec<(u32, String)>> {
+    let of_these = |(record, _): &&(u32, String)| records.contains(&(*record as usize));
+    let invalid: Vec<_> = batch.invalid.iter().filter(of_these).cloned().collect();
+    (invalid.len() == records.len()).then_some(invalid)
 }
 
 /// The payloads of some records of a batch.

@@ -65,7 +65,7 @@ impl Batch {
             insert_bytes(&mut object, KEY, value(self.keys.as_ref(), row));
         }
         let is_bad = |(bad, _): &(u32, String)| *bad as usize == row;
-        if wanted.headers && !self.bad_metadata.iter().any(is_bad) {
+        if wanted.headers && !self.invalid.iter().any(is_bad) {
             let headers = self.headers.as_ref();
             let headers = headers.filter(|headers| headers.is_valid(row));
             let parsed = headers.and_then(|all| serde_json::from_str(all.value(row)).ok());

@@ -142,6 +142,28 @@ impl Stream {
         Ok(Stream::Decoded(decoded))
     }
 
+    /// Opens the stream of a compressed file at `position`, if it has the `len` bytes before it that
+    /// `is_known` accepts; `None` if it has others. Fails with `UnexpectedEof` if it ends before that.
+    pub(super) fn open_after(
+        file: File,
+        compression: InputCompression,
+        position: u64,
+        len: usize,
+        is_known: impl FnOnce(&[u8]) -> bool,
+    ) -> io::Result<Option<Stream>> {
+        let start = position.saturating_sub(len as u64);
+        let mut stream = Stream::open(file, compression, start)?;
+        let mut before = vec![0; len];
+        match &mut stream {
+            Stream::Plain { file, offset } => {
+                file.read_exact_at(&mut before, *offset)?;
+                *offset += len as u64;
+            }
+            Stream::Decoded(decoder) => decoder.read_exact(&mut before)?,
+        }
+        Ok(is_known(&before).then_some(stream))
+    }
+
     /// Reads to the end and discards the bytes.
     pub(super) fn skip_to_end(&mut self) -> io::Result<()> {
         let mut piece = Vec::with_capacity(DECODE_BYTES);

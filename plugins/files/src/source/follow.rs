@@ -17,27 +17,29 @@
 //!   split. Its first line distinguishes the two; if that is the same, a generation number does,
 //!   and the entry of the ended split says that the next generation follows.
 //!
-//! A file that cannot be read further keeps no others from being read: it is left alone until its
-//! content is replaced, and the run's troubles name it.
+//! A file that cannot be read further keeps no others from being read: it is left alone until it
+//! changes ([`broken`]).
 //!
 //! [`candidate`] identifies a file that was found, [`takeover`] takes it over, and [`tracked`] is a
 //! file that is followed.
 
+mod broken;
 mod candidate;
 mod stat;
 mod takeover;
 mod tracked;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io};
 
-use pseidon_delivery::{Position, Reason, SplitId, WithCauses};
+use pseidon_delivery::{Position, Reason, SplitId};
 use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup, Stopped};
 use pseidon_plugin::{Batch, Split};
 
+use self::broken::BrokenFiles;
 use self::stat::Stat;
 use self::tracked::{ReadResult, StartPoint, TrackedFile};
 use super::Config;
@@ -84,9 +86,7 @@ pub(super) fn run(
         tracked: HashMap::new(),
         unidentified: HashMap::new(),
         durable: HashMap::new(),
-        warned: HashSet::new(),
-        refused: HashSet::new(),
-        broken: BTreeSet::new(),
+        broken: BrokenFiles::default(),
         owned_elsewhere: HashSet::new(),
         generations: HashMap::new(),
         latest: HashMap::new(),
@@ -109,12 +109,7 @@ struct Follower<'a> {
     unidentified: HashMap<FileKey, LastLook>,
     /// The position up to which each of our splits is durable in every sink.
     durable: HashMap<SplitId, Position>,
-    /// Paths that could not be opened and for which a warning was logged.
-    warned: HashSet<PathBuf>,
-    /// Folders that could not be read at the last scan, for which a warning was logged.
-    refused: HashSet<PathBuf>,
-    /// Files that cannot be read further.
-    broken: BTreeSet<PathBuf>,
+    broken: BrokenFiles,
     /// Files that other instances own, until the next round.
     owned_elsewhere: HashSet<FileKey>,
     /// How often a file was rewritten with the same first line; 0 if it is missing.
@@ -141,6 +136,7 @@ impl Follower<'_> {
             let scanned = Instant::now();
             loop {
                 if !self.read_round()? {
+                    self.report_lag();
                     self.handle.sleep(self.settings.poll)?;
                     break;
                 }
@@ -160,7 +156,11 @@ impl Follower<'_> {
             let found = glob
                 .find()
                 .map_err(|error| SourceError::Transient(Reason::of(error)))?;
-            refused.extend(found.refused);
+            let named = |(path, error): (PathBuf, io::Error)| {
+                let name = glob.display_path(&path);
+                (path, name, error)
+            };
+            refused.extend(found.refused.into_iter().map(named));
             for path in found.files {
                 // The file may have been removed by now.
                 let now = SystemTime::now();
@@ -175,8 +175,9 @@ impl Follower<'_> {
             }
         }
         let is_complete = refused.is_empty();
-        self.warn_of_refused(refused);
+        self.note_refused(refused)?;
         self.check_unseen();
+        self.give_up_incomplete()?;
         self.end_rewritten()?;
         let is_round = Instant::now() >= self.next_round;
         if is_round {
@@ -192,44 +193,18 @@ impl Follower<'_> {
             }
         }
         self.take_new(new, is_round)?;
+        if is_round {
+            self.quarantine_unidentified()?;
+        }
         self.report_broken();
+        self.report_lag();
         self.release_drained()
     }
 
-    /// Names the files that cannot be read further among the troubles of the run.
-    fn report_broken(&mut self) {
-        let broken = self.tracked.values().filter(|file| file.is_broken());
-        let broken: BTreeSet<PathBuf> = broken.map(|file| file.path().to_owned()).collect();
-        if broken == self.broken {
-            return;
-        }
-        let stage = self.stage;
-        let trouble = broken.first().map(|first| {
-            let others = match broken.len() {
-                1 => String::new(),
-                all => format!(" and {} more", all - 1),
-            };
-            let first = first.display();
-            format!("the source `{stage}` cannot read {first}{others} further; see the log")
-        });
-        self.setup.metrics.set_source_trouble(stage, trouble);
-        self.broken = broken;
-    }
-
-    /// Warns once of each folder that this process may not read.
-    fn warn_of_refused(&mut self, refused: Vec<(PathBuf, io::Error)>) {
-        self.refused
-            .retain(|path| refused.iter().any(|(refused, _)| refused == path));
-        for (path, error) in refused {
-            if self.refused.insert(path.clone()) {
-                tracing::warn!(
-                    stage = self.stage,
-                    path = %path.display(),
-                    %error,
-                    "cannot look for files; retrying"
-                );
-            }
-        }
+    fn report_lag(&self) {
+        let unread: u64 = self.tracked.values().map(TrackedFile::unread).sum();
+        let lag = self.setup.metrics.lag.with_label_values(&[self.stage]);
+        lag.set(i64::try_from(unread).unwrap_or(i64::MAX));
     }
 
     /// Makes the state store forget files that were read to their end and no longer exist.
@@ -360,7 +335,7 @@ impl Follower<'_> {
             let Some(file) = self.tracked.get_mut(&key) else {
                 continue;
             };
-            let was_open = file.is_open();
+            let (was_open, mut broken) = (file.is_open(), None);
             match file.read(self.config, &key)? {
                 ReadResult::Records(records) => {
                     progress = true;
@@ -369,15 +344,14 @@ impl Follower<'_> {
                         .try_for_each(|batch| self.handle.emit(batch))?;
                 }
                 ReadResult::Nothing => {}
-                ReadResult::Broken(reason) => tracing::error!(
-                    stage = self.stage,
-                    reason = WithCauses(&reason).to_string(),
-                    "a file is not read further; the others are"
-                ),
+                ReadResult::Broken(reason) => broken = Some(reason),
             }
             let skipped = file.take_skipped();
             report_skipped(self.setup, &file.path().display().to_string(), &skipped);
             open = open + usize::from(file.is_open()) - usize::from(was_open);
+            if let Some(reason) = broken {
+                self.note_broken(&key, reason)?;
+            }
         }
         Ok(progress)
     }

@@ -21,9 +21,12 @@
 //! when the line end is appended: `\n`, or `\r\n`, which is another first line, so that a file may be
 //! known by two identities ([`Identity`]).
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use pseidon_delivery::SplitId;
@@ -92,6 +95,12 @@ impl Head {
     /// The head of a file that begins with this line and a line feed.
     fn of_line(line: &[u8]) -> Head {
         Head::digest(&[line, b"\n"].concat())
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
     }
 }
 
@@ -207,6 +216,12 @@ pub(super) fn file_id(stage: &str, key: &FileKey) -> String {
     }
 }
 
+/// Like [`file_id`], for a path whose file cannot be identified.
+pub(super) fn path_id(stage: &str, path: &Path) -> String {
+    let digest = Head::digest(path.as_os_str().as_bytes());
+    format!("{stage}:path-{digest}")
+}
+
 /// The [`file_id`] of a split's file.
 pub(super) fn file_of(split: &SplitId) -> &str {
     split
@@ -218,7 +233,6 @@ pub(super) fn file_of(split: &SplitId) -> &str {
 /// The permanent id of a file's split. `generation` counts how often the file was rewritten with
 /// the same first line.
 pub(super) fn split_id(stage: &str, key: &FileKey, head: Head, generation: u32) -> SplitId {
-    let head = head.0.map(|byte| format!("{byte:02x}")).concat();
     let generation = if generation == 0 {
         String::new()
     } else {

@@ -332,14 +332,12 @@ impl LineReader {
         let (start, before) = (self.position, self.before);
         self.position += end as u64;
         self.before.push(&bytes);
-        let is_plain = matches!(self.stream, Stream::Plain { .. });
         let header_len = self.take_header(&bytes, start);
         Block {
             bytes: Bytes::from(bytes),
             start,
             end: self.position,
             before,
-            is_plain,
             framing: self.framing,
             header: self.header.clone(),
             header_len,

@@ -1,7 +1,8 @@
 //! One-shot mode: reads the files that exist, and exits.
 //!
 //! One thread finds the files and takes them over in groups, and reader threads read them. A file
-//! that cannot be read does not stop the others: the run fails with its error after they are read.
+//! that cannot be read does not stop the others, unless `:on-broken-file` says so: the run fails
+//! with its error after they are read, or the file is left behind.
 //!
 //! Instances that read the same files share them through the state store: each claims a group at a
 //! time. A run exits when every file was read to its end by some instance, so an instance that has
@@ -49,7 +50,8 @@ pub(super) fn run(
     setup: &SourceSetup,
     handle: &SourceHandle,
 ) -> Result<(), SourceError> {
-    let (failures, waiting_lines) = (FileFailures::default(), WaitingLines::default());
+    let failures = FileFailures::new(setup, config.on_broken);
+    let waiting_lines = WaitingLines::default();
     let files = find_all(config, setup, &failures)?;
     let readers = setup.io_threads.clamp(1, files.len().max(1));
     let (jobs, queued) = unbounded();
@@ -71,6 +73,9 @@ pub(super) fn run(
         let mut seen = HashSet::new();
         let mut unclaimed = VecDeque::new();
         for (path, display_path) in files {
+            if failures.stops() {
+                break;
+            }
             if let Some(file) = find(config, &path, &display_path, &failures, &waiting_lines)
                 .filter(|file| seen.insert((file.key, file.identity.head)))
             {
@@ -103,7 +108,9 @@ pub(super) fn run(
             read: Vec::new(),
         };
         // A stopped run exits like one that has read everything.
-        let _: Result<(), Stopped> = queue.run();
+        let _: Result<(), Stopped> = queue
+            .run()
+            .and_then(|()| failures.quarantine_unidentified(handle));
     });
     waiting_lines.log(&setup.stage);
     failures.outcome()
@@ -113,7 +120,7 @@ pub(super) fn run(
 fn find_all(
     config: &Config,
     setup: &SourceSetup,
-    failures: &FileFailures,
+    failures: &FileFailures<'_>,
 ) -> Result<BTreeSet<(PathBuf, String)>, SourceError> {
     let found = config.find(setup)?;
     for path in &found.special {
@@ -127,7 +134,7 @@ fn find_all(
         );
     }
     for (display_path, error) in found.refused {
-        failures.add(&display_path, error.into());
+        failures.add_unidentified(&setup.base.join(&display_path), &display_path, error.into());
     }
     Ok(found.files)
 }

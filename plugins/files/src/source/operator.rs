@@ -14,9 +14,21 @@ use pseidon_plugin::source::{
 
 use super::Config;
 use super::compression::InputCompression;
+use super::damage::is_damage;
 use super::identity::{FileKey, Identity, file_id, file_of, split_id};
 use super::lines::record_start;
 use super::progress::{FileProgress, Tail, read_to_end};
+
+/// The files of a source, for an operator.
+pub(super) struct OperatorView<'a> {
+    pub(super) config: &'a Config,
+    pub(super) setup: &'a SourceSetup,
+    /// Whether a run follows the files. Then a file that became shorter is read from its start;
+    /// otherwise it fails the run.
+    pub(super) follows: bool,
+    /// Whether the first run begins at the ends of the files.
+    pub(super) from_latest: bool,
+}
 
 /// A file that exists, as the split that a run would read.
 struct ExistingFile {
@@ -52,97 +64,119 @@ impl ExistingFile {
     }
 }
 
-/// The files that a run would read now, and the splits in the state whose files do not exist any
-/// more. Files that cannot be opened, or that have no record yet, are left out.
-pub(super) fn describe(
-    config: &Config,
-    setup: &SourceSetup,
-    known: &[KnownSplit],
-) -> Vec<SplitStatus> {
-    let files = existing(config, setup, known);
-    let ids: HashSet<&str> = files.iter().map(|file| file.id.as_str()).collect();
-    let gone = known
-        .iter()
-        // What is left of a file that was rewritten is not shown.
-        .filter(|known| !ids.contains(file_of(&known.split)))
-        .map(|known| SplitStatus {
-            is_gone: true,
-            ..SplitStatus::of_id(&setup.stage, &known.split)
+impl OperatorView<'_> {
+    /// The files that a run would read now, and the splits in the state whose files do not exist any
+    /// more. Files that cannot be opened, or that have no record yet, are left out.
+    pub(super) fn describe(&self, known: &[KnownSplit]) -> Vec<SplitStatus> {
+        let files = self.existing(known);
+        let ids: HashSet<&str> = files.iter().map(|file| file.id.as_str()).collect();
+        let gone = known
+            .iter()
+            // What is left of a file that was rewritten is not shown.
+            .filter(|known| !ids.contains(file_of(&known.split)) && !is_damage(&known.split))
+            .map(|known| SplitStatus {
+                is_gone: true,
+                ..SplitStatus::of_id(&self.setup.stage, &known.split)
+            });
+        let there = files.iter().map(|file| SplitStatus {
+            split: file.split.clone(),
+            name: file.name.clone(),
+            end: file.end(),
+            is_gone: false,
         });
-    let there = files.iter().map(|file| SplitStatus {
-        split: file.split.clone(),
-        name: file.name.clone(),
-        end: file.end(),
-        is_gone: false,
-    });
-    there.chain(gone).collect()
+        there.chain(gone).collect()
+    }
+
+    /// The place in each file to which an operator moves it. A file of which nothing was read begins
+    /// at the earliest place anyway, unless the source begins at the latest.
+    pub(super) fn find_places(&self, known: &[KnownSplit], to: MoveTo) -> Vec<SplitTarget> {
+        self.existing(known)
+            .into_iter()
+            .filter(|file| to != MoveTo::Earliest || file.progress.is_some() || self.from_latest)
+            .map(|file| SplitTarget {
+                place: place(self.config, &file, to),
+                split: file.split,
+                name: file.name,
+            })
+            .collect()
+    }
+
+    /// The files that exist, each once.
+    fn existing(&self, known: &[KnownSplit]) -> Vec<ExistingFile> {
+        let known: HashMap<&SplitId, &Resumption> = known
+            .iter()
+            .map(|known| (&known.split, &known.at))
+            .collect();
+        // A path without a file is not an error here.
+        let found = self.config.find(self.setup).unwrap_or_default();
+        let mut seen = HashSet::new();
+        let files = found
+            .files
+            .into_iter()
+            .filter_map(|(path, name)| self.identify(&path, name, &known).ok().flatten());
+        files
+            .filter(|file| seen.insert(file.split.clone()))
+            .collect()
+    }
+
+    /// Identifies a file; `None` if it has no record yet.
+    fn identify(
+        &self,
+        path: &Path,
+        name: String,
+        known: &HashMap<&SplitId, &Resumption>,
+    ) -> io::Result<Option<ExistingFile>> {
+        let (file, stage) = (File::open(path)?, &self.setup.stage);
+        let compression = self.config.compression_of(&file, path)?;
+        let Some(identity) = Identity::of(&file, compression)? else {
+            return Ok(None);
+        };
+        let metadata = file.metadata()?;
+        let (key, size) = (FileKey::of(&metadata), metadata.len());
+        let is_current = |progress: &FileProgress, is_before: bool| match progress {
+            FileProgress::UpTo { position, mark } if compression == InputCompression::None => {
+                let is_shorter = *position > size;
+                Ok(match is_shorter {
+                    true => !self.follows && !is_before,
+                    false => mark.as_ref().map_or(Ok(true), |mark| mark.is_in(&file))?,
+                })
+            }
+            FileProgress::Rewritten => Ok(false),
+            _ => Ok::<bool, io::Error>(true),
+        };
+        let (split, progress) = current(&key, &identity, stage, known, is_current)?;
+        let id = file_id(stage, &key);
+        Ok(Some(ExistingFile {
+            file,
+            split,
+            progress,
+            id,
+            name,
+            size,
+            compression,
+        }))
+    }
 }
 
-/// The files that exist, each once.
-fn existing(config: &Config, setup: &SourceSetup, known: &[KnownSplit]) -> Vec<ExistingFile> {
-    let known: HashMap<&SplitId, &Resumption> = known
-        .iter()
-        .map(|known| (&known.split, &known.at))
-        .collect();
-    // A path without a file is not an error here.
-    let found = config.find(setup).unwrap_or_default();
-    let mut seen = HashSet::new();
-    let files = found
-        .files
-        .into_iter()
-        .filter_map(|(path, name)| identify(config, setup, &path, name, &known).ok().flatten());
-    files
-        .filter(|file| seen.insert(file.split.clone()))
-        .collect()
-}
-
-/// Identifies a file; `None` if it has no record yet.
-fn identify(
-    config: &Config,
-    setup: &SourceSetup,
-    path: &Path,
-    name: String,
-    known: &HashMap<&SplitId, &Resumption>,
-) -> io::Result<Option<ExistingFile>> {
-    let file = File::open(path)?;
-    let compression = config.compression_of(&file, path)?;
-    let Some(identity) = Identity::of(&file, compression)? else {
-        return Ok(None);
-    };
-    let metadata = file.metadata()?;
-    let key = FileKey::of(&metadata);
-    let (split, progress) = current(&file, &key, &identity, &setup.stage, known)?;
-    Ok(Some(ExistingFile {
-        file,
-        split,
-        progress,
-        id: file_id(&setup.stage, &key),
-        name,
-        size: metadata.len(),
-        compression,
-    }))
-}
-
-/// The split that a run would read of the file, with its entry in the state.
+/// The split that a run would read of the file, with its entry in the state. `is_current` says
+/// whether the file is still the one of an entry, given whether it is the entry from before its
+/// first line had a line end.
 fn current(
-    file: &File,
     key: &FileKey,
     identity: &Identity,
     stage: &str,
     known: &HashMap<&SplitId, &Resumption>,
+    is_current: impl Fn(&FileProgress, bool) -> io::Result<bool>,
 ) -> io::Result<(SplitId, Option<FileProgress>)> {
     let before = identity.before.map(|head| split_id(stage, key, head, 0));
     let generations = (0..).map(|generation| split_id(stage, key, identity.head, generation));
     for (number, split) in before.iter().cloned().chain(generations).enumerate() {
+        let is_before = number == 0 && before.is_some();
         let progress = known.get(&split).map(|at| FileProgress::of((*at).clone()));
         let is_current = match &progress {
             // The identity from before its first line had an end counts only if it was used.
-            None => number > 0 || before.is_none(),
-            Some(FileProgress::Rewritten) => false,
-            Some(FileProgress::UpTo {
-                mark: Some(mark), ..
-            }) => mark.is_in(file)? || mark.upto() > file.metadata()?.len(),
-            Some(_) => true,
+            None => !is_before,
+            Some(progress) => is_current(progress, is_before)?,
         };
         if is_current {
             return Ok((split, progress));
@@ -153,25 +187,6 @@ fn current(
 
 /// How many bytes are searched at once for the last line end.
 const SEARCH_BYTES: u64 = 64 << 10;
-
-/// The place in each file to which an operator moves it. A file of which nothing was read begins at
-/// the earliest place anyway.
-pub(super) fn find_places(
-    config: &Config,
-    setup: &SourceSetup,
-    known: &[KnownSplit],
-    to: MoveTo,
-) -> Vec<SplitTarget> {
-    existing(config, setup, known)
-        .into_iter()
-        .filter(|file| to != MoveTo::Earliest || file.progress.is_some())
-        .map(|file| SplitTarget {
-            place: place(config, &file, to),
-            split: file.split,
-            name: file.name,
-        })
-        .collect()
-}
 
 fn place(config: &Config, file: &ExistingFile, to: MoveTo) -> Result<NewPlace, String> {
     let unreadable = |error: io::Error| format!("it cannot be read: {error}");

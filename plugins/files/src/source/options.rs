@@ -46,8 +46,8 @@ pub struct FilesSourceOptions {
     /// is `:take`.
     #[option(default = "auto")]
     pub(super) last_line: LastLine,
-    /// With `:follow`: where to begin in files that exist at the first start. Files that are
-    /// created later are read from their start.
+    /// With `:follow`: where to begin in files that exist at the first start, or at the first one
+    /// after `pseidon reset`. Files that are created later are read from their start.
     #[option(free, default = "earliest")]
     pub(super) start: Start,
     /// The maximum length of a line, or of a record of several lines.
@@ -58,6 +58,14 @@ pub struct FilesSourceOptions {
     /// invalid. Other files are read in either case.
     #[option(default = "report")]
     pub(super) on_long_record: OnLongRecord,
+    /// What happens to a file that cannot be read further: it is damaged or truncated, it may not be
+    /// read, or it has a record that is too long. `:report` reads the other files, and then the run
+    /// fails; with `:follow` it goes on, and `/health` names the file. `:stop` stops the run at once.
+    /// `:skip` logs a warning, and the run does not fail. `:quarantine` does the same, and
+    /// quarantines a record with the reason and the file's path. In each case the records before
+    /// that place are delivered, and the summary names the file.
+    #[option(free, default = "report")]
+    pub(super) on_broken_file: SpannedValue<OnBrokenFile>,
     /// What happens to a record that does not match the format.
     #[option(default = "quarantine")]
     pub(super) on_error: OnError,
@@ -79,6 +87,19 @@ pub(super) enum CompressionOption {
 pub(super) enum OnLongRecord {
     Report,
     Skip,
+}
+
+/// What happens to a file that cannot be read further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+pub(super) enum OnBrokenFile {
+    /// The run fails after the other files are read; if it follows files, it goes on.
+    Report,
+    /// The run stops.
+    Stop,
+    /// The file is left behind.
+    Skip,
+    /// The file is left behind, and a record about it is quarantined.
+    Quarantine,
 }
 
 /// Whether a last line without a line end is read.
@@ -140,7 +161,23 @@ impl FilesSourceOptions {
                     .error("`:max-record` is out of range", expected),
             );
         }
+        if self.on_broken_file.value == OnBrokenFile::Quarantine && !quarantines(&self.on_error) {
+            let error = self.on_broken_file.error(
+                "this source has no quarantine",
+                "it is where `:on-error` quarantines invalid records",
+            );
+            errors.push(error.with_help("set :on-error :quarantine"));
+        }
         errors
+    }
+}
+
+/// Whether invalid records are quarantined.
+fn quarantines(on_error: &OnError) -> bool {
+    match on_error {
+        OnError::Quarantine { .. } => true,
+        OnError::Retry { then, .. } => quarantines(then),
+        OnError::Throw | OnError::Noop => false,
     }
 }
 

@@ -7,7 +7,7 @@
 //! forms:
 //!
 //! ```text
-//! mark 1234 64 0123456789abcdef    the 64 bytes before byte 1234 have this digest
+//! mark 1234 64 0123456789abcdef    the 64 bytes before byte 1234 of the content have this digest
 //! size 5678                        a compressed file of 5678 bytes on disk was read to its end
 //! rewritten                        the file was rewritten: no records of this split follow
 //! ```
@@ -25,6 +25,8 @@ use pseidon_delivery::{Position, ResumePoint, ResumeToken};
 use pseidon_plugin::source::Resumption;
 use pseidon_plugin::{Batch, Split};
 use sha2::{Digest, Sha256};
+
+use super::compression::{InputCompression, Stream};
 
 /// How many bytes before a position are remembered.
 const TAIL: usize = 64;
@@ -165,6 +167,21 @@ impl Tail {
         Ok(read_exactly(file, found, self.upto - self.len as u64)? && found == self.known())
     }
 
+    /// Opens the content of a compressed file after these bytes; `None` if other bytes are there.
+    pub(super) fn open_after(
+        &self,
+        file: File,
+        compression: InputCompression,
+    ) -> io::Result<Option<Stream>> {
+        let is_known = |bytes: &[u8]| bytes == self.known();
+        Stream::open_after(file, compression, self.upto, self.len, is_known)
+    }
+
+    /// The mark that is stored with the position; `None` if no bytes before it are known.
+    pub(super) fn known_mark(&self) -> Option<Mark> {
+        (self.len > 0).then(|| self.mark())
+    }
+
     /// The mark that is stored with the position.
     pub(super) fn mark(&self) -> Mark {
         Mark {
@@ -214,6 +231,29 @@ impl Mark {
         let mut found = [0; TAIL];
         let found = &mut found[..self.len];
         Ok(read_exactly(file, found, self.upto - self.len as u64)? && digest(found) == self.digest)
+    }
+
+    /// The bytes with this digest in the content of a compressed file; `None` if it has others
+    /// there. If it cannot be read up to there, no bytes are known: reading fails at the same byte,
+    /// and reports it.
+    pub(super) fn find_in_content(
+        &self,
+        file: File,
+        compression: InputCompression,
+    ) -> io::Result<Option<Tail>> {
+        let unknown = Tail::unknown(self.upto);
+        if matches!(compression, InputCompression::Columns(_)) {
+            return Ok(Some(unknown));
+        }
+        let mut tail = Tail::unknown(self.upto - self.len as u64);
+        let is_known = |bytes: &[u8]| {
+            tail.push(bytes);
+            digest(bytes) == self.digest
+        };
+        match Stream::open_after(file, compression, self.upto, self.len, is_known) {
+            Err(error) if error.raw_os_error().is_none() => Ok(Some(unknown)),
+            found => Ok(found?.map(|_| tail)),
+        }
     }
 }
 

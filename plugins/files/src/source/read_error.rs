@@ -18,6 +18,9 @@ pub(super) enum ReadError {
     /// The file is not in UTF-8.
     #[error("it is in UTF-16: convert it to UTF-8, for example with iconv")]
     Utf16,
+    /// The content before the position is not the one that was read.
+    #[error("it was rewritten")]
+    Rewritten,
     /// A record is longer than `:max-record`.
     #[error("the record at byte {at} is longer than {limit} bytes: {help}")]
     TooLong {

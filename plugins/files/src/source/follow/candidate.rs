@@ -1,7 +1,7 @@
 //! A file that was found, while it is identified: by then it may be truncated, replaced or gone.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -134,16 +134,28 @@ impl Candidate {
         }
     }
 
-    /// Where reading of a compressed file resumes from a position in the store; `None` if the file
-    /// no longer exists under its path.
-    pub(super) fn record_start(
+    /// The same for a file that is not plain, whose content is checked.
+    pub(super) fn check_content(
         &self,
         position: Position,
         mark: Option<&Mark>,
-    ) -> io::Result<Option<Position>> {
-        self.open()?
-            .map(|file| record_start(file, self.compression, self.framing, position, mark))
-            .transpose()
+    ) -> io::Result<ContentCheck> {
+        let Some(file) = self.open()? else {
+            return Ok(ContentCheck::Gone);
+        };
+        let mut before = Tail::unknown(position);
+        if let Some(mark) = mark {
+            match mark.find_in_content(file.try_clone()?, self.compression)? {
+                Some(found) => before = found,
+                None => return Ok(ContentCheck::Rewritten),
+            }
+            (&file).rewind()?;
+        }
+        let start = record_start(file, self.compression, self.framing, position, mark)?;
+        Ok(ContentCheck::AsRead(match before.upto() == start {
+            true => before,
+            false => Tail::unknown(start),
+        }))
     }
 
     /// Opens the file; `None` if it no longer exists under its path, which may name another file by

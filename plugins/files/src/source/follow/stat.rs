@@ -37,6 +37,11 @@ impl Stat {
         }
     }
 
+    /// Whether the file has certainly changed since `before`.
+    pub(super) fn differs_from(&self, before: &Stat) -> bool {
+        (self.size, self.changed) != (before.size, before.changed)
+    }
+
     /// Whether the file is certainly unchanged since `before`.
     pub(super) fn is_same_as(&self, before: &Stat) -> bool {
         before.is_settled && (self.size, self.changed) == (before.size, before.changed)

@@ -37,7 +37,7 @@ impl Follower<'_> {
         new: BTreeMap<PathBuf, (FileKey, String)>,
         is_round: bool,
     ) -> Result<(), SourceExit> {
-        let mut candidates = self.identify_all(new);
+        let mut candidates = self.identify_all(new)?;
         let mut is_first_start = self.is_first_scan_from_latest();
         let mut is_round = is_round;
         while is_round || !candidates.is_empty() {
@@ -55,8 +55,12 @@ impl Follower<'_> {
         self.scans == 1 && self.settings.from_latest
     }
 
-    fn identify_all(&mut self, new: BTreeMap<PathBuf, (FileKey, String)>) -> Vec<Candidate> {
+    fn identify_all(
+        &mut self,
+        new: BTreeMap<PathBuf, (FileKey, String)>,
+    ) -> Result<Vec<Candidate>, SourceExit> {
         let mut candidates: Vec<Candidate> = Vec::new();
+        let mut errors = Vec::new();
         for (path, (key, display_path)) in new {
             // Two paths may name one file.
             if self.owned_elsewhere.contains(&key)
@@ -64,23 +68,15 @@ impl Follower<'_> {
             {
                 continue;
             }
-            match self.identify(&path, display_path) {
+            match self.identify(&path, display_path.clone()) {
                 Ok(Some(candidate)) => candidates.push(candidate),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    if self.warned.insert(path.clone()) {
-                        tracing::warn!(
-                            stage = self.stage,
-                            file = %path.display(),
-                            %error,
-                            "cannot open file; retrying"
-                        );
-                    }
-                }
+                Err(error) => errors.push((path, display_path, error)),
             }
         }
-        candidates
+        self.note_unopened(errors)?;
+        Ok(candidates)
     }
 
     /// Takes over claimed files, and follows those that are as the state store describes them.
@@ -104,7 +100,6 @@ impl Follower<'_> {
                 TakeoverStep::Follow(begin) => {
                     starts.push(begin.to_start(split.clone()));
                     self.unidentified.remove(&candidate.key);
-                    self.warned.remove(&candidate.path);
                     taken.push((candidate, split, begin));
                 }
                 TakeoverStep::End(position) => {
@@ -164,11 +159,12 @@ impl Follower<'_> {
             }
             Some(FileProgress::UpTo { position, mark }) => {
                 let start = candidate
-                    .record_start(position, mark.as_ref())
+                    .check_content(position, mark.as_ref())
                     .map_err(|error| cannot_read(&candidate.path, error))?;
                 match start {
-                    Some(start) => TakeoverStep::Follow(StartPoint::After(Tail::unknown(start))),
-                    None => TakeoverStep::Release,
+                    ContentCheck::AsRead(tail) => TakeoverStep::Follow(StartPoint::After(tail)),
+                    ContentCheck::Rewritten => TakeoverStep::End(position),
+                    ContentCheck::Gone => TakeoverStep::Release,
                 }
             }
             Some(FileProgress::ReadToEnd { position, size }) => {

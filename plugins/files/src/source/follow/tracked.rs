@@ -1,4 +1,6 @@
-//! One file that is followed.
+//! One file that is followed. [`recovery`]: what happens when it cannot be read further.
+
+mod recovery;
 
 use std::fs::File;
 use std::io;
@@ -15,7 +17,7 @@ use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, Head};
 use super::super::lines::LineReader;
 use super::super::progress::{Tail, read_to_end};
-use super::super::read_error::{ReadError, is_transient};
+use super::super::read_error::ReadError;
 use super::super::reader::{FileReader, Records};
 use super::stat::Stat;
 
@@ -60,6 +62,12 @@ enum ReadState {
     ReadToEnd(Position),
     /// A reader, and a second handle of the file for checking it.
     Open(FileReader, File),
+    /// It ends early: it may still be being written.
+    Incomplete {
+        /// What was read.
+        before: Tail,
+        reason: Reason,
+    },
     /// It cannot be read further.
     Broken {
         /// What was read.
@@ -157,9 +165,21 @@ impl TrackedFile {
     /// The position of the next record.
     pub(super) fn position(&self) -> Position {
         match &self.state {
-            ReadState::Closed(before) | ReadState::Broken { before, .. } => before.upto(),
+            ReadState::Closed(before)
+            | ReadState::Incomplete { before, .. }
+            | ReadState::Broken { before, .. } => before.upto(),
             ReadState::ReadToEnd(position) => *position,
             ReadState::Open(reader, _) => reader.position(),
+        }
+    }
+
+    /// How many bytes of the file were not read yet. A compressed file counts with its size on disk
+    /// until it is read to its end.
+    pub(super) fn unread(&self) -> u64 {
+        match self.compression {
+            InputCompression::None => self.size.saturating_sub(self.position()),
+            _ if self.size == self.read_size && !self.is_incomplete() && !self.is_broken() => 0,
+            _ => self.size,
         }
     }
 
@@ -215,8 +235,11 @@ impl TrackedFile {
             return;
         }
         match &self.state {
-            ReadState::Closed(_) | ReadState::ReadToEnd(_) | ReadState::Broken { .. } => {
-                if self.has_more() {
+            ReadState::Closed(_)
+            | ReadState::ReadToEnd(_)
+            | ReadState::Incomplete { .. }
+            | ReadState::Broken { .. } => {
+                if self.has_more() || self.is_incomplete() {
                     tracing::warn!(
                         file = %self.path.display(),
                         "file was removed before it was read to its end"
@@ -236,29 +259,21 @@ impl TrackedFile {
 
     fn update_stat(&mut self, stat: Stat) {
         self.may_have_changed = self.stat.is_none_or(|before| !stat.is_same_as(&before));
+        let has_changed = self.stat.is_some_and(|before| stat.differs_from(&before));
         self.stat = Some(stat);
         if stat.size != self.size {
             self.last_growth = Instant::now();
-            self.recover();
+        }
+        if has_changed {
+            self.recover(stat.size);
         }
         self.size_before = Some(std::mem::replace(&mut self.size, stat.size));
-    }
-
-    /// Reads a broken file again if it may have been incomplete.
-    fn recover(&mut self) {
-        if let ReadState::Broken {
-            before,
-            may_recover: true,
-        } = self.state
-        {
-            self.state = ReadState::Closed(before);
-        }
     }
 
     /// Whether there is more to read. A compressed file must have stopped growing, since it can
     /// only be read as a whole.
     pub(super) fn has_more(&self) -> bool {
-        if self.is_rewritten || self.is_broken() {
+        if self.is_rewritten || self.is_broken() || self.is_incomplete() {
             return false;
         }
         if self.drained {
@@ -285,6 +300,9 @@ impl TrackedFile {
 
     /// Whether the content that was read is no longer there.
     pub(super) fn is_rewritten(&self, key: &FileKey) -> bool {
+        if self.is_checked_when_read() {
+            return self.is_rewritten;
+        }
         let has_shrunk = self.size < self.read_size;
         if self.is_rewritten || (has_shrunk && !self.compression.may_grow()) {
             return true;
@@ -298,9 +316,9 @@ impl TrackedFile {
     fn is_as_read(&self, key: &FileKey) -> io::Result<bool> {
         match &self.state {
             ReadState::Open(reader, file) => self.is_in(file, &reader.tail()),
-            ReadState::Closed(tail) | ReadState::Broken { before: tail, .. } => {
-                self.is_in_path(key, tail)
-            }
+            ReadState::Closed(tail)
+            | ReadState::Incomplete { before: tail, .. }
+            | ReadState::Broken { before: tail, .. } => self.is_in_path(key, tail),
             ReadState::ReadToEnd(position) => self.is_in_path(key, &Tail::unknown(*position)),
         }
     }
@@ -366,7 +384,7 @@ impl TrackedFile {
         let tail = match self.state {
             ReadState::Open(..) => return Ok(true),
             ReadState::Closed(tail) => tail,
-            ReadState::Broken { .. } => return Ok(false),
+            ReadState::Incomplete { .. } | ReadState::Broken { .. } => return Ok(false),
             ReadState::ReadToEnd(_) => {
                 let reason = "it has changed since it was read to its end; \
                               compressed files must not be appended to";
@@ -390,7 +408,17 @@ impl TrackedFile {
         }
         let second_handle = file.try_clone()?;
         self.opened_size = self.size;
-        let reader = FileReader::open(file, config, self.compression, tail)?;
+        if self.is_checked_when_read() && !self.is_in(&file, &tail)? {
+            self.is_rewritten = true;
+            return Ok(false);
+        }
+        let reader = match FileReader::open(file, config, self.compression, tail) {
+            Err(ReadError::Rewritten) => {
+                self.is_rewritten = true;
+                return Ok(false);
+            }
+            other => other?,
+        };
         self.state = ReadState::Open(reader, second_handle);
         Ok(true)
     }
@@ -442,41 +470,5 @@ impl TrackedFile {
             ReadState::Open(reader, _) => reader.lines(),
             _ => None,
         }
-    }
-
-    /// Handles a read error. A compressed file that ends early may still be incomplete and is
-    /// retried. A file that cannot be read further keeps no others from being read.
-    fn handle_error(&mut self, error: ReadError) -> Result<ReadResult, SourceError> {
-        let io_error = match &error {
-            ReadError::Io(error) => Some(error),
-            ReadError::Incomplete(_) | ReadError::Utf16 | ReadError::TooLong { .. } => None,
-        };
-        let incomplete = matches!(error, ReadError::Incomplete(_))
-            || io_error.is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
-        if incomplete && self.compression != InputCompression::None {
-            self.read_size = self.opened_size;
-            self.close();
-            return Ok(ReadResult::Nothing);
-        }
-        let may_pass = io_error.is_some_and(is_transient);
-        let what = format!("cannot read {}", self.path.display());
-        let reason = Reason::caused_by(what, error.into_cause());
-        if may_pass {
-            return Err(SourceError::Transient(reason));
-        }
-        let is_compressed = self.compression != InputCompression::None;
-        let (before, may_recover) = match &self.state {
-            ReadState::Closed(before) | ReadState::Broken { before, .. } => {
-                (*before, is_compressed)
-            }
-            ReadState::Open(reader, _) => (reader.before(), is_compressed),
-            // What was appended to it cannot be told from what replaced it.
-            ReadState::ReadToEnd(position) => (Tail::unknown(*position), false),
-        };
-        self.state = ReadState::Broken {
-            before,
-            may_recover,
-        };
-        Ok(ReadResult::Broken(reason))
     }
 }

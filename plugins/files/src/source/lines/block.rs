@@ -25,8 +25,6 @@ pub(in crate::source) struct Block {
     pub(super) end: Position,
     /// The bytes before the block.
     pub(super) before: Tail,
-    /// Whether the file is not compressed, so that each position is stored with a mark.
-    pub(super) is_plain: bool,
     /// Where the lines end.
     pub(super) framing: Framing,
     /// The file's header, if the framing has one.
@@ -101,7 +99,7 @@ impl Iterator for Batches<'_> {
         let payloads = Payloads::new(self.block.bytes.slice(from..self.done), spans, plain)
             .with_header(self.block.header.clone());
         let mut batch = Batch::from_payloads(self.split.clone(), payloads, positions, next);
-        batch.resume = self.block.is_plain.then(|| ResumePoint {
+        batch.resume = Some(ResumePoint {
             position: next,
             resume: self.tail.mark().to_resume(),
         });

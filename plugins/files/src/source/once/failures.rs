@@ -1,16 +1,41 @@
-//! The errors of files that cannot be read. They fail the run after the other files are read.
+//! The files of a run that cannot be read further, and what `:on-broken-file` does with them.
+//!
+//! An error that may pass fails the run whatever the option is: a restart tries again.
 
 use std::error::Error;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use pseidon_delivery::Reason;
-use pseidon_plugin::source::SourceError;
+use pseidon_delivery::{Reason, SplitId, WithCauses};
+use pseidon_plugin::Split;
+use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 
+use super::super::damage::Damage;
+use super::super::options::OnBrokenFile;
 use super::super::read_error::{ReadError, describe, is_transient};
 
-/// The errors by file.
+/// The pause before files are claimed again that other instances have.
+const CLAIM_PAUSE: Duration = Duration::from_secs(1);
+
+/// The files that cannot be read further.
+pub(super) struct FileFailures<'a> {
+    setup: &'a SourceSetup,
+    on_broken: OnBrokenFile,
+    found: Mutex<FoundFailures>,
+    /// Whether the run stops because of one of them.
+    stops: AtomicBool,
+}
+
 #[derive(Default)]
-pub(super) struct FileFailures(Mutex<Vec<FileFailure>>);
+struct FoundFailures {
+    /// Those that fail the run.
+    failures: Vec<FileFailure>,
+    /// Those that cannot be identified and are to be quarantined.
+    unidentified: Vec<Damage>,
+    is_any: bool,
+}
 
 struct FileFailure {
     is_transient: bool,
@@ -18,35 +43,126 @@ struct FileFailure {
     reason: Reason,
 }
 
-impl FileFailures {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+impl<'a> FileFailures<'a> {
+    pub(super) fn new(setup: &'a SourceSetup, on_broken: OnBrokenFile) -> Self {
+        setup
+            .metrics
+            .change_broken_files(&setup.stage, |names| names.clear());
+        FileFailures {
+            setup,
+            on_broken,
+            found: Mutex::default(),
+            stops: AtomicBool::new(false),
+        }
     }
 
-    pub(super) fn add(&self, display_path: &str, error: ReadError) {
+    /// Whether every file could be read so far.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.found.lock().is_any
+    }
+
+    /// Whether the run stops because of a file.
+    pub(super) fn stops(&self) -> bool {
+        self.stops.load(Ordering::Relaxed)
+    }
+
+    /// Adds a file that cannot be read further. Returns the reason if the file is left behind.
+    pub(super) fn add(&self, display_path: &str, error: ReadError) -> Option<Reason> {
         let is_transient = match &error {
-            ReadError::Incomplete(_) | ReadError::TooLong { .. } | ReadError::Utf16 => false,
             ReadError::Io(error) => is_transient(error),
+            ReadError::Incomplete(_)
+            | ReadError::Rewritten
+            | ReadError::TooLong { .. }
+            | ReadError::Utf16 => false,
         };
         let reason = describe(format!("cannot read {display_path}"), error);
-        self.push(is_transient, display_path, reason);
+        self.push(is_transient, display_path, reason)
     }
 
-    pub(super) fn add_unusable(&self, display_path: &str, cause: Box<dyn Error + Send + Sync>) {
+    /// The same for a file that does not fit what was read of it before.
+    pub(super) fn add_unusable(
+        &self,
+        display_path: &str,
+        cause: Box<dyn Error + Send + Sync>,
+    ) -> Option<Reason> {
         let reason = Reason::caused_by(format!("cannot read {display_path}"), cause);
-        self.push(false, display_path, reason);
+        self.push(false, display_path, reason)
     }
 
-    fn push(&self, is_transient: bool, display_path: &str, reason: Reason) {
-        self.0.lock().push(FileFailure {
+    /// The same for a file or a folder of which nothing can be read.
+    pub(super) fn add_unidentified(&self, path: &Path, display_path: &str, error: ReadError) {
+        if let Some(reason) = self.add(display_path, error)
+            && self.on_broken == OnBrokenFile::Quarantine
+        {
+            let (stage, topic) = (&self.setup.stage, display_path.to_owned());
+            let damage = Damage::of_path(stage, path, topic, &reason);
+            self.found.lock().unidentified.push(damage);
+        }
+    }
+
+    fn push(&self, is_transient: bool, display_path: &str, reason: Reason) -> Option<Reason> {
+        let mut found = self.found.lock();
+        found.is_any = true;
+        let (stage, name) = (&self.setup.stage, display_path.to_owned());
+        if !is_transient {
+            let metrics = &self.setup.metrics;
+            metrics.change_broken_files(stage, |names| names.extend([name.clone()]));
+            match self.on_broken {
+                OnBrokenFile::Report => {}
+                OnBrokenFile::Stop => self.stops.store(true, Ordering::Relaxed),
+                OnBrokenFile::Skip | OnBrokenFile::Quarantine => {
+                    tracing::warn!(
+                        stage,
+                        reason = WithCauses(&reason).to_string(),
+                        "a file is not read further; it is left behind"
+                    );
+                    return Some(reason);
+                }
+            }
+        }
+        found.failures.push(FileFailure {
             is_transient,
-            display_path: display_path.to_owned(),
+            display_path: name,
             reason,
         });
+        None
+    }
+
+    /// Quarantines a record about a file that is left behind, if it is to be. The caller holds the
+    /// file's split.
+    pub(super) fn quarantine(
+        &self,
+        handle: &SourceHandle,
+        file: &Split,
+        position: u64,
+        reason: &Reason,
+    ) -> Result<(), Stopped> {
+        match self.on_broken {
+            OnBrokenFile::Quarantine => Damage::of_split(file, position, reason).quarantine(handle),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for those that cannot be identified, which all instances find.
+    pub(super) fn quarantine_unidentified(&self, handle: &SourceHandle) -> Result<(), Stopped> {
+        let mut rest = std::mem::take(&mut self.found.lock().unidentified);
+        while !rest.is_empty() {
+            let wanted: Vec<SplitId> = rest.iter().map(|damage| damage.split().clone()).collect();
+            let granted = handle.share_splits(wanted)?.granted;
+            let is_mine = |damage: &Damage| granted.contains(damage.split());
+            let (mine, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(is_mine);
+            mine.iter()
+                .try_for_each(|damage| damage.quarantine(handle))?;
+            rest = others;
+            if mine.is_empty() {
+                handle.sleep(CLAIM_PAUSE)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn outcome(self) -> Result<(), SourceError> {
-        let mut failures = self.0.into_inner();
+        let mut failures = self.found.into_inner().failures;
         let count = failures.len();
         // Always the same one, whichever thread was faster.
         failures.sort_by(|one, other| {

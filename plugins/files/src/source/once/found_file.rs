@@ -65,7 +65,10 @@ impl FoundFile {
 
     /// Whether the file still has the bytes that the mark describes.
     fn has(&self, mark: &Mark) -> io::Result<bool> {
-        mark.is_in(&self.open()?)
+        match self.compression {
+            InputCompression::None => mark.is_in(&self.open()?),
+            compression => Ok(mark.find_in_content(self.open()?, compression)?.is_some()),
+        }
     }
 
     /// To read the file from a position in the store.
@@ -102,7 +105,7 @@ pub(super) fn find(
     config: &Config,
     path: &Path,
     display_path: &str,
-    failures: &FileFailures,
+    failures: &FileFailures<'_>,
     waiting: &WaitingLines,
 ) -> Option<FoundFile> {
     let look = || -> io::Result<Option<FoundFile>> {
@@ -134,7 +137,7 @@ pub(super) fn find(
         }))
     };
     look().unwrap_or_else(|error| {
-        failures.add(display_path, ReadError::Io(error));
+        failures.add_unidentified(path, display_path, ReadError::Io(error));
         None
     })
 }
@@ -164,7 +167,11 @@ pub(super) fn remaining(
         Some(FileProgress::UpTo { position, mark })
             if file.compression != InputCompression::None =>
         {
-            Ok(file.resumed(position, mark.as_ref())?)
+            let is_as_read = mark.as_ref().map_or(Ok(true), |mark| file.has(mark));
+            match is_as_read? {
+                false => Ok(Remaining::Rewritten(position)),
+                true => Ok(file.resumed(position, mark.as_ref())?),
+            }
         }
         Some(FileProgress::UpTo { position, mark }) => {
             let size = file.size_now()?;

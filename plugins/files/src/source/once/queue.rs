@@ -40,7 +40,7 @@ pub(super) struct UnclaimedFile {
 pub(super) struct FileQueue<'a> {
     pub(super) handle: &'a SourceHandle,
     pub(super) stage: &'a str,
-    pub(super) failures: &'a FileFailures,
+    pub(super) failures: &'a FileFailures<'a>,
     /// How many threads read.
     pub(super) readers: usize,
     pub(super) jobs: Sender<ReadJob>,
@@ -64,6 +64,9 @@ impl FileQueue<'_> {
             while let Ok(split) = self.ended_splits.try_recv() {
                 self.reading.remove(&split.id);
                 self.read.push(split);
+            }
+            if self.failures.stops() {
+                return self.stop();
             }
             let is_round = Instant::now() >= next_round;
             if is_round {
@@ -105,6 +108,23 @@ impl FileQueue<'_> {
                 }
             }
         }
+    }
+
+    /// Ends the run before everything is read. What was read is committed.
+    fn stop(mut self) -> Result<(), Stopped> {
+        while !self.reading.is_empty() {
+            match self.ended_splits.recv_timeout(ROOM_POLL) {
+                Ok(split) => {
+                    self.reading.remove(&split.id);
+                    self.read.push(split);
+                }
+                Err(RecvTimeoutError::Timeout) if !self.handle.is_stopped() => {}
+                Err(_) => return Err(Stopped),
+            }
+        }
+        self.read
+            .extend(self.taken.drain(..).map(|(job, _)| job.split));
+        self.release_read()
     }
 
     /// Claims as many of the next `tried` files as possible, and releases files if it has more than
@@ -170,6 +190,7 @@ impl FileQueue<'_> {
                     generation,
                 }
             };
+            let position = known.as_ref().map_or(0, |known| known.position);
             match remaining(&file, generation, known.map(FileProgress::of)) {
                 Ok(Remaining::Read(from)) => self
                     .taken
@@ -189,7 +210,10 @@ impl FileQueue<'_> {
                     self.unclaimed.push_front(next(file));
                 }
                 Err(reason) => {
-                    self.failures.add_unusable(&file.display_path, reason);
+                    if let Some(reason) = self.failures.add_unusable(&file.display_path, reason) {
+                        self.failures
+                            .quarantine(self.handle, &split, position, &reason)?;
+                    }
                     to_release.push(split);
                 }
             }

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
+use pseidon_delivery::ResumePoint;
 use pseidon_plugin::source::{SourceHandle, SourceSetup, Stopped};
 use pseidon_plugin::{Batch, Split};
 
 use super::super::Config;
 use super::super::compression::InputCompression;
-use super::super::progress::{end_of, read_to_end};
+use super::super::progress::{Tail, end_of, read_to_end};
 use super::super::read_error::ReadError;
 use super::super::reader::{FileReader, Records};
 use super::super::skipped::report_skipped;
@@ -24,7 +25,7 @@ pub(super) struct Reading<'a> {
     pub(super) config: &'a Config,
     pub(super) setup: &'a SourceSetup,
     pub(super) handle: &'a SourceHandle,
-    pub(super) failures: &'a FileFailures,
+    pub(super) failures: &'a FileFailures<'a>,
     pub(super) waiting: &'a WaitingLines,
 }
 
@@ -42,10 +43,13 @@ impl Reading<'_> {
     /// Reads the files of jobs, until there are no more or the run is stopped.
     pub(super) fn read_files(self, jobs: &Receiver<ReadJob>, ended: &Sender<Arc<Split>>) {
         for job in jobs {
-            match self.read_file(&job) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => self.failures.add(&job.split.topic, error),
-                Err(Stopped) => return,
+            let outcome = match self.read_file(&job) {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err((error, before))) => self.leave(&job, error, before),
+                Err(Stopped) => Err(Stopped),
+            };
+            if outcome.is_err() {
+                return;
             }
             if ended.send(job.split).is_err() {
                 return;
@@ -53,17 +57,22 @@ impl Reading<'_> {
         }
     }
 
-    fn read_file(self, job: &ReadJob) -> Result<Result<(), ReadError>, Stopped> {
+    /// Reads a file to its end. An error comes with what was read before the place where reading
+    /// failed.
+    fn read_file(self, job: &ReadJob) -> Result<Result<(), (ReadError, Tail)>, Stopped> {
         let mut open = match self.open(job) {
             Ok(open) => open,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok(Err((error, Tail::unknown(job.from)))),
         };
         loop {
             while !self.handle.wait_for_room(ROOM_POLL)? {}
+            if self.failures.stops() {
+                return Ok(Ok(()));
+            }
             let records = match self.next(&mut open) {
                 Ok(Some(records)) => records,
                 Ok(None) => break,
-                Err(error) => return Ok(Err(error)),
+                Err(error) => return Ok(Err((error, open.reader.before()))),
             };
             self.report_skipped(&mut open);
             records
@@ -78,6 +87,23 @@ impl Reading<'_> {
             _ => end_of(split, position, read_to_end(open.size)),
         })?;
         Ok(Ok(()))
+    }
+
+    /// Handles a file that cannot be read further.
+    fn leave(self, job: &ReadJob, error: ReadError, before: Tail) -> Result<(), Stopped> {
+        let (split, position) = (&job.split, before.upto());
+        let Some(reason) = self.failures.add(&split.topic, error) else {
+            return Ok(());
+        };
+        // Nothing more of it is read, unless it is changed.
+        let mut end = Batch::end_of(split.clone(), position);
+        end.resume = before.known_mark().map(|mark| ResumePoint {
+            position,
+            resume: mark.to_resume(),
+        });
+        self.handle.emit(end)?;
+        self.failures
+            .quarantine(self.handle, split, position, &reason)
     }
 
     fn report_skipped(self, open: &mut JobReader<'_>) {

@@ -306,7 +306,7 @@ fn entries_of_earlier_versions_are_parsed() {
         let mut seen = world.seen.lock();
         let size = fs::metadata(world.path("old.gz")).unwrap().len();
         for (id, known) in &mut seen.stored {
-            let is_compressed = known.resume.is_none();
+            let is_compressed = known.position == "three\n".len() as u64;
             // A plain file that was truncated, and a compressed one that was read to its end.
             let position = if is_compressed {
                 (1 << 63) + size
@@ -431,7 +431,7 @@ fn a_compressed_file_that_changes_after_it_was_read_is_not_read_further() {
     world.read(r#""*""#).unwrap();
     let setup = world.setup();
     let metrics = setup.metrics.clone();
-    let run = world.start_with(following("*", false), setup);
+    let run = world.start_with(Arc::new(following("*", false)), setup);
     for more in ["two\n", "three\n"] {
         let mut file = OpenOptions::new()
             .append(true)
@@ -450,4 +450,26 @@ fn a_compressed_file_that_changes_after_it_was_read_is_not_read_further() {
         run.until(|seen| seen.records.len() >= expected.len());
     }
     assert_eq!(run.stop(), expected);
+}
+
+#[test]
+fn the_lag_is_how_many_bytes_were_not_read() {
+    let world = World::new();
+    world.write("a.log", "one\ntwo");
+    let whole = gzip(&["one\n"]);
+    world.write("b.gz", &whole[..whole.len() - 4]);
+    let setup = world.setup();
+    let lag = setup.metrics.lag.with_label_values(&["logs"]);
+    let run = world.start_with(Arc::new(following("*", false)), setup);
+    let until = |bytes: usize| {
+        while lag.get() != bytes as i64 {
+            std::thread::yield_now();
+        }
+    };
+    until(3 + whole.len() - 4);
+    world.write("b.gz", &whole);
+    until(3);
+    world.append("a.log", "\n");
+    until(0);
+    assert_eq!(run.stop().len(), 3);
 }
