@@ -104,7 +104,7 @@ fn records_of_many_files_are_delivered_once_although_runs_are_killed() {
     let site = Site::new("limit-kills");
     let mut all = Vec::new();
     for file in 0..8 {
-        let numbers = file * 10_000..file * 10_000 + 4000;
+        let numbers = file * 20_000..file * 20_000 + 12_000;
         site.write(&format!("in/{file}.ndjson"), records(numbers.clone()));
         all.extend(numbers);
     }

@@ -12,7 +12,6 @@ use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 
 use super::files::QuarantineFile;
-use super::reader::QuarantineReader;
 use super::selection::{ReplayedFiles, Selection};
 use crate::counted::counted;
 
@@ -56,7 +55,7 @@ impl DryRun {
         known: &ReplayedFiles,
     ) -> Result<(), String> {
         let from = known.position(&file.split);
-        let mut reader = QuarantineReader::open(&file.path, from)?;
+        let mut reader = file.open(from)?;
         while let Some(batch) = reader.batch(&file.split, source.columns.meta)? {
             self.batch(source, processor, Arc::new(batch))?;
         }

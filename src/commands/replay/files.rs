@@ -7,10 +7,11 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use pseidon_delivery::{ResumeToken, SplitId};
+use pseidon_delivery::{Position, ResumeToken, SplitId};
 use sha2::{Digest, Sha256};
 
 use super::reader::QuarantineReader;
+use super::record::QuarantinedRecord;
 
 /// A file of the quarantine whose records were found invalid at one stage.
 #[derive(Debug)]
@@ -23,18 +24,27 @@ pub(super) struct QuarantineFile {
     /// The version of the pipeline that found them invalid, if the first record names it.
     pub(super) version: Option<String>,
     pub(super) records: u64,
+    /// Whether records without content are tombstones; see [`QuarantineReader::open`].
+    has_tombstones: bool,
     digest: String,
 }
 
 impl QuarantineFile {
-    /// Reads a file to its end. `None` if it is empty. An error names the file, and the line that is
+    /// Reads a file to its end. `None` if it has no record that can be replayed. `has_tombstones`
+    /// returns whether records of a stage may have no content. An error names the file, and the line that is
     /// not a quarantined record, or of another stage than those before.
-    pub(super) fn read(path: &Path, split: SplitId) -> Result<Option<QuarantineFile>, String> {
-        let mut reader = QuarantineReader::open(path, 0)?;
+    pub(super) fn read(
+        path: &Path,
+        split: SplitId,
+        has_tombstones: impl Fn(&str) -> bool,
+    ) -> Result<Option<QuarantineFile>, String> {
+        let mut reader = QuarantineReader::open(path, 0, true)?;
         let Some((_, first)) = reader.record()? else {
             return Ok(None);
         };
-        let mut records = 1;
+        let has_tombstones = has_tombstones(&first.stage);
+        let is_counted = |record: &QuarantinedRecord| has_tombstones || record.payload.is_some();
+        let mut records = u64::from(is_counted(&first));
         while let Some((at, record)) = reader.record()? {
             if record.stage != first.stage {
                 return Err(format!(
@@ -46,7 +56,10 @@ impl QuarantineFile {
                     first.stage
                 ));
             }
-            records += 1;
+            records += u64::from(is_counted(&record));
+        }
+        if records == 0 {
+            return Ok(None);
         }
         let digest = digest(path).map_err(|error| cannot_read(path, &error))?;
         Ok(Some(QuarantineFile {
@@ -55,8 +68,14 @@ impl QuarantineFile {
             stage: first.stage,
             version: first.version,
             records,
+            has_tombstones,
             digest,
         }))
+    }
+
+    /// Opens the file, to read the records at this position and above.
+    pub(super) fn open(&self, from: Position) -> Result<QuarantineReader, String> {
+        QuarantineReader::open(&self.path, from, self.has_tombstones)
     }
 
     /// What the state holds of the file.
@@ -201,12 +220,18 @@ mod tests {
         let path = folder.path().join("a.json");
         let read = |content: &str| {
             fs::write(&path, content).unwrap();
-            QuarantineFile::read(&path, "a:replay".into())
+            QuarantineFile::read(&path, "a:replay".into(), |_| false)
         };
         let file = read(&(line("in") + &line("in"))).unwrap().unwrap();
         assert_eq!((file.stage.as_str(), file.records), ("in", 2));
         assert_eq!(file.version.as_deref(), Some("v1"));
         assert!(read("").unwrap().is_none());
+        let of_a_file = line("in").replace("\"r\"", "null");
+        assert!(read(&of_a_file).unwrap().is_none());
+        let file = read(&(of_a_file + &line("in"))).unwrap().unwrap();
+        assert_eq!(file.records, 1);
+        let mut reader = file.open(0).unwrap();
+        assert_eq!(reader.record().unwrap().map(|(at, _)| at), Some(1));
         let error = read(&(line("in") + &line("calc"))).unwrap_err();
         assert!(error.contains("line 2 is of stage `calc`"), "{error}");
         let error = read(&(line("in") + "x\n")).unwrap_err();
@@ -221,7 +246,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
         fs::write(&path, line("in")).unwrap();
-        let file = QuarantineFile::read(&path, "a:replay".into())
+        let file = QuarantineFile::read(&path, "a:replay".into(), |_| false)
             .unwrap()
             .unwrap();
         assert_eq!(check_length(&path, &file.token()), Ok(()));
@@ -230,7 +255,7 @@ mod tests {
             result.is_err_and(|error| error.contains("was changed after"))
         };
         fs::write(&path, line("on")).unwrap();
-        let other = QuarantineFile::read(&path, "a:replay".into())
+        let other = QuarantineFile::read(&path, "a:replay".into(), |_| false)
             .unwrap()
             .unwrap();
         assert!(is_changed(other.check_unchanged(&file.token())));

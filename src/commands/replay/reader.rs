@@ -20,19 +20,28 @@ pub(super) struct QuarantineReader {
     lines: BufReader<File>,
     /// The number of the next line.
     next: Position,
+    /// Whether a record without content is a tombstone. Otherwise it stands for a file that cannot be
+    /// read further, and is left out.
+    has_tombstones: bool,
     /// A record that was read and is not in a batch yet, with its position.
     pending: Option<(Position, QuarantinedRecord)>,
 }
 
 impl QuarantineReader {
-    /// Opens a file, to read the records at this position and above.
-    pub(super) fn open(path: &Path, from: Position) -> Result<QuarantineReader, String> {
+    /// Opens a file, to read the records at this position and above, with those without content if
+    /// `has_tombstones`.
+    pub(super) fn open(
+        path: &Path,
+        from: Position,
+        has_tombstones: bool,
+    ) -> Result<QuarantineReader, String> {
         let file =
             File::open(path).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
         let mut reader = QuarantineReader {
             path: path.to_owned(),
             lines: BufReader::new(file),
             next: 0,
+            has_tombstones,
             pending: None,
         };
         while reader.next < from && reader.line()?.is_some() {}
@@ -62,15 +71,19 @@ impl QuarantineReader {
         if let Some(pending) = self.pending.take() {
             return Ok(Some(pending));
         }
-        let at = self.next;
-        let Some(line) = self.line()? else {
-            return Ok(None);
-        };
-        let record = QuarantinedRecord::read(&line).map_err(|reason| {
-            let (path, line) = (self.path.display(), at + 1);
-            format!("{path}: line {line} is not a quarantined record: {reason}")
-        })?;
-        Ok(Some((at, record)))
+        loop {
+            let at = self.next;
+            let Some(line) = self.line()? else {
+                return Ok(None);
+            };
+            let record = QuarantinedRecord::read(&line).map_err(|reason| {
+                let (path, line) = (self.path.display(), at + 1);
+                format!("{path}: line {line} is not a quarantined record: {reason}")
+            })?;
+            if self.has_tombstones || record.payload.is_some() {
+                return Ok(Some((at, record)));
+            }
+        }
     }
 
     /// The next batch of the split `id`; `None` at the end of the file. The records of a batch were
@@ -152,7 +165,7 @@ mod tests {
             key: true,
             ..WantedMetadata::default()
         };
-        let mut reader = QuarantineReader::open(&path, from).unwrap();
+        let mut reader = QuarantineReader::open(&path, from, true).unwrap();
         let mut next = || reader.batch(&"a:replay".into(), wanted).unwrap();
         std::iter::from_fn(&mut next).collect()
     }

@@ -82,6 +82,10 @@ impl Selection {
         known: &ReplayedFiles,
         request: ReplayRequest<'_>,
     ) -> Result<Selection, String> {
+        let has_tombstones = |stage: &str| {
+            let source = plan.source_of(stage);
+            source.is_none_or(|source| !source.facts.splits_bytes)
+        };
         let mut selection = Selection::default();
         for path in found {
             let split = files::split_of(&path, &plan.base);
@@ -92,7 +96,7 @@ impl Selection {
                 selection.replayed += 1;
                 continue;
             }
-            let Some(file) = QuarantineFile::read(&path, split)? else {
+            let Some(file) = QuarantineFile::read(&path, split, has_tombstones)? else {
                 continue;
             };
             if !request.stages.is_empty() && !request.stages.contains(&file.stage) {

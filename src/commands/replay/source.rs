@@ -10,7 +10,6 @@ use pseidon_plugin::source::{
 };
 
 use super::files::QuarantineFile;
-use super::reader::QuarantineReader;
 
 /// How often splits are shared with other instances.
 const SHARE_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,7 +46,7 @@ impl Source for QuarantineSource {
         let mut samples = Vec::new();
         let mut left = count;
         for file in &self.files {
-            let mut reader = QuarantineReader::open(&file.path, 0).map_err(fatal)?;
+            let mut reader = file.open(0).map_err(fatal)?;
             while left > 0
                 && let Some(batch) = reader.batch(&file.split, setup.wanted).map_err(fatal)?
             {
@@ -118,7 +117,7 @@ fn emit(
     setup: &SourceSetup,
     handle: &SourceHandle,
 ) -> Result<(), SourceExit> {
-    let mut reader = QuarantineReader::open(&file.path, from).map_err(fatal)?;
+    let mut reader = file.open(from).map_err(fatal)?;
     loop {
         while !handle.wait_for_room(ROOM_INTERVAL)? {}
         match reader.batch(&file.split, setup.wanted).map_err(fatal)? {

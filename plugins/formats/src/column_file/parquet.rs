@@ -100,7 +100,9 @@ impl ParquetReader {
             self.is_careful = true;
             let ranges = std::mem::take(&mut self.groups).into_iter();
             let groups = ranges.flat_map(|range| range.each(&self.columns.metadata));
-            self.groups = groups.filter(|group| group.rows.end > self.position).collect();
+            self.groups = groups
+                .filter(|group| group.rows.end > self.position)
+                .collect();
         } else if at_once > LEAST_ROWS {
             self.columns.rows_at_once = (at_once / 2).max(LEAST_ROWS);
         } else {
