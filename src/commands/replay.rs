@@ -28,6 +28,7 @@ use pseidon_delivery::{GroupCommit, WithCauses};
 use pseidon_dsl::Document;
 use pseidon_exec::Run;
 use pseidon_plan::Plan;
+use pseidon_plan::chain::PlannedSource;
 use pseidon_plugin::format::Format;
 use pseidon_plugin::source::Source;
 use pseidon_service::runs::{EntryState, LiveRun, RunRegistry};
@@ -45,6 +46,9 @@ use crate::counted::counted;
 use crate::load::{self, PipelineText};
 use crate::progress::{self, ProgressDisplay};
 use crate::{interrupts, state};
+
+/// What follows the name of the pipeline in that of its replays.
+const REPLAY: &str = "/replay";
 
 /// Replays the records. `bar` is the progress line, if there is a terminal.
 pub(crate) fn replay(args: &ReplayArgs, bar: Option<ProgressBar>) -> Exit {
@@ -136,7 +140,7 @@ fn planned(text: &PipelineText, document: &Document) -> Result<Plan, Exit> {
         plan = text.plan_with(document, &infer)?;
     }
     // Names of pipelines do not contain a slash, so the name is unique.
-    plan.name.push_str("/replay");
+    plan.name.push_str(REPLAY);
     let settings = &mut plan.settings;
     (settings.monitor_port, settings.repl_port) = (None, None);
     (settings.fatal_errors, settings.max_invalid) = (None, None);
@@ -180,8 +184,12 @@ fn select(
         let file = args.file.display();
         return Err(failed(&format!("`{stage}` is not a stage of {file}")));
     }
+    let named = args.quarantine.iter();
+    let named: Vec<PathBuf> = named.filter_map(|path| path.canonicalize().ok()).collect();
     let request = ReplayRequest {
         stages: &args.stages,
+        pipeline: plan.name.strip_suffix(REPLAY).unwrap_or(&plan.name),
+        named: &named,
         again: args.again,
     };
     Selection::of(found, plan, known, request).map_err(|error| failed(&error))
@@ -195,6 +203,10 @@ fn with_sources(
 ) -> Result<Plan, Exit> {
     let mut sources = Vec::new();
     for (stage, files) in by_stage {
+        files
+            .iter()
+            .try_for_each(|file| check_source(&plan, file))
+            .map_err(|error| failed(&error))?;
         let source = Arc::new(QuarantineSource::new(files));
         let planned = plan.replay(&stage, source).map_err(|reason| {
             let file = file.display();
@@ -207,6 +219,29 @@ fn with_sources(
     }
     plan.sources = sources;
     Ok(plan)
+}
+
+/// An error if the records were read by another source than the one that leads to their stage now:
+/// stages behind several sources have numbers, which change if a source is added.
+fn check_source(plan: &Plan, file: &QuarantineFile) -> Result<(), String> {
+    let Some(planned) = plan.source_of(&file.stage) else {
+        return Ok(());
+    };
+    let has_read = |source: &&PlannedSource| {
+        let name = file.first_split.split_once(':').map(|(name, _)| name);
+        name == Some(&source.stage)
+    };
+    match plan.sources.iter().find(has_read) {
+        Some(other) if other.stage != planned.stage => Err(format!(
+            "the records of {} were read by `{}`, and stage `{}` is now behind `{}`: restore the \
+             order of the sources in the flow",
+            file.path.display(),
+            other.stage,
+            file.stage,
+            planned.stage
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Runs the plan until its records are replayed, or until it is stopped.
@@ -244,6 +279,9 @@ fn run(
     drop((display, control));
     let file = args.file.display().to_string();
     let exit = report(outcome, &plan, ("replay", &file), &runs);
+    if let Exit::Failed = exit {
+        return Ok(exit);
+    }
     let (records, invalid) = (
         progress::records_read(&runs),
         progress::invalid_records(&runs),

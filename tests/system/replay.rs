@@ -373,14 +373,18 @@ fn a_killed_replay_is_finished_with_its_version() {
 #[test]
 fn a_replay_has_a_state_of_its_own() {
     let site = with_invalid_records("replay-state");
-    site.write(
-        "pipeline.edn",
-        shop(":format \"json\" :follow true :schema {:n :int64}", "n"),
-    );
+    let following = shop(":format \"json\" :follow true :schema {:n :int64}", "n");
+    let soon = ":codec :json :check-freq \"50ms\" :rollover {:idle \"200ms\"}";
+    site.write("pipeline.edn", following.replace(":codec :json", soon));
     let mut running = site.run("pipeline.edn");
-    wait_until("it has its state open", 60, || {
-        running.log().contains("starting") || site.path(".pseidon/shop.redb").exists()
-    });
+    let read = |name: &str, n: u32| {
+        site.write(&format!("in/{name}.ndjson"), format!("{{\"n\":{n}}}\n"));
+        let line = format!("{{\"n\":{n}}}");
+        wait_until("the run reads a new file", 60, || {
+            all_lines(&site.path("out/good")).contains(&line)
+        });
+    };
+    read("before", 71);
     let mut command = site.pseidon();
     command.args(["replay", "pipeline.edn"]);
     command.env("PSEIDON_FREEZE", "begun:1");
@@ -389,13 +393,14 @@ fn a_replay_has_a_state_of_its_own() {
     let (code, log) = replay(&site, &[]);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("shop%2Freplay.redb"), "{log}");
+    read("meanwhile", 72);
     frozen.wake();
     frozen.expect_exit(0, 60);
     let said = "replayed 4 records: 2 valid, 2 invalid again";
     assert!(frozen.log().contains(said), "{}", frozen.log());
-    assert!(running.is_running());
+    read("after", 73);
     running.stop(40);
-    assert_eq!(all_lines(&site.path("out/good")).len(), 3);
+    assert_eq!(all_lines(&site.path("out/good")).len(), 6);
     let states = fs::read_dir(site.path(".pseidon")).expect("the folder of states");
     let states: BTreeSet<String> = states
         .map(|entry| entry.expect("an entry").file_name())

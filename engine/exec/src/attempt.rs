@@ -31,7 +31,7 @@ pub(crate) struct Attempt {
     pub(crate) tap: Arc<Tap>,
     pub(crate) bad_records: Arc<BadRecordHistory>,
     pub(crate) seen_fields: Arc<SeenFields>,
-    pub(crate) limits: Arc<Limits>,
+    pub(crate) limits: Limits,
     pub(crate) throttles: Throttles,
     /// The stop signals of the sources that were started.
     pub(crate) source_stops: Mutex<HashMap<SourceIndex, Stop>>,

@@ -343,7 +343,10 @@ impl Intake {
             let Some(split) = splits.open.remove(id) else {
                 continue;
             };
+            // Records that wait for a throttle may take long.
             while !split.wait_until_dispatched(CHECK_INTERVAL) {
+                splits.sharing.renew()?;
+                self.report_durable();
                 if self.attempt.stop.leaving_now() {
                     return Err(Failure::Stopped);
                 }
@@ -365,7 +368,7 @@ impl Intake {
                 // The failure that prevented it was reported already, and decides.
                 Some(false) => return Err(Failure::Gone("what was read was not flushed")),
                 None if self.attempt.stop.leaving_now() => return Err(Failure::Stopped),
-                None => {}
+                None => splits.sharing.renew()?,
             }
         }
         failpoint::reach("flushed");

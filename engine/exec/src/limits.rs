@@ -1,11 +1,12 @@
-//! The stages `limit` of a run, in all of its attempts.
+//! The stages `limit` of an attempt of a run.
 //!
 //! A limit does not drop the records after the last one that passes: the batches with them are not
 //! processed, as if they had not been read, and the source is read no further. So nothing has to be
-//! remembered beyond the run, and no record is lost.
+//! remembered beyond the attempt, and no record is lost. After a failure the next attempt begins at
+//! the committed positions and counts from zero, like the next run.
 //!
-//! After a failure an attempt re-reads from the committed positions. The records that had passed
-//! pass again and do not count: of each split, all records up to the last one that had passed.
+//! A split that is given up and taken again is re-read. The records that had passed pass again and do
+//! not count: of each split, all records up to the last one that had passed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ impl RunLimit {
         }
     }
 
-    /// Notes that records pass, which have these positions. If there are too many, nothing is noted.
+    /// Counts records that pass, which have these positions. If there are too many, none is counted.
     /// Returns whether they are the last ones.
     ///
     /// # Errors
@@ -100,8 +101,8 @@ impl Limits {
         limit.is_some_and(|(_, limit)| limit.lock().is_over(split, position))
     }
 
-    /// Notes that records of a source pass its limit, which have these positions. If there are too
-    /// many, nothing is noted. Returns whether they are the last ones.
+    /// Counts records of a source that pass its limit, which have these positions. If there are too
+    /// many, none is counted. Returns whether they are the last ones.
     ///
     /// # Errors
     /// The position of the first record that may not pass.
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_records_pass() {
+    fn at_most_the_limit_passes() {
         // The split and the positions, and the first that may not pass.
         type Step<'a> = (&'a str, &'a [u64], Option<u64>);
         let cases: [(u64, &[Step<'_>]); 7] = [
@@ -195,7 +196,7 @@ mod tests {
         assert!(!limit.is_over(&split("a"), 0));
         assert_eq!(limit.admit(&split("a"), &[3]), Ok(false));
         assert_eq!(limit.admit(&split("a"), &[3, 8]), Ok(true));
-        // What is read again after a failure does not end the reading.
+        // What is read again does not end the reading.
         assert_eq!(limit.admit(&split("a"), &[3]), Ok(false));
         let over = [0, 3, 8, 9].map(|position| limit.is_over(&split("a"), position));
         assert_eq!(over, [false, false, false, true]);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -19,6 +19,8 @@ pub(crate) struct OrderedSplit {
     dispatched: Condvar,
     /// The number of the batch whose turn it is to leave.
     turn: AtomicU64,
+    /// Whether a batch was left unread: then no later one leaves. Changed while the state is locked.
+    is_cut: AtomicBool,
 }
 
 #[derive(Default)]
@@ -27,8 +29,6 @@ struct State {
     next: u64,
     /// What has been processed and waits for its turn; `None` for a batch that was left unread.
     early: BTreeMap<u64, Option<BatchOutput>>,
-    /// Whether a batch was left unread: then no later one leaves.
-    is_cut: bool,
 }
 
 impl OrderedSplit {
@@ -38,6 +38,7 @@ impl OrderedSplit {
             state: Mutex::default(),
             dispatched: Condvar::new(),
             turn: AtomicU64::new(0),
+            is_cut: AtomicBool::new(false),
         }
     }
 
@@ -61,9 +62,9 @@ impl OrderedSplit {
         left.unwrap_or_else(|never| match never {});
     }
 
-    /// Whether a batch was left unread.
+    /// Whether a batch was left unread. Locks nothing.
     pub(crate) fn is_cut(&self) -> bool {
-        self.state.lock().is_cut
+        self.is_cut.load(Ordering::SeqCst)
     }
 
     /// Completes a batch. Dispatches it, and those after it that waited for it, while the split is
@@ -91,8 +92,8 @@ impl OrderedSplit {
                 return Ok(());
             };
             match outcome {
-                Some(outcome) if !state.is_cut => dispatch(outcome)?,
-                _ => state.is_cut = true,
+                Some(outcome) if !self.is_cut() => dispatch(outcome)?,
+                _ => self.is_cut.store(true, Ordering::SeqCst),
             }
             state.next += 1;
             self.turn.store(state.next, Ordering::SeqCst);

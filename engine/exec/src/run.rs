@@ -8,7 +8,6 @@ use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 
 use crate::control::Control;
-use crate::limits::Limits;
 use crate::outcome::{Finished, RunError};
 use crate::pools::Pools;
 use crate::setup::RunSetup;
@@ -48,7 +47,6 @@ impl Run {
     /// thread that it may block.
     pub fn start(self, on_end: impl FnOnce(Result<Finished, RunError>) + Send + 'static) {
         let setup = RunSetup {
-            limits: Arc::new(Limits::of(&self.plan)),
             plan: self.plan,
             resources: self.pools.resources().clone(),
             store: self.store,

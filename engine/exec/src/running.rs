@@ -15,6 +15,7 @@ use crate::actor::Actor;
 use crate::attempt::{Attempt, AttemptId, AttemptSink, DropNotifier};
 use crate::failure::{Failure, Failures, PlanChanged, guarded};
 use crate::intake::{Intake, IntakeTask};
+use crate::limits::Limits;
 use crate::outcome::Finished;
 use crate::resources::Resources;
 use crate::setup::RunSetup;
@@ -63,7 +64,7 @@ impl RunningAttempt {
             tap: run.view.tap.clone(),
             bad_records: run.view.bad_records.clone(),
             seen_fields: run.view.seen_fields.clone(),
-            limits: run.limits.clone(),
+            limits: Limits::of(&run.plan),
             throttles: Throttles::of(&run.plan, Instant::now()),
             source_stops: Mutex::default(),
             read: Mutex::default(),

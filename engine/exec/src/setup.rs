@@ -11,7 +11,6 @@ use sha2::{Digest, Sha256};
 
 use crate::attempt::Attempt;
 use crate::control::Control;
-use crate::limits::Limits;
 use crate::outcome::RunError;
 use crate::resources::Resources;
 use crate::state_check::StateCheck;
@@ -26,7 +25,6 @@ pub(crate) struct RunSetup {
     pub(crate) accept_changed_plan: bool,
     pub(crate) control: Receiver<Control>,
     pub(crate) view: Arc<View>,
-    pub(crate) limits: Arc<Limits>,
 }
 
 impl RunSetup {

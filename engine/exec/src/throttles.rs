@@ -47,7 +47,7 @@ impl TokenBucket {
         // What was not used is lost, except for a part that is late.
         let earliest = now.checked_sub(PART).unwrap_or(now);
         let next = self.next.max(earliest);
-        // A time that cannot be told is in a hundred years.
+        // Saturates at 100 years.
         const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
         let time = self.rate.time_of(records).min(FOREVER);
         self.next = next.checked_add(time).unwrap_or(next);

@@ -6,8 +6,8 @@
 //! the smallest or the largest value in place of the field's, so that it means the same.
 
 use arrow::array::{ArrayRef, AsArray};
-use arrow::datatypes::{DataType, FieldRef};
-use pseidon_dsl::expr::{BinaryOp, Expr, ExprKind, IsPredicate, Path};
+use arrow::datatypes::DataType;
+use pseidon_dsl::expr::{BinaryOp, Expr, ExprKind, IsPredicate, Path, PathStep};
 
 use crate::compile::{Column, CompiledExpr, Scope, compile};
 use crate::types::is_json;
@@ -20,7 +20,8 @@ pub struct Bounds(Vec<Bound>);
 /// comparison that it is made of.
 #[derive(Clone, Debug)]
 struct Bound {
-    field: FieldRef,
+    /// The name of the field, and its type.
+    field: (String, DataType),
     extreme: Extreme,
     comparison: CompiledExpr,
 }
@@ -63,11 +64,12 @@ impl Bounds {
     pub fn may_pass(
         &self,
         groups: usize,
-        values: impl Fn(&FieldRef, Extreme) -> Option<ArrayRef>,
+        values: impl Fn(&str, &DataType, Extreme) -> Option<ArrayRef>,
     ) -> Vec<bool> {
         let mut may_pass = vec![true; groups];
         for bound in &self.0 {
-            let Some(values) = values(&bound.field, bound.extreme) else {
+            let (name, data_type) = &bound.field;
+            let Some(values) = values(name, data_type, bound.extreme) else {
                 continue;
             };
             let Ok(passes) = bound.comparison.evaluate(vec![values], groups) else {
@@ -126,20 +128,23 @@ impl<'a> Collector<'a> {
         let Some(needed) = needed(op, is_first) else {
             return false;
         };
-        if let Some(column) = self.ordered_column(path) {
+        if let Some((name, column)) = self.ordered_column(path) {
             let bounds = needed.iter().filter_map(|(extreme, op)| {
                 let kind = ExprKind::Binary(left.clone().into(), *op, right.clone().into());
                 let span = left.span.to(right.span);
-                Bound::new(column, *extreme, &Expr { kind, span })
+                Bound::new(name.clone(), column, *extreme, &Expr { kind, span })
             });
             self.bounds.extend(bounds);
         }
         true
     }
 
-    /// The column of a path, if the order of its values is that of every file. Floats are not: some
-    /// programs leave NaN out of the extremes.
-    fn ordered_column(&self, path: &Path) -> Option<&'a Column> {
+    /// The field of a path with its column, if the order of its values is that of every file. Floats
+    /// are not: some programs leave NaN out of the extremes.
+    fn ordered_column(&self, path: &Path) -> Option<(String, &'a Column)> {
+        let [PathStep::Field(name)] = path.0.as_slice() else {
+            return None;
+        };
         let column = self.columns.iter().find(|column| column.path == *path)?;
         let data_type = column.field.data_type();
         let is_ordered = data_type.is_integer()
@@ -150,15 +155,15 @@ impl<'a> Collector<'a> {
                     | DataType::Timestamp(..)
                     | DataType::Decimal128(..)
             );
-        (is_ordered && !is_json(&column.field)).then_some(column)
+        (is_ordered && !is_json(&column.field)).then(|| (name.clone(), column))
     }
 }
 
 impl Bound {
-    fn new(column: &Column, extreme: Extreme, comparison: &Expr) -> Option<Bound> {
+    fn new(name: String, column: &Column, extreme: Extreme, comparison: &Expr) -> Option<Bound> {
         let columns = vec![column.clone()];
         Some(Bound {
-            field: column.field.clone(),
+            field: (name, column.field.data_type().clone()),
             extreme,
             comparison: compile(comparison, &Scope { columns }).ok()?,
         })

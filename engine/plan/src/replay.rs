@@ -131,6 +131,9 @@ impl Chain {
         self.steps.push(step);
         if passes_on {
             self.steps.extend(behind);
+        } else {
+            // What follows a branch has had the record too.
+            self.passes_on = false;
         }
         Ok(())
     }

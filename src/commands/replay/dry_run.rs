@@ -17,6 +17,8 @@ use crate::counted::counted;
 
 /// How many reasons are shown.
 const MAX_SHOWN: usize = 5;
+/// How many reasons are counted by themselves.
+const MAX_REASONS: usize = 1000;
 /// How many bytes the flow may produce at once.
 const LARGEST: usize = 8 << 20;
 
@@ -27,6 +29,8 @@ pub(super) struct DryRun {
     invalid: u64,
     /// How many are invalid, by stage and reason.
     reasons: BTreeMap<(String, String), u64>,
+    /// How many are invalid for reasons that are not counted by themselves.
+    others: u64,
 }
 
 impl DryRun {
@@ -90,7 +94,11 @@ impl DryRun {
         self.records += records as u64;
         for bad in &bad {
             let kind = (bad.stage.clone(), bad.reason.clone());
-            *self.reasons.entry(kind).or_default() += 1;
+            if self.reasons.len() < MAX_REASONS || self.reasons.contains_key(&kind) {
+                *self.reasons.entry(kind).or_default() += 1;
+            } else {
+                self.others += 1;
+            }
         }
         bad.dedup_by_key(|bad| bad.number);
         self.invalid += bad.len() as u64;
@@ -114,7 +122,8 @@ impl DryRun {
             .iter()
             .skip(MAX_SHOWN)
             .map(|(_, count)| **count)
-            .sum();
+            .sum::<u64>()
+            + self.others;
         if others > 0 {
             text.push_str(&format!("  {} for other reasons\n", HumanCount(others)));
         }

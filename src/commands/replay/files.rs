@@ -21,6 +21,8 @@ pub(super) struct QuarantineFile {
     pub(super) split: SplitId,
     /// The stage of its records.
     pub(super) stage: String,
+    /// The split from which its first record was read first.
+    pub(super) first_split: String,
     /// The version of the pipeline that found them invalid, if the first record names it.
     pub(super) version: Option<String>,
     pub(super) records: u64,
@@ -66,6 +68,7 @@ impl QuarantineFile {
             path: path.to_owned(),
             split,
             stage: first.stage,
+            first_split: first.split,
             version: first.version,
             records,
             has_tombstones,
@@ -92,20 +95,35 @@ impl QuarantineFile {
     }
 }
 
-/// Checks that a file whose records were all replayed still has its length. It is not read again.
-pub(super) fn check_length(path: &Path, token: &ResumeToken) -> Result<(), String> {
-    let metadata = fs::metadata(path).map_err(|error| cannot_read(path, &error))?;
-    let length = metadata.len().to_string();
-    match token.as_str().split_once(LENGTH_END) {
-        Some((known, _)) if known != length => Err(changed(path)),
+/// Checks that a file whose records were all replayed is still the one of which the state holds
+/// this.
+pub(super) fn check_replayed(path: &Path, token: &ResumeToken) -> Result<(), String> {
+    let digest = digest(path).map_err(|error| cannot_read(path, &error))?;
+    match token.as_str() == digest {
+        true => Ok(()),
+        false => Err(changed(path)),
+    }
+}
+
+/// An error if the file is where another pipeline than the one with this name quarantines records
+/// of its stage: below folders with the names of both.
+pub(super) fn check_pipeline(file: &QuarantineFile, pipeline: &str) -> Result<(), String> {
+    let mut folders = file.path.ancestors().skip(1).map(Path::file_name);
+    let (stage, of) = (folders.next().flatten(), folders.next().flatten());
+    match (stage, of) {
+        (Some(stage), Some(of)) if stage == file.stage.as_str() && of != pipeline => Err(format!(
+            "{} is of another pipeline, `{}`: name the folder of this one, or the file",
+            file.path.display(),
+            of.display()
+        )),
         _ => Ok(()),
     }
 }
 
 fn changed(path: &Path) -> String {
     format!(
-        "{} was changed after records of it were replayed: restore it, or put new records into a \
-         new file",
+        "{} was changed after records of it were replayed: restore it, put new records into a new \
+         file, or forget all replays (docs/quarantine.md)",
         path.display()
     )
 }
@@ -114,30 +132,19 @@ fn cannot_read(path: &Path, error: &io::Error) -> String {
     format!("cannot read {}: {error}", path.display())
 }
 
-/// What follows the length of the file in a digest.
-const LENGTH_END: char = ':';
-
-/// The length of a file and a digest of its content.
+/// A digest of the content of a file.
 fn digest(path: &Path) -> io::Result<String> {
     let mut file = fs::File::open(path)?;
     let (mut digest, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
-    let mut length = 0;
     loop {
         match file.read(&mut buffer)? {
             0 => break,
-            read => {
-                length += read;
-                digest.update(&buffer[..read]);
-            }
+            read => digest.update(&buffer[..read]),
         }
     }
     let digest = digest.finalize();
-    let digest: String = digest
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Ok(format!("{length}{LENGTH_END}{digest}"))
+    let bytes = digest.iter().take(16);
+    Ok(bytes.map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The files at these paths, and those below them that are not hidden, by name. An error names a
@@ -242,6 +249,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_another_pipeline_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_refused = |place: &str| {
+            let path = folder.path().join(place).join("a.json");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, line("in")).unwrap();
+            let file = QuarantineFile::read(&path, "a:replay".into(), |_| false);
+            check_pipeline(&file.unwrap().unwrap(), "shop").is_err()
+        };
+        assert!(is_refused("quarantine/billing/in"));
+        assert!(!is_refused("quarantine/shop/in"));
+        assert!(!is_refused("aside/2026-11"));
+    }
+
+    #[test]
     fn a_file_that_was_changed_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
@@ -249,7 +271,7 @@ mod tests {
         let file = QuarantineFile::read(&path, "a:replay".into(), |_| false)
             .unwrap()
             .unwrap();
-        assert_eq!(check_length(&path, &file.token()), Ok(()));
+        assert_eq!(check_replayed(&path, &file.token()), Ok(()));
         assert_eq!(file.check_unchanged(&file.token()), Ok(()));
         let is_changed = |result: Result<(), String>| {
             result.is_err_and(|error| error.contains("was changed after"))
@@ -259,7 +281,8 @@ mod tests {
             .unwrap()
             .unwrap();
         assert!(is_changed(other.check_unchanged(&file.token())));
+        assert!(is_changed(check_replayed(&path, &file.token())));
         fs::write(&path, line("in").repeat(2)).unwrap();
-        assert!(is_changed(check_length(&path, &file.token())));
+        assert!(is_changed(check_replayed(&path, &file.token())));
     }
 }

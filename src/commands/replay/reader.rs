@@ -108,9 +108,12 @@ impl QuarantineReader {
             metadata: Vec::new(),
         };
         let mut builder = BatchBuilder::new(split.clone(), wanted, 0);
+        let size =
+            |record: &QuarantinedRecord| record.metadata_text.as_ref().map_or(0, String::len);
+        let mut metadata_bytes = size(&first);
         push(&mut builder, &mut origin, at, first, wanted);
         while builder.len() < MAX_BATCH
-            && builder.bytes() < BATCH_BYTES
+            && builder.bytes() + metadata_bytes < BATCH_BYTES
             && let Some((at, mut record)) = self.record()?
         {
             let is_together = record.split == origin.split.as_str()
@@ -122,6 +125,7 @@ impl QuarantineReader {
                 break;
             }
             record.metadata.header = None;
+            metadata_bytes += size(&record);
             push(&mut builder, &mut origin, at, record, wanted);
         }
         let mut batch = builder.finish(self.position());

@@ -59,6 +59,10 @@ impl ReplayedFiles {
 pub(super) struct ReplayRequest<'a> {
     /// The stages; empty for all.
     pub(super) stages: &'a [String],
+    /// The name of the pipeline.
+    pub(super) pipeline: &'a str,
+    /// The canonical paths that the arguments name.
+    pub(super) named: &'a [PathBuf],
     /// Whether records are wanted that this version of the pipeline itself has found invalid.
     pub(super) again: bool,
 }
@@ -92,7 +96,7 @@ impl Selection {
             let known = known.0.get(&split);
             if let Some(known) = known.filter(|known| known.at.is_finished && !known.has_owner) {
                 let token = known.at.resume.as_ref();
-                token.map_or(Ok(()), |token| files::check_length(&path, token))?;
+                token.map_or(Ok(()), |token| files::check_replayed(&path, token))?;
                 selection.replayed += 1;
                 continue;
             }
@@ -101,6 +105,9 @@ impl Selection {
             };
             if !request.stages.is_empty() && !request.stages.contains(&file.stage) {
                 continue;
+            }
+            if !request.named.contains(&file.path) {
+                files::check_pipeline(&file, request.pipeline)?;
             }
             // A replay that was interrupted is finished.
             let is_unchanged = file.version.as_ref() == Some(&plan.version);

@@ -25,17 +25,26 @@ fn may_pass(conditions: &[&str]) -> Vec<bool> {
         column("id", DataType::Int64),
         column("name", DataType::Utf8),
         column("ratio", DataType::Float64),
+        column("The ID", DataType::Int64),
+        Column {
+            path: Path(
+                ["id", "x"]
+                    .map(|name| PathStep::Field(name.to_owned()))
+                    .to_vec(),
+            ),
+            field: Arc::new(Field::new("id.x", DataType::Int64, true)),
+        },
     ];
     let bounds = Bounds::of(&conditions.iter().collect::<Vec<_>>(), &columns);
-    bounds.may_pass(3, |field, extreme| {
+    bounds.may_pass(3, |name, _, extreme| {
         let numbers =
             |values: [Option<i64>; 3]| -> ArrayRef { Arc::new(Int64Array::from(values.to_vec())) };
         let strings = |values: [Option<&str>; 3]| -> ArrayRef {
             Arc::new(StringArray::from(values.to_vec()))
         };
-        Some(match (field.name().as_str(), extreme) {
-            ("id", Extreme::Smallest) => numbers([Some(0), Some(10), None]),
-            ("id", Extreme::Largest) => numbers([Some(9), Some(19), None]),
+        Some(match (name, extreme) {
+            ("id" | "id.x" | "The ID", Extreme::Smallest) => numbers([Some(0), Some(10), None]),
+            ("id" | "id.x" | "The ID", Extreme::Largest) => numbers([Some(9), Some(19), None]),
             ("name", Extreme::Smallest) => strings([Some("a"), Some("g"), None]),
             ("name", Extreme::Largest) => strings([Some("f"), Some("p"), None]),
             _ => return None,
@@ -47,6 +56,9 @@ fn may_pass(conditions: &[&str]) -> Vec<bool> {
 fn groups_are_excluded_by_their_extremes() {
     for (condition, first, second) in [
         ("id = 9", true, false),
+        ("\"The ID\" = 9", true, false),
+        // The extremes of a column of this name are of another field.
+        ("id.x = 9", true, true),
         ("10 = id", false, true),
         ("id = 20", false, false),
         ("id < 10", true, false),

@@ -146,10 +146,12 @@ pub(super) static LIMIT: PluginSpec = PluginSpec {
     name: "limit",
     role: Role::Transform,
     summary: "Passes on the first records of a run, and ends its reading.",
-    details: "When so many records have passed, the sources in front are read no further, so the run \
-        ends, also if it would otherwise go on. What follows the last of the records is not lost: it \
-        counts as not read in every sink of the flow, and the next run begins there. So delivery stays \
-        exactly once, and a run that continues after a crash passes on so many records again.\n\n\
+    details: "When this number of records has passed, the sources in front are read no further, so \
+        the run stops, also if it would otherwise go on. What follows the last of the records is not \
+        lost: it counts as not read in every sink of the flow, and the next run begins there. So \
+        delivery stays exactly once, and a run that continues after a crash or a failure passes on as \
+        many records again. Of a source that cannot be read again, such as standard input, what was \
+        read behind the last record is lost.\n\n\
         The records of one file or partition pass in order; those of several sources or files are \
         counted together, as they are read. The records that `unnest` makes of one record pass \
         together, which may be more than the limit. `limit` may be used once after a source, and not \

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use arrow::array::{ArrayRef, BooleanArray};
 use arrow::compute::{cast, nullif};
-use arrow::datatypes::Field;
+use arrow::datatypes::DataType;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::statistics::Statistics;
 use pseidon_expr::bounds::{Bounds, Extreme};
 
 use super::super::types::type_of;
@@ -49,8 +50,8 @@ pub(super) fn used_groups(
     from: u64,
 ) -> (VecDeque<GroupRange>, u64) {
     let groups = metadata.metadata().row_groups();
-    let may_pass = bounds.may_pass(groups.len(), |field, extreme| {
-        extremes(metadata, field, extreme)
+    let may_pass = bounds.may_pass(groups.len(), |name, data_type, extreme| {
+        extremes(metadata, name, data_type, extreme)
     });
     let (mut used, mut end) = (VecDeque::<GroupRange>::new(), 0);
     for (number, (group, may_pass)) in groups.iter().zip(may_pass).enumerate() {
@@ -75,31 +76,37 @@ pub(super) fn used_groups(
 
 /// An extreme of a field's values in each row group. `None` if the field has another type in the
 /// file, in which its values may be ordered differently.
-fn extremes(metadata: &ArrowReaderMetadata, field: &Field, extreme: Extreme) -> Option<ArrayRef> {
-    let stored = metadata.schema().field_with_name(field.name()).ok()?;
-    if type_of(stored.data_type()) != *field.data_type() {
+fn extremes(
+    metadata: &ArrowReaderMetadata,
+    name: &str,
+    data_type: &DataType,
+    extreme: Extreme,
+) -> Option<ArrayRef> {
+    let stored = metadata.schema().field_with_name(name).ok()?;
+    if type_of(stored.data_type()) != *data_type {
         return None;
     }
     let (schema, groups) = (metadata.schema(), metadata.metadata().row_groups());
-    let statistics =
-        StatisticsConverter::try_new(field.name(), schema, metadata.parquet_schema()).ok()?;
+    let statistics = StatisticsConverter::try_new(name, schema, metadata.parquet_schema()).ok()?;
     let column = statistics.parquet_column_index()?;
     let extremes = match extreme {
         Extreme::Smallest => statistics.row_group_mins(groups),
         Extreme::Largest => statistics.row_group_maxes(groups),
     };
-    let extremes = cast(&extremes.ok()?, field.data_type()).ok()?;
+    let extremes = cast(&extremes.ok()?, data_type).ok()?;
     let unknown = groups.iter().map(|group| Some(!has_order(group, column)));
     nullif(&extremes, &BooleanArray::from_iter(unknown)).ok()
 }
 
-/// Whether the extremes of a column are of the order of its type. Old programs wrote others, such as
-/// those of signed bytes for strings.
+/// Whether the extremes of a column are of the order of its type.
 fn has_order(group: &RowGroupMetaData, column: usize) -> bool {
     let statistics = group.column(column).statistics();
-    statistics.is_some_and(|statistics| {
-        !statistics.is_min_max_deprecated() || statistics.is_min_max_backwards_compatible()
-    })
+    statistics.is_some_and(are_ordered)
+}
+
+/// Old programs wrote extremes of another order, such as those of signed bytes for strings.
+fn are_ordered(statistics: &Statistics) -> bool {
+    !statistics.is_min_max_deprecated()
 }
 
 #[cfg(test)]

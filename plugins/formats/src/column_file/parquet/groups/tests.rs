@@ -132,6 +132,16 @@ fn a_field_of_another_type_leaves_nothing_out() {
     }
 }
 
+/// Old programs compared strings as signed bytes.
+#[test]
+fn extremes_of_old_programs_do_not_count() {
+    for is_old in [false, true] {
+        let text = |text: &str| Some(text.as_bytes().to_vec().into());
+        let statistics = Statistics::byte_array(text("\u{e9}"), text("z"), None, None, is_old);
+        assert_eq!(are_ordered(&statistics), !is_old);
+    }
+}
+
 #[test]
 fn groups_of_null_are_read() {
     let some = rows(&[1, 2, 3], &DataType::Int64);
