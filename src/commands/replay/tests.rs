@@ -44,7 +44,10 @@ fn plan_of(flow: &str) -> Plan {
 /// The stages of a chain, with those of its branches in parentheses.
 fn stages(chain: &Chain) -> String {
     let step = |step: &pseidon_plan::ChainStep| {
-        let branches = step.operator.chains().into_iter().map(stages);
+        let branches = step.operator.chains().into_iter().map(|branch| {
+            let mark = if branch.passes_on { " >" } else { "" };
+            format!("{}{mark}", stages(branch))
+        });
         let branches: Vec<String> = branches.collect();
         let is_sink = matches!(step.operator, Operator::Sink(_));
         let mark = if is_sink { "!" } else { "" };
@@ -116,7 +119,23 @@ fn a_record_passes_what_is_in_front_of_its_stage_and_reaches_what_is_behind() {
         (
             "(-> in (match \"a\" (-> one odd) \"b\" two) big (drop))",
             "big",
-            "big(big | two!) big drop!",
+            "big(big > | two!) big drop!",
+        ),
+        // What follows the branch has the record too.
+        (
+            "(-> in (match \"a\" (-> one odd)) two)",
+            "one",
+            "one(one!) two!",
+        ),
+        (
+            "(-> in (match \"a\" (-> (all (-> calc one)) odd)) two)",
+            "calc",
+            "calc(calc(calc one!)) two!",
+        ),
+        (
+            "(-> in (match \"a\" (-> big odd)) two)",
+            "big",
+            "big(big odd >) two!",
         ),
     ];
     for (flow, stage, expected) in cases {
