@@ -1,6 +1,7 @@
-//! `limit`: so many records of a run, and all of them in the end. `throttle`: all records, later.
+//! `limit`: the first records of a run, and all of them in the end. `throttle`: all records, later.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use crate::column_files::printed;
 use crate::harness::output::all_lines;
@@ -174,6 +175,17 @@ fn a_throttle_passes_on_all_records() {
     assert_eq!(found, expected);
 }
 
+#[test]
+fn a_throttle_takes_its_time_on_any_machine() {
+    let site = Site::new("throttle-time");
+    site.write("a.ndjson", records(0..100));
+    let began = Instant::now();
+    let flow = r#"(-> (files "a.ndjson") (throttle "200/s") (stdout))"#;
+    assert_eq!(printed(&site, flow), lines(0..100));
+    // The first 20 records need not wait.
+    assert!(began.elapsed() >= Duration::from_millis(300));
+}
+
 /// A run whose next record may pass in an hour ends when it is stopped, and the next run reads the
 /// records that waited.
 #[test]
@@ -194,7 +206,8 @@ fn a_throttled_run_ends_at_a_stop() {
     });
     pseidon.stop(60);
     let first = sorted(&site, "out");
-    assert!((1..=8).contains(&first.len()), "{first:?}");
+    // At most one of each file: they may pass at the same time.
+    assert!((1..=3).contains(&first.len()), "{first:?}");
     site.write("pipeline.edn", pipeline(out));
     site.finish("pipeline.edn", 60);
     assert_eq!(sorted(&site, "out"), (0..300).collect::<Vec<_>>());
