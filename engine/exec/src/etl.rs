@@ -105,6 +105,11 @@ fn handle(
         queue.put_back(attempt.id, unit);
         return Ok(());
     };
+    let is_stopped = attempt.stop.reading_stopped();
+    if !is_stopped && !exits.passes_throttles(unit.source, records.len()) {
+        queue.put_back(attempt.id, unit);
+        return Ok(());
+    }
     if let Some(upto) = exits.limited_to(&unit) {
         queue.put_back(attempt.id, QueuedBatch { upto, ..unit });
         return Ok(());
@@ -333,6 +338,13 @@ impl<'a> ChunkCollector<'a> {
             limited: Vec::new(),
             is_at_limit: false,
         }
+    }
+
+    /// Whether what has reached throttles may pass, of this number of processed records.
+    fn passes_throttles(&self, source: SourceIndex, processed: usize) -> bool {
+        let passed = self.throttled.iter().map(|(_, records)| *records).max();
+        let throttles = &self.attempt.throttles;
+        throttles.admit(source, processed, passed.unwrap_or_default())
     }
 
     /// Counts what has reached the limit. If that is too much, nothing counts, and the result is how

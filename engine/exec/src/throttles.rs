@@ -1,11 +1,13 @@
 //! The stages `throttle` of an attempt.
 //!
-//! No thread waits for a throttle. What has passed one is noted, and until its time is over the
+//! No thread waits for a throttle. What has passed one is counted, and until its time is over the
 //! batches of the attempt stay in the [queue](crate::queue), which lets the others go first. A batch
-//! passes in parts that are short in time, so that a slow rate is even.
+//! passes in parts that are short in time, so that a slow rate is even. If few of the processed
+//! records reach the throttle, more are processed at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,6 +17,9 @@ use pseidon_plan::{Chain, Operator, Plan, SourceIndex};
 
 /// The time of the records that pass at once, and of those that may pass late.
 const PART: Duration = Duration::from_millis(100);
+
+/// The most records that are processed at once because few of them reach a throttle.
+const MAX_AT_ONCE: usize = 8192;
 
 /// The throttles of a plan.
 pub(crate) struct Throttles {
@@ -28,7 +33,25 @@ pub(crate) struct Throttles {
 struct SourceThrottle {
     stages: Vec<Arc<Mutex<TokenBucket>>>,
     /// How many records pass at once.
-    at_once: usize,
+    part: usize,
+    /// How many records are processed at once.
+    at_once: AtomicUsize,
+}
+
+impl SourceThrottle {
+    /// Whether processed records may pass, of which `passed` have reached a throttle. If not, fewer
+    /// are processed at once from now on.
+    fn admits(&self, processed: usize, passed: usize) -> bool {
+        let fits = passed <= self.part || processed <= self.part;
+        if !fits {
+            let fewer = (processed / 2).max(self.part);
+            self.at_once.store(fewer, Ordering::Relaxed);
+        } else if passed <= self.part / 2 && processed == self.at_once.load(Ordering::Relaxed) {
+            let more = processed.saturating_mul(2).min(MAX_AT_ONCE);
+            self.at_once.store(more.max(self.part), Ordering::Relaxed);
+        }
+        fits
+    }
 }
 
 /// When the next records may pass. It is always called with the current time.
@@ -42,7 +65,7 @@ impl TokenBucket {
         TokenBucket { rate, next: now }
     }
 
-    /// Notes that records have passed.
+    /// Counts records that have passed.
     fn take(&mut self, records: u64, now: Instant) {
         // What was not used is lost, except for a part that is late.
         let earliest = now.checked_sub(PART).unwrap_or(now);
@@ -67,14 +90,18 @@ impl Throttles {
             if rates.is_empty() {
                 continue;
             }
-            let at_once = rates.iter().map(|(rate, _)| rate.records_in(PART).max(1));
-            let at_once = usize::try_from(at_once.min().unwrap_or(1)).unwrap_or(usize::MAX);
+            let part = rates.iter().map(|(rate, _)| rate.records_in(PART).max(1));
+            let part = usize::try_from(part.min().unwrap_or(1)).unwrap_or(usize::MAX);
             let stages = rates.into_iter().map(|(rate, place)| {
                 let new = || Arc::new(Mutex::new(TokenBucket::new(rate, now)));
                 throttles.stages.entry(place).or_insert_with(new).clone()
             });
             let stages = stages.collect();
-            let throttle = SourceThrottle { stages, at_once };
+            let throttle = SourceThrottle {
+                stages,
+                part,
+                at_once: AtomicUsize::new(part),
+            };
             throttles.of_sources.insert(index, throttle);
         }
         throttles
@@ -85,10 +112,19 @@ impl Throttles {
         self.of_sources.contains_key(&source)
     }
 
-    /// How many records of a source may pass at once.
+    /// How many records of a source are processed at once.
     pub(crate) fn at_once(&self, source: SourceIndex) -> usize {
         let throttle = self.of_sources.get(&source);
-        throttle.map_or(usize::MAX, |throttle| throttle.at_once)
+        throttle.map_or(usize::MAX, |throttle| {
+            throttle.at_once.load(Ordering::Relaxed)
+        })
+    }
+
+    /// Whether processed records of a source may pass, of which `passed` have reached a throttle. If
+    /// not, fewer are processed at once from now on.
+    pub(crate) fn admit(&self, source: SourceIndex, processed: usize, passed: usize) -> bool {
+        let throttle = self.of_sources.get(&source);
+        throttle.is_none_or(|throttle| throttle.admits(processed, passed))
     }
 
     /// Until when the records of a source must wait; `None` if they may pass.
@@ -98,7 +134,7 @@ impl Throttles {
         (next > now).then_some(next)
     }
 
-    /// Notes that records have passed the throttle at this place.
+    /// Counts records that have passed the throttle at this place.
     pub(crate) fn take(&self, place: Span, records: usize, now: Instant) {
         if let Some(stage) = self.stages.get(&place) {
             stage.lock().take(records as u64, now);
@@ -150,6 +186,45 @@ mod tests {
                 assert_eq!(found, Duration::from_millis(*next), "{text} {now}");
             }
         }
+    }
+
+    #[test]
+    fn more_records_are_processed_at_once_if_few_reach_the_throttle() {
+        let throttle = SourceThrottle {
+            stages: Vec::new(),
+            part: 10,
+            at_once: AtomicUsize::new(10),
+        };
+        // The processed records, how many have reached the throttle, whether they may pass, and how
+        // many are processed at once then.
+        for (processed, passed, may_pass, at_once) in [
+            (10, 10, true, 10),
+            (10, 5, true, 20),
+            // The end of a batch.
+            (3, 0, true, 20),
+            (20, 6, true, 20),
+            (20, 0, true, 40),
+            (40, 11, false, 20),
+            (20, 20, false, 10),
+            // One record became many.
+            (10, 70, true, 10),
+        ] {
+            assert_eq!(
+                throttle.admits(processed, passed),
+                may_pass,
+                "{processed} {passed}"
+            );
+            assert_eq!(
+                throttle.at_once.load(Ordering::Relaxed),
+                at_once,
+                "{processed} {passed}"
+            );
+        }
+        for _ in 0..20 {
+            let at_once = throttle.at_once.load(Ordering::Relaxed);
+            assert!(throttle.admits(at_once, 0));
+        }
+        assert_eq!(throttle.at_once.load(Ordering::Relaxed), MAX_AT_ONCE);
     }
 
     #[test]

@@ -171,7 +171,9 @@ pub(super) static THROTTLE: PluginSpec = PluginSpec {
         10 per second. The whole pipeline waits, with all of its branches and sources; other pipelines \
         of the process do not.\n\n\
         What was read and waits at a stop is read again by the next run. Records of a source that \
-        cannot be read again, such as standard input, pass without waiting then.",
+        cannot be read again, such as standard input, pass without waiting then. When Kafka moves a \
+        partition to another instance, those that were read of it pass first; if that takes longer \
+        than 30 seconds, the run restarts.",
     positional: ThrottleOptions::POSITIONAL,
     options: ThrottleOptions::DECLARED,
     example: "(throttle \"1000/s\")",
