@@ -25,7 +25,7 @@ use std::time::Instant;
 use arrow::datatypes::SchemaRef;
 use indicatif::{HumanCount, ProgressBar};
 use pseidon_delivery::{GroupCommit, WithCauses};
-use pseidon_dsl::Document;
+use pseidon_dsl::{Document, nearest};
 use pseidon_exec::Run;
 use pseidon_plan::Plan;
 use pseidon_plan::chain::PlannedSource;
@@ -182,7 +182,10 @@ fn select(
     let is_unknown = |stage: &&String| plan.source_of(stage).is_none();
     if let Some(stage) = args.stages.iter().find(is_unknown) {
         let file = args.file.display();
-        return Err(failed(&format!("`{stage}` is not a stage of {file}")));
+        let near = nearest(stage, plan.stages());
+        let help = near.map(|near| format!("\n  help: did you mean `{near}`?"));
+        let help = help.unwrap_or_default();
+        return Err(failed(&format!("`{stage}` is not a stage of {file}{help}")));
     }
     let named = args.quarantine.iter();
     let named: Vec<PathBuf> = named.filter_map(|path| path.canonicalize().ok()).collect();

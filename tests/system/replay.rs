@@ -185,7 +185,8 @@ fn what_cannot_be_replayed_is_named() {
     refused(&["nowhere"], &["cannot read nowhere: "]);
     site.write("aside/a.json", "");
     let stage = ["aside", "--stage", "calk"];
-    refused(&stage, &["`calk` is not a stage of pipeline.edn"]);
+    let help = "did you mean `calc`?";
+    refused(&stage, &["`calk` is not a stage of pipeline.edn", help]);
     let line = |stage: &str| {
         json!({"stage": stage, "split": "s", "topic": "t", "partition": 0, "position": 1,
                "record": "{}", "record_base64": null})

@@ -28,6 +28,16 @@ impl Plan {
         self.sources.iter().find(has_it)
     }
 
+    /// The names of the sources and of the stages of their flows.
+    pub fn stages(&self) -> Vec<&str> {
+        let mut found = Vec::new();
+        for source in &self.sources {
+            found.push(source.stage.as_str());
+            source.chain.collect_stages(&mut found);
+        }
+        found
+    }
+
     /// The source that replays the records that were quarantined at the stage, read by `source`. It
     /// has the name of the stage.
     ///
@@ -106,6 +116,14 @@ impl Chain {
     /// Whether the stage is a step of the chain, or of a branch in it.
     pub fn has_stage(&self, stage: &str) -> bool {
         self.steps.iter().any(|step| step.has_stage(stage))
+    }
+
+    fn collect_stages<'c>(&'c self, found: &mut Vec<&'c str>) {
+        for step in &self.steps {
+            found.push(&step.stage);
+            let chains = step.operator.chains().into_iter();
+            chains.for_each(|chain| chain.collect_stages(found));
+        }
     }
 
     /// Removes the sinks that do not receive the records of this stage, which is in the chain. An
