@@ -5,6 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use redb::{Database, DatabaseError, StorageError};
 
@@ -143,12 +144,22 @@ pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
     Ok(database)
 }
 
-/// Opens a file and locks it. A process that only looks whether it is locked has it for a moment, and
-/// is waited for.
+/// How long a process may look whether a file is locked.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause before a file is opened again that a process looks at.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+
+/// Opens a file and locks it. A process that only looks whether it is locked has a lock that others
+/// share, for much less than [`LOOK_TIMEOUT`].
 fn open_locked(builder: &redb::Builder, path: &Path) -> Result<Database, StoreError> {
+    let deadline = Instant::now() + LOOK_TIMEOUT;
     loop {
         match builder.open(path) {
-            Err(DatabaseError::DatabaseAlreadyOpen) if !is_in_use(path) => thread::yield_now(),
+            Err(DatabaseError::DatabaseAlreadyOpen)
+                if !is_in_use(path) && Instant::now() < deadline =>
+            {
+                thread::sleep(LOOK_PAUSE);
+            }
             opened => return opened.map_err(|error| unopened(path, error)),
         }
     }

@@ -3,6 +3,7 @@
 //! An error that may pass fails the run whatever the option is: a restart tries again.
 
 use std::error::Error;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -85,8 +86,9 @@ impl<'a> FileFailures<'a> {
         display_path: &str,
         cause: Box<dyn Error + Send + Sync>,
     ) -> Option<Reason> {
+        let may_pass = cause.downcast_ref::<io::Error>().is_some_and(is_transient);
         let reason = Reason::caused_by(format!("cannot read {display_path}"), cause);
-        self.push(false, display_path, reason)
+        self.push(may_pass, display_path, reason)
     }
 
     /// The same for a file or a folder of which nothing can be read.

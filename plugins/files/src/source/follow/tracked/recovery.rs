@@ -17,14 +17,15 @@ impl TrackedFile {
     }
 
     /// Reads a file again that has changed to this size, and could not be read further before. What
-    /// is appended to a plain file repairs nothing.
+    /// is appended to a file that may grow repairs nothing.
     pub(super) fn recover(&mut self, size: u64) {
         let is_plain = self.compression == InputCompression::None;
+        let may_grow = is_plain || self.compression.may_grow();
         match self.state {
             ReadState::Broken {
                 before,
                 may_recover: true,
-            } if !is_plain || size <= self.size => {
+            } if !may_grow || size <= self.size => {
                 self.state = ReadState::Closed(before);
                 self.read_size = if is_plain { before.upto() } else { 0 };
             }
