@@ -27,7 +27,7 @@ impl Rate {
         Some(Rate { records, unit })
     }
 
-    /// The time of so many records.
+    /// The time that this number of records takes.
     pub fn time_of(self, records: u64) -> Duration {
         let nanos = u128::from(records) * u128::from(self.unit.1) * 1_000_000_000;
         let nanos = nanos / u128::from(self.records.get());

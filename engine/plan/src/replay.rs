@@ -150,7 +150,7 @@ impl Chain {
         if passes_on {
             self.steps.extend(behind);
         } else {
-            // What follows a branch has had the record too.
+            // What follows a branch has received the record too.
             self.passes_on = false;
         }
         Ok(())
@@ -214,20 +214,23 @@ impl ChainStep {
             Operator::Match {
                 branches,
                 otherwise,
-            } => {
-                let mut chains = branches.iter_mut().map(|(_, chain)| chain).chain(otherwise);
-                chains.try_for_each(|chain| chain.begin_at(stage))?;
-                Ok(true)
-            }
+            } => begin_in_one(branches, otherwise, stage),
             Operator::Route {
                 branches,
                 otherwise,
-            } => {
-                let mut chains = branches.iter_mut().map(|(_, chain)| chain).chain(otherwise);
-                chains.try_for_each(|chain| chain.begin_at(stage))?;
-                Ok(true)
-            }
+            } => begin_in_one(branches, otherwise, stage),
             _ => Ok(true),
         }
     }
+}
+
+/// Begins at the stage in each of the branches of which a record passes only one.
+fn begin_in_one<M>(
+    branches: &mut [(M, Chain)],
+    otherwise: &mut Option<Chain>,
+    stage: &str,
+) -> Result<bool, String> {
+    let mut chains = branches.iter_mut().map(|(_, chain)| chain).chain(otherwise);
+    chains.try_for_each(|chain| chain.begin_at(stage))?;
+    Ok(true)
 }

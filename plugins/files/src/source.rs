@@ -95,7 +95,7 @@ is another file.
 A file that cannot be read further keeps no other file from being read: it is damaged or
 truncated, it may not be read, or it has a record longer than `:max-record`. The records before
 that place are delivered, and `:on-broken-file` decides what happens then. By default the run
-fails with exit code 1 after the others are read; with `:follow` it goes on, and `/health` names
+fails with exit code 1 after the others are read; with `:follow` it continues, and `/health` names
 the file. With `:follow`, a compressed file that ends early may still be being written: it counts
 as truncated when it has not grown for five minutes. In each case the file is tried again when it
 has changed, and at the next start. If the content before the place where reading stopped is the

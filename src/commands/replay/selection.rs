@@ -12,10 +12,10 @@ use pseidon_plugin::source::Resumption;
 use super::files::{self, QuarantineFile};
 use crate::counted::counted;
 
-/// What the state knows of the files.
+/// What the state holds of the files.
 pub(super) struct ReplayedFiles(HashMap<SplitId, ReplayedFile>);
 
-/// What the state knows of a file.
+/// What the state holds of a file.
 struct ReplayedFile {
     at: Resumption,
     /// Whether a replay has it, or was killed before it had published everything of it.

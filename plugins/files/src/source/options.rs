@@ -60,7 +60,7 @@ pub struct FilesSourceOptions {
     pub(super) on_long_record: OnLongRecord,
     /// What happens to a file that cannot be read further: it is damaged or truncated, it may not be
     /// read, or it has a record that is too long. `:report` reads the other files, and then the run
-    /// fails; with `:follow` it goes on, and `/health` names the file. `:stop` stops the run at once.
+    /// fails; with `:follow` it continues, and `/health` names the file. `:stop` stops the run at once.
     /// `:skip` logs a warning, and the run does not fail. `:quarantine` does the same, and
     /// quarantines a record with the reason and the file's path. In each case the records before
     /// that place are delivered, and the summary names the file.
@@ -92,7 +92,7 @@ pub(super) enum OnLongRecord {
 /// What happens to a file that cannot be read further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub(super) enum OnBrokenFile {
-    /// The run fails after the other files are read; if it follows files, it goes on.
+    /// The run fails after the other files are read; if it follows files, it continues.
     Report,
     /// The run stops.
     Stop,

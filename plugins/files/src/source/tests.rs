@@ -44,7 +44,7 @@ struct EngineState {
 }
 
 /// A folder of files, and the state of an engine that persists across runs.
-struct World {
+pub(super) struct World {
     dir: TempDir,
     /// How the records of the format follow each other.
     framing: Framing,
@@ -93,7 +93,7 @@ fn following(path: &str, from_latest: bool) -> PreparedFilesSource {
 }
 
 impl World {
-    fn new() -> World {
+    pub(super) fn new() -> World {
         World {
             dir: tempfile::tempdir().unwrap(),
             framing: Framing::default(),
@@ -127,7 +127,7 @@ impl World {
         file.unwrap().set_modified(minute_ago).unwrap();
     }
 
-    fn setup(&self) -> SourceSetup {
+    pub(super) fn setup(&self) -> SourceSetup {
         SourceSetup {
             pipeline: "p".into(),
             stage: "logs".into(),

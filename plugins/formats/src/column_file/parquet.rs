@@ -49,8 +49,8 @@ pub(super) struct ParquetReader {
     position: u64,
     /// The number of rows of the file.
     end: u64,
-    /// Whether row groups are read by themselves, after damage was found.
-    is_careful: bool,
+    /// Whether row groups are read one by one, since damage was found.
+    reads_single_groups: bool,
 }
 
 impl ParquetReader {
@@ -71,7 +71,7 @@ impl ParquetReader {
                 next: 0,
                 position: from,
                 end,
-                is_careful: false,
+                reads_single_groups: false,
             })
         };
         catch_panic(open).map_err(damaged)?.map_err(of_parquet)
@@ -92,12 +92,12 @@ impl ParquetReader {
         rows.transpose().map_err(of_arrow)
     }
 
-    /// Prepares reading from the next row on with more care. Returns whether there is more care to
-    /// take.
-    fn begin_again(&mut self) -> bool {
+    /// Prepares reading from the next row on in smaller parts. Returns whether there are smaller
+    /// ones.
+    fn retry_smaller(&mut self) -> bool {
         let at_once = self.columns.rows_at_once;
-        if !self.is_careful {
-            self.is_careful = true;
+        if !self.reads_single_groups {
+            self.reads_single_groups = true;
             let ranges = std::mem::take(&mut self.groups).into_iter();
             let groups = ranges.flat_map(|range| range.each(&self.columns.metadata));
             self.groups = groups
@@ -125,7 +125,9 @@ impl ColumnReader for ParquetReader {
     fn next_rows(&mut self) -> io::Result<Option<RecordBatch>> {
         while let Some(groups) = self.groups.front().cloned() {
             let rows = match self.next_of(&groups) {
-                Err(error) if error.kind() == io::ErrorKind::InvalidData && self.begin_again() => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::InvalidData && self.retry_smaller() =>
+                {
                     continue;
                 }
                 rows => rows?,

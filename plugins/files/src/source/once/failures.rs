@@ -190,3 +190,25 @@ impl<'a> FileFailures<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tests::World;
+    use super::*;
+
+    /// An error of a network file system, say, while a file is compared with what was read of it.
+    #[test]
+    fn an_error_that_may_pass_leaves_no_file_out() {
+        let setup = World::new().setup();
+        let outcome = |cause: Box<dyn Error + Send + Sync>| {
+            let failures = FileFailures::new(&setup, OnBrokenFile::Skip);
+            let is_left_out = failures.add_unusable("a.log", cause).is_some();
+            (is_left_out, failures.outcome())
+        };
+        let may_pass = io::Error::from(io::ErrorKind::TimedOut);
+        let found = outcome(may_pass.into());
+        assert!(matches!(found, (false, Err(SourceError::Transient(_)))));
+        let found = outcome("it was replaced".into());
+        assert!(matches!(found, (true, Ok(()))));
+    }
+}

@@ -97,30 +97,29 @@ impl FileQueue<'_> {
                 self.handle
                     .sleep(next_round.saturating_duration_since(Instant::now()))?;
             } else if !self.reading.is_empty() {
-                match self.ended_splits.recv_timeout(ROOM_POLL) {
-                    Ok(split) => {
-                        self.reading.remove(&split.id);
-                        self.read.push(split);
-                    }
-                    Err(RecvTimeoutError::Timeout) if !self.handle.is_stopped() => {}
-                    // The readers exit when the run is stopped.
-                    Err(_) => return Err(Stopped),
-                }
+                self.wait_for_reader()?;
             }
+        }
+    }
+
+    /// Waits a moment for a file that is read to its end.
+    fn wait_for_reader(&mut self) -> Result<(), Stopped> {
+        match self.ended_splits.recv_timeout(ROOM_POLL) {
+            Ok(split) => {
+                self.reading.remove(&split.id);
+                self.read.push(split);
+                Ok(())
+            }
+            Err(RecvTimeoutError::Timeout) if !self.handle.is_stopped() => Ok(()),
+            // The readers exit when the run is stopped.
+            Err(_) => Err(Stopped),
         }
     }
 
     /// Ends the run before everything is read. What was read is committed.
     fn stop(mut self) -> Result<(), Stopped> {
         while !self.reading.is_empty() {
-            match self.ended_splits.recv_timeout(ROOM_POLL) {
-                Ok(split) => {
-                    self.reading.remove(&split.id);
-                    self.read.push(split);
-                }
-                Err(RecvTimeoutError::Timeout) if !self.handle.is_stopped() => {}
-                Err(_) => return Err(Stopped),
-            }
+            self.wait_for_reader()?;
         }
         self.read
             .extend(self.taken.drain(..).map(|(job, _)| job.split));
