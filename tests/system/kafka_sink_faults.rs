@@ -322,14 +322,27 @@ pub(crate) fn parts_of(message: &OwnedMessage) -> Parts {
     )
 }
 
-/// The topic is deleted repeatedly, since the broker recreates it automatically: the run reports
-/// it, is unhealthy meanwhile, and continues when the topic is no longer deleted.
+/// Deletes the output topic, which the broker recreates automatically, until the run of this site
+/// is unhealthy because of it. Returns the number of the last record that was produced meanwhile.
+fn delete_until_unhealthy(site: &Site, port: u16) -> u64 {
+    let mut number = 1;
+    wait_until("it is not healthy", 120, || {
+        delete_if_there(&format!("{}-out", site.name));
+        number += 1;
+        produce(&site.name, 0, [record(number, 1)]);
+        get(port, "/health")
+            .is_some_and(|(status, page)| status == 503 && page.contains("cannot write"))
+    });
+    number
+}
+
+/// The run reports a topic that is deleted, is unhealthy meanwhile, and continues when the topic is
+/// no longer deleted.
 #[test]
 fn a_deleted_topic_is_reported_in_the_log_and_by_health() {
     let site = Site::new("deleted-output");
-    let out = format!("{}-out", site.name);
     let port = free_port();
-    create(&out, &[]);
+    create(&format!("{}-out", site.name), &[]);
     site.write(
         "pipeline.edn",
         kafka_to_kafka(&site, &format!(":monitor-port {port}"), "", ""),
@@ -337,14 +350,7 @@ fn a_deleted_topic_is_reported_in_the_log_and_by_health() {
     produce(&site.name, 0, [record(1, 1)]);
     let mut pseidon = site.run("pipeline.edn");
     wait_until("records are committed", 60, || output(&site).len() == 1);
-    let health = || get(port, "/health");
-    let mut number = 1;
-    wait_until("it is not healthy", 120, || {
-        delete_if_there(&out);
-        number += 1;
-        produce(&site.name, 0, [record(number, 1)]);
-        health().is_some_and(|(status, page)| status == 503 && page.contains("cannot write"))
-    });
+    let number = delete_until_unhealthy(&site, port);
     let (log, messages) = (
         pseidon.log(),
         [
@@ -363,7 +369,43 @@ fn a_deleted_topic_is_reported_in_the_log_and_by_health() {
         output(&site).contains(&last)
     });
     wait_until("it is healthy", 60, || {
-        health().is_some_and(|(status, _)| status == 200)
+        get(port, "/health").is_some_and(|(status, _)| status == 200)
     });
     pseidon.stop(40);
+}
+
+/// A stop waits for a topic that is deleted no longer than for any other blocked target, and the
+/// next run delivers what this one could not.
+#[test]
+fn a_run_that_is_stopped_while_the_topic_is_deleted_loses_nothing() {
+    let site = Site::new("deleted-at-stop");
+    let (out, port) = (format!("{}-out", site.name), free_port());
+    create(&out, &[]);
+    let settings = format!(":monitor-port {port} :shutdown-grace \"3s\"");
+    site.write("pipeline.edn", kafka_to_kafka(&site, &settings, "", ""));
+    produce(&site.name, 0, [record(1, 1)]);
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("records are committed", 60, || output(&site).len() == 1);
+    let number = delete_until_unhealthy(&site, port);
+    pseidon.terminate();
+    // The default grace would be too long.
+    wait_until("it ends", 25, || {
+        delete_if_there(&out);
+        !pseidon.is_running()
+    });
+    create(&out, &[]);
+    let last = number + 1;
+    produce(&site.name, 0, [record(last, 1)]);
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("the rest is committed", 120, || {
+        output(&site).contains(&record(last, 1))
+    });
+    pseidon.stop(40);
+    // The first of them were deleted with the topic. From the first that is left on, each is there
+    // once.
+    let mut left = output(&site);
+    left.sort_by_key(|line| (line.len(), line.clone()));
+    let count = left.len() as u64;
+    let expected: Vec<String> = (last + 1 - count..=last).map(|n| record(n, 1)).collect();
+    assert_eq!(left, expected);
 }

@@ -112,11 +112,17 @@ fn records_of_many_files_are_delivered_once_although_runs_are_killed() {
     let flow = r#"(limit 9000)
         (files {:path "out" :codec :json :check-freq "10ms" :rollover {:records 500}})"#;
     site.write("pipeline.edn", pipeline(flow));
-    for step in ["committed:1", "committed:2", "flushed:1"] {
+    // A run that the writers keep up with commits everything at once, so its second commit is not
+    // certain.
+    for (step, is_certain) in [
+        ("committed:1", true),
+        ("committed:2", false),
+        ("flushed:1", true),
+    ] {
         let mut command = site.command("pipeline.edn");
         command.env("PSEIDON_FAIL", step);
-        let name = step.split(':').next().expect("a name");
-        site.start(command).expect_death(name, 60);
+        let died = site.start(command).died(60);
+        assert!(died || !is_certain, "not killed at {step}");
         site.finish("pipeline.edn", 60);
     }
     let after_three = sorted(&site, "out");
