@@ -12,6 +12,7 @@ use pseidon_dsl::expr::Path;
 use crate::batch::Payloads;
 use crate::framing::Framing;
 use crate::options::{Argument, OptionValue, ParseResult};
+use crate::places::FieldPlaces;
 use crate::rows::{BadRow, Rows};
 use crate::secret::without_users;
 use crate::spec::OptionKind;
@@ -112,6 +113,10 @@ impl fmt::Display for FieldChange {
 
 /// Changes fields of records. Shared by threads.
 pub trait Editor: Send + Sync {
+    /// The fields of the record itself that are changed or have a changed part. The rows may have
+    /// the [places](Rows::places) of these.
+    fn fields(&self) -> Vec<String>;
+
     /// Returns the changed bytes of each row, in the order of the rows. `values` has a column for
     /// each [`FieldChange::Set`], in their order.
     ///
@@ -200,6 +205,10 @@ pub trait Decoder: Send {
         Ok(())
     }
 
+    /// Asks for the places of these fields of the record itself in all records that are decoded from
+    /// now on. A decoder may know none.
+    fn locate(&mut self, _fields: &[String]) {}
+
     /// Returns one value for each record and wanted column. A field that is missing or null becomes
     /// null. A record that is not of the format, or whose value does not fit its column, is
     /// invalid: it is listed in the result, and its values are null.
@@ -213,6 +222,19 @@ pub struct DecodedColumns {
     pub columns: Vec<ArrayRef>,
     /// Invalid records, in order.
     pub bad: Vec<BadRow>,
+    /// The [located](Decoder::locate) fields of each record, if they are known.
+    pub places: Option<FieldPlaces>,
+}
+
+impl DecodedColumns {
+    /// Columns of records whose fields are not located.
+    pub fn new(columns: Vec<ArrayRef>, bad: Vec<BadRow>) -> DecodedColumns {
+        DecodedColumns {
+            columns,
+            bad,
+            places: None,
+        }
+    }
 }
 
 use pseidon_expr::types::field_type_name;

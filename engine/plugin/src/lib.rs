@@ -27,6 +27,7 @@ pub mod memory;
 pub mod metrics;
 pub mod options;
 pub mod outbox;
+pub mod places;
 pub mod raw_headers;
 pub mod registry;
 pub mod rollover;

@@ -20,6 +20,7 @@ use pseidon_expr::{CompiledExpr, Input};
 pub use self::bad::{BadRow, BadRows};
 use crate::batch::{Batch, NO_TIMESTAMP, Payloads};
 use crate::memory::ArrayMemory;
+use crate::places::{FieldPlaces, RecordPlaces};
 
 /// Some records of a batch, in order.
 #[derive(Clone, Debug)]
@@ -36,12 +37,20 @@ pub struct Rows {
 /// What a row's record is.
 #[derive(Clone, Debug)]
 enum Record {
-    /// The bytes of the batch.
-    Original,
+    /// The bytes of the batch, and where fields are in them, if that is known.
+    Original(Option<KnownPlaces>),
     /// These bytes, of which some fields were changed.
     Edited(Box<EditedBytes>),
     /// The columns, as after a `select`.
     Columns,
+}
+
+/// The places of fields in the records of a batch from one on.
+#[derive(Clone, Debug)]
+struct KnownPlaces {
+    places: Arc<FieldPlaces>,
+    /// The number of the first of these records.
+    first: usize,
 }
 
 /// The bytes of edited records.
@@ -77,7 +86,7 @@ impl Rows {
             batch,
             numbers,
             columns,
-            record: Record::Original,
+            record: Record::Original(None),
         }
     }
 
@@ -91,7 +100,22 @@ impl Rows {
             batch,
             numbers,
             columns,
-            record: Record::Original,
+            record: Record::Original(None),
+        }
+    }
+
+    /// The same rows with the places of fields in their records, which are the original ones: the
+    /// first places are those of the first row.
+    pub fn with_places(self, places: FieldPlaces) -> Rows {
+        debug_assert!(matches!(self.record, Record::Original(None)));
+        let first = self.numbers.values().first();
+        let known = first.map(|first| KnownPlaces {
+            places: Arc::new(places),
+            first: *first as usize,
+        });
+        Rows {
+            record: Record::Original(known),
+            ..self
         }
     }
 
@@ -161,11 +185,30 @@ impl Rows {
         payloads.get(numbers.value(row) as usize)
     }
 
+    /// The places of fields in the bytes of records, if some are known.
+    pub fn places(&self) -> Option<&FieldPlaces> {
+        self.known_places().map(|known| &*known.places)
+    }
+
+    /// The [places](Rows::places) of fields in the bytes of a row, if they are known.
+    #[inline]
+    pub fn places_of(&self, row: usize) -> Option<RecordPlaces<'_>> {
+        let known = self.known_places()?;
+        known.places.of(self.number(row) - known.first)
+    }
+
+    fn known_places(&self) -> Option<&KnownPlaces> {
+        match &self.record {
+            Record::Original(known) => known.as_ref(),
+            Record::Edited(_) | Record::Columns => None,
+        }
+    }
+
     /// The bytes of the records if fields of them were changed, otherwise 0.
     pub fn edited_bytes(&self) -> usize {
         match &self.record {
             Record::Edited(_) => self.record_bytes(),
-            Record::Original | Record::Columns => 0,
+            Record::Original(_) | Record::Columns => 0,
         }
     }
 
@@ -180,7 +223,7 @@ impl Rows {
     pub fn bytes(&self) -> (&Payloads, &UInt32Array) {
         match &self.record {
             Record::Edited(edited) => (&edited.payloads, &edited.numbers),
-            Record::Original | Record::Columns => (&self.batch.payloads, &self.numbers),
+            Record::Original(_) | Record::Columns => (&self.batch.payloads, &self.numbers),
         }
     }
 
@@ -210,6 +253,9 @@ impl Rows {
         if let Record::Edited(edited) = &self.record {
             memory.add(&edited.numbers);
             memory.add_shared(edited.payloads.address(), edited.payloads.memory());
+        }
+        if let Some(KnownPlaces { places, .. }) = self.known_places() {
+            memory.add_shared(Arc::as_ptr(places).addr(), places.memory());
         }
         self.columns
             .columns()

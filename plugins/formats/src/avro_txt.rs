@@ -119,10 +119,7 @@ impl Decoder for AvroDecoder {
 
     fn decode(&mut self, payloads: &Payloads) -> DecodedColumns {
         if self.wanted.is_empty() {
-            return DecodedColumns {
-                columns: Vec::new(),
-                bad: Vec::new(),
-            };
+            return DecodedColumns::new(Vec::new(), Vec::new());
         }
         let mut bad = BadRecords::default();
         let mut groups: BTreeMap<u32, Vec<(usize, &[u8])>> = BTreeMap::new();
@@ -155,10 +152,10 @@ impl Decoder for AvroDecoder {
             .map(|(number, wanted)| pieces.column(number, wanted.data_type()))
             .collect();
         match columns {
-            Ok(columns) => DecodedColumns {
-                columns: crate::null_bad_rows(columns, &bad, payloads.len()),
-                bad,
-            },
+            Ok(columns) => {
+                let columns = crate::null_bad_rows(columns, &bad, payloads.len());
+                DecodedColumns::new(columns, bad)
+            }
             Err(error) => self.all_bad(payloads.len(), &error),
         }
     }
@@ -223,7 +220,7 @@ impl AvroDecoder {
                 reason: error.to_string(),
             })
             .collect();
-        DecodedColumns { columns, bad }
+        DecodedColumns::new(columns, bad)
     }
 }
 

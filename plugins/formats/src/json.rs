@@ -26,6 +26,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Editor, FieldChange, Format, WantedColumn};
 use pseidon_plugin::framing::Framing;
+use pseidon_plugin::places::FieldPlaces;
 use pseidon_plugin::{BadRow, Payloads};
 
 use self::check::CheckedRecord;
@@ -80,6 +81,7 @@ impl Format for Json {
             start: root.start(),
             root,
             columns,
+            places: None,
         }))
     }
 
@@ -92,19 +94,28 @@ struct JsonDecoder {
     root: PathNode,
     start: RootType,
     columns: Vec<Column>,
+    /// The places of the fields that are located.
+    places: Option<FieldPlaces>,
 }
 
 impl Decoder for JsonDecoder {
+    fn locate(&mut self, fields: &[String]) {
+        for (number, name) in fields.iter().enumerate() {
+            self.root.locate(name, number);
+        }
+        self.places = Some(FieldPlaces::new(fields.to_vec()));
+    }
+
     fn decode(&mut self, payloads: &Payloads) -> DecodedColumns {
         if self.columns.is_empty() {
-            return DecodedColumns {
-                columns: Vec::new(),
-                bad: Vec::new(),
-            };
+            return DecodedColumns::new(Vec::new(), Vec::new());
         }
         let mut bad = Vec::new();
         let mut total = 0;
         for row in 0..payloads.len() {
+            if let Some(places) = &mut self.places {
+                places.begin();
+            }
             if let Some(record) = payloads.get(row) {
                 total += record.len();
                 if let Err(reason) = self.decode_record(row, record, total) {
@@ -123,6 +134,7 @@ impl Decoder for JsonDecoder {
         DecodedColumns {
             columns: crate::null_bad_rows(columns, &bad, payloads.len()),
             bad,
+            places: self.places.as_mut().map(FieldPlaces::take),
         }
     }
 }
@@ -138,6 +150,7 @@ impl JsonDecoder {
         }
         let mut values = RecordColumns {
             columns: &mut self.columns,
+            places: self.places.as_mut(),
             row,
             mismatch: Mismatch::default(),
         };

@@ -47,10 +47,7 @@ struct RawDecoder;
 
 impl Decoder for RawDecoder {
     fn decode(&mut self, _: &Payloads) -> DecodedColumns {
-        DecodedColumns {
-            columns: Vec::new(),
-            bad: Vec::new(),
-        }
+        DecodedColumns::new(Vec::new(), Vec::new())
     }
 }
 

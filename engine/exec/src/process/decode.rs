@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
-use pseidon_plan::chain::PlannedSource;
+use pseidon_plan::chain::{Chain, Operator, PlannedSource};
 use pseidon_plugin::batch::{Batch, Payloads};
-use pseidon_plugin::format::Decoder;
+use pseidon_plugin::format::{DecodedColumns, Decoder};
 use pseidon_plugin::rows::{BadRow, Rows};
 
 use super::Processor;
@@ -22,12 +22,13 @@ impl Processor {
         records: Range<usize>,
     ) -> Result<(Rows, Vec<BadRow>), ArrowError> {
         let (first, count) = (records.start, records.len());
-        let (columns, mut bad) = match &mut self.decoder {
-            Some(decoder) => {
-                let decoded = decoder.decode(&of_records(batch, records.clone()));
-                (decoded.columns, decoded.bad)
-            }
-            None => (Vec::new(), Vec::new()),
+        let DecodedColumns {
+            columns,
+            mut bad,
+            places,
+        } = match &mut self.decoder {
+            Some(decoder) => decoder.decode(&of_records(batch, records.clone())),
+            None => DecodedColumns::new(Vec::new(), Vec::new()),
         };
         if source.columns.meta.key {
             bad.extend(keys_that_are_not_text(batch, records.clone()));
@@ -48,7 +49,11 @@ impl Processor {
         bad.dedup_by_key(|row| row.row);
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let columns = RecordBatch::try_new_with_options(source.schema.clone(), columns, &options)?;
-        let rows = Rows::part(batch.clone(), first, columns).without(&bad)?;
+        let mut rows = Rows::part(batch.clone(), first, columns);
+        if let Some(places) = places {
+            rows = rows.with_places(places);
+        }
+        let rows = rows.without(&bad)?;
         bad.iter_mut().for_each(|bad| bad.row += first as u32);
         Ok((rows, bad))
     }
@@ -58,13 +63,42 @@ impl Processor {
 pub(super) fn decoder_of(source: &PlannedSource) -> Result<Option<Box<dyn Decoder>>, String> {
     let wanted = &source.columns.wanted;
     if wanted.is_empty() {
-        Ok(None)
-    } else {
-        source
-            .format
-            .decoder(&source.format_settings, wanted)
-            .map(Some)
+        return Ok(None);
     }
+    let mut decoder = source.format.decoder(&source.format_settings, wanted)?;
+    let edited = edited_fields(&source.chain);
+    if !edited.is_empty() {
+        decoder.locate(&edited);
+    }
+    Ok(Some(decoder))
+}
+
+/// The fields of original records that edits change.
+fn edited_fields(chain: &Chain) -> Vec<String> {
+    let mut fields = Vec::new();
+    for step in &chain.steps {
+        match &step.operator {
+            Operator::Edit(edit) if edit.changes.is_empty() => {}
+            Operator::Edit(edit) => {
+                let editor = edit
+                    .joint
+                    .as_ref()
+                    .map_or(&edit.editor, |joint| &joint.editor);
+                fields.extend(editor.fields());
+                // Later steps see other bytes.
+                break;
+            }
+            Operator::Select(..) => break,
+            operator => {
+                for chain in operator.chains() {
+                    fields.extend(edited_fields(chain));
+                }
+            }
+        }
+    }
+    fields.sort();
+    fields.dedup();
+    fields
 }
 
 /// These records of a batch with the reasons why they are invalid, if all of them are invalid as the

@@ -35,10 +35,7 @@ impl Decoder for ColumnDecoder {
         let decoded = decoded.collect();
         bad.sort_by_key(|row| row.row);
         bad.dedup_by_key(|row| row.row);
-        DecodedColumns {
-            columns: crate::null_bad_rows(decoded, &bad, payloads.len()),
-            bad,
-        }
+        DecodedColumns::new(crate::null_bad_rows(decoded, &bad, payloads.len()), bad)
     }
 }
 
@@ -58,10 +55,7 @@ impl ColumnDecoder {
             row,
             reason: reason.to_owned(),
         });
-        DecodedColumns {
-            columns: self.wanted.iter().map(none).collect(),
-            bad: bad.collect(),
-        }
+        DecodedColumns::new(self.wanted.iter().map(none).collect(), bad.collect())
     }
 }
 

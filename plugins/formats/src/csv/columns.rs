@@ -183,10 +183,7 @@ impl Column {
 impl Decoder for CsvDecoder {
     fn decode(&mut self, payloads: &Payloads) -> DecodedColumns {
         if self.columns.is_empty() {
-            return DecodedColumns {
-                columns: Vec::new(),
-                bad: Vec::new(),
-            };
+            return DecodedColumns::new(Vec::new(), Vec::new());
         }
         let places = self.places(payloads.header());
         let mut bad = Vec::new();
@@ -213,9 +210,6 @@ impl Decoder for CsvDecoder {
             }
         }
         let columns = self.columns.iter_mut().map(Column::finish).collect();
-        DecodedColumns {
-            columns: crate::null_bad_rows(columns, &bad, payloads.len()),
-            bad,
-        }
+        DecodedColumns::new(crate::null_bad_rows(columns, &bad, payloads.len()), bad)
     }
 }

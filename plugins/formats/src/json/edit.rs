@@ -1,12 +1,14 @@
 //! Changes fields of JSON records without printing the others.
 //!
-//! A record is scanned once ([`entries`]). Its entries are copied as they came, byte for byte,
-//! except for those along the changed paths: [`tree`] has the changes of each object by key, and
-//! [`object`] copies one object. A field that is set and missing is appended to its object. If a
+//! Where the changed fields of a record are is known from the decoder ([`located`]), or else the
+//! record is scanned ([`entries`]). Its entries are copied as they came, byte for byte, except for
+//! those along the changed paths: [`tree`] has the changes of each object by key, and [`object`]
+//! copies one object. A field that is set and missing is appended to its object. If a
 //! key is repeated, its first value is set, and the others are left out, so that no reader sees an
 //! old value. A record without a payload, a tombstone, stays one.
 
 mod entries;
+mod located;
 mod object;
 mod tree;
 
@@ -20,6 +22,7 @@ use pseidon_plugin::{BadRow, Payloads, Rows};
 
 use super::reasons::not_an_object;
 use crate::encode::{check_type, json_options};
+use located::LocatedChanges;
 use object::{ObjectEdit, Values};
 use tree::ChangeTree;
 
@@ -56,22 +59,35 @@ impl JsonEditor {
         })
     }
 
-    fn edit_record(&self, record: &[u8], values: &Values, out: &mut Vec<u8>) -> Result<(), String> {
+    fn edit_record(
+        &self,
+        record: &[u8],
+        located: Option<&LocatedChanges>,
+        values: &Values,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
         let text = simdutf8::basic::from_utf8(record)
             .map_err(|_| "the record is not valid UTF-8".to_owned())?;
         if !text.trim_ascii_start().starts_with('{') {
             return Err(not_an_object(text));
         }
-        let moved = self.tree.moved_values(text);
+        let moved = self.tree.moved_values(text, located);
         let edit = ObjectEdit {
             values,
             moved: &moved,
         };
-        edit.copy(&self.tree.root, text, out)
+        match located {
+            Some(located) => edit.copy_located(&self.tree.root, text, located, out),
+            None => edit.copy(&self.tree.root, text, out),
+        }
     }
 }
 
 impl Editor for JsonEditor {
+    fn fields(&self) -> Vec<String> {
+        self.tree.root.names().map(str::to_owned).collect()
+    }
+
     fn edit(&self, rows: &Rows, values: &[ArrayRef]) -> Result<EditedRecords, ArrowError> {
         let mut encoders = self
             .fields
@@ -82,6 +98,9 @@ impl Editor for JsonEditor {
         let mut bytes = Vec::with_capacity(rows.record_bytes() + rows.len() * ADDED_BYTES);
         let (mut spans, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
         let (mut encoded, mut are_lines) = (Values::default(), true);
+        let mut located = rows.places().and_then(|places| {
+            LocatedChanges::new(self.tree.root.names().map(|name| places.number(name)))
+        });
         for row in 0..rows.len() {
             encoded.encode(&mut encoders, row);
             let start = bytes.len();
@@ -90,7 +109,9 @@ impl Editor for JsonEditor {
                 are_lines = false;
                 continue;
             };
-            if let Err(reason) = self.edit_record(record, &encoded, &mut bytes) {
+            let places = located.as_mut().zip(rows.places_of(row));
+            let located = places.map(|(located, places)| located.of(&places));
+            if let Err(reason) = self.edit_record(record, located, &encoded, &mut bytes) {
                 bytes.truncate(start);
                 bad.push(BadRow {
                     row: row as u32,

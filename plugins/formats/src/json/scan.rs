@@ -39,10 +39,7 @@ pub(super) fn after_open(text: &[u8]) -> Option<usize> {
 /// scan does not accept what is there, or if there is no other entry.
 #[inline]
 pub(super) fn next_entry(text: &[u8], from: usize, is_first: bool) -> Option<ScannedEntry> {
-    let mut key = after_space(text, from);
-    if !is_first {
-        key = after_space(text, after(text, key, b',')?);
-    }
+    let key = key_start(text, from, is_first)?;
     let (key_end, is_escaped) = string_end(text, after(text, key, b'"')?)?;
     let colon = after_space(text, key_end);
     let value = after_space(text, after(text, colon, b':')?);
@@ -53,6 +50,16 @@ pub(super) fn next_entry(text: &[u8], from: usize, is_first: bool) -> Option<Sca
         value,
         end: value_end(text, value, MAX_DEPTH)?,
     })
+}
+
+/// The index of the key of the entry after `from`. `None` if there is no comma.
+#[inline(always)]
+pub(super) fn key_start(text: &[u8], from: usize, is_first: bool) -> Option<usize> {
+    let at = after_space(text, from);
+    if is_first {
+        return Some(at);
+    }
+    after(text, at, b',').map(|at| after_space(text, at))
 }
 
 /// Whether the text ends with an object whose last entry ends at `from`.

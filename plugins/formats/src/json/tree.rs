@@ -1,8 +1,10 @@
 //! The tree of wanted paths, and the visitors that read a record along it.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 use pseidon_dsl::expr::PathStep;
+use pseidon_plugin::places::{FieldPlace, FieldPlaces};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sonic_rs::LazyValue;
@@ -11,11 +13,13 @@ use super::check::reason;
 use super::columns::{Column, Mismatch};
 use super::keys::{KeySeed, KeySet};
 use super::reasons::not_an_object;
-use super::scan;
+use super::scan::{self, ScannedEntry};
 
 /// The columns that a record's values are written to.
 pub(super) struct RecordColumns<'a> {
     pub(super) columns: &'a mut [Column],
+    /// The places of its fields, if some are located.
+    pub(super) places: Option<&'a mut FieldPlaces>,
     /// The record's index in the batch.
     pub(super) row: usize,
     pub(super) mismatch: Mismatch,
@@ -25,6 +29,29 @@ impl RecordColumns<'_> {
     fn read<'de, D: Deserializer<'de>>(&mut self, column: usize, next: D) -> Result<(), D::Error> {
         self.columns[column].read(self.row, next, &mut self.mismatch)
     }
+
+    /// Notes the place of a field that is located, whose entry begins at `start`. Returns whether an
+    /// editor can use it: an editor changes each of several fields of one name.
+    fn locate(&mut self, number: usize, start: usize, entry: &ScannedEntry) -> bool {
+        let place = |end| {
+            Some(FieldPlace {
+                start: u32::try_from(start).ok()?,
+                name: u32::try_from(entry.key).ok()?,
+                name_end: u32::try_from(entry.key_end).ok()?,
+                value: u32::try_from(entry.value).ok()?,
+                end,
+            })
+        };
+        match (&mut self.places, index(entry.end).and_then(place)) {
+            (Some(places), Some(place)) => places.add(number, place),
+            _ => false,
+        }
+    }
+}
+
+/// An index after something, as places have it.
+fn index(at: usize) -> Option<NonZeroU32> {
+    u32::try_from(at).ok().and_then(NonZeroU32::new)
 }
 
 /// A node of the tree: a value in a record.
@@ -37,6 +64,8 @@ pub(super) struct PathNode {
     fields: Vec<PathNode>,
     /// The nodes of the value's wanted list elements, with their indexes.
     elements: Vec<(u32, PathNode)>,
+    /// The number of this field of the record among those that are located.
+    located: Option<usize>,
 }
 
 /// The JSON type that a record must have.
@@ -70,13 +99,7 @@ impl PathNode {
             return;
         };
         let node = match step {
-            PathStep::Field(name) => {
-                let at = self.names.find_or_add(name);
-                if at == self.fields.len() {
-                    self.fields.push(PathNode::default());
-                }
-                &mut self.fields[at]
-            }
+            PathStep::Field(name) => self.field(name),
             PathStep::Index(index) => {
                 let at = self
                     .elements
@@ -90,6 +113,25 @@ impl PathNode {
             }
         };
         node.add(rest, column);
+    }
+
+    /// The node of a field, which is added if it is new.
+    fn field(&mut self, name: &str) -> &mut PathNode {
+        let at = self.names.find_or_add(name);
+        if at == self.fields.len() {
+            self.fields.push(PathNode::default());
+        }
+        &mut self.fields[at]
+    }
+
+    /// Locates a field of the record, of which this node is the root.
+    pub(super) fn locate(&mut self, name: &str, number: usize) {
+        self.field(name).located = Some(number);
+    }
+
+    /// Whether nothing of the value is wanted.
+    fn is_unwanted(&self) -> bool {
+        self.columns.is_empty() && self.fields.is_empty() && self.elements.is_empty()
     }
 
     /// The type that a record must have if this node is the root.
@@ -118,26 +160,39 @@ impl PathNode {
         let Some(mut at) = scan::after_open(text.as_bytes()) else {
             return Ok(false);
         };
-        let (mut is_first, mut expected) = (true, 0);
+        let (mut is_first, mut expected, mut is_located) = (true, 0, true);
         while let Some(entry) = scan::next_entry(text.as_bytes(), at, is_first) {
             if entry.is_escaped {
                 return Ok(false);
             }
             let name = &text[entry.key + 1..entry.key_end - 1];
             if let Some(found) = self.names.find(name, expected) {
-                let value = &text[entry.value..entry.end];
-                self.fields[found]
+                let (field, value) = (&self.fields[found], &text[entry.value..entry.end]);
+                if let Some(number) = field.located {
+                    is_located &= record.locate(number, at, &entry);
+                }
+                field
                     .read_text(value, record)
                     .map_err(|error| format!("the value of `{name}`: {}", reason(&error, value)))?;
                 expected = found + 1;
             }
             (at, is_first) = (entry.end, false);
         }
-        Ok(scan::is_closed(text.as_bytes(), at))
+        let is_closed = scan::is_closed(text.as_bytes(), at);
+        if is_closed
+            && is_located
+            && let (Some(places), Some(end)) = (&mut record.places, index(at))
+        {
+            places.end(end);
+        }
+        Ok(is_closed)
     }
 
     /// Reads a value that is valid JSON.
     fn read_text(&self, value: &str, record: &mut RecordColumns<'_>) -> sonic_rs::Result<()> {
+        if self.is_unwanted() {
+            return Ok(());
+        }
         if let ([column], true, true) = (
             self.columns.as_slice(),
             self.fields.is_empty(),
@@ -155,6 +210,9 @@ impl PathNode {
         next: D,
         record: &mut RecordColumns<'_>,
     ) -> Result<(), D::Error> {
+        if self.is_unwanted() {
+            return IgnoredAny::deserialize(next).map(|_| ());
+        }
         let below = !self.fields.is_empty() || !self.elements.is_empty();
         match (self.columns.as_slice(), below) {
             ([column], false) => record.read(*column, next),

@@ -169,10 +169,7 @@ fn read_time(
 impl Decoder for FieldsDecoder {
     fn decode(&mut self, payloads: &Payloads) -> DecodedColumns {
         if self.columns.is_empty() {
-            return DecodedColumns {
-                columns: Vec::new(),
-                bad: Vec::new(),
-            };
+            return DecodedColumns::new(Vec::new(), Vec::new());
         }
         let mut bad = Vec::new();
         let mut total = 0;
@@ -194,10 +191,7 @@ impl Decoder for FieldsDecoder {
             }
         }
         let columns = self.columns.iter_mut().map(Column::finish).collect();
-        DecodedColumns {
-            columns: crate::null_bad_rows(columns, &bad, payloads.len()),
-            bad,
-        }
+        DecodedColumns::new(crate::null_bad_rows(columns, &bad, payloads.len()), bad)
     }
 }
 

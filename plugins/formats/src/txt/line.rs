@@ -41,10 +41,7 @@ struct LineDecoder {
 impl Decoder for LineDecoder {
     fn decode(&mut self, payloads: &Payloads) -> DecodedColumns {
         if self.columns == 0 {
-            return DecodedColumns {
-                columns: Vec::new(),
-                bad: Vec::new(),
-            };
+            return DecodedColumns::new(Vec::new(), Vec::new());
         }
         let mut bad = Vec::new();
         let mut lines = StringBuilder::new();
@@ -65,10 +62,7 @@ impl Decoder for LineDecoder {
             }
         }
         let lines: ArrayRef = Arc::new(lines.finish());
-        DecodedColumns {
-            columns: vec![lines; self.columns],
-            bad,
-        }
+        DecodedColumns::new(vec![lines; self.columns], bad)
     }
 }
 

@@ -11,6 +11,8 @@
 //! commas are checked, since they decide where a value ends. The characters inside numbers, words
 //! and strings are not: they are copied as they came.
 
+use pseidon_plugin::places::FieldPlace;
+
 use super::super::reasons::unexpected_end;
 use super::super::scan::{self, ScannedEntry};
 
@@ -32,6 +34,34 @@ pub(super) struct Entry<'t> {
 }
 
 impl<'t> Entry<'t> {
+    /// The entry at a place that the decoder has found. Its key has no escapes.
+    #[inline]
+    pub(super) fn at(text: &'t str, place: &FieldPlace) -> Entry<'t> {
+        Entry {
+            text,
+            start: place.start as usize,
+            key: place.name as usize,
+            colon: place.name_end as usize,
+            value: place.value as usize,
+            end: place.end.get() as usize,
+            is_escaped: false,
+        }
+    }
+
+    /// Entries that stay, as one: only the first key matters.
+    #[inline]
+    pub(super) fn between(text: &'t str, start: usize, key: usize, end: usize) -> Entry<'t> {
+        Entry {
+            text,
+            start,
+            key,
+            colon: end,
+            value: end,
+            end,
+            is_escaped: false,
+        }
+    }
+
     /// White space before the key, with the comma of an entry that is not the first.
     pub(super) fn gap(&self) -> &'t str {
         &self.text[self.start..self.key]
@@ -236,17 +266,15 @@ impl<'t> Entries<'t> {
     }
 }
 
-/// The value at a path of an object, if it exists. Of a repeated key, the first value counts.
-pub(super) fn value_at<'t>(text: &'t str, path: &[String]) -> Option<&'t str> {
-    let (name, rest) = path.split_first()?;
-    let mut entries = Entries::new(text).ok()?;
+/// The value at a path inside of a value, if it exists. Of a repeated key, the first value counts.
+pub(super) fn inside<'t>(value: &'t str, path: &[String]) -> Option<&'t str> {
+    let Some((name, rest)) = path.split_first() else {
+        return Some(value);
+    };
+    let mut entries = Entries::new(value).ok()?;
     while let Ok(Some(entry)) = entries.next() {
         if entry.is_named(name) {
-            return if rest.is_empty() {
-                Some(entry.value())
-            } else {
-                value_at(entry.value(), rest)
-            };
+            return inside(entry.value(), rest);
         }
     }
     None

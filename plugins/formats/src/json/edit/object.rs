@@ -8,6 +8,7 @@
 use arrow::json::writer::NullableEncoder;
 
 use super::entries::{Entries, Entry};
+use super::located::LocatedChanges;
 use super::tree::{ChangedKey, KeyChange, ObjectChanges};
 
 /// The values that are set in one record, as JSON.
@@ -178,32 +179,65 @@ impl<'e> ObjectEdit<'e> {
         let mut made = MadeChanges::default();
         let mut copy = ObjectCopy::new(text, out);
         while let Some(entry) = entries.next()? {
-            let change = changes
-                .keys
-                .iter()
-                .position(|key| entry.is_named(&key.name));
-            let Some(number) = change else {
-                copy.keep(&entry);
-                continue;
-            };
-            let is_repeated = made.add(number);
-            self.change(
-                number,
-                &changes.keys[number],
-                &entry,
-                is_repeated,
-                &mut copy,
-            )?;
+            let is_changed = |key: &ChangedKey| entry.is_named(&key.name);
+            let number = changes.keys.iter().position(is_changed);
+            self.pass(changes, number, &entry, &mut made, &mut copy)?;
         }
-        let closing = entries.closing()?;
-        copy.copy_to(text.len() - closing.len());
+        self.close(changes, entries.closing()?, &made, &mut copy);
+        Ok(())
+    }
+
+    /// Appends the record `text` with its changes, like [`ObjectEdit::copy`].
+    pub(super) fn copy_located(
+        &self,
+        changes: &ObjectChanges,
+        text: &str,
+        located: &LocatedChanges,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let mut made = MadeChanges::default();
+        let mut copy = ObjectCopy::new(text, out);
+        for (entry, number) in located.entries(text) {
+            self.pass(changes, number, &entry, &mut made, &mut copy)?;
+        }
+        self.close(changes, located.closing(text), &made, &mut copy);
+        Ok(())
+    }
+
+    /// Copies an entry with the change that has this number.
+    #[inline]
+    fn pass<'t>(
+        &self,
+        changes: &ObjectChanges,
+        number: Option<usize>,
+        entry: &Entry<'t>,
+        made: &mut MadeChanges,
+        copy: &mut ObjectCopy<'t>,
+    ) -> Result<(), String> {
+        let Some(number) = number else {
+            copy.keep(entry);
+            return Ok(());
+        };
+        let is_repeated = made.add(number);
+        self.change(number, &changes.keys[number], entry, is_repeated, copy)
+    }
+
+    /// Copies the rest of an object, with the entries that it did not have. `closing` is the text
+    /// after its last entry.
+    fn close<'t>(
+        &self,
+        changes: &ObjectChanges,
+        closing: &'t str,
+        made: &MadeChanges,
+        copy: &mut ObjectCopy<'t>,
+    ) {
+        copy.copy_to(copy.text.len() - closing.len());
         for (number, key) in changes.keys.iter().enumerate() {
             if !made.contains(number) {
-                self.append(number, key, &mut copy);
+                self.append(number, key, copy);
             }
         }
         copy.out.extend_from_slice(closing.as_bytes());
-        Ok(())
     }
 
     /// Copies an entry with its change.

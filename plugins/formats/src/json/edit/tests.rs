@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, StringArray};
+use arrow::array::{Int64Array, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field};
 use proptest::prelude::*;
-use pseidon_plugin::format::json_field;
+use pseidon_dsl::expr::{Path, PathStep};
+use pseidon_plugin::format::{Format, WantedColumn, json_field};
 
-use super::super::scan;
+use super::super::{Json, scan};
 use super::*;
 use crate::testing::rows;
 
@@ -34,19 +35,105 @@ fn set(text: &str) -> FieldChange {
     }
 }
 
-/// The record after the changes; the fields that are set get these values.
+/// The record after the changes; the fields that are set get these values. It is the same whether
+/// or not the decoder says where the fields are.
 fn edited(changes: &[FieldChange], values: &[&str], record: &str) -> Result<String, String> {
     let rows = rows(&[Some(record.as_bytes())]);
     let column = |value: &&str| -> ArrayRef { Arc::new(StringArray::from(vec![*value])) };
     let values: Vec<ArrayRef> = values.iter().map(column).collect();
-    let result = JsonEditor::new(changes)
-        .unwrap()
-        .edit(&rows, &values)
-        .unwrap();
+    let editor = JsonEditor::new(changes).unwrap();
+    let scanned = edited_row(&editor, &rows, &values);
+    if let Some(rows) = located(rows, &editor) {
+        assert_eq!(edited_row(&editor, &rows, &values), scanned, "{record}");
+    }
+    scanned
+}
+
+/// The rows with the places of the edited fields. `None` if the decoder finds one invalid.
+fn located(rows: Rows, editor: &JsonEditor) -> Option<Rows> {
+    let column = WantedColumn {
+        path: Path(vec![PathStep::Field("a".to_owned())]),
+        field: Arc::new(json_field("a")),
+    };
+    let mut decoder = Json.decoder("", &[column]).unwrap();
+    decoder.locate(&editor.fields());
+    let decoded = decoder.decode(&rows.batch().payloads);
+    let places = decoded.places.expect("places were asked for");
+    decoded.bad.is_empty().then(|| rows.with_places(places))
+}
+
+fn edited_row(editor: &JsonEditor, rows: &Rows, values: &[ArrayRef]) -> Result<String, String> {
+    let result = editor.edit(rows, values).unwrap();
     match result.bad.first() {
         Some(bad) => Err(bad.reason.clone()),
         None => Ok(String::from_utf8(result.payloads.get(0).unwrap().to_vec()).unwrap()),
     }
+}
+
+#[test]
+fn the_decoder_locates_fields() {
+    let records = [
+        r#"{"a":1,"b":2,"c":3}"#,
+        r#" { "c" : 3 , "b" : { "c" : 4 } } "#,
+        r#"{"b":1}"#,
+        "{}",
+    ];
+    let lines = records.map(|record| Some(record.as_bytes()));
+    let editor = JsonEditor::new(&[remove("c"), set("b.c")]).unwrap();
+    let rows = located(rows(&lines), &editor).unwrap();
+    let places = rows.places().unwrap();
+    let (b, c) = (places.number("b").unwrap(), places.number("c").unwrap());
+    let text = |row: usize, field| {
+        let place = rows.places_of(row)?.get(field)?;
+        let parts = [
+            place.start..place.name,
+            place.name..place.name_end,
+            place.value..place.end.get(),
+        ];
+        Some(parts.map(|part| &records[row][part.start as usize..part.end as usize]))
+    };
+    assert_eq!(text(0, b), Some([",", r#""b""#, "2"]));
+    assert_eq!(text(0, c), Some([",", r#""c""#, "3"]));
+    assert_eq!(text(1, b), Some([" , ", r#""b""#, r#"{ "c" : 4 }"#]));
+    assert_eq!(text(1, c), Some([" ", r#""c""#, "3"]));
+    assert_eq!(text(2, c), None);
+    let ends = [18, 30, 6, 1];
+    for (row, end) in ends.into_iter().enumerate() {
+        assert_eq!(rows.places_of(row).unwrap().end.get(), end, "{row}");
+    }
+}
+
+/// An editor changes each field of a name, and a name may have escapes.
+#[test]
+fn records_whose_fields_are_not_clear_are_not_located() {
+    let editor = JsonEditor::new(&[remove("b")]).unwrap();
+    for record in [
+        r#"{"b":1,"a":2,"b":3}"#,
+        r#"{"a":1,"\u0062":3}"#,
+        r#"{"a":[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]],"b":1}"#,
+    ] {
+        let rows = located(rows(&[Some(record.as_bytes())]), &editor).unwrap();
+        assert!(rows.places_of(0).is_none(), "{record}");
+    }
+}
+
+/// The places of a row are those of its record, whichever rows are left.
+#[test]
+fn places_stay_with_their_records() {
+    let records = [
+        r#"{"a":1,"b":2}"#,
+        r#"{"b":1}"#,
+        r#"{ "b" : 1, "c":2 }"#,
+        r#"{"c":[],"b":{}}"#,
+    ];
+    let lines = records.map(|record| Some(record.as_bytes()));
+    let editor = JsonEditor::new(&[remove("b")]).unwrap();
+    let rows = located(rows(&lines), &editor).unwrap();
+    let kept = rows.take(&UInt32Array::from(vec![1, 2, 2, 3])).unwrap();
+    let result = editor.edit(&kept.slice(1, 3), &[]).unwrap();
+    let found = [0, 1, 2].map(|row| result.payloads.get(row).unwrap());
+    let expected = [r#"{ "c":2 }"#, r#"{ "c":2 }"#, r#"{"c":[]}"#];
+    assert_eq!(found, expected.map(str::as_bytes));
 }
 
 #[test]

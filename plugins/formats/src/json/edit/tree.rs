@@ -2,13 +2,21 @@
 
 use pseidon_plugin::format::FieldChange;
 
-use super::entries::value_at;
+use super::entries::inside;
+use super::located::LocatedChanges;
 
 /// The changes of all objects of a record.
 pub(super) struct ChangeTree {
     pub(super) root: ObjectChanges,
-    /// The paths of the fields that are renamed, by the number of the renaming.
-    renamed: Vec<Vec<String>>,
+    /// The fields that are renamed, by the number of the renaming.
+    renamed: Vec<RenamedField>,
+}
+
+/// A field that is renamed.
+struct RenamedField {
+    path: Vec<String>,
+    /// The number of the change of the record that it is, or is inside of.
+    change: usize,
 }
 
 /// The changes of one object.
@@ -74,7 +82,6 @@ impl ChangeTree {
 
     fn add_renaming(&mut self, from: &[String], to: &[String]) {
         let number = self.renamed.len();
-        self.renamed.push(from.to_vec());
         let stays = from.split_last().map(|(_, object)| object)
             == to.split_last().map(|(_, object)| object);
         let (new_key, here) = if stays {
@@ -87,19 +94,37 @@ impl ChangeTree {
         };
         self.root.add(from, KeyChange::MoveAway(new_key));
         self.root.add(to, here);
+        self.renamed.push(RenamedField {
+            path: from.to_vec(),
+            change: self
+                .root
+                .names()
+                .position(|key| key == from[0])
+                .unwrap_or_default(),
+        });
     }
 
     /// The values of the fields that are renamed, by the number of the renaming; `None` for a field
     /// that is missing.
-    pub(super) fn moved_values<'t>(&self, text: &'t str) -> Vec<Option<&'t str>> {
-        self.renamed
-            .iter()
-            .map(|path| value_at(text, path))
-            .collect()
+    pub(super) fn moved_values<'t>(
+        &self,
+        text: &'t str,
+        located: Option<&LocatedChanges>,
+    ) -> Vec<Option<&'t str>> {
+        let value = |RenamedField { path, change }: &RenamedField| match located {
+            Some(located) => inside(located.value(*change, text)?, &path[1..]),
+            None => inside(text, path),
+        };
+        self.renamed.iter().map(value).collect()
     }
 }
 
 impl ObjectChanges {
+    /// The keys with changes, in the order of these.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|key| key.name.as_str())
+    }
+
     fn add(&mut self, path: &[String], change: KeyChange) {
         let Some((key, rest)) = path.split_first() else {
             return;
