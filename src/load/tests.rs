@@ -404,6 +404,36 @@ fn a_branch_that_ends_in_a_sink_does_not_pass_on_its_rows() {
     }
 }
 
+/// These are the fields whose places the decoder tells the edits.
+#[test]
+fn the_fields_that_edits_change_first_are_known() {
+    for (chain, expected) in [
+        (r#"(where "a = 1") (stdout)"#, [].as_slice()),
+        (r#"(set "b = upper(a), u.v = a") (stdout)"#, &["b", "u"]),
+        (
+            r#"(set "b = a") (remove "c") (rename "d as e") (stdout)"#,
+            &["b", "c", "d", "e"],
+        ),
+        // The second edit is not made together with the first, so its records are others.
+        (
+            r#"(set "b = a") (set "b = upper(b), c = 1") (stdout)"#,
+            &["b"],
+        ),
+        (r#"(select "a") (stdout)"#, &[]),
+        (
+            r#"(match "t" (-> (remove "b") (stdout)) :else (-> (set "c = a") (stdout)))"#,
+            &["b", "c"],
+        ),
+        (
+            r#"(all (-> (remove "b") (stdout))) (where "a = 1") (remove "d") (stdout)"#,
+            &["b", "d"],
+        ),
+    ] {
+        let plan = plan_of(&untyped(chain)).unwrap_or_else(|errors| panic!("{chain}: {errors:?}"));
+        assert_eq!(plan.sources[0].chain.edited_fields(), expected, "{chain}");
+    }
+}
+
 #[test]
 fn the_fingerprint_covers_lanes_and_contents() {
     let fingerprint = |chain: &str| {

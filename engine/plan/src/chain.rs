@@ -64,6 +64,32 @@ pub struct Chain {
     pub passes_on: bool,
 }
 
+impl Chain {
+    /// The fields of the record itself that edits of original records change, sorted. An edit whose
+    /// records were edited before does not count.
+    pub fn edited_fields(&self) -> Vec<String> {
+        let mut fields = Vec::new();
+        for step in &self.steps {
+            match &step.operator {
+                Operator::Edit(edit) if edit.changes.is_empty() => {}
+                Operator::Edit(edit) => {
+                    let joint = edit.joint.as_ref().map(|joint| &joint.editor);
+                    fields.extend(joint.unwrap_or(&edit.editor).fields());
+                    break;
+                }
+                Operator::Select(..) => break,
+                operator => {
+                    let chains = operator.chains().into_iter();
+                    fields.extend(chains.flat_map(Chain::edited_fields));
+                }
+            }
+        }
+        fields.sort();
+        fields.dedup();
+        fields
+    }
+}
+
 /// A compiled step of a chain.
 #[derive(Clone)]
 pub struct ChainStep {

@@ -33,6 +33,7 @@ use self::check::CheckedRecord;
 use self::columns::{Column, Mismatch};
 use self::edit::JsonEditor;
 use self::tree::{PathNode, RecordColumns, RootType};
+use crate::texts::Texts;
 
 /// The format `json`.
 pub(crate) struct Json;
@@ -112,13 +113,14 @@ impl Decoder for JsonDecoder {
         }
         let mut bad = Vec::new();
         let mut total = 0;
+        let texts = Texts::new(payloads, 0..payloads.len());
         for row in 0..payloads.len() {
             if let Some(places) = &mut self.places {
                 places.begin();
             }
             if let Some(record) = payloads.get(row) {
                 total += record.len();
-                if let Err(reason) = self.decode_record(row, record, total) {
+                if let Err(reason) = self.decode_record(row, record, texts.get(row), total) {
                     bad.push(BadRow {
                         row: row as u32,
                         reason,
@@ -141,9 +143,15 @@ impl Decoder for JsonDecoder {
 
 impl JsonDecoder {
     /// Appends a record's values to the columns. If the record is bad, some columns may already
-    /// have a value. `total` is the number of bytes in all records of the batch up to and including
-    /// this one.
-    fn decode_record(&mut self, row: usize, record: &[u8], total: usize) -> Result<(), String> {
+    /// have a value. `text` is the record if it is UTF-8. `total` is the number of bytes in all
+    /// records of the batch up to and including this one.
+    fn decode_record(
+        &mut self,
+        row: usize,
+        record: &[u8],
+        text: Option<&str>,
+        total: usize,
+    ) -> Result<(), String> {
         if i32::try_from(total).is_err() {
             // Arrow's string columns are limited to 2 GiB.
             return Err("the batch is larger than 2 GiB".to_owned());
@@ -154,9 +162,9 @@ impl JsonDecoder {
             row,
             mismatch: Mismatch::default(),
         };
-        let scanned = match simdutf8::basic::from_utf8(record) {
-            Ok(text) => self.root.read_scanned(text, &mut values),
-            Err(_) => Ok(false),
+        let scanned = match text {
+            Some(text) => self.root.read_scanned(text, &mut values),
+            None => Ok(false),
         };
         if scanned != Ok(true) {
             // Values that were read stay, and so does what is wrong with them.

@@ -19,6 +19,7 @@ mod decimal;
 mod event;
 mod json;
 mod raw;
+mod texts;
 mod txt;
 mod values;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
-use pseidon_plan::chain::{Chain, Operator, PlannedSource};
+use pseidon_plan::chain::PlannedSource;
 use pseidon_plugin::batch::{Batch, Payloads};
 use pseidon_plugin::format::{DecodedColumns, Decoder};
 use pseidon_plugin::rows::{BadRow, Rows};
@@ -66,39 +66,11 @@ pub(super) fn decoder_of(source: &PlannedSource) -> Result<Option<Box<dyn Decode
         return Ok(None);
     }
     let mut decoder = source.format.decoder(&source.format_settings, wanted)?;
-    let edited = edited_fields(&source.chain);
+    let edited = source.chain.edited_fields();
     if !edited.is_empty() {
         decoder.locate(&edited);
     }
     Ok(Some(decoder))
-}
-
-/// The fields of original records that edits change.
-fn edited_fields(chain: &Chain) -> Vec<String> {
-    let mut fields = Vec::new();
-    for step in &chain.steps {
-        match &step.operator {
-            Operator::Edit(edit) if edit.changes.is_empty() => {}
-            Operator::Edit(edit) => {
-                let editor = edit
-                    .joint
-                    .as_ref()
-                    .map_or(&edit.editor, |joint| &joint.editor);
-                fields.extend(editor.fields());
-                // Later steps see other bytes.
-                break;
-            }
-            Operator::Select(..) => break,
-            operator => {
-                for chain in operator.chains() {
-                    fields.extend(edited_fields(chain));
-                }
-            }
-        }
-    }
-    fields.sort();
-    fields.dedup();
-    fields
 }
 
 /// These records of a batch with the reasons why they are invalid, if all of them are invalid as the

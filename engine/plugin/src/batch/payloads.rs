@@ -155,11 +155,22 @@ impl Payloads {
         }
     }
 
-    /// The record's bytes; `None` if it has no payload: a tombstone, or a record of columns.
-    pub fn get(&self, row: usize) -> Option<&[u8]> {
+    /// The shared buffer, which has the bytes of the records in their order, and may have others.
+    pub fn buffer(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Where the record is in the [buffer](Payloads::buffer); `None` if it has no payload.
+    #[inline]
+    pub fn place(&self, row: usize) -> Option<Range<usize>> {
         let span = self.spans[row];
-        (span.len != NO_PAYLOAD)
-            .then(|| &self.buffer[span.start as usize..(span.start + span.len) as usize])
+        (span.len != NO_PAYLOAD).then(|| span.start as usize..(span.start + span.len) as usize)
+    }
+
+    /// The record's bytes; `None` if it has no payload: a tombstone, or a record of columns.
+    #[inline]
+    pub fn get(&self, row: usize) -> Option<&[u8]> {
+        self.place(row).map(|place| &self.buffer[place])
     }
 
     /// The record's bytes; of a record of columns, those that were read as a JSON object.
@@ -186,11 +197,7 @@ impl Payloads {
 
     /// The record's bytes as a slice that keeps the buffer alive.
     pub fn get_bytes(&self, row: usize) -> Option<Bytes> {
-        let span = self.spans[row];
-        (span.len != NO_PAYLOAD).then(|| {
-            self.buffer
-                .slice(span.start as usize..(span.start + span.len) as usize)
-        })
+        self.place(row).map(|place| self.buffer.slice(place))
     }
 
     /// The rows `from..to` as one piece of the buffer, each followed by `\n`, if the buffer has

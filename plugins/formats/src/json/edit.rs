@@ -22,6 +22,7 @@ use pseidon_plugin::{BadRow, Payloads, Rows};
 
 use super::reasons::not_an_object;
 use crate::encode::{check_type, json_options};
+use crate::texts::Texts;
 use located::LocatedChanges;
 use object::{ObjectEdit, Values};
 use tree::ChangeTree;
@@ -61,13 +62,11 @@ impl JsonEditor {
 
     fn edit_record(
         &self,
-        record: &[u8],
+        text: &str,
         located: Option<&LocatedChanges>,
         values: &Values,
         out: &mut Vec<u8>,
     ) -> Result<(), String> {
-        let text = simdutf8::basic::from_utf8(record)
-            .map_err(|_| "the record is not valid UTF-8".to_owned())?;
         if !text.trim_ascii_start().starts_with('{') {
             return Err(not_an_object(text));
         }
@@ -97,6 +96,12 @@ impl Editor for JsonEditor {
             .collect::<Result<Vec<_>, _>>()?;
         let mut bytes = Vec::with_capacity(rows.record_bytes() + rows.len() * ADDED_BYTES);
         let (mut spans, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
+        let (payloads, numbers) = rows.bytes();
+        let numbers = numbers.values();
+        let texts = match (numbers.first(), numbers.last()) {
+            (Some(first), Some(last)) => Texts::new(payloads, *first as usize..*last as usize + 1),
+            _ => Texts::new(payloads, 0..0),
+        };
         let (mut encoded, mut are_lines) = (Values::default(), true);
         let mut located = rows.places().and_then(|places| {
             LocatedChanges::new(self.tree.root.names().map(|name| places.number(name)))
@@ -104,14 +109,19 @@ impl Editor for JsonEditor {
         for row in 0..rows.len() {
             encoded.encode(&mut encoders, row);
             let start = bytes.len();
-            let Some(record) = rows.payload(row) else {
+            let number = numbers[row] as usize;
+            if payloads.place(number).is_none() {
                 spans.push((start as u32, NO_PAYLOAD));
                 are_lines = false;
                 continue;
-            };
+            }
             let places = located.as_mut().zip(rows.places_of(row));
             let located = places.map(|(located, places)| located.of(&places));
-            if let Err(reason) = self.edit_record(record, located, &encoded, &mut bytes) {
+            let edited = match texts.get(number) {
+                Some(text) => self.edit_record(text, located, &encoded, &mut bytes),
+                None => Err("the record is not valid UTF-8".to_owned()),
+            };
+            if let Err(reason) = edited {
                 bytes.truncate(start);
                 bad.push(BadRow {
                     row: row as u32,

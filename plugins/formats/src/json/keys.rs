@@ -9,6 +9,9 @@ use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
 #[derive(Default)]
 pub(super) struct KeySet {
     names: Vec<String>,
+    /// The lengths of the names modulo 64, a bit for each. Most keys that are not wanted have
+    /// another length.
+    lengths: u64,
     /// Used instead of a linear search if there are more than [`FEW_NAMES`] keys.
     table: HashMap<String, usize>,
 }
@@ -23,6 +26,7 @@ impl KeySet {
             return at;
         }
         self.names.push(name.to_owned());
+        self.lengths |= length_bit(name);
         if self.names.len() > FEW_NAMES {
             self.table = self.names.iter().cloned().zip(0..).collect();
         }
@@ -36,11 +40,19 @@ impl KeySet {
         if self.names.get(expected).is_some_and(|known| known == name) {
             return Some(expected);
         }
+        if self.lengths & length_bit(name) == 0 {
+            return None;
+        }
         if self.names.len() > FEW_NAMES {
             return self.table.get(name).copied();
         }
         self.names.iter().position(|known| known == name)
     }
+}
+
+/// The bit for the length of a name.
+fn length_bit(name: &str) -> u64 {
+    1 << (name.len() % 64)
 }
 
 /// Reads a key and returns its number, if it is wanted.
