@@ -32,7 +32,7 @@ pub enum ExprKind {
     Path(Path),
     /// Record metadata: `@topic`
     Meta(Meta),
-    /// `-x`, `not x`
+    /// `-x`, `~x`, `not x`
     Unary(UnaryOp, Box<Expr>),
     /// `a + b`, `a and b`, `a || b` …
     Binary(Box<Expr>, BinaryOp, Box<Expr>),
@@ -148,6 +148,8 @@ pub enum IsPredicate {
 pub enum UnaryOp {
     /// `-`
     Neg,
+    /// `~`: each bit inverted
+    BitNot,
     /// `not`
     Not,
 }
@@ -185,6 +187,16 @@ pub enum BinaryOp {
     NotDistinct,
     /// `||`
     Concat,
+    /// `&`: of the same precedence as `||`, as the four operators below
+    BitAnd,
+    /// `|`
+    BitOr,
+    /// `#`: exclusive or
+    BitXor,
+    /// `<<`
+    ShiftLeft,
+    /// `>>`
+    ShiftRight,
     /// `+`
     Add,
     /// `-`

@@ -102,6 +102,27 @@ const PRECEDENCE: &[(&str, &str)] = &[
     ("a is null or b is not true", "a is null or b is not true"),
     ("not a is null", "not a is null"),
     ("a = b is false", "(a = b) is false"),
+    ("a & b | c # d", "a & b | c # d"),
+    ("a & (b | c)", "a & (b | c)"),
+    ("a & b = c", "a & b = c"),
+    ("a + 1 << b * 2", "a + 1 << b * 2"),
+    ("a <<(b>>c)", "a << (b >> c)"),
+    ("(a & b) + 1", "(a & b) + 1"),
+    ("a || b & c", "a || b & c"),
+    ("a < b >> c", "a < b >> c"),
+    ("a between b & c and ~d", "a between b & c and ~d"),
+    ("~a & ~b", "~a & ~b"),
+    ("~a + 1", "~(a + 1)"),
+    ("(~a) + 1", "(~a) + 1"),
+    ("a + ~b + c", "a + (~(b + c))"),
+    ("-~a * 2", "-(~(a * 2))"),
+    ("~-a", "~-a"),
+    ("~ -5", "~-5"),
+    ("~~a", "~(~a)"),
+    ("~(a & b)", "~(a & b)"),
+    ("~a::int", "~cast(a as int)"),
+    ("not ~a = b", "not ~a = b"),
+    ("a ~ 'x' or ~b = 1", "a ~ 'x' or ~b = 1"),
     ("a between 1 and 2 and b", "a between 1 and 2 and b"),
     (
         "a not between b + 1 and -c || 'x' or d",
@@ -332,6 +353,9 @@ fn nesting_has_a_limit() {
         "- ".repeat(many) + "a",
         format!("{}a", "not ".repeat(many)),
         format!("{}a", "a = not ".repeat(many)),
+        "~".repeat(many) + "a",
+        format!("{}a", "a + ~".repeat(many)),
+        format!("{}a", "a * -~".repeat(many)),
         format!("{}a", "a + ".repeat(many)),
         format!("{}a", "a and ".repeat(many)),
         format!("a{}", "::int".repeat(many)),
@@ -346,6 +370,7 @@ fn nesting_has_a_limit() {
         format!("{}a{}", "(".repeat(64), ")".repeat(64)),
         format!("{}a", "a or ".repeat(250)),
         format!("{}a", "not a and ".repeat(250)),
+        format!("{}a", "~a & ".repeat(250)),
     ];
     for text in fine {
         parse(&Text::plain(text, 0)).expect("not too deep");
@@ -374,6 +399,10 @@ fn operators_of_other_languages_have_help() {
     for (text, help) in [
         ("a = 1 && b = 2", "write `and`"),
         ("!a", "write `not`"),
+        (
+            "a ^ 2",
+            "write `power(x, y)`, or `x # y` for the exclusive or of bits",
+        ),
         ("a ? 1 : 2", "write `case when … then … else … end`"),
     ] {
         let errors = parse(&Text::plain(text, 0)).unwrap_err();

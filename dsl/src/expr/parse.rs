@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
         if prefix_depth(pair.clone().into_inner()) > MAX_NESTING {
             self.report(
                 whole,
-                format!("more than {MAX_NESTING} consecutive `not` or `-` operators"),
+                format!("more than {MAX_NESTING} consecutive `not`, `-` or `~` operators"),
                 "nested too deeply",
             );
             return null(whole);
@@ -265,6 +265,8 @@ fn other_notation(text: &str, location: InputLocation) -> Option<&'static str> {
     let rest = text.get(at..)?;
     if rest.starts_with("&&") {
         Some("write `and`")
+    } else if rest.starts_with('^') {
+        Some("write `power(x, y)`, or `x # y` for the exclusive or of bits")
     } else if rest.starts_with('!') {
         Some("write `not`")
     } else if rest.starts_with('?') {
@@ -288,17 +290,25 @@ fn null<'a>(span: Span) -> ParsedExpr<'a> {
 }
 
 /// How deeply the Pratt parser recurses for prefix operators. `and` and `or` bind weaker than all
-/// prefix operators and so end their operands. Any infix operator ends the operand of a minus.
+/// prefix operators and so end their operands. Any infix operator ends the operand of a minus. A
+/// `~` applies to the whole sum after it.
 fn prefix_depth(pairs: Pairs<'_, Rule>) -> usize {
-    let (mut deepest, mut nots, mut minuses) = (0, 0, 0);
+    let (mut deepest, mut nots, mut tildes, mut minuses) = (0, 0, 0, 0);
     for pair in pairs {
         match pair.as_rule() {
-            Rule::or | Rule::and => (nots, minuses) = (0, 0),
+            Rule::or | Rule::and => (nots, tildes, minuses) = (0, 0, 0),
             Rule::not => nots += 1,
+            Rule::bit_not => tildes += 1,
             Rule::neg => minuses += 1,
+            Rule::concat
+            | Rule::bit_and
+            | Rule::bit_or
+            | Rule::bit_xor
+            | Rule::shift_left
+            | Rule::shift_right => (tildes, minuses) = (0, 0),
             _ => minuses = 0,
         }
-        deepest = deepest.max(nots + minuses);
+        deepest = deepest.max(nots + tildes + minuses);
     }
     deepest
 }

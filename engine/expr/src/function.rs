@@ -69,7 +69,7 @@ const ALIASES: [(&str, &str); 6] = [
 ];
 
 /// Functions of other systems, each with what does the same here.
-const EXPRESSIONS: [(&str, &str); 7] = [
+const EXPRESSIONS: [(&str, &str); 8] = [
     ("epoch", "date_part('epoch', time)"),
     ("get_json_object", "field.inner[0]"),
     ("json_extract", "field.inner[0]"),
@@ -77,6 +77,7 @@ const EXPRESSIONS: [(&str, &str); 7] = [
     ("mod", "x % y"),
     ("regexp_matches", "text ~ 'pattern'"),
     ("strftime", "to_char(time, '%Y-%m-%d')"),
+    ("xor", "x # y"),
 ];
 
 static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
