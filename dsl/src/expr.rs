@@ -107,9 +107,9 @@ pub enum ExprKind {
         name_span: Span,
         /// Whether the arguments follow `distinct`, as in `count(distinct x)`.
         distinct: bool,
-        /// The arguments in the order of `name`. `position(a in b)`, `extract(unit from x)`
-        /// and `substring(x from n)` are calls of `strpos`, `date_part` and `substr`. `count(*)` has
-        /// none.
+        /// The arguments in the order of `name`. `position(a in b)`, `extract(unit from x)`,
+        /// `substring(x from n)` and `trim(both a from x)` are calls of `strpos`, `date_part`,
+        /// `substr` and `btrim`. `count(*)` has none.
         args: Vec<Expr>,
     },
 }

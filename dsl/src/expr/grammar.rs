@@ -87,6 +87,7 @@ pub(super) fn word(rule: Rule) -> Option<&'static str> {
         | Rule::case
         | Rule::cast
         | Rule::typed_literal
+        | Rule::trim
         | Rule::call
         | Rule::function
         | Rule::meta

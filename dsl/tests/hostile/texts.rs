@@ -67,6 +67,8 @@ const PIECES: &[&str] = &[
     "like ",
     "between ",
     "cast(",
+    "trim(both ",
+    "from ",
     " as ",
     "@topic",
     "@",
