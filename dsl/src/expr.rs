@@ -7,9 +7,12 @@
 mod check;
 mod display;
 mod grammar;
+mod named;
 mod parse;
 mod parts;
 
+pub use named::NamedExpressions;
+pub(crate) use parse::parse_signature;
 pub use parse::{parse, parse_assignments, parse_paths, parse_renamings, parse_select};
 
 use crate::Span;

@@ -43,6 +43,7 @@ mod function;
 mod growth;
 mod json;
 mod length;
+mod names;
 mod nested;
 mod operand;
 mod operator;
@@ -54,3 +55,4 @@ pub mod unnest;
 
 pub use compile::{Column, CompiledExpr, Input, Scope, compile};
 pub use function::{FunctionExample, FunctionReference, functions};
+pub use names::function_names;
