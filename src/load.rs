@@ -237,7 +237,7 @@ impl PipelineText {
     /// Prints errors as rustc does, each with its place in the text, and then how many there are.
     pub(crate) fn show(&self, errors: &[Diagnostic]) -> Exit {
         let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        for (part, errors) in includes::by_file(&self.text, errors) {
+        for (part, errors) in includes::by_file(&self.name, &self.text, errors) {
             let name = part.path.unwrap_or(&self.name);
             eprint!("{}", diagnostic::render(name, part.text, &errors, color));
         }
@@ -271,7 +271,9 @@ fn as_sentence(error: &Diagnostic) -> String {
         .as_ref()
         .map(|help| format!("; {help}"))
         .unwrap_or_default();
-    format!("{}: {}{help}", error.message, error.label)
+    let uses = error.uses.iter();
+    let uses: String = uses.map(|used| format!("; in `{}`", used.name)).collect();
+    format!("{}: {}{help}{uses}", error.message, error.label)
 }
 
 /// How many records are read for `:schema :infer`.

@@ -25,6 +25,7 @@ pub fn render(name: &str, text: &str, errors: &[Diagnostic], color: bool) -> Str
     in_order.sort_by_key(|error| error.span);
     let mut out = String::new();
     for error in in_order {
+        let error = error.with_uses_as_help(|span| place(name, text, span));
         let (start, end) = shown_range(text, error.span);
         let label = (!error.label.is_empty()).then(|| error.label.clone());
         let excerpt = Excerpt::new(name, text, start..end);
@@ -41,6 +42,15 @@ pub fn render(name: &str, text: &str, errors: &[Diagnostic], color: bool) -> Str
         out.push('\n');
     }
     out
+}
+
+/// The place of a position in a file: `pipeline.edn:12:5`.
+pub fn place(name: &str, text: &str, span: Span) -> String {
+    let (start, _) = shown_range(text, span);
+    let before = text.get(..start).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = start - before.rfind('\n').map_or(0, |end| end + 1) + 1;
+    format!("{name}:{line}:{column}")
 }
 
 /// The byte range to underline: `span` clamped to the text and widened to whole characters. For an
@@ -68,6 +78,18 @@ pub struct Diagnostic {
     pub label: String,
     /// A suggested fix, for example the nearest valid name.
     pub help: Option<String>,
+    /// For an error in a named expression: its use, then the use of the one in which that is, and so
+    /// on. The planner adds them.
+    pub uses: Vec<ExpressionUse>,
+}
+
+/// A use of a named expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpressionUse {
+    /// The name of the expression.
+    pub name: String,
+    /// The position of the call.
+    pub span: Span,
 }
 
 impl Diagnostic {
@@ -78,6 +100,7 @@ impl Diagnostic {
             span,
             label: label.into(),
             help: None,
+            uses: Vec::new(),
         }
     }
 
@@ -85,6 +108,32 @@ impl Diagnostic {
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+
+    /// This error with its uses as lines of the help. `place` returns where a position is, such as
+    /// `common.edn:3:20`.
+    #[must_use]
+    pub fn with_uses_as_help(&self, place: impl Fn(Span) -> String) -> Diagnostic {
+        /// Of more uses, some in the middle are left out.
+        const MAX_SHOWN: usize = 8;
+
+        let shown = |used: &ExpressionUse| {
+            format!("in `{}`, which is used at {}", used.name, place(used.span))
+        };
+        let mut lines: Vec<String> = self.help.iter().cloned().collect();
+        match self.uses.as_slice() {
+            [first @ .., last] if first.len() >= MAX_SHOWN => {
+                lines.extend(first.iter().take(MAX_SHOWN - 2).map(shown));
+                lines.push("…".to_owned());
+                lines.push(shown(last));
+            }
+            uses => lines.extend(uses.iter().map(shown)),
+        }
+        Diagnostic {
+            help: (!lines.is_empty()).then(|| lines.join("\n")),
+            uses: Vec::new(),
+            ..self.clone()
+        }
     }
 
     /// Replaces the message if `text` is secret, so that the diagnostic shows no part of it. The

@@ -4,8 +4,11 @@
 //! and the symbol `pipeline` holds the flow.
 
 mod build;
+mod expressions;
 mod flow;
 mod other_language;
+
+use std::fmt::Display;
 
 use crate::node::Text;
 use crate::{Diagnostic, Name, Node, Span, edn, toml};
@@ -89,6 +92,7 @@ pub fn from_flow(text: &str) -> Result<Document, Vec<Diagnostic>> {
             settings: Vec::new(),
             stages: Vec::new(),
             flows: Vec::new(),
+            expressions: Vec::new(),
             includes: Vec::new(),
             pipeline,
             tests: Vec::new(),
@@ -108,6 +112,8 @@ pub struct Document {
     pub stages: Vec<Stage>,
     /// The named flows, in source order; those of included files follow.
     pub flows: Vec<NamedFlow>,
+    /// The entries of `:expressions`, in source order; those of included files follow.
+    pub expressions: Vec<NamedExpression>,
     /// The entries of `:include`.
     pub includes: Vec<Include>,
     /// `pipeline`.
@@ -123,6 +129,8 @@ pub struct Fragment {
     pub stages: Vec<Stage>,
     /// The named flows, in source order.
     pub flows: Vec<NamedFlow>,
+    /// The entries of `:expressions`, in source order.
+    pub expressions: Vec<NamedExpression>,
     /// The entries of `:include`.
     pub includes: Vec<Include>,
 }
@@ -145,6 +153,22 @@ pub struct NamedFlow {
     pub name_span: Span,
     /// The flow.
     pub flow: Flow,
+    /// Whether it was included, so that it may be unused.
+    pub included: bool,
+}
+
+/// A named expression: `"share(part, whole)" "part / whole"`. A call of the name stands for the
+/// expression.
+#[derive(Clone, Debug)]
+pub struct NamedExpression {
+    /// The name, as written.
+    pub name: String,
+    /// The position of the key.
+    pub name_span: Span,
+    /// The names that stand for the arguments of a call.
+    pub parameters: Vec<String>,
+    /// The expression: a string.
+    pub body: Node,
     /// Whether it was included, so that it may be unused.
     pub included: bool,
 }
@@ -263,7 +287,7 @@ impl Document {
         calls
     }
 
-    /// Adds the stages and flows of an included file.
+    /// Adds the stages, flows and expressions of an included file.
     ///
     /// # Errors
     /// Those whose names are defined already, at their positions in the included file.
@@ -279,6 +303,15 @@ impl Document {
             let included = true;
             self.flows.push(NamedFlow { included, ..named });
         }
+        for named in fragment.expressions {
+            let is_defined = self
+                .expressions
+                .iter()
+                .any(|known| known.has_name(&named.name));
+            errors.extend(is_defined.then(|| in_two_files(&named.name, named.name_span)));
+            let included = true;
+            self.expressions.push(NamedExpression { included, ..named });
+        }
         if errors.is_empty() {
             Ok(())
         } else {
@@ -290,12 +323,14 @@ impl Document {
     fn defined_twice(&self, name: &Name, span: Span) -> Option<Diagnostic> {
         let is_defined = self.stages.iter().any(|stage| stage.name == *name)
             || self.flows.iter().any(|named| named.name == *name);
-        is_defined.then(|| {
-            let message = format!("`{name}` is defined in two files");
-            let label = "the file that includes this one, or one before it, has this name too";
-            Diagnostic::new(span, message, label).with_help("rename one of the two")
-        })
+        is_defined.then(|| in_two_files(name, span))
     }
+}
+
+fn in_two_files(name: impl Display, span: Span) -> Diagnostic {
+    let message = format!("`{name}` is defined in two files");
+    let label = "the file that includes this one, or one before it, has this name too";
+    Diagnostic::new(span, message, label).with_help("rename one of the two")
 }
 
 impl Flow {

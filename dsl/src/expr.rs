@@ -7,9 +7,12 @@
 mod check;
 mod display;
 mod grammar;
+mod named;
 mod parse;
 mod parts;
 
+pub use named::NamedExpressions;
+pub(crate) use parse::parse_signature;
 pub use parse::{parse, parse_assignments, parse_paths, parse_renamings, parse_select};
 
 use crate::Span;
@@ -32,7 +35,7 @@ pub enum ExprKind {
     Path(Path),
     /// Record metadata: `@topic`
     Meta(Meta),
-    /// `-x`, `not x`
+    /// `-x`, `~x`, `not x`
     Unary(UnaryOp, Box<Expr>),
     /// `a + b`, `a and b`, `a || b` …
     Binary(Box<Expr>, BinaryOp, Box<Expr>),
@@ -107,9 +110,9 @@ pub enum ExprKind {
         name_span: Span,
         /// Whether the arguments follow `distinct`, as in `count(distinct x)`.
         distinct: bool,
-        /// The arguments in the order of `name`. `position(a in b)`, `extract(unit from x)`
-        /// and `substring(x from n)` are calls of `strpos`, `date_part` and `substr`. `count(*)` has
-        /// none.
+        /// The arguments in the order of `name`. `position(a in b)`, `extract(unit from x)`,
+        /// `substring(x from n)` and `trim(both a from x)` are calls of `strpos`, `date_part`,
+        /// `substr` and `btrim`. `count(*)` has none.
         args: Vec<Expr>,
     },
 }
@@ -148,6 +151,8 @@ pub enum IsPredicate {
 pub enum UnaryOp {
     /// `-`
     Neg,
+    /// `~`: each bit inverted
+    BitNot,
     /// `not`
     Not,
 }
@@ -185,6 +190,16 @@ pub enum BinaryOp {
     NotDistinct,
     /// `||`
     Concat,
+    /// `&`: of the same precedence as `||`, as the four operators below
+    BitAnd,
+    /// `|`
+    BitOr,
+    /// `#`: exclusive or
+    BitXor,
+    /// `<<`
+    ShiftLeft,
+    /// `>>`
+    ShiftRight,
     /// `+`
     Add,
     /// `-`

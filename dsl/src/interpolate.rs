@@ -22,7 +22,8 @@ pub enum LookupError {
     Failed(String),
 }
 
-/// Substitutes the placeholders in all strings of the settings and of the stages' arguments.
+/// Substitutes the placeholders in all strings of the settings, of named expressions and of the stages'
+/// arguments.
 ///
 /// # Errors
 /// All failed lookups, in source order.
@@ -30,6 +31,9 @@ pub fn document(document: &mut Document, lookup: &mut Lookup<'_>) -> Result<(), 
     let mut errors = Vec::new();
     for (_, _, value) in &mut document.settings {
         fill(value, lookup, &mut errors);
+    }
+    for named in &mut document.expressions {
+        fill(&mut named.body, lookup, &mut errors);
     }
     for stage in &mut document.stages {
         fill_call(&mut stage.call, lookup, &mut errors);

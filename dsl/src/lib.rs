@@ -7,8 +7,8 @@
 //! 1. [`edn`] or [`toml`] parses the text into [`Node`]s.
 //! 2. [`document`] interprets the top-level map: settings, stages, the flow, the tests.
 //! 3. [`interpolate`] substitutes `${env:NAME}` with a lookup that the caller provides.
-//! 4. [`expr`] parses the SQL expressions inside stages, [`template`] the path templates, and
-//!    [`units`] sizes and durations.
+//! 4. [`expr`] parses the SQL expressions inside stages, and expands named ones, [`template`] parses
+//!    the path templates, and [`units`] sizes and durations.
 //!
 //! [`diagnostic`] renders errors, and [`print`](mod@print) writes EDN. [`class`] recognizes the class
 //! names that older pipelines use as stages.

@@ -1,7 +1,10 @@
 //! EDN values with their source positions.
 
+use std::sync::Arc;
+
 use regex::Regex;
 
+use crate::expr::NamedExpressions;
 use crate::{Diagnostic, Span};
 
 /// The name of a symbol or keyword, with its optional namespace: `a.b/c` is `c` in `a.b`.
@@ -95,6 +98,8 @@ pub struct Text {
     /// Whether the value contains the substitute for `${env:NAME}` or `${file:/path}`. Such a
     /// string is never printed. Use [`Text::shown`] in messages.
     pub secret: bool,
+    /// The named expressions that an expression in the string may call.
+    pub names: Option<Arc<NamedExpressions>>,
 }
 
 impl Text {
@@ -105,6 +110,7 @@ impl Text {
             start: start as u32,
             shifts: Vec::new(),
             secret: false,
+            names: None,
         }
     }
 
@@ -171,6 +177,7 @@ impl Text {
             start: start as u32,
             shifts,
             secret: self.secret || inner.secret,
+            names: self.names.clone(),
         }
     }
 

@@ -1,9 +1,9 @@
 //! A reader for the TOML form of a pipeline file. It returns the same map as the EDN form, with the
 //! source position of every value.
 //!
-//! `name`, `include`, `[settings]` and `[[tests]]` correspond to the keywords of the EDN form.
-//! `pipeline` is a string that contains the flow, and `[flows]` has such strings by name. A table in `[stages]` has one key, the plugin, whose value is the
-//! plugin's argument. A table becomes a map with keywords as keys, and an array becomes a vector.
+//! `name`, `include`, `[settings]`, `[expressions]` and `[[tests]]` correspond to the keywords of the
+//! EDN form. `pipeline` is a string that contains the flow, and `[flows]` has such strings by name. A
+//! table in `[stages]` has one key, the plugin, whose value is the plugin's argument. A table becomes a map with keywords as keys, and an array becomes a vector.
 //! Strings stay strings: options accept a string where EDN has a keyword.
 
 use std::ops::Range;
@@ -14,8 +14,15 @@ use crate::node::Text;
 use crate::{Diagnostic, Name, Node, NodeKind, Span, edn, nearest};
 
 /// The keys of the top-level table.
-const KEYS: [&str; 7] = [
-    "name", "settings", "include", "stages", "flows", "pipeline", "tests",
+const KEYS: [&str; 8] = [
+    "name",
+    "settings",
+    "include",
+    "expressions",
+    "stages",
+    "flows",
+    "pipeline",
+    "tests",
 ];
 
 /// Reads a pipeline file as the map of its EDN form.
@@ -63,7 +70,7 @@ impl Reader<'_> {
         for (name, item) in table.iter() {
             let span = key_span(table, name);
             match name {
-                "name" | "settings" | "include" | "tests" => {
+                "name" | "settings" | "include" | "expressions" | "tests" => {
                     entries.push((keyword(name, span), self.item(item, span)))
                 }
                 "pipeline" => entries.extend(self.flow(name, item, span)),

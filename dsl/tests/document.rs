@@ -198,7 +198,7 @@ fn the_toml_form() {
         document.stages[0].name_span,
         Span {
             start: header.end - 6,
-            end: header.end
+            ..header
         }
     );
 }
@@ -315,7 +315,7 @@ fn all_errors_of_a_file_at_once() {
     assert_eq!(
         errors(text, from_edn(text)),
         [
-            ":nam: unknown key `:nam`; expected one of :name, :settings, :include, :tests",
+            ":nam: unknown key `:nam`; expected one of :name, :settings, :include, :expressions, :tests",
             "\"memory\": a string cannot name a setting; expected a keyword such as :etl-threads",
             "5: `a` must be a stage or a flow; expected (plugin …) or (-> …), found a number",
             "->: `->` is reserved and cannot name a stage; this word combines stages",
@@ -353,7 +353,7 @@ fn errors_in_toml() {
     assert_eq!(
         errors(text, from_toml(text)),
         [
-            "nmae: unknown key `nmae`; expected one of name, settings, include, stages, flows, \
+            "nmae: unknown key `nmae`; expected one of name, settings, include, expressions, stages, flows, \
                 pipeline, tests",
             "5: `c` must be a stage; expected a table, found a number",
             "pipeline: `pipeline` is reserved and cannot name a stage; this word names the flow of \

@@ -102,6 +102,44 @@ const PRECEDENCE: &[(&str, &str)] = &[
     ("a is null or b is not true", "a is null or b is not true"),
     ("not a is null", "not a is null"),
     ("a = b is false", "(a = b) is false"),
+    ("trim(both 'x' from a)", "btrim(a, 'x')"),
+    ("TRIM(Leading b || 'x' FROM a)", "ltrim(a, b || 'x')"),
+    ("trim(trailing ('x') from (a))", "rtrim(a, 'x')"),
+    ("trim('x' from a)", "btrim(a, 'x')"),
+    ("trim(both from a)", "btrim(a)"),
+    ("trim (leading from a) = b", "ltrim(a) = b"),
+    ("trim(both both from both)", "btrim(both, both)"),
+    (
+        "trim(both trim(leading from a) from b)",
+        "btrim(b, ltrim(a))",
+    ),
+    ("trim(both)", "trim(both)"),
+    ("trim(leading, 'x')", "trim(leading, 'x')"),
+    ("trim(both.a)", "trim(both.a)"),
+    ("trim(trailing || 'x')", "trim(trailing || 'x')"),
+    ("trim(bothers)", "trim(bothers)"),
+    ("substring(both from 2)", "substr(both, 2)"),
+    ("a & b | c # d", "a & b | c # d"),
+    ("a & (b | c)", "a & (b | c)"),
+    ("a & b = c", "a & b = c"),
+    ("a + 1 << b * 2", "a + 1 << b * 2"),
+    ("a <<(b>>c)", "a << (b >> c)"),
+    ("(a & b) + 1", "(a & b) + 1"),
+    ("a || b & c", "a || b & c"),
+    ("a < b >> c", "a < b >> c"),
+    ("a between b & c and ~d", "a between b & c and ~d"),
+    ("~a & ~b", "~a & ~b"),
+    ("~a + 1", "~(a + 1)"),
+    ("(~a) + 1", "(~a) + 1"),
+    ("a + ~b + c", "a + (~(b + c))"),
+    ("-~a * 2", "-(~(a * 2))"),
+    ("~-a", "~-a"),
+    ("~ -5", "~-5"),
+    ("~~a", "~(~a)"),
+    ("~(a & b)", "~(a & b)"),
+    ("~a::int", "~cast(a as int)"),
+    ("not ~a = b", "not ~a = b"),
+    ("a ~ 'x' or ~b = 1", "a ~ 'x' or ~b = 1"),
     ("a between 1 and 2 and b", "a between 1 and 2 and b"),
     (
         "a not between b + 1 and -c || 'x' or d",
@@ -228,6 +266,24 @@ fn errors_have_a_position_and_a_message() {
 }
 
 #[test]
+fn errors_in_trim() {
+    let cases = [
+        (
+            "trim(both 'x')",
+            "): unexpected `)`; expected an operator or `from`",
+        ),
+        (
+            "trim('x' from a for 2)",
+            "trim('x' from a for 2): `trim` has no arguments with `in`, `from` or `for`; expected \
+                arguments separated by commas",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(errors(text), [expected], "{text}");
+    }
+}
+
+#[test]
 fn positions_are_those_of_the_file() {
     let expr = parse(&Text::plain(" a + lower(b)::int ", 100)).expect("valid");
     assert_eq!(expr.span, Span::new(101, 118));
@@ -332,6 +388,9 @@ fn nesting_has_a_limit() {
         "- ".repeat(many) + "a",
         format!("{}a", "not ".repeat(many)),
         format!("{}a", "a = not ".repeat(many)),
+        "~".repeat(many) + "a",
+        format!("{}a", "a + ~".repeat(many)),
+        format!("{}a", "a * -~".repeat(many)),
         format!("{}a", "a + ".repeat(many)),
         format!("{}a", "a and ".repeat(many)),
         format!("a{}", "::int".repeat(many)),
@@ -346,16 +405,20 @@ fn nesting_has_a_limit() {
         format!("{}a{}", "(".repeat(64), ")".repeat(64)),
         format!("{}a", "a or ".repeat(250)),
         format!("{}a", "not a and ".repeat(250)),
+        format!("{}a", "~a & ".repeat(250)),
     ];
     for text in fine {
         parse(&Text::plain(text, 0)).expect("not too deep");
     }
-    // A malformed cast must not be parsed twice on each level.
-    parse(&Text::plain(
+    // A malformed cast or `trim` must not be parsed twice on each level.
+    for text in [
         format!("{}a{}", "cast(".repeat(60), ")".repeat(60)),
-        0,
-    ))
-    .expect_err("missing types");
+        format!("{}a{}", "trim(both ".repeat(60), ")".repeat(60)),
+        format!("{}a", "trim(both from ".repeat(60)),
+        format!("{}a{}", "trim(both (".repeat(30), "))".repeat(30)),
+    ] {
+        parse(&Text::plain(text, 0)).expect_err("missing types, `from` and `)`");
+    }
 }
 
 #[test]
@@ -374,6 +437,10 @@ fn operators_of_other_languages_have_help() {
     for (text, help) in [
         ("a = 1 && b = 2", "write `and`"),
         ("!a", "write `not`"),
+        (
+            "a ^ 2",
+            "write `power(x, y)`, or `x # y` for the exclusive or of bits",
+        ),
         ("a ? 1 : 2", "write `case when … then … else … end`"),
     ] {
         let errors = parse(&Text::plain(text, 0)).unwrap_err();

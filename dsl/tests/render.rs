@@ -13,7 +13,7 @@ fn errors_in_a_file() {
    ╭─[demo.edn:1:2]
  1 │ {:nam "x"
    ·  ──┬─
-   ·    ╰── expected one of :name, :settings, :include, :tests
+   ·    ╰── expected one of :name, :settings, :include, :expressions, :tests
  2 │  a 5
    ╰────
   help: did you mean `:name`?
@@ -81,7 +81,7 @@ fn any_span_can_be_rendered() {
             (3503, 3504),
         ];
         for (start, end) in spans.into_iter().chain(far) {
-            let error = Diagnostic::new(Span { start, end }, "wrong", "here");
+            let error = Diagnostic::new(Span::new(start, end), "wrong", "here");
             assert!(
                 render("x", text, &[error], false).contains("wrong"),
                 "{text:?} {start}..{end}"

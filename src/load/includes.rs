@@ -1,4 +1,4 @@
-//! `:include`: the stages and flows of other files.
+//! `:include`: the stages, flows and expressions of other files.
 //!
 //! The texts of all files are joined to one: each included file follows the ones before it, behind a
 //! line with its path that begins with a [`MARK`], which no pipeline file can have. So a position in
@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use pseidon_dsl::document::{Fragment, Include};
-use pseidon_dsl::{Diagnostic, Document, Span, document};
+use pseidon_dsl::{Diagnostic, Document, Span, diagnostic, document};
 
 use super::{PipelineText, TextKind};
 use crate::cli::Exit;
@@ -18,6 +18,7 @@ use crate::cli::Exit;
 const MARK: char = '\u{1e}';
 
 /// A file in a joined text.
+#[derive(Clone)]
 pub(super) struct Part<'t> {
     /// The path of an included file; `None` for the pipeline file.
     pub(super) path: Option<&'t str>,
@@ -50,26 +51,37 @@ pub(super) fn parts(joined: &str) -> Vec<Part<'_>> {
 }
 
 /// The errors of each file of a joined text that has some, with their positions in that file.
+///
+/// The uses of a named expression may be in other files; they become lines of the help. `main` is
+/// the name of the pipeline file.
 pub(super) fn by_file<'t>(
+    main: &str,
     joined: &'t str,
     errors: &[Diagnostic],
 ) -> Vec<(Part<'t>, Vec<Diagnostic>)> {
     let parts = parts(joined);
+    let files = parts.clone();
     let starts: Vec<usize> = parts.iter().map(|part| part.start).collect();
-    let part_of = |error: &Diagnostic| {
-        let at = error.span.start as usize;
+    let part_at = |span: Span| {
+        let at = span.start as usize;
         starts
             .partition_point(|start| *start <= at)
             .saturating_sub(1)
     };
+    let place_of = |span: Span| {
+        let part = &files[part_at(span)];
+        let start = (span.start as usize).saturating_sub(part.start);
+        let name = part.path.unwrap_or(main);
+        diagnostic::place(name, part.text, Span::new(start, start))
+    };
     let with_errors = parts.into_iter().enumerate().map(|(number, part)| {
-        let here = errors.iter().filter(|error| part_of(error) == number);
+        let here = errors.iter().filter(|error| part_at(error.span) == number);
         let here = here.map(|error| {
             let place = |at: u32| (at as usize).saturating_sub(part.start);
             let (start, end) = (place(error.span.start), place(error.span.end));
             Diagnostic {
                 span: Span::new(start, end.min(part.text.len()).max(start)),
-                ..error.clone()
+                ..error.with_uses_as_help(place_of)
             }
         });
         let here = here.collect::<Vec<_>>();

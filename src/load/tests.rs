@@ -1,5 +1,6 @@
 //! Planning of pipeline texts: their errors, types, guarantees and fingerprints.
 
+mod expressions;
 mod groups;
 mod includes;
 mod named_flows;

@@ -20,6 +20,7 @@
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
 //! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`limit`], [`bad_records`],
 //!   [`command_line`]: the output of flows, changed fields, invalid records, and the commands.
+//! - [`expressions`]: named expressions, in EDN, TOML and included files.
 //! - [`arrow`], [`avro`], [`parquet`]: files of columns that are read, with kills
 //!   ([`column_files`]).
 //! - [`replay`]: quarantined records that pass the repaired pipeline, with kills.
@@ -48,6 +49,7 @@ mod command_line;
 mod csv;
 mod dead_runs;
 mod edits;
+mod expressions;
 mod fail_points;
 mod flows;
 mod golden;

@@ -1,11 +1,11 @@
 //! From the top-level map to a [`Document`], or to a [`Fragment`] of one.
 
 use super::flow::{call, flow, is_flow, is_form};
-use super::{Call, Document, Flow, Fragment, Include, NamedFlow, Stage, Test};
+use super::{Call, Document, Flow, Fragment, Include, NamedExpression, NamedFlow, Stage, Test};
 use crate::{Diagnostic, Name, Node, NodeKind, Span, nearest};
 
 /// The keywords of the top-level map.
-const KEYWORDS: [&str; 4] = ["name", "settings", "include", "tests"];
+const KEYWORDS: [&str; 5] = ["name", "settings", "include", "expressions", "tests"];
 
 /// The keywords of an entry of `:tests`.
 const TEST_KEYWORDS: [&str; 4] = ["name", "at", "input", "output"];
@@ -27,6 +27,7 @@ pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
         settings: builder.settings,
         stages: builder.stages,
         flows: builder.flows,
+        expressions: builder.expressions,
         includes: builder.includes,
         pipeline,
         tests: builder.tests,
@@ -48,6 +49,7 @@ pub(super) fn fragment(node: Node) -> Result<Fragment, Vec<Diagnostic>> {
     Ok(Fragment {
         stages: builder.stages,
         flows: builder.flows,
+        expressions: builder.expressions,
         includes: builder.includes,
     })
 }
@@ -82,7 +84,7 @@ fn foreign_key(key: &Node) -> Option<Diagnostic> {
     let error = Diagnostic::new(
         key.span,
         format!("an included file cannot have `{name}`"),
-        "expected stages, named flows and :include",
+        "expected stages, named flows, :expressions and :include",
     );
     Some(error.with_help(format!("move `{name}` to the pipeline file")))
 }
@@ -108,8 +110,8 @@ fn missing_pipeline(file: Span, builder: &Builder) -> Diagnostic {
         }
     };
     let begin = Span {
-        start: file.start,
         end: file.start.saturating_add(1).min(file.end),
+        ..file
     };
     Diagnostic::new(
         begin,
@@ -120,11 +122,12 @@ fn missing_pipeline(file: Span, builder: &Builder) -> Diagnostic {
 }
 
 #[derive(Default)]
-struct Builder {
+pub(super) struct Builder {
     name: Option<(String, Span)>,
     settings: Vec<(Name, Span, Node)>,
     stages: Vec<Stage>,
     flows: Vec<NamedFlow>,
+    pub(super) expressions: Vec<NamedExpression>,
     includes: Vec<Include>,
     pipeline: Option<Flow>,
     tests: Vec<Test>,
@@ -132,7 +135,12 @@ struct Builder {
 }
 
 impl Builder {
-    fn report(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>) {
+    pub(super) fn report(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        label: impl Into<String>,
+    ) {
         self.errors.push(Diagnostic::new(span, message, label));
     }
 
@@ -146,6 +154,7 @@ impl Builder {
                 }
                 "settings" => self.settings(value),
                 "include" => self.includes(value),
+                "expressions" => self.expressions(value),
                 "tests" => self.tests(value),
                 unknown => self.unknown_keyword(unknown, key.span, &KEYWORDS),
             },

@@ -14,6 +14,7 @@ enum Precedence {
     Not,
     Comparison,
     Concat,
+    BitNot,
     Sum,
     Product,
     Negation,
@@ -39,6 +40,11 @@ impl BinaryOp {
             BinaryOp::Distinct => "is distinct from",
             BinaryOp::NotDistinct => "is not distinct from",
             BinaryOp::Concat => "||",
+            BinaryOp::BitAnd => "&",
+            BinaryOp::BitOr => "|",
+            BinaryOp::BitXor => "#",
+            BinaryOp::ShiftLeft => "<<",
+            BinaryOp::ShiftRight => ">>",
             BinaryOp::Add => "+",
             BinaryOp::Sub => "-",
             BinaryOp::Mul => "*",
@@ -54,7 +60,7 @@ impl BinaryOp {
         match self.precedence() {
             Precedence::Or => (Precedence::Or, Precedence::And),
             Precedence::And => (Precedence::And, Precedence::Not),
-            Precedence::Concat => (Precedence::Concat, Precedence::Sum),
+            Precedence::Concat => (Precedence::Concat, Precedence::BitNot),
             Precedence::Sum => (Precedence::Sum, Precedence::Product),
             Precedence::Product => (Precedence::Product, Precedence::Negation),
             _ => (Precedence::Concat, Precedence::Concat),
@@ -65,7 +71,12 @@ impl BinaryOp {
         match self {
             BinaryOp::Or => Precedence::Or,
             BinaryOp::And => Precedence::And,
-            BinaryOp::Concat => Precedence::Concat,
+            BinaryOp::Concat
+            | BinaryOp::BitAnd
+            | BinaryOp::BitOr
+            | BinaryOp::BitXor
+            | BinaryOp::ShiftLeft
+            | BinaryOp::ShiftRight => Precedence::Concat,
             BinaryOp::Add | BinaryOp::Sub => Precedence::Sum,
             BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod => Precedence::Product,
             _ => Precedence::Comparison,
@@ -89,6 +100,7 @@ impl Expr {
             ExprKind::Binary(_, op, _) => op.precedence(),
             ExprKind::Unary(UnaryOp::Not, _) => Precedence::Not,
             ExprKind::Unary(UnaryOp::Neg, _) => Precedence::Negation,
+            ExprKind::Unary(UnaryOp::BitNot, _) => Precedence::BitNot,
             ExprKind::Between { .. }
             | ExprKind::In { .. }
             | ExprKind::Like { .. }
@@ -206,6 +218,8 @@ fn write_unary(f: &mut Formatter<'_>, op: UnaryOp, operand: &Expr) -> fmt::Resul
             write!(f, "-({operand})")
         }
         (UnaryOp::Neg, _) => write!(f, "-{}", OperandDisplay(operand, Precedence::Primary)),
+        // A sum would need no parentheses, but reads as if it did.
+        (UnaryOp::BitNot, _) => write!(f, "~{}", OperandDisplay(operand, Precedence::Negation)),
     }
 }
 

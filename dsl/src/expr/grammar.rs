@@ -36,7 +36,14 @@ pub(super) static PRATT: LazyLock<PrattParser<Rule>> = LazyLock::new(|| {
         .op(left(Rule::and))
         .op(Op::prefix(Rule::not))
         .op(comparison)
-        .op(left(Rule::concat))
+        .op(left(Rule::concat)
+            | left(Rule::bit_and)
+            | left(Rule::bit_or)
+            | left(Rule::bit_xor)
+            | left(Rule::shift_left)
+            | left(Rule::shift_right))
+        // As in PostgreSQL, it applies to the sum after it: `~a + 1` is `~(a + 1)`.
+        .op(Op::prefix(Rule::bit_not))
         .op(left(Rule::add) | left(Rule::sub))
         .op(left(Rule::mul) | left(Rule::div) | left(Rule::rem))
         .op(Op::prefix(Rule::neg))
@@ -69,49 +76,69 @@ pub(super) fn word(rule: Rule) -> Option<&'static str> {
         Rule::alias | Rule::field | Rule::meta_name => "a name",
         Rule::whole => "an integer",
         Rule::EOI => "end of input",
-        Rule::or
-        | Rule::and
-        | Rule::eq
-        | Rule::not_eq
-        | Rule::lt_eq
-        | Rule::gt_eq
-        | Rule::lt
-        | Rule::gt => "an operator",
-        Rule::regex_match
-        | Rule::regex_imatch
-        | Rule::regex_not_match
-        | Rule::regex_not_imatch
-        | Rule::distinct
-        | Rule::not_distinct
-        | Rule::concat
-        | Rule::add
-        | Rule::sub
-        | Rule::mul
-        | Rule::div
-        | Rule::rem => "an operator",
-        Rule::is | Rule::between | Rule::in_list | Rule::like | Rule::cast_to => "an operator",
-        Rule::kw_is | Rule::kw_between | Rule::kw_in | Rule::kw_like | Rule::kw_ilike => {
-            "an operator"
-        }
+        operator if is_operator(operator) => "an operator",
         Rule::expr
         | Rule::operand
         | Rule::column
         | Rule::number
         | Rule::string
         | Rule::null
-        | Rule::boolean => "a value",
-        Rule::case
+        | Rule::boolean
+        | Rule::case
         | Rule::cast
         | Rule::typed_literal
+        | Rule::trim
         | Rule::call
         | Rule::function
         | Rule::meta
         | Rule::path
         | Rule::ident
-        | Rule::paren => "a value",
-        Rule::open_paren => "a value",
+        | Rule::paren
+        | Rule::open_paren => "a value",
         Rule::all | Rule::star => "`*`",
         // The other rules are optional everywhere, or are part of a rule above.
         _ => return None,
     })
+}
+
+/// Whether the rule is an infix or a postfix operator, or the word that begins one.
+fn is_operator(rule: Rule) -> bool {
+    matches!(
+        rule,
+        Rule::or
+            | Rule::and
+            | Rule::eq
+            | Rule::not_eq
+            | Rule::lt_eq
+            | Rule::gt_eq
+            | Rule::lt
+            | Rule::gt
+            | Rule::regex_match
+            | Rule::regex_imatch
+            | Rule::regex_not_match
+            | Rule::regex_not_imatch
+            | Rule::distinct
+            | Rule::not_distinct
+            | Rule::concat
+            | Rule::add
+            | Rule::sub
+            | Rule::mul
+            | Rule::div
+            | Rule::rem
+            | Rule::bit_and
+            | Rule::bit_or
+            | Rule::bit_xor
+            | Rule::shift_left
+            | Rule::shift_right
+            | Rule::is
+            | Rule::between
+            | Rule::in_list
+            | Rule::like
+            | Rule::cast_to
+            | Rule::kw_is
+            | Rule::kw_between
+            | Rule::kw_in
+            | Rule::kw_like
+            | Rule::kw_ilike
+    )
 }

@@ -23,7 +23,7 @@ use name::name;
 
 /// The maximum depth of an expression tree. All code that processes expressions is recursive, so
 /// this bounds its stack usage.
-const MAX_LEVELS: usize = 256;
+pub(super) const MAX_LEVELS: usize = 256;
 
 /// Parses an expression.
 ///
@@ -34,7 +34,7 @@ pub fn parse(text: &Text) -> Result<Expr, Vec<Diagnostic>> {
     let expression = reader
         .pairs(Rule::expression)
         .and_then(|mut pairs| pairs.next())
-        .map(|pair| reader.expr(pair).expr);
+        .map(|pair| reader.expanded(pair));
     reader.finish(expression)
 }
 
@@ -57,7 +57,7 @@ pub fn parse_assignments(text: &Text) -> Result<Vec<Assignment>, Vec<Diagnostic>
         let value = inner.find(|part| part.as_rule() == Rule::expr)?;
         Some(Assignment {
             to,
-            value: reader.expr(value).expr,
+            value: reader.expanded(value),
         })
     })
 }
@@ -87,6 +87,17 @@ pub fn parse_renamings(text: &Text) -> Result<Vec<Renaming>, Vec<Diagnostic>> {
             to: paths.next()?,
         })
     })
+}
+
+/// Parses the name of a named expression, and its parameters: `share(part, whole)`. `None` for
+/// anything else.
+pub(crate) fn parse_signature(text: &str) -> Option<(String, Vec<String>)> {
+    let signature = Grammar::parse(Rule::signature, text).ok()?.next()?;
+    let mut parts = signature.into_inner();
+    let name = parts.next()?.as_str().to_owned();
+    let parameters = parts.filter(|part| part.as_rule() == Rule::parameter);
+    let parameters = parameters.map(|part| part.as_str().to_owned());
+    Some((name, parameters.collect()))
 }
 
 /// Parses a list by a rule of the grammar; `item` reads each of its items.
@@ -197,14 +208,31 @@ impl<'a> Reader<'a> {
             }
             Rule::column => {
                 let mut inner = pair.into_inner();
-                let expr = self.expr(inner.next()?).expr;
+                let mut expr = self.expr(inner.next()?).expr;
                 let alias = inner
                     .find(|part| part.as_rule() == Rule::alias)
                     .map(|alias| (name(&alias), self.span(&alias)));
-                let name = alias.or_else(|| Some((implied_name(&expr)?, expr.span)));
+                let names = self.text.names.as_deref();
+                let called = names.and_then(|names| names.called(&expr));
+                let implied = called.map(str::to_owned).or_else(|| implied_name(&expr));
+                let name = alias.or_else(|| Some((implied?, expr.span)));
+                self.expand(&mut expr);
                 Some(SelectItem::Column { expr, name })
             }
             _ => None,
+        }
+    }
+
+    /// The expression of a pair, in which named expressions are expanded.
+    fn expanded(&self, pair: Pair<'a, Rule>) -> Expr {
+        let mut expr = self.expr(pair).expr;
+        self.expand(&mut expr);
+        expr
+    }
+
+    fn expand(&self, expr: &mut Expr) {
+        if let Some(names) = &self.text.names {
+            self.errors.borrow_mut().extend(names.expand(expr));
         }
     }
 
@@ -214,7 +242,7 @@ impl<'a> Reader<'a> {
         if prefix_depth(pair.clone().into_inner()) > MAX_NESTING {
             self.report(
                 whole,
-                format!("more than {MAX_NESTING} consecutive `not` or `-` operators"),
+                format!("more than {MAX_NESTING} consecutive `not`, `-` or `~` operators"),
                 "nested too deeply",
             );
             return null(whole);
@@ -265,6 +293,8 @@ fn other_notation(text: &str, location: InputLocation) -> Option<&'static str> {
     let rest = text.get(at..)?;
     if rest.starts_with("&&") {
         Some("write `and`")
+    } else if rest.starts_with('^') {
+        Some("write `power(x, y)`, or `x # y` for the exclusive or of bits")
     } else if rest.starts_with('!') {
         Some("write `not`")
     } else if rest.starts_with('?') {
@@ -288,17 +318,25 @@ fn null<'a>(span: Span) -> ParsedExpr<'a> {
 }
 
 /// How deeply the Pratt parser recurses for prefix operators. `and` and `or` bind weaker than all
-/// prefix operators and so end their operands. Any infix operator ends the operand of a minus.
+/// prefix operators and so end their operands. Any infix operator ends the operand of a minus. A
+/// `~` applies to the whole sum after it.
 fn prefix_depth(pairs: Pairs<'_, Rule>) -> usize {
-    let (mut deepest, mut nots, mut minuses) = (0, 0, 0);
+    let (mut deepest, mut nots, mut tildes, mut minuses) = (0, 0, 0, 0);
     for pair in pairs {
         match pair.as_rule() {
-            Rule::or | Rule::and => (nots, minuses) = (0, 0),
+            Rule::or | Rule::and => (nots, tildes, minuses) = (0, 0, 0),
             Rule::not => nots += 1,
+            Rule::bit_not => tildes += 1,
             Rule::neg => minuses += 1,
+            Rule::concat
+            | Rule::bit_and
+            | Rule::bit_or
+            | Rule::bit_xor
+            | Rule::shift_left
+            | Rule::shift_right => (tildes, minuses) = (0, 0),
             _ => minuses = 0,
         }
-        deepest = deepest.max(nots + minuses);
+        deepest = deepest.max(nots + tildes + minuses);
     }
     deepest
 }

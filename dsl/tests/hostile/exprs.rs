@@ -6,7 +6,7 @@ use pseidon_dsl::expr::{
     BinaryOp, Expr, ExprKind, IsPredicate, Literal, Meta, Path, PathStep, UnaryOp,
 };
 
-const BINARY_OPS: [BinaryOp; 20] = [
+const BINARY_OPS: [BinaryOp; 25] = [
     BinaryOp::Or,
     BinaryOp::And,
     BinaryOp::Eq,
@@ -22,6 +22,11 @@ const BINARY_OPS: [BinaryOp; 20] = [
     BinaryOp::Distinct,
     BinaryOp::NotDistinct,
     BinaryOp::Concat,
+    BinaryOp::BitAnd,
+    BinaryOp::BitOr,
+    BinaryOp::BitXor,
+    BinaryOp::ShiftLeft,
+    BinaryOp::ShiftRight,
     BinaryOp::Add,
     BinaryOp::Sub,
     BinaryOp::Mul,
@@ -125,7 +130,7 @@ fn operand(inner: &BoxedStrategy<Expr>) -> BoxedStrategy<Box<Expr>> {
 }
 
 fn unary(inner: &BoxedStrategy<Expr>) -> impl Strategy<Value = ExprKind> + use<> {
-    let ops = prop::sample::select(vec![UnaryOp::Neg, UnaryOp::Not]);
+    let ops = prop::sample::select(vec![UnaryOp::Neg, UnaryOp::BitNot, UnaryOp::Not]);
     (ops, operand(inner)).prop_map(|(op, expr)| ExprKind::Unary(op, expr))
 }
 

@@ -5,11 +5,14 @@ mod exprs;
 mod nodes;
 mod texts;
 
+use std::sync::Arc;
+
 use exprs::{any_expr, remove_positions};
 use nodes::{any_node, without_positions};
 use proptest::prelude::*;
 use pseidon_dsl::diagnostic::render;
-use pseidon_dsl::document::{from_edn, from_flow, from_toml};
+use pseidon_dsl::document::{NamedExpression, from_edn, from_flow, from_toml};
+use pseidon_dsl::expr::NamedExpressions;
 use pseidon_dsl::interpolate::LookupError;
 use pseidon_dsl::node::Text;
 use pseidon_dsl::{
@@ -39,7 +42,42 @@ fn check_errors<T>(text: &str, result: Result<T, Vec<Diagnostic>>) {
     render("file", text, errors.get(..20).unwrap_or(&errors), false);
 }
 
+/// An expression with calls of a named one, whose definition is the same text.
+fn expand_in_itself(text: &str) {
+    let body = Node {
+        kind: NodeKind::Str(Text::plain(text, 0)),
+        span: Span::new(0, text.len()),
+    };
+    let named = |name: &str, body: &Node| NamedExpression {
+        name: name.to_owned(),
+        name_span: Span::default(),
+        parameters: vec!["x".to_owned()],
+        body: body.clone(),
+        included: false,
+    };
+    let twice = Node {
+        kind: NodeKind::Str(Text::plain("x.y or f(f(x.z)) > 1", 0)),
+        span: Span::default(),
+    };
+    let definitions = [named("f", &body), named("g", &twice)];
+    let (names, errors) = NamedExpressions::new(&definitions, ["lower"]);
+    if !errors.is_empty() {
+        check_errors::<()>(text, Err(errors));
+    }
+    let calls = Text {
+        names: Some(Arc::new(names)),
+        ..Text::plain("g(a) and g(f(b))", 0)
+    };
+    if let Ok(expanded) = expr::parse(&calls) {
+        let printed = expanded.to_string();
+        let again = expr::parse(&Text::plain(printed.as_str(), 0));
+        let again = again.unwrap_or_else(|errors| panic!("{text:?}: {printed}: {errors:?}"));
+        assert_eq!(again.to_string(), printed, "{text:?}");
+    }
+}
+
 fn read_everything(text: &str) {
+    expand_in_itself(text);
     let plain = Text::plain(text, 0);
     check_errors(text, edn::read_all(text));
     check_errors(text, edn::read_quoted(&plain));

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 /// One valid text, or a few, in each of the languages.
-pub(super) const VALID: [&str; 14] = [
+pub(super) const VALID: [&str; 17] = [
     "kind = upper(type), u.b = c = 1",
     "usr as user, `mail` as contact.mail",
     r#"{:name "n" :settings {:memory "1GB"} a (kafka {:topics ["x" "y"] :start :earliest}) pipeline (-> a (match "t" b #r"x\d" (where "a > 1") :else c)) :tests [{:name "t" :at a :input [{:x 1}] :output []}]}"#,
@@ -23,6 +23,9 @@ pub(super) const VALID: [&str; 14] = [
     "out/{@topic}/{{x}}/date={at::date:%Y-%m-%d}/{coalesce(a, ':}')}",
     "a/{x || '${env:X}'} $${{env:Y}} ${{file:/run/z}} ${{",
     "1h30m",
+    "x.y + f(x) * -g(a & ~x.z << 2)",
+    "trim(both 'a' from x) || lower(f(x, 1)) and is_error()",
+    r#"{:expressions {is_error "a > 1" "f(x, y)" #r"x or y ~ '\d'"} pipeline (-> a b)}"#,
 ];
 
 /// Tokens of the languages.
@@ -67,6 +70,11 @@ const PIECES: &[&str] = &[
     "like ",
     "between ",
     "cast(",
+    "f(",
+    "x",
+    ":expressions ",
+    "trim(both ",
+    "from ",
     " as ",
     "@topic",
     "@",
@@ -78,6 +86,12 @@ const PIECES: &[&str] = &[
     "{{",
     "}}",
     "= ",
+    "~ ",
+    "& ",
+    "| ",
+    "# ",
+    "<< ",
+    ">> ",
     "[stages.a]\n",
     "\"\"\"",
     "'''",

@@ -78,6 +78,11 @@ pub fn is_aggregate(name: &str) -> bool {
     FUNCTIONS.contains_key(name)
 }
 
+/// The names of all aggregate functions.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.keys().map(AsRef::as_ref)
+}
+
 /// A call of an aggregate function on columns of the input of a [`Grouping`].
 #[derive(Clone, Debug)]
 pub struct AggregateCall {

@@ -59,6 +59,7 @@ impl Demands<'_> {
             ExprKind::Unary(UnaryOp::Neg, operand) => {
                 self.expr(operand, wanted.filter(|wanted| wanted.is_numeric()));
             }
+            ExprKind::Unary(UnaryOp::BitNot, operand) => self.expr(operand, Some(&DataType::Int64)),
             ExprKind::Binary(left, op, right) => self.binary(left, *op, right, wanted),
             ExprKind::Between {
                 expr, low, high, ..
@@ -104,6 +105,15 @@ impl Demands<'_> {
             | BinaryOp::Distinct
             | BinaryOp::NotDistinct
             | BinaryOp::Concat => self.compared(&[left, right]),
+            BinaryOp::BitAnd | BinaryOp::BitOr | BinaryOp::BitXor => {
+                let integer = bits_type(self.type_of(left), self.type_of(right));
+                self.expr(left, Some(&integer));
+                self.expr(right, Some(&integer));
+            }
+            BinaryOp::ShiftLeft | BinaryOp::ShiftRight => {
+                self.expr(left, Some(&DataType::Int64));
+                self.expr(right, Some(&DataType::Int64));
+            }
             BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod => {
                 let (left_type, right_type) = (self.type_of(left), self.type_of(right));
                 let left_wanted = operand_type(right_type.as_ref(), wanted);
@@ -217,7 +227,18 @@ impl Demands<'_> {
                 .filter(|field| !is_json(field))
                 .map(|field| field.data_type().clone()),
             ExprKind::Unary(UnaryOp::Neg, operand) => self.type_of(operand),
+            ExprKind::Unary(UnaryOp::BitNot, operand) => {
+                Some(bits_type(self.type_of(operand), None))
+            }
             ExprKind::Binary(_, BinaryOp::Concat, _) => Some(DataType::Utf8),
+            ExprKind::Binary(
+                left,
+                BinaryOp::BitAnd | BinaryOp::BitOr | BinaryOp::BitXor,
+                right,
+            ) => Some(bits_type(self.type_of(left), self.type_of(right))),
+            ExprKind::Binary(left, BinaryOp::ShiftLeft | BinaryOp::ShiftRight, _) => {
+                Some(bits_type(self.type_of(left), None))
+            }
             ExprKind::Binary(left, op, right) => match arithmetic(*op) {
                 Some(op) => arithmetic_type(self.type_of(left), op, self.type_of(right)),
                 None => Some(DataType::Boolean),
@@ -258,6 +279,14 @@ impl Demands<'_> {
                 function::return_type(name, &types.collect::<Vec<_>>())
             }
         }
+    }
+}
+
+/// The type in which operators compute with the bits of operands of these types.
+fn bits_type(left: Option<DataType>, right: Option<DataType>) -> DataType {
+    match (left, right) {
+        (Some(DataType::UInt64), _) | (_, Some(DataType::UInt64)) => DataType::UInt64,
+        _ => DataType::Int64,
     }
 }
 

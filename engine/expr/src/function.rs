@@ -69,7 +69,7 @@ const ALIASES: [(&str, &str); 6] = [
 ];
 
 /// Functions of other systems, each with what does the same here.
-const EXPRESSIONS: [(&str, &str); 7] = [
+const EXPRESSIONS: [(&str, &str); 8] = [
     ("epoch", "date_part('epoch', time)"),
     ("get_json_object", "field.inner[0]"),
     ("json_extract", "field.inner[0]"),
@@ -77,6 +77,7 @@ const EXPRESSIONS: [(&str, &str); 7] = [
     ("mod", "x % y"),
     ("regexp_matches", "text ~ 'pattern'"),
     ("strftime", "to_char(time, '%Y-%m-%d')"),
+    ("xor", "x # y"),
 ];
 
 static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
@@ -113,6 +114,11 @@ fn add(functions: &mut HashMap<String, Arc<ScalarUDF>>, function: Arc<ScalarUDF>
     functions.insert(function.name().to_owned(), function);
 }
 
+/// The names of all functions of one record, in lower case.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.keys().map(String::as_str).chain(CONDITIONAL)
+}
+
 /// The function named `name`, which is not [`CONDITIONAL`].
 pub(crate) fn find(name: &str, span: Span) -> Result<&'static Arc<ScalarUDF>, Diagnostic> {
     FUNCTIONS.get(name).ok_or_else(|| {
@@ -120,8 +126,7 @@ pub(crate) fn find(name: &str, span: Span) -> Result<&'static Arc<ScalarUDF>, Di
         if let Some((_, same)) = EXPRESSIONS.iter().find(|(known, _)| *known == name) {
             return unknown.with_help(format!("write `{same}`"));
         }
-        let known = FUNCTIONS.keys().map(String::as_str).chain(CONDITIONAL);
-        match pseidon_dsl::nearest(name, known) {
+        match pseidon_dsl::nearest(name, names()) {
             Some(nearest) => unknown.with_help(format!("did you mean `{nearest}`?")),
             None => unknown,
         }

@@ -25,11 +25,14 @@
 //!   that are not constants are not compared without a cast.
 //! - List indexes start at 0. Timestamps are in UTC. `now()` is the time at which the batch is
 //!   evaluated.
+//! - `& | # ~ << >>` compute with int64, or with uint64 if an operand is one. A number of bits that
+//!   is negative or not less than 64 is an error of the record; bits that are shifted out are lost.
 //! - `and`, `or` and `case` may skip operands that cannot affect the result for a row, but only
 //!   `case` guarantees that.
 
 pub mod aggregate;
 mod arithmetic;
+mod bits;
 pub mod bounds;
 mod comparison;
 pub mod compile;
@@ -40,6 +43,7 @@ mod function;
 mod growth;
 mod json;
 mod length;
+mod names;
 mod nested;
 mod operand;
 mod operator;
@@ -51,3 +55,4 @@ pub mod unnest;
 
 pub use compile::{Column, CompiledExpr, Input, Scope, compile};
 pub use function::{FunctionExample, FunctionReference, functions};
+pub use names::function_names;

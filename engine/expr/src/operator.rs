@@ -16,6 +16,7 @@ use pseidon_dsl::expr::{BinaryOp, IsPredicate, UnaryOp};
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::arithmetic::{arithmetic, negate};
+use crate::bits::{self, Direction};
 use crate::comparison::{comparable, comparable_with};
 use crate::json::StringsAs;
 use crate::operand::{Operand, alternatives, operation, reason};
@@ -24,6 +25,7 @@ use crate::operand::{Operand, alternatives, operation, reason};
 pub(crate) fn unary(op: UnaryOp, operand: Operand, span: Span) -> Result<Operand, Diagnostic> {
     match op {
         UnaryOp::Neg => negate(operand, span),
+        UnaryOp::BitNot => bits::inverted(operand, span),
         UnaryOp::Not => not(operand, span),
     }
 }
@@ -54,6 +56,11 @@ pub(crate) fn binary(
             let (left, right) = (left.cast(&DataType::Utf8)?, right.cast(&DataType::Utf8)?);
             operation(left, Operator::StringConcat, right, DataType::Utf8, span)
         }
+        BinaryOp::BitAnd => bits::bitwise(left, Operator::BitwiseAnd, right, span),
+        BinaryOp::BitOr => bits::bitwise(left, Operator::BitwiseOr, right, span),
+        BinaryOp::BitXor => bits::bitwise(left, Operator::BitwiseXor, right, span),
+        BinaryOp::ShiftLeft => bits::shift(left, Direction::Left, right, span),
+        BinaryOp::ShiftRight => bits::shift(left, Direction::Right, right, span),
         BinaryOp::Add => arithmetic(left, Operator::Plus, right, span),
         BinaryOp::Sub => arithmetic(left, Operator::Minus, right, span),
         BinaryOp::Mul => arithmetic(left, Operator::Multiply, right, span),

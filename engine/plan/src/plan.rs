@@ -1,8 +1,11 @@
 //! The plan of a pipeline, and the function that runs all planning steps.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use pseidon_dsl::expr::NamedExpressions;
 use pseidon_dsl::{Diagnostic, Document, Span};
+use pseidon_expr::function_names;
 use pseidon_plugin::registry::PluginRegistry;
 
 use crate::chain::{PlannedSink, PlannedSource};
@@ -81,7 +84,10 @@ pub struct PlanContext<'a> {
 pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<Diagnostic>> {
     let mut errors = Errors::default();
     let settings = errors.value(Settings::from_document(document));
-    let resolved = errors.value(resolve(document, context.registry, context.tables));
+    let (names, wrong) = NamedExpressions::new(&document.expressions, function_names());
+    errors.extend(wrong);
+    let names = Arc::new(names);
+    let resolved = errors.value(resolve(document, context.registry, context.tables, &names));
     let resolved = resolved.unwrap_or_default();
     let (name, name_span) = document
         .name
@@ -128,7 +134,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
             base: context.base,
             keeps_state: context.keeps_state,
         }),
-        _ => Err(errors.into_unique()),
+        _ => Err(names.explained(errors.into_unique())),
     }
 }
 

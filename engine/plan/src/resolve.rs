@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use pseidon_dsl::document::RouteBranch;
-use pseidon_dsl::expr::{Expr, parse as parse_expr};
+use pseidon_dsl::expr::{Expr, NamedExpressions, parse as parse_expr};
 use pseidon_dsl::{Call, Diagnostic, Document, Flow, Name, NodeKind, Span, Stage};
 use pseidon_plugin::group::GroupStage;
 use pseidon_plugin::options::{OnError, ParseResult};
@@ -49,7 +49,8 @@ pub struct ResolvedSource {
     pub groups: Vec<Span>,
 }
 
-/// Resolves the flow of a document, and reads the tables of `lookup`.
+/// Resolves the flow of a document, and reads the tables of `lookup`. `names` are the named
+/// expressions of the document.
 ///
 /// # Errors
 /// All errors in names, options and tables, and unused stages.
@@ -57,6 +58,7 @@ pub fn resolve(
     document: &Document,
     registry: &PluginRegistry,
     tables: &TableReader<'_>,
+    names: &Arc<NamedExpressions>,
 ) -> Result<Vec<ResolvedSource>, Vec<Diagnostic>> {
     let stages = document
         .stages
@@ -66,6 +68,7 @@ pub fn resolve(
     let mut resolver = Resolver {
         registry,
         tables,
+        names: (!document.expressions.is_empty()).then_some(names),
         stages,
         flows: NamedFlows::of(document)?,
         used: HashSet::new(),
@@ -85,6 +88,8 @@ pub fn resolve(
 struct Resolver<'a> {
     registry: &'a PluginRegistry,
     tables: &'a TableReader<'a>,
+    /// The named expressions; `None` if the document has none.
+    names: Option<&'a Arc<NamedExpressions>>,
     stages: HashMap<&'a Name, &'a Stage>,
     flows: NamedFlows<'a>,
     /// The stages that the flow uses.
@@ -290,7 +295,11 @@ impl<'a> Resolver<'a> {
 
     /// The condition and the steps of a branch of `route`. `None` if there are errors.
     fn route_branch(&mut self, branch: &'a RouteBranch) -> Option<(Expr, Vec<ResolvedStep>)> {
-        let condition = match &branch.condition.kind {
+        let mut condition = branch.condition.clone();
+        if let Some(names) = self.names {
+            names.attach(&mut condition);
+        }
+        let condition = match &condition.kind {
             NodeKind::Str(text) | NodeKind::Regex(text) => self.checked(parse_expr(text)),
             _ => None,
         };
@@ -349,14 +358,23 @@ impl<'a> Resolver<'a> {
         }]))
     }
 
+    /// A use of a plugin, in whose arguments the named expressions are known.
+    fn with_names(&self, call: &Call) -> Call {
+        let mut call = call.clone();
+        if let Some(names) = self.names {
+            call.args.iter_mut().for_each(|arg| names.attach(arg));
+        }
+        call
+    }
+
     /// The name of a stage, and the plugin that it uses. `None` if an error was reported.
     fn call(&mut self, flow: &'a Flow) -> Option<(String, Call)> {
         match flow {
-            Flow::Inline(call) => Some((call.plugin.to_string(), call.clone())),
+            Flow::Inline(call) => Some((call.plugin.to_string(), self.with_names(call))),
             Flow::Named(name, span) => match self.stages.get(name) {
                 Some(stage) => {
                     self.used.insert(name);
-                    Some((name.to_string(), stage.call.clone()))
+                    Some((name.to_string(), self.with_names(&stage.call)))
                 }
                 None if self.is_plugin(&name.to_string()) => {
                     let call = Call {

@@ -42,7 +42,7 @@ impl Folder {
             Err(errors) => errors,
         };
         let mut shown = Vec::new();
-        for (part, errors) in by_file(&text.text, &errors) {
+        for (part, errors) in by_file(&text.name, &text.text, &errors) {
             let name = part.path.map_or("main.edn", |path| {
                 path.rsplit_once("/").map_or(path, |(_, name)| name)
             });
@@ -100,7 +100,7 @@ fn included_files_are_a_part_of_the_plan() {
 fn errors_are_shown_in_the_file_that_has_them() {
     let cases = [
         (
-            A.replace("x > 1", "x >> 1"),
+            A.replace("x > 1", "x > > 1"),
             C.to_owned(),
             ("a.edn", "unexpected", ">"),
         ),

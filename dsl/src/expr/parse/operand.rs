@@ -35,6 +35,7 @@ impl<'a> Reader<'a> {
             Rule::case => self.case(pair, span),
             Rule::cast => self.cast(pair, span),
             Rule::typed_literal => self.typed_literal(pair, span),
+            Rule::trim => self.trim(pair, span),
             Rule::call => self.call(pair, span),
             _ => null(span),
         }
@@ -184,7 +185,36 @@ impl<'a> Reader<'a> {
         )
     }
 
-    /// A call with words between its arguments, as SQL has for three functions. `words` is what
+    /// `trim(both 'x' from string)`, or without the characters.
+    fn trim(&self, pair: Pair<'a, Rule>, span: Span) -> ParsedExpr<'a> {
+        let part = |rule| {
+            let mut parts = pair.clone().into_inner();
+            parts.find(|part| part.as_rule() == rule)
+        };
+        let (Some(function), Some(side)) = (part(Rule::kw_trim), part(Rule::side)) else {
+            return null(span);
+        };
+        let name = match side.as_str() {
+            side if side.eq_ignore_ascii_case("leading") => "ltrim",
+            side if side.eq_ignore_ascii_case("trailing") => "rtrim",
+            _ => "btrim",
+        };
+        // The string is the last of them.
+        let (mut args, levels) = self.inner_exprs(pair.clone());
+        args.reverse();
+        self.node(
+            levels,
+            ExprKind::Call {
+                name: name.to_owned(),
+                name_span: self.span(&function),
+                distinct: false,
+                args,
+            },
+            span,
+        )
+    }
+
+    /// A call with words between its arguments, as SQL has for four functions. `words` is what
     /// follows the first argument.
     fn call_with_words(
         &self,
@@ -209,6 +239,10 @@ impl<'a> Reader<'a> {
                 };
                 rest.insert(0, Expr { kind, ..unit });
                 ("date_part", rest)
+            }
+            ("trim", Rule::from_args, Some(characters)) if rest.len() == 1 => {
+                rest.push(characters);
+                ("btrim", rest)
             }
             ("substr" | "substring", Rule::from_args, Some(text)) => {
                 rest.insert(0, text);

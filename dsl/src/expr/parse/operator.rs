@@ -16,6 +16,11 @@ impl<'a> Reader<'a> {
                 ExprKind::Unary(UnaryOp::Not, Box::new(operand.expr)),
                 span,
             ),
+            (Rule::bit_not, _) => self.node(
+                operand.levels,
+                ExprKind::Unary(UnaryOp::BitNot, Box::new(operand.expr)),
+                span,
+            ),
             (_, Some(digits)) => leaf(ExprKind::Literal(negative(digits)), span),
             (_, None) => self.node(
                 operand.levels,
@@ -47,6 +52,11 @@ impl<'a> Reader<'a> {
             Rule::distinct => BinaryOp::Distinct,
             Rule::not_distinct => BinaryOp::NotDistinct,
             Rule::concat => BinaryOp::Concat,
+            Rule::bit_and => BinaryOp::BitAnd,
+            Rule::bit_or => BinaryOp::BitOr,
+            Rule::bit_xor => BinaryOp::BitXor,
+            Rule::shift_left => BinaryOp::ShiftLeft,
+            Rule::shift_right => BinaryOp::ShiftRight,
             Rule::add => BinaryOp::Add,
             Rule::sub => BinaryOp::Sub,
             Rule::mul => BinaryOp::Mul,

@@ -51,8 +51,9 @@ const ATOMS: [&str; 42] = [
     "@headers.x",
 ];
 
-const BINARY: [&str; 17] = [
+const BINARY: [&str; 22] = [
     "or", "and", "=", "<>", "<", "<=", ">", ">=", "~", "!~", "||", "+", "-", "*", "/", "%", "like",
+    "&", "|", "#", "<<", ">>",
 ];
 
 const TYPES: [&str; 12] = [
@@ -94,6 +95,7 @@ fn expressions() -> impl Strategy<Value = String> {
             4 => (inner.clone(), proptest::sample::select(&BINARY[..]), inner.clone()).prop_map(|(left, op, right)| format!("({left} {op} {right})")),
             4 => call.prop_map(|(name, args)| format!("{name}({})", args.join(", "))),
             1 => inner.clone().prop_map(|operand| format!("(-({operand}))")),
+            1 => inner.clone().prop_map(|operand| format!("(~{operand})")),
             1 => inner.clone().prop_map(|operand| format!("(not {operand})")),
             1 => inner.clone().prop_map(|operand| format!("({operand} is not null)")),
             1 => (inner.clone(), inner.clone(), inner.clone()).prop_map(|(operand, low, high)| format!("({operand} between {low} and {high})")),

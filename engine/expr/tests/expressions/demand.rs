@@ -7,7 +7,7 @@ use pseidon_expr::demand::{Demand, collect};
 use pseidon_expr::types::type_name;
 
 /// Each path with the required type, if any: `a int64, b`.
-fn wanted(text: &str, wanted: Option<DataType>) -> String {
+pub(crate) fn wanted(text: &str, wanted: Option<DataType>) -> String {
     let expr = pseidon_dsl::expr::parse(&Text::plain(text, 0))
         .unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
     let known = |path: &Path| match path.to_string().as_str() {

@@ -4,7 +4,7 @@ use crate::fixture::compiled;
 use pseidon_dsl::Diagnostic;
 
 /// The only error in an expression.
-fn error(text: &str) -> Diagnostic {
+pub(crate) fn error(text: &str) -> Diagnostic {
     let mut errors = match compiled(text) {
         Ok(compiled) => panic!("{text} compiles to {}", compiled.field()),
         Err(errors) => errors,
@@ -14,7 +14,7 @@ fn error(text: &str) -> Diagnostic {
 }
 
 /// Checks cases of an expression, the text that its only error underlines, and the message.
-fn check(cases: &[(&str, &str, &str)]) {
+pub(crate) fn check(cases: &[(&str, &str, &str)]) {
     let mut wrong = Vec::new();
     for (text, place, message) in cases {
         let found = error(text);

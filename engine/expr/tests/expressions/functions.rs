@@ -11,6 +11,12 @@ fn functions_of_strings() {
         ("substring(name, 1, 2)", "utf8", ["An", "bo", "NULL"]),
         ("split_part('a,b', ',', 2)", "utf8", ["b", "b", "b"]),
         ("trim('  x ')", "utf8", ["x", "x", "x"]),
+        ("trim(both from '  x ')", "utf8", ["x"; 3]),
+        ("trim(both 'xy' from 'xyaxy')", "utf8", ["a"; 3]),
+        ("trim(leading 'xy' from 'yxaxy')", "utf8", ["axy"; 3]),
+        ("trim(trailing 'xy' from 'yxaxy')", "utf8", ["yxa"; 3]),
+        ("trim('A%' from name)", "utf8", ["nn", "bob", "NULL"]),
+        ("trim(both null from name)", "utf8", ["NULL"; 3]),
         ("replace(name, 'n', 'm')", "utf8", ["Amm", "bob%", "NULL"]),
         (
             "concat(name, '-', small)",

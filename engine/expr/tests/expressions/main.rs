@@ -1,6 +1,7 @@
 //! Tests of expressions as users write them, through the public API.
 
 mod arbitrary;
+mod bits;
 mod bounds;
 mod compiled;
 mod demand;

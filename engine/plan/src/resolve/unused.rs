@@ -1,4 +1,4 @@
-//! Stages and named flows that the pipeline does not use: most likely an oversight.
+//! Stages, named flows and named expressions that the pipeline does not use: most likely an oversight.
 
 use pseidon_dsl::{Call, Diagnostic, Document, Node, NodeKind, Stage};
 use pseidon_plugin::spec::PluginSpec;
@@ -7,7 +7,7 @@ use super::Resolver;
 use crate::transforms::Transform;
 
 impl<'a> Resolver<'a> {
-    /// Reports a stage or a flow that the pipeline does not use. Errors in the options of unused
+    /// Reports a stage, a flow or a named expression that the pipeline does not use. Errors in the options of unused
     /// stages are reported first.
     pub(super) fn check_unused(&mut self, document: &'a Document) {
         let unused: Vec<&Stage> = document
@@ -15,21 +15,24 @@ impl<'a> Resolver<'a> {
             .iter()
             .filter(|stage| !self.used.contains(&stage.name))
             .collect();
-        unused
-            .iter()
-            .for_each(|stage| self.check_alone(&stage.call));
+        for stage in &unused {
+            let call = self.with_names(&stage.call);
+            self.check_alone(&call);
+        }
         // What is in an included file is there for other pipelines too.
         let stages = unused
             .iter()
             .filter(|stage| !stage.included)
-            .map(|stage| ("stage", &stage.name, stage.name_span));
+            .map(|stage| ("stage", stage.name.to_string(), stage.name_span));
         let flows = self.flows.unused(document).into_iter();
-        let flows = flows.map(|named| ("flow", &named.name, named.name_span));
+        let flows = flows.map(|named| ("flow", named.name.to_string(), named.name_span));
+        let expression = self.names.and_then(|names| names.unused());
+        let expression = expression.map(|(name, span)| ("expression", name.to_owned(), span));
         if !self.errors.is_empty() {
             return;
         }
         // One at a time: a stage may only be used by a flow that is unused.
-        if let Some((what, name, span)) = flows.chain(stages).next() {
+        if let Some((what, name, span)) = flows.chain(stages).chain(expression).next() {
             let message = format!("unused {what} `{name}`");
             let error = Diagnostic::new(span, message, "not part of the pipeline");
             self.errors.push(error.with_help(

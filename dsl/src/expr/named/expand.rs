@@ -1,0 +1,234 @@
+//! The expansion of calls of named expressions.
+
+use std::mem::take;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::{Definition, NamedExpressions};
+use crate::diagnostic::ExpressionUse;
+use crate::expr::parse::MAX_LEVELS;
+use crate::expr::{Expr, ExprKind, Literal, Meta, Path, PathStep};
+use crate::{Diagnostic, Span};
+
+/// How many parts of syntax trees the named expressions of a document may expand to: a name, a
+/// constant, an operator or a call is a part.
+const MAX_PARTS: usize = 200_000;
+
+impl NamedExpressions {
+    /// Expands the calls in an expression. Returns the errors.
+    pub(in crate::expr) fn expand(&self, expr: &mut Expr) -> Vec<Diagnostic> {
+        let mut expander = Expander {
+            names: self,
+            errors: Vec::new(),
+            is_stopped: false,
+        };
+        let written = Scope {
+            parameters: &[],
+            arguments: &[],
+            expansion: 0,
+        };
+        expander.fill(expr, &written, 0);
+        expander.errors
+    }
+
+    /// Counts parts that are added. Returns whether there may be so many.
+    fn count(&self, parts: usize) -> Result<(), IsFirst> {
+        let before = self.parts.fetch_add(parts, Ordering::Relaxed);
+        if before.saturating_add(parts) <= MAX_PARTS {
+            Ok(())
+        } else {
+            Err(IsFirst(before <= MAX_PARTS))
+        }
+    }
+
+    /// The number of a new use.
+    fn add_use(&self, name: &str, span: Span) -> u32 {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = name.to_owned();
+        uses.push(ExpressionUse { name, span });
+        uses.len() as u32
+    }
+}
+
+/// Whether it was not exceeded before.
+struct IsFirst(bool);
+
+/// How many parts a syntax tree has.
+pub(super) fn parts(expr: &Expr) -> usize {
+    1 + expr.parts().into_iter().map(parts).sum::<usize>()
+}
+
+/// The depth of a syntax tree.
+fn levels(expr: &Expr) -> usize {
+    let deepest = expr.parts().into_iter().map(levels).max();
+    1 + deepest.unwrap_or(0)
+}
+
+/// What the names in a text stand for.
+struct Scope<'s> {
+    parameters: &'s [String],
+    arguments: &'s [Argument],
+    /// The use of the text; 0 for an expression where it is written.
+    expansion: u32,
+}
+
+/// An argument without calls of named expressions.
+struct Argument {
+    expr: Expr,
+    parts: usize,
+    levels: usize,
+}
+
+struct Expander<'n> {
+    names: &'n NamedExpressions,
+    errors: Vec<Diagnostic>,
+    /// Whether a limit is exceeded, so that nothing more is expanded.
+    is_stopped: bool,
+}
+
+impl Expander<'_> {
+    /// Expands an expression of a text, at this level of the syntax tree. The recursion is bounded by
+    /// the limit of levels.
+    fn fill(&mut self, expr: &mut Expr, scope: &Scope<'_>, level: usize) {
+        mark(expr, scope.expansion);
+        if level > MAX_LEVELS {
+            self.too_deep(expr.span);
+            *expr = null(expr.span);
+            return;
+        }
+        if let ExprKind::Path(path) = &expr.kind {
+            if let Some(argument) = self.argument(path, expr.span, scope, level) {
+                *expr = argument;
+            }
+            return;
+        }
+        for part in expr.parts_mut() {
+            self.fill(part, scope, level + 1);
+        }
+        // The calls in definitions have been checked.
+        let wrong = match scope.expansion {
+            0 => self.names.wrong_call(expr),
+            _ => None,
+        };
+        let span = expr.span;
+        if let Some(error) = wrong {
+            self.errors.push(error);
+            *expr = null(span);
+        } else if let ExprKind::Call { name, args, .. } = &mut expr.kind
+            && let Some(definition) = self.names.definitions.get(name)
+        {
+            let expanded = self.call(definition, take(args), span, level);
+            *expr = expanded.unwrap_or_else(|| null(span));
+        }
+    }
+
+    /// The definition with these arguments. `None` if there is an error, here or in the definition.
+    fn call(
+        &mut self,
+        definition: &Definition,
+        args: Vec<Expr>,
+        span: Span,
+        level: usize,
+    ) -> Option<Expr> {
+        let body = definition.body.as_ref().filter(|_| !self.is_stopped)?;
+        self.count(definition.parts, span)?;
+        let mut expanded = body.clone();
+        let arguments = args.into_iter().map(|expr| Argument {
+            parts: parts(&expr),
+            levels: levels(&expr),
+            expr,
+        });
+        let scope = Scope {
+            parameters: &definition.parameters,
+            arguments: &arguments.collect::<Vec<_>>(),
+            expansion: self.names.add_use(&definition.name, span),
+        };
+        // A use is a level too, so that definitions which are only calls do not nest without end.
+        self.fill(&mut expanded, &scope, level + 1);
+        Some(expanded)
+    }
+
+    /// What takes the place of a parameter, or of a part of one. `None` for other paths.
+    fn argument(
+        &mut self,
+        path: &Path,
+        span: Span,
+        scope: &Scope<'_>,
+        level: usize,
+    ) -> Option<Expr> {
+        let (PathStep::Field(name), rest) = path.0.split_first()? else {
+            return None;
+        };
+        let at = scope.parameters.iter().position(|known| known == name)?;
+        let argument = scope.arguments.get(at)?;
+        if self.count(argument.parts, span).is_none() {
+            return Some(null(span));
+        }
+        if level + argument.levels > MAX_LEVELS {
+            self.too_deep(span);
+            return Some(null(span));
+        }
+        if rest.is_empty() {
+            return Some(argument.expr.clone());
+        }
+        let kind = match (&argument.expr.kind, rest) {
+            (ExprKind::Path(outer), rest) => {
+                let steps = outer.0.iter().chain(rest).cloned();
+                ExprKind::Path(Path(steps.collect()))
+            }
+            (ExprKind::Meta(Meta::Headers(None)), [PathStep::Field(header)]) => {
+                ExprKind::Meta(Meta::Headers(Some(header.clone())))
+            }
+            _ => {
+                let message = format!("the argument `{name}` is not a field");
+                let label = "only a field has parts";
+                self.errors.push(Diagnostic::new(span, message, label));
+                return Some(null(span));
+            }
+        };
+        Some(Expr { kind, span })
+    }
+
+    /// Counts parts that are added at a position. `None` if there are too many.
+    fn count(&mut self, parts: usize, span: Span) -> Option<()> {
+        let counted = self.names.count(parts);
+        self.is_stopped |= counted.is_err();
+        if let Err(IsFirst(true)) = counted {
+            let message = format!("named expressions expand to more than {MAX_PARTS} parts");
+            let label = "this use exceeds the limit";
+            let help = "expressions that it uses have further ones in them, several times; compute \
+                        the value once, in a `set` or `select` of its own";
+            self.errors
+                .push(Diagnostic::new(span, message, label).with_help(help));
+        }
+        counted.ok()
+    }
+
+    fn too_deep(&mut self, span: Span) {
+        let message = format!("expression nested too deeply (limit: {MAX_LEVELS} levels)");
+        let error = Diagnostic::new(span, message, "nesting limit exceeded here");
+        if !self.is_stopped {
+            let help = "each use of a named expression is a level";
+            self.errors.push(error.with_help(help));
+        }
+        self.is_stopped = true;
+    }
+}
+
+/// Notes for which use the positions of an expression stand, without its operands.
+fn mark(expr: &mut Expr, expansion: u32) {
+    expr.span.expansion = expansion;
+    match &mut expr.kind {
+        ExprKind::Cast { to_span, .. } => to_span.expansion = expansion,
+        ExprKind::Call { name_span, .. } => name_span.expansion = expansion,
+        _ => {}
+    }
+}
+
+/// The replacement for an invalid expression, so that the rest can still be checked.
+fn null(span: Span) -> Expr {
+    Expr {
+        kind: ExprKind::Literal(Literal::Null),
+        span,
+    }
+}

@@ -1,0 +1,138 @@
+//! Named expressions in pipelines.
+
+use super::plan_of;
+
+const ENTRIES: &str = r#"is_error "status >= 500"
+    "share(part, whole)" "part::double / nullif(whole, 0)"
+    day "at::date"
+    rate "sum((status >= 500)::bigint)::double / count(*)""#;
+
+/// A pipeline with this chain behind a source.
+fn with(entries: &str, chain: &str) -> String {
+    let schema = "{:status :int64 :bytes :int64 :all :int64 :at :timestamp}";
+    format!(
+        "{{:expressions {{{entries}}} in (stdin {{:schema {schema}}}) pipeline (-> in {chain})}}"
+    )
+}
+
+fn fingerprint(text: &str) -> String {
+    let plan = plan_of(text).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
+    plan.fingerprint
+}
+
+/// `ENTRIES` in an included file may be unused; here only those that the chain uses are defined.
+fn used(chain: &str) -> String {
+    let is_used = |line: &&str| {
+        let name = line.trim().trim_start_matches('"');
+        let end = name.find(['(', ' ']).unwrap_or(name.len());
+        chain.contains(&format!("{}(", &name[..end]))
+    };
+    ENTRIES.lines().filter(is_used).collect()
+}
+
+#[test]
+fn a_call_is_the_same_pipeline_as_its_definition() {
+    let cases = [
+        (
+            "(where \"is_error()\") (files \"a\")",
+            "(where \"status >= 500\") (files \"a\")",
+        ),
+        (
+            "(select \"share(bytes, all) as s, is_error()\") (files \"a\")",
+            "(select \"bytes::double / nullif(all, 0) as s, status >= 500 as is_error\") (files \"a\")",
+        ),
+        (
+            "(set \"status = share(status, 2)\") (files \"a\")",
+            "(set \"status = status::double / nullif(2, 0)\") (files \"a\")",
+        ),
+        (
+            "(route \"not is_error()\" (files \"a\") :else (drop))",
+            "(route \"not (status >= 500)\" (files \"a\") :else (drop))",
+        ),
+        (
+            "(group \"day() as d\" \"rate() as r\") (files \"a\")",
+            "(group \"at::date as d\" \"sum((status >= 500)::bigint)::double / count(*) as r\") (files \"a\")",
+        ),
+        (
+            "(group \"day()\" \"rate()\") (files \"a\")",
+            "(group \"at::date as day\" \"sum((status >= 500)::bigint)::double / count(*) as rate\") (files \"a\")",
+        ),
+        (
+            "(dedupe \"day()\") (files \"a\")",
+            "(dedupe \"at::date as day\") (files \"a\")",
+        ),
+        (
+            "(sample \"1%\" {:by \"day()\"}) (files \"a\")",
+            "(sample \"1%\" {:by \"at::date\"}) (files \"a\")",
+        ),
+        (
+            "(files \"a/{day()}/{day():%Y}\")",
+            "(files \"a/{at::date}/{at::date:%Y}\")",
+        ),
+        (
+            "(kafka {:brokers \"b:9092\" :topic \"t\" :key \"day()::text\"})",
+            "(kafka {:brokers \"b:9092\" :topic \"t\" :key \"at::date::text\"})",
+        ),
+    ];
+    for (chain, written) in cases {
+        assert_eq!(
+            fingerprint(&with(&used(chain), chain)),
+            fingerprint(&with("", written)),
+            "{chain}"
+        );
+    }
+    let chain = "(where \"is_error()\") (files \"a\")";
+    let changed = with("is_error \"status >= 400\"", chain);
+    assert_ne!(
+        fingerprint(&changed),
+        fingerprint(&with(&used(chain), chain))
+    );
+}
+
+#[test]
+fn errors_of_named_expressions() {
+    let cases = [
+        (
+            with("is_error \"status >= 500\"", "(files \"a\")"),
+            "unused expression `is_error` | not part of the pipeline",
+        ),
+        (
+            with(
+                "is_error \"status >= 500\"",
+                "(where \"is_eror()\") (files \"a\")",
+            ),
+            "unknown function `is_eror` | not a function | did you mean `is_error()`?",
+        ),
+        (
+            with(
+                "is_error \"status\"",
+                "(where \"is_error()\") (files \"a\")",
+            ),
+            "the condition of `where` must be boolean",
+        ),
+        (
+            with(
+                "is_error \"statu >= 500\"",
+                "(where \"is_error()\") (files \"a\")",
+            ),
+            "the record has no field `statu`",
+        ),
+        (
+            with("coalesce \"1\"", "(where \"coalesce() = 1\") (files \"a\")"),
+            "`coalesce` is a function",
+        ),
+        (
+            with("extract \"1\"", "(where \"extract() = 1\") (files \"a\")"),
+            "`extract` is a function",
+        ),
+        (
+            with("rate \"count(*)\"", "(where \"rate() = 1\") (files \"a\")"),
+            "`count` is computed over many records",
+        ),
+    ];
+    for (text, expected) in cases {
+        let errors = plan_of(&text).err().unwrap_or_default();
+        assert_eq!(errors.len(), 1, "{text}: {errors:?}");
+        assert!(errors[0].starts_with(expected), "{text}: {errors:?}");
+    }
+}
