@@ -181,6 +181,7 @@ fn a_directory_disappears_and_returns() {
     let out = "place/disk/out";
     for round in 0..4 {
         expect_progress(&site, out, &mut pseidon);
+        wait_until("it can write again", 60, || !is_blocked(&pseidon));
         let before = trouble(&pseidon);
         let permission_only = round % 2 == 1;
         if permission_only {
@@ -350,7 +351,7 @@ impl SmallDisk {
 
     /// Whether there is no space for the files of a commit.
     fn is_full(&self) -> bool {
-        let space = rustix::fs::statvfs(&self.path("")).expect("a mounted disk");
+        let space = rustix::fs::statvfs(self.path("")).expect("a mounted disk");
         space.f_bavail * space.f_frsize < 1 << 20
     }
 
