@@ -22,8 +22,8 @@ pub enum LookupError {
     Failed(String),
 }
 
-/// Substitutes the placeholders in all strings of the settings, of named expressions and of the stages'
-/// arguments.
+/// Substitutes the placeholders in all strings of the settings, of named expressions and of the
+/// stages' arguments.
 ///
 /// # Errors
 /// All failed lookups, in source order.

@@ -3,8 +3,9 @@
 //!
 //! `name`, `include`, `[settings]`, `[expressions]` and `[[tests]]` correspond to the keywords of the
 //! EDN form. `pipeline` is a string that contains the flow, and `[flows]` has such strings by name. A
-//! table in `[stages]` has one key, the plugin, whose value is the plugin's argument. A table becomes a map with keywords as keys, and an array becomes a vector.
-//! Strings stay strings: options accept a string where EDN has a keyword.
+//! table in `[stages]` has one key, the plugin, whose value is the plugin's argument. A table becomes
+//! a map with keywords as keys, and an array becomes a vector. Strings stay strings: options accept a
+//! string where EDN has a keyword.
 
 use std::ops::Range;
 

@@ -184,6 +184,14 @@ fn errors_in_definitions() {
             "`Count` is a function; a named expression cannot have its name",
         ),
         (
+            "both \"1\"",
+            "`both` is a word of expressions; a named expression cannot have its name",
+        ),
+        (
+            "leading \"1\"",
+            "`leading` is a word of expressions; a named expression cannot have its name",
+        ),
+        (
             "f \"f()\"",
             "the expression `f` contains itself; it is used inside its own definition",
         ),
@@ -309,6 +317,32 @@ fn what_they_expand_to_is_limited() {
     // An argument that is doubled by each use.
     let names = defined(r#""d(x)" "x + x" "f(x)" "d(d(d(d(d(x)))))" "g(x)" "f(f(f(f(f(x)))))""#);
     assert_eq!(expanded(&names, "g(a)"), Err(vec![large.to_owned()]));
+    // Texts count too.
+    let text = "x".repeat(60_000);
+    let doubled = |d: &str| format!("{d}(").repeat(12);
+    for (definition, argument) in [
+        (r#""d(x)" "x || x""#, format!("'{text}'")),
+        (r#""d(x)" "x || x""#, format!("a.{text}")),
+        (r#""d(x)" "x || x""#, format!("@headers.{text}")),
+    ] {
+        let call = format!("{}{argument}{}", doubled("d"), ")".repeat(12));
+        assert_eq!(
+            expanded(&defined(definition), &call),
+            Err(vec![large.to_owned()])
+        );
+    }
+    let part = format!(r#""p(x)" "x.{text}" "q(x)" "p(x) || p(x) || p(x) || p(x)""#);
+    expanded(&defined(&part), "p(a)").expect("not too large");
+    let many = vec!["q(a)"; 20].join(" || ");
+    assert_eq!(
+        expanded(&defined(&part), &many),
+        Err(vec![large.to_owned()])
+    );
+    let name = "n".repeat(60_000);
+    let uses =
+        r#"a "b() + b()" b "c() + c()" c "d() + d()" d "e() + e()" e "f() + f()" f "g() + g()""#;
+    let long = defined(&format!("{uses} g \"{name}()\" {name} \"1\""));
+    assert_eq!(expanded(&long, "a()"), Err(vec![large.to_owned()]));
     // Many uses together.
     let names = defined(&bomb(12));
     let uses = (0..100).map(|_| expanded(&names, "e0()").is_err() as usize);

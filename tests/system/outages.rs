@@ -260,10 +260,12 @@ fn trouble(pseidon: &Pseidon) -> usize {
     log.matches("WARN").count() + log.matches("ERROR").count()
 }
 
-/// Whether a sink has reported that it cannot write, and not yet that it can again.
+/// Whether a sink has reported that it cannot write, and not yet that it can again. A run that
+/// restarts begins with sinks that are not blocked.
 fn is_blocked(pseidon: &Pseidon) -> bool {
     let log = pseidon.log();
-    log.matches("cannot write").count() > log.matches("can write again").count()
+    let ends = ["can write again", "restarting from the committed positions"];
+    log.rfind("cannot write; no records") > ends.iter().filter_map(|end| log.rfind(end)).max()
 }
 
 /// The size of files is limited, so writes fail until the limit is lifted.

@@ -1,5 +1,7 @@
 //! `:expressions`: named expressions.
 
+use std::collections::HashSet;
+
 use super::NamedExpression;
 use super::build::Builder;
 use crate::expr::parse_signature;
@@ -24,9 +26,16 @@ impl Builder {
             );
             return;
         };
+        let mut names = HashSet::new();
         for (key, value) in entries {
-            if let Some(named) = self.expression(&key, value) {
+            let Some(named) = self.expression(&key, value) else {
+                continue;
+            };
+            if names.insert(named.name.to_ascii_lowercase()) {
                 self.expressions.push(named);
+            } else {
+                let message = format!("`{}` is defined twice", named.name);
+                self.report(key.span, message, "another expression has this name");
             }
         }
     }
@@ -46,11 +55,6 @@ impl Builder {
             self.report(key.span, message, label);
             return None;
         };
-        if self.expressions.iter().any(|known| known.has_name(&name)) {
-            let label = "another expression has this name";
-            self.report(key.span, format!("`{name}` is defined twice"), label);
-            return None;
-        }
         let mut others = parameters.iter().enumerate();
         let twice = others.find(|(at, parameter)| parameters[..*at].contains(parameter));
         if let Some((_, parameter)) = twice {

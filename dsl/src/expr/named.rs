@@ -78,16 +78,18 @@ impl NamedExpressions {
     fn add(&mut self, definition: &NamedExpression) -> Vec<Diagnostic> {
         let key = definition.name.to_ascii_lowercase();
         let mut errors = Vec::new();
-        if self.functions.contains(key.as_str()) {
-            let message = format!("`{}` is a function", definition.name);
+        let is_taken_by = |what: &str| {
+            let message = format!("`{}` is {what}", definition.name);
             let label = "a named expression cannot have its name";
-            errors.push(
-                Diagnostic::new(definition.name_span, message, label)
-                    .with_help("choose another name"),
-            );
+            Diagnostic::new(definition.name_span, message, label).with_help("choose another name")
+        };
+        if self.functions.contains(key.as_str()) {
+            errors.push(is_taken_by("a function"));
+        } else if let "both" | "distinct" | "leading" | "trailing" = key.as_str() {
+            errors.push(is_taken_by("a word of expressions"));
         }
         let body = match &definition.body.kind {
-            NodeKind::Str(text) | NodeKind::Regex(text) => parse(text),
+            NodeKind::Str(text) | NodeKind::Regex(text) if errors.is_empty() => parse(text),
             _ => Err(Vec::new()),
         };
         let body = body.map_err(|more| errors.extend(more)).ok();
@@ -146,6 +148,10 @@ impl NamedExpressions {
         let Some(definition) = self.definitions.get(name) else {
             return self.nearly(name, *name_span);
         };
+        if definition.body.is_none() {
+            // Its error is reported. If it has the name of a function, the call may be one of that.
+            return None;
+        }
         let (name, usage) = (&definition.name, definition.usage());
         if *distinct {
             let message = format!("`{name}` is a named expression");

@@ -122,6 +122,13 @@ fn errors_of_named_expressions() {
             "`coalesce` is a function",
         ),
         (
+            with(
+                "round \"1\"",
+                "(where \"round(status, 2) = 1\") (files \"a\")",
+            ),
+            "`round` is a function",
+        ),
+        (
             with("extract \"1\"", "(where \"extract() = 1\") (files \"a\")"),
             "`extract` is a function",
         ),

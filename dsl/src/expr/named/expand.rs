@@ -11,8 +11,11 @@ use crate::expr::{Expr, ExprKind, Literal, Meta, Path, PathStep};
 use crate::{Diagnostic, Span};
 
 /// How many parts of syntax trees the named expressions of a document may expand to: a name, a
-/// constant, an operator or a call is a part.
+/// constant, an operator or a call is a part, and so are each further bytes of a string or a path.
 const MAX_PARTS: usize = 200_000;
+
+/// How many bytes of a text are a part.
+const BYTES_OF_PART: usize = 16;
 
 impl NamedExpressions {
     /// Expands the calls in an expression. Returns the errors.
@@ -55,7 +58,22 @@ struct IsFirst(bool);
 
 /// How many parts a syntax tree has.
 pub(super) fn parts(expr: &Expr) -> usize {
-    1 + expr.parts().into_iter().map(parts).sum::<usize>()
+    let bytes = match &expr.kind {
+        ExprKind::Literal(Literal::Str(text)) => text.len(),
+        ExprKind::Path(path) => path_bytes(&path.0),
+        ExprKind::Meta(Meta::Headers(Some(name))) => name.len(),
+        _ => 0,
+    };
+    1 + bytes / BYTES_OF_PART + expr.parts().into_iter().map(parts).sum::<usize>()
+}
+
+/// The bytes of the names of a path, with something for each step.
+fn path_bytes(steps: &[PathStep]) -> usize {
+    let bytes = |step: &PathStep| match step {
+        PathStep::Field(name) => name.len() + BYTES_OF_PART,
+        PathStep::Index(_) => BYTES_OF_PART,
+    };
+    steps.iter().map(bytes).sum()
 }
 
 /// The depth of a syntax tree.
@@ -131,7 +149,10 @@ impl Expander<'_> {
         level: usize,
     ) -> Option<Expr> {
         let body = definition.body.as_ref().filter(|_| !self.is_stopped)?;
-        self.count(definition.parts, span)?;
+        self.count(
+            definition.parts + definition.name.len() / BYTES_OF_PART,
+            span,
+        )?;
         let mut expanded = body.clone();
         let arguments = args.into_iter().map(|expr| Argument {
             parts: parts(&expr),
@@ -161,7 +182,8 @@ impl Expander<'_> {
         };
         let at = scope.parameters.iter().position(|known| known == name)?;
         let argument = scope.arguments.get(at)?;
-        if self.count(argument.parts, span).is_none() {
+        let parts = argument.parts + path_bytes(rest) / BYTES_OF_PART;
+        if self.count(parts, span).is_none() {
             return Some(null(span));
         }
         if level + argument.levels > MAX_LEVELS {

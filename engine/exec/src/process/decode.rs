@@ -59,6 +59,10 @@ impl Processor {
     }
 }
 
+/// How many fields of each record are located at most. The places of a field take 20 bytes, also in
+/// a record that does not have it.
+const MAX_LOCATED: usize = 16;
+
 /// The decoder for the records of a source; `None` if nothing of them is used.
 pub(super) fn decoder_of(source: &PlannedSource) -> Result<Option<Box<dyn Decoder>>, String> {
     let wanted = &source.columns.wanted;
@@ -67,7 +71,7 @@ pub(super) fn decoder_of(source: &PlannedSource) -> Result<Option<Box<dyn Decode
     }
     let mut decoder = source.format.decoder(&source.format_settings, wanted)?;
     let edited = source.chain.edited_fields();
-    if !edited.is_empty() {
+    if (1..=MAX_LOCATED).contains(&edited.len()) {
         decoder.locate(&edited);
     }
     Ok(Some(decoder))

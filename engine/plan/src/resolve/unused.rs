@@ -1,4 +1,5 @@
-//! Stages, named flows and named expressions that the pipeline does not use: most likely an oversight.
+//! Stages, named flows and named expressions that the pipeline does not use: most likely an
+//! oversight.
 
 use pseidon_dsl::{Call, Diagnostic, Document, Node, NodeKind, Stage};
 use pseidon_plugin::spec::PluginSpec;
@@ -7,8 +8,8 @@ use super::Resolver;
 use crate::transforms::Transform;
 
 impl<'a> Resolver<'a> {
-    /// Reports a stage, a flow or a named expression that the pipeline does not use. Errors in the options of unused
-    /// stages are reported first.
+    /// Reports a stage, a flow or a named expression that the pipeline does not use. Errors in the
+    /// options of unused stages are reported first.
     pub(super) fn check_unused(&mut self, document: &'a Document) {
         let unused: Vec<&Stage> = document
             .stages
