@@ -148,10 +148,8 @@ impl NamedExpressions {
         let Some(definition) = self.definitions.get(name) else {
             return self.nearly(name, *name_span);
         };
-        if definition.body.is_none() {
-            // Its error is reported. If it has the name of a function, the call may be one of that.
-            return None;
-        }
+        // Without a body, its error is reported. The call may be one of a function with its name.
+        definition.body.as_ref()?;
         let (name, usage) = (&definition.name, definition.usage());
         if *distinct {
             let message = format!("`{name}` is a named expression");
