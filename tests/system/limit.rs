@@ -112,8 +112,8 @@ fn records_of_many_files_are_delivered_once_although_runs_are_killed() {
     let flow = r#"(limit 9000)
         (files {:path "out" :codec :json :check-freq "10ms" :rollover {:records 500}})"#;
     site.write("pipeline.edn", pipeline(flow));
-    // A run that the writers keep up with commits everything at once, so its second commit is not
-    // certain.
+    // If the writers keep up with the source, a run commits everything at once. So a second commit is
+    // not certain.
     for (step, is_certain) in [
         ("committed:1", true),
         ("committed:2", false),
