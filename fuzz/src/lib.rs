@@ -3,8 +3,8 @@
 //! Parsers and decoders that no other crate can name are reached as a user reaches them, through a
 //! pipeline file, the name of a format, or a server that answers with the input.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Shutdown, TcpListener};
 use std::panic;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -202,6 +202,10 @@ pub fn serve(answer: &'static Mutex<Vec<u8>>, is_http: bool) -> u16 {
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone();
             let _ = stream.write_all(&answer);
+            // A connection that is dropped with unread bytes is reset, and the client's next
+            // request fails before it reads the answer.
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = io::copy(&mut stream, &mut io::sink());
         }
     });
     port

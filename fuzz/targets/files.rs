@@ -1,5 +1,5 @@
-//! Files as the source `files` finds them: compressions, their magic numbers, and lines. The first
-//! byte chooses the name.
+//! Files as the source `files` finds them: compressions, their magic numbers, lines, and the files
+//! of columns. The first byte chooses the name.
 #![no_main]
 
 use std::fs;
@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use pseidon_dsl::document::from_edn;
 use pseidon_fuzz::plan_document;
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 10] = [
     "a.json",
     "a.json.gz",
     "a.json.zst",
@@ -17,6 +17,8 @@ const NAMES: [&str; 8] = [
     "a.csv",
     "a.txt",
     "a.parquet",
+    "a.avro",
+    "a.arrow",
 ];
 
 fuzz_target!(init: pseidon_fuzz::expect_caught_panics(), |data: &[u8]| {

@@ -7,6 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use pseidon_fuzz::{column, decode, format, parts, plan_of, run};
 use pseidon_plan::Plan;
 use pseidon_plugin::Payloads;
+use pseidon_plugin::format::WantedColumn;
 use serde::de::IgnoredAny;
 
 static PLANS: LazyLock<Vec<Plan>> = LazyLock::new(|| {
@@ -24,24 +25,28 @@ static PLANS: LazyLock<Vec<Plan>> = LazyLock::new(|| {
     plans.collect()
 });
 
+static ANY: LazyLock<[WantedColumn; 1]> = LazyLock::new(|| [column("a", "json")]);
+
+static TYPED: LazyLock<[WantedColumn; 7]> = LazyLock::new(|| {
+    [
+        column("a", "int64"),
+        column("a", "float32"),
+        column("b", "timestamp_ns"),
+        column("b", "decimal(50,2)"),
+        column("a.b", "time"),
+        column("a[1]", "binary"),
+        column("l", "date"),
+    ]
+});
+
 fuzz_target!(init: pseidon_fuzz::expect_caught_panics(), |data: &[u8]| {
     let json = format("json");
     for record in parts(data) {
         let payloads = Payloads::copied([record]);
-        let any = [column("a", "json")];
-        if !record.is_empty() && decode(json.as_ref(), "", &any, &payloads) == 0 {
+        if !record.is_empty() && decode(json.as_ref(), "", &*ANY, &payloads) == 0 {
             assert!(serde_json::from_slice::<IgnoredAny>(record).is_ok());
         }
-        let typed = [
-            column("a", "int64"),
-            column("a", "float32"),
-            column("b", "timestamp_ns"),
-            column("b", "decimal(50,2)"),
-            column("a.b", "time"),
-            column("a[1]", "binary"),
-            column("l", "date"),
-        ];
-        decode(json.as_ref(), "ts=e", &typed, &payloads);
+        decode(json.as_ref(), "ts=e", &*TYPED, &payloads);
     }
     let _ = json.infer("", &[Payloads::copied(parts(data))]);
     for plan in PLANS.iter() {
