@@ -377,6 +377,31 @@ fn errors_in_toml() {
     assert_eq!(errors("a = ", from_toml("a = ")).len(), 1);
 }
 
+/// A panic of an earlier `toml_edit`, found by the fuzz target `toml`.
+#[test]
+fn a_missing_value_whose_key_is_extended_is_an_error() {
+    for text in [
+        "p =\np.i = 1",
+        "p = =a\np.i = 1",
+        "p =\n[p.i]",
+        "p =\n[[p]]",
+    ] {
+        assert_eq!(errors(text, from_toml(text)).len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn strings_and_tables_of_toml_1_1() {
+    let text = "pipeline = \"(-> a \\x41 5 (match))\"\nsettings = {\n  state-dir = 'x',\n}";
+    assert_eq!(
+        errors(text, from_toml(text)),
+        [
+            "5: a number cannot be part of a flow; expected a stage or (-> …)",
+            "(match): this `match` has no branches; expected a string or #r\"…\", then a flow"
+        ]
+    );
+}
+
 #[test]
 fn a_file_in_another_language_has_one_error_that_says_so() {
     let edn = "a pipeline file is written in EDN, or in TOML if its name ends with `.toml`";
