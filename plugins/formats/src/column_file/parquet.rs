@@ -1,5 +1,6 @@
 //! Parquet files: their rows, from the pages of the used columns.
 
+mod bounded;
 mod groups;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use pseidon_expr::panics::catch_panic;
 
+use self::bounded::BoundedFile;
 use self::groups::{GroupRange, used_groups};
 use super::errors::{damaged, incomplete, read_up_to, refused};
 use super::{ColumnReader, IdentityBytes, MAX_ROWS, READ_BYTES, UsedValues};
@@ -187,7 +189,7 @@ impl UsedColumns {
     /// forever if the levels of a column are damaged.
     fn rows(&self, groups: Range<usize>) -> Result<ParquetRecordBatchReader, ParquetError> {
         let (file, metadata) = (self.file.try_clone()?, self.metadata.clone());
-        ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+        ParquetRecordBatchReaderBuilder::new_with_metadata(BoundedFile(file), metadata)
             .with_batch_size(self.rows_at_once)
             .with_row_groups(groups.collect())
             .with_projection(self.mask.clone())

@@ -154,6 +154,18 @@ fn damaged_levels_are_an_error_from_any_position() {
     }
 }
 
+/// Found by the fuzz target `parquet`: the header of a page ends in a list of a billion elements,
+/// which the library skipped one by one at the end of the file.
+#[test]
+fn a_header_with_a_damaged_length_is_an_error() {
+    let file = include_bytes!("tests/damaged_length.parquet");
+    let mut opened = tempfile::tempfile().unwrap();
+    io::Write::write_all(&mut opened, file).unwrap();
+    let mut reader = ParquetReader::open(opened, &all(), 0).unwrap();
+    let error = reader.next_rows().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+}
+
 #[test]
 fn an_incomplete_file_is_told_from_a_damaged_one() {
     let dir = tempfile::tempdir().unwrap();
