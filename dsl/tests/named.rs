@@ -221,6 +221,51 @@ fn errors_in_definitions() {
 }
 
 #[test]
+fn a_parameter_that_is_not_used_is_an_error() {
+    let cases = [
+        (r#""f(a, b)" "a + 1""#, [("b", None)].as_slice()),
+        (r#""f(a, b)" "count()""#, &[("a", None), ("b", None)]),
+        (r#""f(a)" "lower(a.b)""#, &[]),
+        (r#""f(a)" "g(a)" "g(b)" "b""#, &[]),
+        // A field of another object, a word and a text are not the parameter.
+        (r#""f(\u0061, b)" "b.a or 'a' = b""#, &[("\\u0061", None)]),
+        (r#""f(day)" "extract(day from at)""#, &[("day", None)]),
+        (
+            r#""f(part, whole)" "part / whoel""#,
+            &[(
+                "whole",
+                Some("the field `whoel` is not a parameter; did you mean `whole`?"),
+            )],
+        ),
+    ];
+    for (entries, expected) in cases {
+        let file = file(entries);
+        let (names, errors) = names(&from_edn(&file).expect(entries));
+        let found = errors.iter().map(|error| {
+            assert_eq!(error.label, "not part of the expression", "{entries}");
+            assert!(error.message.starts_with("unused parameter `"), "{entries}");
+            let place = error.span.start as usize..error.span.end as usize;
+            (&file[place], error.help.as_deref())
+        });
+        let remove = Some("remove it here and in the calls, or use it in the expression");
+        let with_help =
+            |(name, help): &(&'static str, Option<&'static str>)| (*name, help.or(remove));
+        let expected: Vec<_> = expected.iter().map(with_help).collect();
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{entries}");
+        // Further errors of the expression are still found.
+        expanded(&names, "f(1, 2, 3)").expect_err(entries);
+    }
+    let toml = "pipeline = '(-> a b)'\n[expressions]\n\"f(part, whole)\" = 'part'\n";
+    let (_, errors) = names(&from_toml(toml).expect("valid"));
+    assert_eq!(
+        messages(&errors),
+        ["unused parameter `whole`; not part of the expression"]
+    );
+    let place = errors[0].span.start as usize..errors[0].span.end as usize;
+    assert_eq!(&toml[place], "\"f(part, whole)\"");
+}
+
+#[test]
 fn errors_in_calls() {
     let names =
         defined(r#"is_error "status >= 500" "share(part, whole)" "part / whole" "f(x)" "x.y""#);

@@ -11,6 +11,7 @@
 
 mod cycle;
 mod expand;
+mod unused;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicUsize;
@@ -51,8 +52,8 @@ struct Definition {
 
 impl NamedExpressions {
     /// Parses and checks the named expressions of a document. `functions` are the names of all
-    /// functions. The errors in definitions are returned too; the calls of such definitions have no
-    /// further errors.
+    /// functions. The errors in definitions are returned too. The calls of such definitions have no
+    /// further errors, unless only a parameter is not used.
     pub fn new(
         definitions: &[NamedExpression],
         functions: impl IntoIterator<Item = &'static str>,
@@ -93,13 +94,15 @@ impl NamedExpressions {
             _ => Err(Vec::new()),
         };
         let body = body.map_err(|more| errors.extend(more)).ok();
+        errors.extend(unused::parameters(definition, body.as_ref()));
         let parts = body.as_ref().map_or(0, expand::parts);
+        let parameters = definition.parameters.iter();
         self.definitions.insert(
             key,
             Definition {
                 name: definition.name.clone(),
                 name_span: definition.name_span,
-                parameters: definition.parameters.clone(),
+                parameters: parameters.map(|(name, _)| name.clone()).collect(),
                 body,
                 parts,
                 included: definition.included,
