@@ -1,6 +1,6 @@
 //! Named expressions in pipelines.
 
-use super::plan_of;
+use super::{plan_of, untyped};
 
 const ENTRIES: &str = r#"is_error "status >= 500"
     "share(part, whole)" "part::double / nullif(whole, 0)"
@@ -141,5 +141,53 @@ fn errors_of_named_expressions() {
         let errors = plan_of(&text).err().unwrap_or_default();
         assert_eq!(errors.len(), 1, "{text}: {errors:?}");
         assert!(errors[0].starts_with(expected), "{text}: {errors:?}");
+    }
+}
+
+#[test]
+fn errors_at_arguments_of_named_expressions() {
+    let cases = [
+        (
+            with(
+                "\"has(bits, bit)\" \"bits & (1 << bit) <> 0\"",
+                "(where \"has(at, 2)\") (files \"a\")",
+            ),
+            "`&` requires integers, found timestamp_us | expected an integer | convert it to an \
+             integer: cast(x as bigint)\nthis is the argument `bits` of `has`, which uses it at \
+             bits & (1 << bit) <> 0",
+        ),
+        // An argument and a part of the definition are compared in the definition.
+        (
+            with(
+                "\"after(x)\" \"x > 5\"",
+                "(where \"after(at)\") (files \"a\")",
+            ),
+            "cannot compare timestamp_us with int64 | incompatible types | cast one side, for \
+             example: cast(x as timestamp_us)\nin `after`, which is used at after(at)",
+        ),
+        (
+            with(
+                "\"day(x)\" \"x.day\" \"late(y)\" \"day(y) > 20\"",
+                "(where \"late(att)\") (files \"a\")",
+            ),
+            "the record has no field `att.day` | not in the schema | the schema has `status`, \
+             `bytes`, `all`, `at`\n\
+             this is the argument `x` of `day`, which uses it at x.day\n\
+             this is the argument `y` of `late`, which uses it at y) > 20",
+        ),
+        (
+            untyped("(where \"either(raw) = ''\") (files \"a\")").replacen(
+                '{',
+                "{:expressions {\"either(x)\" \"lower(x) || (x + 0.5)\"} ",
+                1,
+            ),
+            "`raw` is used as utf8 and as float64 | used as float64 here | declare its type in the \
+             :schema of the source, or cast it here: try_cast(raw as float64)\n\
+             this is the argument `x` of `either`, which uses it at x + 0.5)",
+        ),
+    ];
+    for (text, expected) in cases {
+        let errors = plan_of(&text).err().unwrap_or_default();
+        assert_eq!(errors, [expected], "{text}");
     }
 }
