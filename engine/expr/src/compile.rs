@@ -1,5 +1,7 @@
 //! The compiler: from a syntax tree to an expression that can be evaluated over Arrow columns.
 
+mod unsigned;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
@@ -214,8 +216,8 @@ impl Compiler<'_> {
             ExprKind::Meta(meta) => Ok(self.meta(meta, span)),
             ExprKind::Unary(op, operand) => operator::unary(*op, self.operand(operand)?, span),
             ExprKind::Binary(left, op, right) => {
-                let (left, right) = (self.operand(left), self.operand(right));
-                operator::binary(left?, *op, right?, span)
+                let (left, right) = self.pair(left, *op, right)?;
+                operator::binary(left, *op, right, span)
             }
             ExprKind::Between {
                 expr,
