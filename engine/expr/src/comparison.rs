@@ -86,6 +86,7 @@ fn comparison_type(operands: &[&Operand], span: Span) -> Result<DataType, Diagno
 fn is_large(value: &ScalarValue) -> bool {
     match value {
         ScalarValue::Int64(Some(value)) => value.unsigned_abs() >= 1 << f64::MANTISSA_DIGITS,
+        ScalarValue::UInt64(Some(value)) => *value >= 1 << f64::MANTISSA_DIGITS,
         _ => false,
     }
 }

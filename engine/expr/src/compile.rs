@@ -460,11 +460,13 @@ fn cast(operand: Operand, to: &Field, try_cast: bool, span: Span) -> Result<Oper
     }
 }
 
-fn scalar(literal: &Literal) -> ScalarValue {
+/// The value of a constant.
+pub(crate) fn scalar(literal: &Literal) -> ScalarValue {
     match literal {
         Literal::Null => ScalarValue::Null,
         Literal::Bool(value) => ScalarValue::from(*value),
         Literal::Int(value) => ScalarValue::from(*value),
+        Literal::UInt(value) => ScalarValue::from(*value),
         Literal::Float(value) => ScalarValue::from(*value),
         Literal::Str(value) => ScalarValue::from(value.as_str()),
     }

@@ -62,14 +62,10 @@ fn is_constant(expr: &Expr) -> bool {
 /// Makes the integers of a constant uint64.
 fn make_unsigned(constant: &mut Expr) {
     match &mut constant.kind {
-        ExprKind::Literal(_) => {
-            let expr = Box::new(constant.clone());
-            constant.kind = ExprKind::Cast {
-                expr,
-                to: "uint64".to_owned(),
-                to_span: constant.span,
-                try_cast: false,
-            };
+        ExprKind::Literal(literal) => {
+            if let Literal::Int(value) = *literal {
+                *literal = Literal::UInt(value.unsigned_abs());
+            }
         }
         ExprKind::Unary(_, operand) => make_unsigned(operand),
         ExprKind::Binary(left, op, right) => {
