@@ -263,6 +263,16 @@ fn a_parameter_that_is_not_used_is_an_error() {
     );
     let place = errors[0].span.start as usize..errors[0].span.end as usize;
     assert_eq!(&toml[place], "\"f(part, whole)\"");
+    let mut document = from_edn(&file("g \"1\"")).expect("valid");
+    let fragment = fragment_from_edn(r#"{:expressions {"h(x)" "1"}}"#);
+    document
+        .include(fragment.expect("valid"))
+        .expect("another name");
+    let (_, errors) = names(&document);
+    assert_eq!(
+        messages(&errors),
+        ["unused parameter `x`; not part of the expression"]
+    );
 }
 
 #[test]

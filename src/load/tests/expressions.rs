@@ -104,6 +104,13 @@ fn errors_of_named_expressions() {
         ),
         (
             with(
+                "\"is_error(code)\" \"status >= 500\"",
+                "(where \"is_error(status)\") (files \"a\")",
+            ),
+            "unused parameter `code` | not part of the expression | remove it here and in the calls",
+        ),
+        (
+            with(
                 "is_error \"status >= 500\"",
                 "(where \"is_eror()\") (files \"a\")",
             ),
