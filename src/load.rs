@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use pseidon_delivery::WithCauses;
+use pseidon_dsl::diagnostic::ExpressionUse;
 use pseidon_dsl::{Diagnostic, Document, diagnostic, interpolate};
 use pseidon_logs::{Log, LogsSettings, MysqlLogs};
 use pseidon_plan::{Plan, PlanContext, SchemaInference, plan};
@@ -272,7 +273,11 @@ fn as_sentence(error: &Diagnostic) -> String {
         .map(|help| format!("; {help}"))
         .unwrap_or_default();
     let uses = error.uses.iter();
-    let uses: String = uses.map(|used| format!("; in `{}`", used.name)).collect();
+    let shown = |used: &ExpressionUse| match &used.parameter {
+        None => format!("; in `{}`", used.name),
+        Some(parameter) => format!("; this is the argument `{parameter}` of `{}`", used.name),
+    };
+    let uses: String = uses.map(shown).collect();
     format!("{}: {}{help}{uses}", error.message, error.label)
 }
 

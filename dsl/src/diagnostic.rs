@@ -2,6 +2,8 @@
 
 mod excerpt;
 
+use std::sync::Arc;
+
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, Report};
 
 use self::excerpt::Excerpt;
@@ -78,17 +80,19 @@ pub struct Diagnostic {
     pub label: String,
     /// A suggested fix, for example the nearest valid name.
     pub help: Option<String>,
-    /// For an error in a named expression: its use, then the use of the one in which that is, and so
-    /// on. The planner adds them.
+    /// For an error in a named expression or in an argument: its use, then the use of the one in
+    /// which that is, and so on. The planner adds them.
     pub uses: Vec<ExpressionUse>,
 }
 
-/// A use of a named expression.
+/// A use of a named expression, or of an argument in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpressionUse {
     /// The name of the expression.
-    pub name: String,
-    /// The position of the call.
+    pub name: Arc<str>,
+    /// The parameter in whose place an argument is; `None` for the use of the expression.
+    pub parameter: Option<Arc<str>>,
+    /// The position of the call, or of the parameter in the definition.
     pub span: Span,
 }
 
@@ -118,7 +122,15 @@ impl Diagnostic {
         const MAX_SHOWN: usize = 8;
 
         let shown = |used: &ExpressionUse| {
-            format!("in `{}`, which is used at {}", used.name, place(used.span))
+            let (name, place) = (&used.name, place(used.span));
+            match &used.parameter {
+                None => format!("in `{name}`, which is used at {place}"),
+                Some(parameter) => {
+                    format!(
+                        "this is the argument `{parameter}` of `{name}`, which uses it at {place}"
+                    )
+                }
+            }
         };
         let mut lines: Vec<String> = self.help.iter().cloned().collect();
         match self.uses.as_slice() {

@@ -165,8 +165,8 @@ pub struct NamedExpression {
     pub name: String,
     /// The position of the key.
     pub name_span: Span,
-    /// The names that stand for the arguments of a call.
-    pub parameters: Vec<String>,
+    /// The names that stand for the arguments of a call, with their positions.
+    pub parameters: Vec<(String, Span)>,
     /// The expression: a string.
     pub body: Node,
     /// Whether it was included, so that it may be unused.

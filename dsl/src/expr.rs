@@ -127,8 +127,10 @@ pub enum Literal {
     Null,
     /// `true`, `false`
     Bool(bool),
-    /// An integer that fits in 64 bits.
+    /// An integer that fits in an int64.
     Int(i64),
+    /// A larger integer, which fits in a uint64.
+    UInt(u64),
     /// Any other number.
     Float(f64),
     /// `'text'`

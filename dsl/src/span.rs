@@ -2,15 +2,17 @@
 
 /// A range of bytes in the source text: `start..end`.
 ///
-/// The text of a named expression stands for all of its uses. `expansion` is the number of the one
-/// that is meant ([`NamedExpressions`](crate::expr::NamedExpressions)).
+/// The text of a named expression stands for all of its uses, and an argument of it for all places
+/// of its parameter. `expansion` is the number of the one that is meant
+/// ([`NamedExpressions`](crate::expr::NamedExpressions)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
     /// The offset of the first byte.
     pub start: u32,
     /// The offset after the last byte.
     pub end: u32,
-    /// The use of the named expression that the text defines; 0 for any other text.
+    /// The use of the named expression that the text defines, or of the argument that it is; 0 for
+    /// any other text.
     pub expansion: u32,
 }
 

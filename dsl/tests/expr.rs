@@ -34,7 +34,11 @@ fn values() {
         ("- 12", "-12"),
         ("9223372036854775807", "9223372036854775807"),
         ("-9223372036854775808", "-9223372036854775808"),
-        ("9223372036854775808", "9.223372036854776e18"),
+        ("9223372036854775808", "9223372036854775808"),
+        ("18446744073709551615", "18446744073709551615"),
+        ("-(9223372036854775808)", "-(9223372036854775808)"),
+        ("18446744073709551616.0", "1.8446744073709552e19"),
+        ("-99999999999999999999e1", "-1e21"),
         ("1.5", "1.5"),
         ("1.", "1.0"),
         (".5", "0.5"),
@@ -430,6 +434,30 @@ fn a_secret_is_not_in_an_error() {
     let errors = parse(&text).expect_err("two values");
     assert!(!format!("{errors:?}").contains("hunter2"));
     assert_eq!(errors[0].span, Span::new(0, 9));
+}
+
+#[test]
+fn integers_that_do_not_fit_in_64_bits() {
+    let cases = [
+        (
+            "18446744073709551616",
+            "18446744073709551616: integer too large; expected at most 18446744073709551615",
+        ),
+        (
+            "-9223372036854775809",
+            "-9223372036854775809: integer too small; expected at least -9223372036854775808",
+        ),
+        (
+            "a > -100000000000000000000",
+            "100000000000000000000: integer too large; expected at most 18446744073709551615",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(errors(text), [expected], "{text}");
+    }
+    let errors = parse(&Text::plain("100000000000000000000", 0)).expect_err("too large");
+    let help = errors[0].help.as_deref();
+    assert_eq!(help, Some("for a float, write 1e20"));
 }
 
 #[test]

@@ -221,6 +221,61 @@ fn errors_in_definitions() {
 }
 
 #[test]
+fn a_parameter_that_is_not_used_is_an_error() {
+    let cases = [
+        (r#""f(a, b)" "a + 1""#, [("b", None)].as_slice()),
+        (r#""f(a, b)" "count()""#, &[("a", None), ("b", None)]),
+        (r#""f(a)" "lower(a.b)""#, &[]),
+        (r#""f(a)" "g(a)" "g(b)" "b""#, &[]),
+        // A field of another object, a word and a text are not the parameter.
+        (r#""f(\u0061, b)" "b.a or 'a' = b""#, &[("\\u0061", None)]),
+        (r#""f(day)" "extract(day from at)""#, &[("day", None)]),
+        (
+            r#""f(part, whole)" "part / whoel""#,
+            &[(
+                "whole",
+                Some("the field `whoel` is not a parameter; did you mean `whole`?"),
+            )],
+        ),
+    ];
+    for (entries, expected) in cases {
+        let file = file(entries);
+        let (names, errors) = names(&from_edn(&file).expect(entries));
+        let found = errors.iter().map(|error| {
+            assert_eq!(error.label, "not part of the expression", "{entries}");
+            assert!(error.message.starts_with("unused parameter `"), "{entries}");
+            let place = error.span.start as usize..error.span.end as usize;
+            (&file[place], error.help.as_deref())
+        });
+        let remove = Some("remove it here and in the calls, or use it in the expression");
+        let with_help =
+            |(name, help): &(&'static str, Option<&'static str>)| (*name, help.or(remove));
+        let expected: Vec<_> = expected.iter().map(with_help).collect();
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{entries}");
+        // Further errors of the expression are still found.
+        expanded(&names, "f(1, 2, 3)").expect_err(entries);
+    }
+    let toml = "pipeline = '(-> a b)'\n[expressions]\n\"f(part, whole)\" = 'part'\n";
+    let (_, errors) = names(&from_toml(toml).expect("valid"));
+    assert_eq!(
+        messages(&errors),
+        ["unused parameter `whole`; not part of the expression"]
+    );
+    let place = errors[0].span.start as usize..errors[0].span.end as usize;
+    assert_eq!(&toml[place], "\"f(part, whole)\"");
+    let mut document = from_edn(&file("g \"1\"")).expect("valid");
+    let fragment = fragment_from_edn(r#"{:expressions {"h(x)" "1"}}"#);
+    document
+        .include(fragment.expect("valid"))
+        .expect("another name");
+    let (_, errors) = names(&document);
+    assert_eq!(
+        messages(&errors),
+        ["unused parameter `x`; not part of the expression"]
+    );
+}
+
+#[test]
 fn errors_in_calls() {
     let names =
         defined(r#"is_error "status >= 500" "share(part, whole)" "part / whole" "f(x)" "x.y""#);
@@ -266,33 +321,79 @@ fn errors_in_calls() {
     expanded(&names, "lowr(a)").expect("not a named expression");
 }
 
+/// The uses of an error in this part of an expanded expression: name, parameter and position.
+fn uses(names: &NamedExpressions, part: &Expr) -> Vec<(String, Option<String>, u32)> {
+    let error = Diagnostic::new(part.span, "wrong", "");
+    let explained = names.explained(vec![error.clone(), error]);
+    let uses = explained[0].uses.iter();
+    let shown = uses.map(|used| {
+        let parameter = used.parameter.as_ref().map(|name| name.to_string());
+        (used.name.to_string(), parameter, used.span.start)
+    });
+    shown.collect()
+}
+
 #[test]
 fn an_error_in_a_definition_shows_where_it_is_used() {
-    let entries = r#""inner(x)" "x.y" "outer(x)" "inner(x) + inner(x)""#;
+    let entries = r#""inner(x)" "x + 1" "outer(x)" "inner(x) + inner(x)""#;
     let names = defined(entries);
-    let errors = parse(&text(&names, "1 + outer(5)")).expect_err("not a field");
-    assert_eq!(errors.len(), 2);
-    let explained = names.explained(errors);
+    let sum = expanded(&names, "1 + outer(5)").expect("valid");
+    let inner = sum.parts()[1].parts()[0];
+    let file = file(entries);
+    let place = inner.span.start as usize..inner.span.end as usize;
+    assert_eq!(&file[place], "x + 1");
+    let at = file.find("inner(x) + ").expect("it is there") as u32;
+    let expected = [
+        ("inner".to_owned(), None, at),
+        ("outer".to_owned(), None, 10_004),
+    ];
+    assert_eq!(uses(&names, inner), expected);
+    // An error that both uses of `inner` have is shown for the first.
+    let errors = sum.parts()[1].parts().into_iter();
+    let errors = errors.map(|part| Diagnostic::new(part.span, "wrong", ""));
+    let explained = names.explained(errors.collect());
     let [error] = explained.as_slice() else {
         panic!("reported once: {explained:?}")
     };
-    let file = file(entries);
-    assert_eq!(
-        &file[error.span.start as usize..error.span.end as usize],
-        "x.y"
-    );
-    let uses = error
-        .uses
-        .iter()
-        .map(|used| (used.name.as_str(), used.span.start));
-    let inner = file.find("inner(x) + ").expect("it is there") as u32;
-    assert_eq!(
-        uses.collect::<Vec<_>>(),
-        [("inner", inner), ("outer", 10_004)]
-    );
     let shown = error.with_uses_as_help(|span| span.start.to_string());
-    let expected =
-        format!("in `inner`, which is used at {inner}\nin `outer`, which is used at 10004");
+    let expected = format!("in `inner`, which is used at {at}\nin `outer`, which is used at 10004");
+    assert_eq!(shown.help, Some(expected));
+}
+
+#[test]
+fn an_error_at_an_argument_is_in_the_call_and_shows_where_the_definition_uses_it() {
+    let entries =
+        r#""inner(x)" "1 + x" "outer(y)" "inner(lower(y)) || inner(y)" "part(z)" "z.a.b""#;
+    let names = defined(entries);
+    let file = file(entries);
+    let at = |text: &str| file.find(text).expect("it is there") as u32;
+    let used = |name: &str, parameter: Option<&str>, place: u32| {
+        (name.to_owned(), parameter.map(str::to_owned), place)
+    };
+
+    let both = expanded(&names, "outer(field)").expect("valid");
+    let (first, second) = (both.parts()[0].parts()[1], both.parts()[1].parts()[1]);
+    assert_eq!(first.span.start, at("lower(y)"));
+    let x = used("inner", Some("x"), at("1 + x") + 4);
+    let expected = [x.clone(), used("outer", None, 10_000)];
+    assert_eq!(uses(&names, first), expected);
+    assert_eq!((second.span.start, second.span.end), (10_006, 10_011));
+    let y = used("outer", Some("y"), at("inner(y)") + 6);
+    assert_eq!(uses(&names, second), [x, y]);
+
+    let part = expanded(&names, "part(field)").expect("valid");
+    assert_eq!((part.span.start, part.span.end), (10_005, 10_010));
+    assert_eq!(uses(&names, &part), [used("part", Some("z"), at("z.a.b"))]);
+
+    let errors = parse(&text(&names, "part(1 + 2)")).expect_err("not a field");
+    let explained = names.explained(errors);
+    let place = (explained[0].span.start, explained[0].span.end);
+    assert_eq!(place, (10_005, 10_010));
+    let shown = explained[0].with_uses_as_help(|span| span.start.to_string());
+    let expected = format!(
+        "this is the argument `z` of `part`, which uses it at {}",
+        at("z.a.b")
+    );
     assert_eq!(shown.help, Some(expected));
 }
 

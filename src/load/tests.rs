@@ -14,9 +14,15 @@ use pseidon_plan::{Guarantee, Operator, Plan, PlanContext, plan};
 use crate::registry::registry;
 
 fn plan_of(text: &str) -> Result<Plan, Vec<String>> {
+    // A use of a named expression is shown as the text from there to the end of the string.
+    let place = |span: pseidon_dsl::Span| {
+        let rest = text.get(span.start as usize..).unwrap_or_default();
+        rest.split('"').next().unwrap_or_default().to_owned()
+    };
     let messages = |errors: Vec<pseidon_dsl::Diagnostic>| {
         errors
             .iter()
+            .map(|error| error.with_uses_as_help(place))
             .map(|error| {
                 format!(
                     "{} | {} | {}",

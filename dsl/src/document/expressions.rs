@@ -1,6 +1,7 @@
 //! `:expressions`: named expressions.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use super::NamedExpression;
 use super::build::Builder;
@@ -55,9 +56,9 @@ impl Builder {
             self.report(key.span, message, label);
             return None;
         };
-        let mut others = parameters.iter().enumerate();
-        let twice = others.find(|(at, parameter)| parameters[..*at].contains(parameter));
-        if let Some((_, parameter)) = twice {
+        let mut known = HashSet::new();
+        let twice = parameters.iter().find(|(name, _)| !known.insert(name));
+        if let Some((parameter, _)) = twice {
             let message = format!("`{name}` has two parameters `{parameter}`");
             self.report(key.span, message, "each needs a name of its own");
             return None;
@@ -70,10 +71,16 @@ impl Builder {
             self.report(body.span, format!("`{name}` must be a string"), label);
             return None;
         }
+        // A key of TOML is not a text with positions.
+        let place = |range: Range<usize>| match &key.kind {
+            NodeKind::Str(text) => text.span_of(range.start, range.end),
+            _ => key.span,
+        };
+        let parameters = parameters.into_iter();
         Some(NamedExpression {
             name,
             name_span: key.span,
-            parameters,
+            parameters: parameters.map(|(name, at)| (name, place(at))).collect(),
             body,
             included: false,
         })

@@ -214,7 +214,10 @@ fn write_unary(f: &mut Formatter<'_>, op: UnaryOp, operand: &Expr) -> fmt::Resul
     match (op, &operand.kind) {
         (UnaryOp::Not, _) => write!(f, "not {}", OperandDisplay(operand, Precedence::Not)),
         // Without parentheses, this would be parsed as a negative number.
-        (UnaryOp::Neg, ExprKind::Literal(Literal::Int(_) | Literal::Float(_))) => {
+        (
+            UnaryOp::Neg,
+            ExprKind::Literal(Literal::Int(_) | Literal::UInt(_) | Literal::Float(_)),
+        ) => {
             write!(f, "-({operand})")
         }
         (UnaryOp::Neg, _) => write!(f, "-{}", OperandDisplay(operand, Precedence::Primary)),
@@ -284,6 +287,7 @@ impl Display for Literal {
             Literal::Null => f.write_str("null"),
             Literal::Bool(value) => value.fmt(f),
             Literal::Int(value) => value.fmt(f),
+            Literal::UInt(value) => value.fmt(f),
             // `Debug` keeps the point of `1.0`. Without the point it would be parsed as an integer.
             Literal::Float(value) => write!(f, "{value:?}"),
             Literal::Str(value) => write_quoted(f, value, '\''),

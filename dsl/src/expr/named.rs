@@ -4,13 +4,16 @@
 //! The definition takes the place of the call in the syntax tree, and the arguments those of its
 //! parameters ([`expand`]). So no precedence can change, and a field in an argument is never taken
 //! for a parameter. The positions of a definition's parts say for which use they stand
-//! ([`Span::expansion`]), so that an error in it also shows where it is used.
+//! ([`Span::expansion`]), so that an error in it also shows where it is used. The position of an
+//! argument says for which parameter it stands, so that an error in it also shows what needs another
+//! argument.
 //!
 //! None may contain itself ([`cycle`]), and what they expand to is limited: a few lines in which each
 //! uses the next one twice would otherwise be an expression of any size.
 
 mod cycle;
 mod expand;
+mod unused;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicUsize;
@@ -33,15 +36,23 @@ pub struct NamedExpressions {
     /// How many parts the uses have added to syntax trees.
     parts: AtomicUsize,
     /// [`Span::expansion`] is the number of a use, from 1.
-    uses: Mutex<Vec<ExpressionUse>>,
+    uses: Mutex<Vec<Use>>,
+}
+
+/// A use of a named expression, or of an argument in it.
+#[derive(Debug)]
+struct Use {
+    shown: ExpressionUse,
+    /// The number of the use in which the call is, or from which the argument comes; 0 for none.
+    within: u32,
 }
 
 #[derive(Debug)]
 struct Definition {
     /// As it is written.
-    name: String,
+    name: Arc<str>,
     name_span: Span,
-    parameters: Vec<String>,
+    parameters: Vec<Arc<str>>,
     /// The expression, in which named ones are calls. `None` if there is an error in it.
     body: Option<Expr>,
     /// How many parts the body has.
@@ -51,8 +62,8 @@ struct Definition {
 
 impl NamedExpressions {
     /// Parses and checks the named expressions of a document. `functions` are the names of all
-    /// functions. The errors in definitions are returned too; the calls of such definitions have no
-    /// further errors.
+    /// functions. The errors in definitions are returned too. The calls of such definitions have no
+    /// further errors, unless only a parameter is not used.
     pub fn new(
         definitions: &[NamedExpression],
         functions: impl IntoIterator<Item = &'static str>,
@@ -93,13 +104,15 @@ impl NamedExpressions {
             _ => Err(Vec::new()),
         };
         let body = body.map_err(|more| errors.extend(more)).ok();
+        errors.extend(unused::parameters(definition, body.as_ref()));
         let parts = body.as_ref().map_or(0, expand::parts);
+        let parameters = definition.parameters.iter();
         self.definitions.insert(
             key,
             Definition {
-                name: definition.name.clone(),
+                name: definition.name.as_str().into(),
                 name_span: definition.name_span,
-                parameters: definition.parameters.clone(),
+                parameters: parameters.map(|(name, _)| name.as_str().into()).collect(),
                 body,
                 parts,
                 included: definition.included,
@@ -203,7 +216,7 @@ impl NamedExpressions {
         let ExprKind::Call { name, .. } = &expr.kind else {
             return None;
         };
-        self.definitions.get(name).map(|found| found.name.as_str())
+        self.definitions.get(name).map(|found| &*found.name)
     }
 
     /// The first definition of the pipeline file itself that is not used: its name and position.
@@ -213,17 +226,17 @@ impl NamedExpressions {
             return None;
         }
         let uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        let used: BTreeSet<&str> = uses.iter().map(|used| used.name.as_str()).collect();
+        let used: BTreeSet<&str> = uses.iter().map(|used| &*used.shown.name).collect();
         let unused = self
             .definitions
             .values()
-            .filter(|found| !found.included && !used.contains(found.name.as_str()));
+            .filter(|found| !found.included && !used.contains(&*found.name));
         unused
-            .map(|found| (found.name.as_str(), found.name_span))
+            .map(|found| (&*found.name, found.name_span))
             .min_by_key(|(_, span)| *span)
     }
 
-    /// Adds to each error in a definition where it is used. An error that several uses have is kept
+    /// Adds to each error in a definition or in an argument where it is used. An error that several uses have is kept
     /// once.
     pub fn explained(&self, errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
         let mut explained: Vec<Diagnostic> = Vec::new();
@@ -246,8 +259,8 @@ impl NamedExpressions {
         let mut found = Vec::new();
         let mut number = span.expansion as usize;
         while let Some(used) = number.checked_sub(1).and_then(|at| uses.get(at)) {
-            found.push(used.clone());
-            number = used.span.expansion as usize;
+            found.push(used.shown.clone());
+            number = used.within as usize;
         }
         found
     }

@@ -9,6 +9,7 @@ mod operand;
 mod operator;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use pest::Parser;
 use pest::error::InputLocation;
@@ -89,15 +90,21 @@ pub fn parse_renamings(text: &Text) -> Result<Vec<Renaming>, Vec<Diagnostic>> {
     })
 }
 
+/// A parameter and its place in the text.
+type Parameter = (String, Range<usize>);
+
 /// Parses the name of a named expression, and its parameters: `share(part, whole)`. `None` for
 /// anything else.
-pub(crate) fn parse_signature(text: &str) -> Option<(String, Vec<String>)> {
+pub(crate) fn parse_signature(text: &str) -> Option<(String, Vec<Parameter>)> {
     let signature = Grammar::parse(Rule::signature, text).ok()?.next()?;
     let mut parts = signature.into_inner();
     let name = parts.next()?.as_str().to_owned();
     let parameters = parts.filter(|part| part.as_rule() == Rule::parameter);
-    let parameters = parameters.map(|part| part.as_str().to_owned());
-    Some((name, parameters.collect()))
+    let parameter = |part: Pair<'_, Rule>| {
+        let (start, name) = (part.as_span().start(), part.as_str());
+        (name.to_owned(), start..start + name.len())
+    };
+    Some((name, parameters.map(parameter).collect()))
 }
 
 /// Parses a list by a rule of the grammar; `item` reads each of its items.

@@ -83,6 +83,7 @@ fn any_leaf() -> impl Strategy<Value = ExprKind> {
         Just(ExprKind::Literal(Literal::Null)),
         any::<bool>().prop_map(|value| ExprKind::Literal(Literal::Bool(value))),
         any::<i64>().prop_map(|value| ExprKind::Literal(Literal::Int(value))),
+        (1_u64 << 63..).prop_map(|value| ExprKind::Literal(Literal::UInt(value))),
         any::<f64>()
             .prop_filter("a number", |value| value.is_finite())
             .prop_map(|value| ExprKind::Literal(Literal::Float(value))),

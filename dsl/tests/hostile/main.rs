@@ -51,7 +51,7 @@ fn expand_in_itself(text: &str) {
     let named = |name: &str, body: &Node| NamedExpression {
         name: name.to_owned(),
         name_span: Span::default(),
-        parameters: vec!["x".to_owned()],
+        parameters: vec![("x".to_owned(), Span::default())],
         body: body.clone(),
         included: false,
     };

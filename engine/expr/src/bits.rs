@@ -1,7 +1,8 @@
 //! `& | # ~ << >>`: operators on the bits of integers.
 //!
-//! They compute with int64, or with uint64 if an operand is one. A value without a known type is an
-//! integer here, and one that is not is an error of the record.
+//! They compute with int64, or with uint64 if an operand is one; a constant beside it is one too
+//! (`compile/unsigned.rs`). A value without a known type is an integer here, and one that is not is an
+//! error of the record.
 
 use std::sync::Arc;
 

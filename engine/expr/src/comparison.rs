@@ -3,7 +3,7 @@
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType};
 use datafusion_common::ScalarValue;
 use datafusion_expr::type_coercion::binary::comparison_coercion;
-use pseidon_dsl::Diagnostic;
+use pseidon_dsl::{Diagnostic, Span};
 
 use crate::operand::{Operand, is_exactly};
 use crate::types::{canonical, is_text, type_name};
@@ -11,11 +11,13 @@ use crate::types::{canonical, is_text, type_name};
 /// The least number of decimal places of numbers in JSON that are compared as decimals.
 const JSON_SCALE: i8 = 9;
 
-/// Casts operands that are compared with each other to one type.
+/// Casts operands that are compared with each other to one type. `span` is the position of the
+/// comparison.
 pub(crate) fn comparable<const N: usize>(
     operands: [Operand; N],
+    span: Span,
 ) -> Result<[Operand; N], Diagnostic> {
-    let target = comparison_type(&operands.each_ref())?;
+    let target = comparison_type(&operands.each_ref(), span)?;
     let mut cast = operands.clone();
     for (cast, operand) in cast.iter_mut().zip(operands) {
         *cast = operand.compared_as(&target)?;
@@ -23,13 +25,15 @@ pub(crate) fn comparable<const N: usize>(
     Ok(cast)
 }
 
-/// Casts an operand and all operands that it is compared with to one type.
+/// Casts an operand and all operands that it is compared with to one type. `span` is the position of
+/// the comparison.
 pub(crate) fn comparable_with(
     operand: Operand,
     others: Vec<Operand>,
+    span: Span,
 ) -> Result<(Operand, Vec<Operand>), Diagnostic> {
     let all: Vec<&Operand> = std::iter::once(&operand).chain(&others).collect();
-    let target = comparison_type(&all)?;
+    let target = comparison_type(&all, span)?;
     let others = others
         .into_iter()
         .map(|other| other.compared_as(&target))
@@ -37,7 +41,7 @@ pub(crate) fn comparable_with(
     Ok((operand.compared_as(&target)?, others))
 }
 
-fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
+fn comparison_type(operands: &[&Operand], span: Span) -> Result<DataType, Diagnostic> {
     let mut target: Option<(DataType, &Operand)> = None;
     for operand in operands
         .iter()
@@ -46,7 +50,7 @@ fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
     {
         target = Some(match target {
             None => (canonical(&operand.data_type), operand),
-            Some((known, first)) => (common_type(&known, operand, first)?, first),
+            Some((known, first)) => (common_type(&known, operand, first, span)?, first),
         });
     }
     let has_json = operands.iter().any(|operand| operand.json);
@@ -63,7 +67,7 @@ fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
         target = Some(match target {
             None => (literal.data_type.clone(), literal),
             Some((known, first)) if accepts(&known, literal)? => (known, first),
-            Some((known, first)) => (common_type(&known, literal, first)?, first),
+            Some((known, first)) => (common_type(&known, literal, first, span)?, first),
         });
     }
     let target = target.map_or(DataType::Utf8, |(data_type, _)| data_type);
@@ -82,6 +86,7 @@ fn comparison_type(operands: &[&Operand]) -> Result<DataType, Diagnostic> {
 fn is_large(value: &ScalarValue) -> bool {
     match value {
         ScalarValue::Int64(Some(value)) => value.unsigned_abs() >= 1 << f64::MANTISSA_DIGITS,
+        ScalarValue::UInt64(Some(value)) => *value >= 1 << f64::MANTISSA_DIGITS,
         _ => false,
     }
 }
@@ -122,6 +127,7 @@ fn common_type(
     known: &DataType,
     operand: &Operand,
     first: &Operand,
+    span: Span,
 ) -> Result<DataType, Diagnostic> {
     let mixed = is_text(known) != is_text(&operand.data_type);
     let common = if mixed {
@@ -131,8 +137,13 @@ fn common_type(
     };
     common.map(|common| canonical(&common)).ok_or_else(|| {
         let (known, other) = (type_name(known), operand.type_name());
+        // An argument of a named expression and a part of its definition are no range.
+        let place = match first.span.expansion == operand.span.expansion {
+            true => first.span.to(operand.span),
+            false => span,
+        };
         let diagnostic = Diagnostic::new(
-            first.span.to(operand.span),
+            place,
             format!("cannot compare {known} with {other}"),
             "incompatible types",
         );

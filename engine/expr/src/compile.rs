@@ -1,5 +1,7 @@
 //! The compiler: from a syntax tree to an expression that can be evaluated over Arrow columns.
 
+mod unsigned;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
@@ -214,8 +216,8 @@ impl Compiler<'_> {
             ExprKind::Meta(meta) => Ok(self.meta(meta, span)),
             ExprKind::Unary(op, operand) => operator::unary(*op, self.operand(operand)?, span),
             ExprKind::Binary(left, op, right) => {
-                let (left, right) = (self.operand(left), self.operand(right));
-                operator::binary(left?, *op, right?, span)
+                let (left, right) = self.pair(left, *op, right)?;
+                operator::binary(left, *op, right, span)
             }
             ExprKind::Between {
                 expr,
@@ -458,11 +460,13 @@ fn cast(operand: Operand, to: &Field, try_cast: bool, span: Span) -> Result<Oper
     }
 }
 
-fn scalar(literal: &Literal) -> ScalarValue {
+/// The value of a constant.
+pub(crate) fn scalar(literal: &Literal) -> ScalarValue {
     match literal {
         Literal::Null => ScalarValue::Null,
         Literal::Bool(value) => ScalarValue::from(*value),
         Literal::Int(value) => ScalarValue::from(*value),
+        Literal::UInt(value) => ScalarValue::from(*value),
         Literal::Float(value) => ScalarValue::from(*value),
         Literal::Str(value) => ScalarValue::from(value.as_str()),
     }

@@ -220,6 +220,7 @@ impl Demands<'_> {
             ExprKind::Literal(Literal::Null) => None,
             ExprKind::Literal(Literal::Bool(_)) => Some(DataType::Boolean),
             ExprKind::Literal(Literal::Int(_)) => Some(DataType::Int64),
+            ExprKind::Literal(Literal::UInt(_)) => Some(DataType::UInt64),
             ExprKind::Literal(Literal::Float(_)) => Some(DataType::Float64),
             ExprKind::Literal(Literal::Str(_)) => Some(DataType::Utf8),
             ExprKind::Path(path) => (self.known)(path),

@@ -25,8 +25,9 @@
 //!   that are not constants are not compared without a cast.
 //! - List indexes start at 0. Timestamps are in UTC. `now()` is the time at which the batch is
 //!   evaluated.
-//! - `& | # ~ << >>` compute with int64, or with uint64 if an operand is one. A number of bits that
-//!   is negative or not less than 64 is an error of the record; bits that are shifted out are lost.
+//! - `& | # ~ << >>` compute with int64, or with uint64 if an operand is one, which the integers in
+//!   `flags & ~4` and `flags & (1 << 63)` then are too. A number of bits that is negative
+//!   or not less than 64 is an error of the record; bits that are shifted out are lost.
 //! - `and`, `or` and `case` may skip operands that cannot affect the result for a row, but only
 //!   `case` guarantees that.
 

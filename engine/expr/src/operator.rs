@@ -88,7 +88,7 @@ fn comparison(
     if left.json && right.json {
         return json_comparison(left, op, right, span);
     }
-    let [left, right] = comparable([left, right])?;
+    let [left, right] = comparable([left, right], span)?;
     operation(left, op, right, DataType::Boolean, span)
 }
 
@@ -163,7 +163,7 @@ pub(crate) fn between(
     let [operand, low, high] = if has_json {
         [operand, low, high]
     } else {
-        comparable([operand, low, high])?
+        comparable([operand, low, high], span)?
     };
     let above = comparison(operand.clone(), Operator::GtEq, low, span)?;
     let below = comparison(operand, Operator::LtEq, high, span)?;
@@ -183,7 +183,7 @@ pub(crate) fn is_in(
     schema: &Schema,
     span: Span,
 ) -> Result<Operand, Diagnostic> {
-    let (operand, list) = comparable_with(operand, list)?;
+    let (operand, list) = comparable_with(operand, list, span)?;
     let list = list.into_iter().map(|operand| operand.physical).collect();
     let in_list = InListExpr::try_new(operand.physical, list, negated, schema)
         .map_err(|error| Diagnostic::new(span, reason(&error), "cannot compare with this list"))?;
@@ -305,7 +305,7 @@ pub(crate) fn case(
                 .collect::<Result<Vec<_>, _>>()?,
         ),
         Some(operand) => {
-            let (operand, tests) = comparable_with(operand, tests)?;
+            let (operand, tests) = comparable_with(operand, tests, span)?;
             (Some(operand), tests)
         }
     };

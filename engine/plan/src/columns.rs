@@ -356,7 +356,7 @@ impl Walk<'_> {
                         type_name(first),
                         type_name(wanted)
                     );
-                    let place = if span.start > first_span.start {
+                    let place = if span.start >= first_span.start {
                         *span
                     } else {
                         *first_span

@@ -1,6 +1,12 @@
 //! Named expressions in pipelines.
 
-use super::plan_of;
+use std::sync::Arc;
+
+use pseidon_plan::Plan;
+
+use super::super::{Parameters, read};
+use super::{plan_of, untyped};
+use crate::registry::sample_log;
 
 const ENTRIES: &str = r#"is_error "status >= 500"
     "share(part, whole)" "part::double / nullif(whole, 0)"
@@ -98,6 +104,13 @@ fn errors_of_named_expressions() {
         ),
         (
             with(
+                "\"is_error(code)\" \"status >= 500\"",
+                "(where \"is_error(status)\") (files \"a\")",
+            ),
+            "unused parameter `code` | not part of the expression | remove it here and in the calls",
+        ),
+        (
+            with(
                 "is_error \"status >= 500\"",
                 "(where \"is_eror()\") (files \"a\")",
             ),
@@ -142,4 +155,132 @@ fn errors_of_named_expressions() {
         assert_eq!(errors.len(), 1, "{text}: {errors:?}");
         assert!(errors[0].starts_with(expected), "{text}: {errors:?}");
     }
+}
+
+#[test]
+fn errors_at_arguments_of_named_expressions() {
+    let cases = [
+        (
+            with(
+                "\"has(bits, bit)\" \"bits & (1 << bit) <> 0\"",
+                "(where \"has(at, 2)\") (files \"a\")",
+            ),
+            "`&` requires integers, found timestamp_us | expected an integer | convert it to an \
+             integer: cast(x as bigint)\nthis is the argument `bits` of `has`, which uses it at \
+             bits & (1 << bit) <> 0",
+        ),
+        // An argument and a part of the definition are compared in the definition.
+        (
+            with(
+                "\"after(x)\" \"x > 5\"",
+                "(where \"after(at)\") (files \"a\")",
+            ),
+            "cannot compare timestamp_us with int64 | incompatible types | cast one side, for \
+             example: cast(x as timestamp_us)\nin `after`, which is used at after(at)",
+        ),
+        (
+            with(
+                "\"day(x)\" \"x.day\" \"late(y)\" \"day(y) > 20\"",
+                "(where \"late(att)\") (files \"a\")",
+            ),
+            "the record has no field `att.day` | not in the schema | the schema has `status`, \
+             `bytes`, `all`, `at`\n\
+             this is the argument `x` of `day`, which uses it at x.day\n\
+             this is the argument `y` of `late`, which uses it at y) > 20",
+        ),
+        (
+            untyped("(where \"either(raw) = ''\") (files \"a\")").replacen(
+                '{',
+                "{:expressions {\"either(x)\" \"lower(x) || (x + 0.5)\"} ",
+                1,
+            ),
+            "`raw` is used as utf8 and as float64 | used as float64 here | declare its type in the \
+             :schema of the source, or cast it here: try_cast(raw as float64)\n\
+             this is the argument `x` of `either`, which uses it at x + 0.5)",
+        ),
+    ];
+    for (text, expected) in cases {
+        let errors = plan_of(&text).err().unwrap_or_default();
+        assert_eq!(errors, [expected], "{text}");
+    }
+}
+
+/// The plan of a pipeline file beside the table `hosts.csv`; a template is planned for a typical log.
+fn planned(text: &str) -> Result<Plan, String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    };
+    write("hosts.csv", "code,name\na,one\nb,two\n");
+    let text = read(&write("main.edn", text), Parameters::default()).ok();
+    let text = text.expect("it can be read");
+    text.plan_for_log(Arc::new(sample_log()))
+}
+
+#[test]
+fn a_lookup_can_call_them() {
+    let lookup = |entries: &str, on: &str| {
+        let stage = format!("(lookup \"hosts.csv\" \"{on}\" \"name\") (files \"a\")");
+        let plan = planned(&with(entries, &stage))?;
+        Ok::<String, String>(plan.fingerprint)
+    };
+    let written = lookup("", "code = chr(status)");
+    assert!(written.is_ok(), "{written:?}");
+    let letter = r#""letter(n)" "chr(n)""#;
+    assert_eq!(lookup(letter, "code = letter(status)"), written);
+    assert_eq!(lookup(letter, "letter(status) = code"), written);
+    let entries = format!(r#"{letter} is_host "code = letter(status)""#);
+    assert_eq!(lookup(&entries, "is_host()"), written);
+    let other = r#""letter(n)" "chr(n + 1)""#;
+    assert_ne!(lookup(other, "code = letter(status)"), written);
+
+    for (on, expected) in [
+        (
+            "code = letter(statu)",
+            "the record has no field `statu`: not in the schema; did you mean `status`?; this is \
+             the argument `n` of `letter`",
+        ),
+        (
+            "code = letter()",
+            "`letter` needs 1 argument, found 0: wrong number of arguments; usage: letter(n)",
+        ),
+        (
+            "letter(status)",
+            "`lookup` requires a column of the table and the key of a record: expected `column = \
+             key`; in `letter`",
+        ),
+    ] {
+        assert_eq!(lookup(letter, on), Err(expected.to_owned()), "{on}");
+    }
+}
+
+#[test]
+fn a_template_of_logs_can_call_them() {
+    let template = |entries: &str, condition: &str, time: &str| {
+        let logs = r#"(mysql-logs {:url "mysql://localhost/db" :group "etl"
+                                   :kafka {:brokers "localhost:9092"}})"#;
+        let text = format!(
+            r#"{{:expressions {{{entries}}} logs {logs}
+                pipeline (-> logs (where "{condition}")
+                             (files {{:path "out/{{@topic}}/{{{time}:%Y}}" :codec "${{log:codec}}"}}))}}"#
+        );
+        planned(&text).map(|plan| plan.fingerprint)
+    };
+    let after = "${log:time} > '2020-01-01'";
+    let written = template("", after, "${log:time}");
+    assert!(written.is_ok(), "{written:?}");
+    let entries = r#"time "${log:time}" "after(day)" "time() > day""#;
+    let called = template(entries, "after('2020-01-01')", "time()");
+    assert_eq!(called, written);
+    assert_ne!(template(entries, "after('2020-01-02')", "time()"), written);
+    assert_eq!(
+        template(entries, "after(5)", "time()"),
+        Err(
+            "cannot compare timestamp_ms with int64: incompatible types; cast one side, for \
+             example: cast(x as timestamp_ms); in `after`"
+                .to_owned()
+        )
+    );
 }

@@ -4,7 +4,7 @@ use std::mem::take;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use super::{Definition, NamedExpressions};
+use super::{Definition, NamedExpressions, Use};
 use crate::diagnostic::ExpressionUse;
 use crate::expr::parse::MAX_LEVELS;
 use crate::expr::{Expr, ExprKind, Literal, Meta, Path, PathStep};
@@ -26,7 +26,7 @@ impl NamedExpressions {
             is_stopped: false,
         };
         let written = Scope {
-            parameters: &[],
+            definition: None,
             arguments: &[],
             expansion: 0,
         };
@@ -44,11 +44,10 @@ impl NamedExpressions {
         }
     }
 
-    /// The number of a new use.
-    fn add_use(&self, name: &str, span: Span) -> u32 {
+    /// The number of a new use, which is inside of the one with the number `within`.
+    fn add_use(&self, shown: ExpressionUse, within: u32) -> u32 {
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = name.to_owned();
-        uses.push(ExpressionUse { name, span });
+        uses.push(Use { shown, within });
         uses.len() as u32
     }
 }
@@ -84,7 +83,8 @@ fn levels(expr: &Expr) -> usize {
 
 /// What the names in a text stand for.
 struct Scope<'s> {
-    parameters: &'s [String],
+    /// The definition that the text is; `None` for an expression where it is written.
+    definition: Option<&'s Definition>,
     arguments: &'s [Argument],
     /// The use of the text; 0 for an expression where it is written.
     expansion: u32,
@@ -159,10 +159,15 @@ impl Expander<'_> {
             levels: levels(&expr),
             expr,
         });
+        let shown = ExpressionUse {
+            name: definition.name.clone(),
+            parameter: None,
+            span,
+        };
         let scope = Scope {
-            parameters: &definition.parameters,
+            definition: Some(definition),
             arguments: &arguments.collect::<Vec<_>>(),
-            expansion: self.names.add_use(&definition.name, span),
+            expansion: self.names.add_use(shown, span.expansion),
         };
         // A use is a level too, so that definitions which are only calls do not nest without end.
         self.fill(&mut expanded, &scope, level + 1);
@@ -180,8 +185,10 @@ impl Expander<'_> {
         let (PathStep::Field(name), rest) = path.0.split_first()? else {
             return None;
         };
-        let at = scope.parameters.iter().position(|known| known == name)?;
-        let argument = scope.arguments.get(at)?;
+        let definition = scope.definition?;
+        let arguments = definition.parameters.iter().zip(scope.arguments);
+        let mut named = arguments.filter(|(known, _)| known.as_ref() == name);
+        let (parameter, argument) = named.next()?;
         let parts = argument.parts + path_bytes(rest) / BYTES_OF_PART;
         if self.count(parts, span).is_none() {
             return Some(null(span));
@@ -190,25 +197,21 @@ impl Expander<'_> {
             self.too_deep(span);
             return Some(null(span));
         }
-        if rest.is_empty() {
-            return Some(argument.expr.clone());
-        }
-        let kind = match (&argument.expr.kind, rest) {
-            (ExprKind::Path(outer), rest) => {
-                let steps = outer.0.iter().chain(rest).cloned();
-                ExprKind::Path(Path(steps.collect()))
-            }
-            (ExprKind::Meta(Meta::Headers(None)), [PathStep::Field(header)]) => {
-                ExprKind::Meta(Meta::Headers(Some(header.clone())))
-            }
-            _ => {
-                let message = format!("the argument `{name}` is not a field");
-                let label = "only a field has parts";
-                self.errors.push(Diagnostic::new(span, message, label));
-                return Some(null(span));
-            }
+        let shown = ExpressionUse {
+            name: definition.name.clone(),
+            parameter: Some(parameter.clone()),
+            span,
         };
-        Some(Expr { kind, span })
+        // An error is in the argument, and also shows where the definition needs another one.
+        let mut place = argument.expr.span;
+        place.expansion = self.names.add_use(shown, place.expansion);
+        let kind = part(&argument.expr.kind, rest).unwrap_or_else(|| {
+            let message = format!("the argument `{name}` is not a field");
+            let error = Diagnostic::new(place, message, "only a field has parts");
+            self.errors.push(error);
+            ExprKind::Literal(Literal::Null)
+        });
+        Some(Expr { kind, span: place })
     }
 
     /// Counts parts that are added at a position. `None` if there are too many.
@@ -234,6 +237,21 @@ impl Expander<'_> {
             self.errors.push(error.with_help(help));
         }
         self.is_stopped = true;
+    }
+}
+
+/// The part of an argument at this path. `None` if it has no parts.
+fn part(argument: &ExprKind, path: &[PathStep]) -> Option<ExprKind> {
+    match (argument, path) {
+        (_, []) => Some(argument.clone()),
+        (ExprKind::Path(outer), path) => {
+            let steps = outer.0.iter().chain(path).cloned();
+            Some(ExprKind::Path(Path(steps.collect())))
+        }
+        (ExprKind::Meta(Meta::Headers(None)), [PathStep::Field(header)]) => {
+            Some(ExprKind::Meta(Meta::Headers(Some(header.clone()))))
+        }
+        _ => None,
     }
 }
 

@@ -45,8 +45,18 @@ impl<'a> Reader<'a> {
         if let Ok(value) = digits.parse() {
             return Literal::Int(value);
         }
+        if let Ok(value) = digits.parse() {
+            return Literal::UInt(value);
+        }
         match digits.parse::<f64>() {
-            Ok(value) if value.is_finite() => Literal::Float(value),
+            Ok(value) if value.is_finite() && !is_integer(digits) => Literal::Float(value),
+            Ok(value) if value.is_finite() => {
+                let label = format!("expected at most {}", u64::MAX);
+                let error = Diagnostic::new(span, "integer too large", label);
+                let help = format!("for a float, write {value:?}");
+                self.errors.borrow_mut().push(error.with_help(help));
+                Literal::Null
+            }
             _ => {
                 self.report(
                     span,
@@ -268,6 +278,11 @@ impl<'a> Reader<'a> {
             span,
         )
     }
+}
+
+/// Whether a number is only digits.
+pub(super) fn is_integer(number: &str) -> bool {
+    number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// `position(part in (string))`: the string in parentheses is parsed as the list of an `in`.

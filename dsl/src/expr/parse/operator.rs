@@ -3,7 +3,9 @@
 use pest::iterators::Pair;
 
 use super::name::unquoted;
+use super::operand::is_integer;
 use super::{ParsedExpr, Reader, leaf, null};
+use crate::Span;
 use crate::expr::grammar::Rule;
 use crate::expr::{BinaryOp, Expr, ExprKind, IsPredicate, Literal, UnaryOp};
 
@@ -21,7 +23,7 @@ impl<'a> Reader<'a> {
                 ExprKind::Unary(UnaryOp::BitNot, Box::new(operand.expr)),
                 span,
             ),
-            (_, Some(digits)) => leaf(ExprKind::Literal(negative(digits)), span),
+            (_, Some(digits)) => leaf(ExprKind::Literal(self.negative(digits, span)), span),
             (_, None) => self.node(
                 operand.levels,
                 ExprKind::Unary(UnaryOp::Neg, Box::new(operand.expr)),
@@ -107,6 +109,22 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The negative number with these digits. A number that is too large has already been reported.
+    fn negative(&self, digits: &str, span: Span) -> Literal {
+        let text = format!("-{digits}");
+        if let Ok(value) = text.parse() {
+            return Literal::Int(value);
+        }
+        if !is_integer(digits) {
+            return text.parse().map_or(Literal::Null, Literal::Float);
+        }
+        if digits.parse::<u64>().is_ok() {
+            let label = format!("expected at least {}", i64::MIN);
+            self.report(span, "integer too small", label);
+        }
+        Literal::Null
+    }
+
     fn like(&self, expr: Box<Expr>, mut parts: Vec<Expr>, op: &Pair<'a, Rule>) -> Option<ExprKind> {
         let escape = op
             .clone()
@@ -167,13 +185,4 @@ fn between(expr: Box<Expr>, mut parts: Vec<Expr>, op: &Pair<'_, Rule>) -> Option
         high,
         negated: has(op, Rule::not),
     })
-}
-
-/// The negative number with these digits. A number that is too large has already been reported.
-fn negative(digits: &str) -> Literal {
-    let text = format!("-{digits}");
-    text.parse()
-        .map(Literal::Int)
-        .or_else(|_| text.parse().map(Literal::Float))
-        .unwrap_or(Literal::Null)
 }

@@ -18,6 +18,7 @@ use pseidon_dsl::{Diagnostic, nearest};
 
 use super::json::{Fold, JsonFolds};
 use super::{AggregateArg, AggregateCall, FUNCTIONS};
+use crate::compile::scalar;
 use crate::types::{field_type_name, is_json, json_field};
 
 /// The type in which integers are added, so that no sum of them overflows.
@@ -264,16 +265,6 @@ fn build(
         .ok()?;
     function.create_accumulator().ok()?;
     Some((args, function))
-}
-
-fn scalar(literal: &Literal) -> ScalarValue {
-    match literal {
-        Literal::Null => ScalarValue::Null,
-        Literal::Bool(value) => ScalarValue::Boolean(Some(*value)),
-        Literal::Int(value) => ScalarValue::Int64(Some(*value)),
-        Literal::Float(value) => ScalarValue::Float64(Some(*value)),
-        Literal::Str(value) => ScalarValue::Utf8(Some(value.clone())),
-    }
 }
 
 fn misuse(call: &AggregateCall, udf: &AggregateUDF, schema: &Schema) -> Diagnostic {

@@ -51,6 +51,64 @@ fn values() {
 }
 
 #[test]
+fn constants_have_the_type_of_a_uint64_beside_them() {
+    let (all, high) = ("18446744073709551615", "9223372036854775808");
+    fixture::check(&[
+        ("byte::uint64 & ~4", "uint64", ["0", "3", "251"]),
+        ("~4 & byte::uint64", "uint64", ["0", "3", "251"]),
+        ("byte::uint64 & ~4 & ~1", "uint64", ["0", "2", "250"]),
+        ("byte::uint64 & ~(4 | 1)", "uint64", ["0", "2", "250"]),
+        ("byte::uint64 & ~(1 << small)", "uint64", ["0", "3", "247"]),
+        ("byte::uint64 | ~0", "uint64", [all, all, all]),
+        (
+            "byte::uint64 # ~0",
+            "uint64",
+            [all, "18446744073709551608", "18446744073709551360"],
+        ),
+        (
+            "byte::uint64 | (1 << 63)",
+            "uint64",
+            [high, "9223372036854775815", "9223372036854776063"],
+        ),
+        (
+            "0::uint64 | (~0 >> 1)",
+            "uint64",
+            ["9223372036854775807"; 3],
+        ),
+        ("~0::uint64 & ~4", "uint64", ["18446744073709551611"; 3]),
+        ("~(byte::uint64 & ~4) & 15", "uint64", ["15", "12", "4"]),
+        ("byte & ~4", "int64", ["0", "3", "251"]),
+        ("small & ~4 | 1 << 0", "int64", ["1", "3", "3"]),
+    ]);
+    // Each operand is compiled once.
+    for (before, after) in [
+        ("byte::uint64 & (1 << (", "))"),
+        ("(1 << (", ") & byte::uint64)"),
+    ] {
+        let nested = format!("{}1{}", before.repeat(30), after.repeat(30));
+        fixture::compiled(&nested).unwrap_or_else(|errors| panic!("{nested}: {errors:?}"));
+    }
+    errors::check(&[
+        ("byte::uint64 & -1", "-1", "-1 is not a valid uint64"),
+        (
+            "byte::uint64 & (-1 << 3)",
+            "(-1 << 3)",
+            "-8 is not a valid uint64",
+        ),
+        (
+            "byte::uint64 & (1 << 64)",
+            "(1 << 64)",
+            "this expression always fails: `<<` by 64 bits; expected 0 to 63",
+        ),
+        (
+            "byte::uint64 & ~'4'",
+            "'4'",
+            "`~` requires integers, found utf8",
+        ),
+    ]);
+}
+
+#[test]
 fn a_number_of_bits_that_cannot_be_shifted_makes_the_record_invalid() {
     for (text, expected) in [
         ("1 << small * 32", "`<<` by 64 bits; expected 0 to 63"),

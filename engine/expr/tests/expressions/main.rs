@@ -12,4 +12,5 @@ mod fixture;
 mod floats;
 mod functions;
 mod groups;
+mod integers;
 mod large;
