@@ -236,8 +236,8 @@ impl NamedExpressions {
             .min_by_key(|(_, span)| *span)
     }
 
-    /// Adds to each error in a definition or in an argument where it is used. An error that several uses have is kept
-    /// once.
+    /// Adds to each error in a definition or in an argument where it is used. An error that several
+    /// uses have is kept once.
     pub fn explained(&self, errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
         let mut explained: Vec<Diagnostic> = Vec::new();
         for error in errors {

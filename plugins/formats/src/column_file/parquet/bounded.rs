@@ -1,8 +1,8 @@
 //! A Parquet file whose end is an error.
 //!
 //! The library skips an unknown list in the header of a page by reading each element. At the end of
-//! a file, reading returns no bytes and no error, so a damaged length of two billion elements takes
-//! half an hour.
+//! a file, reading returns no bytes and no error, so it would read each of the up to two billion
+//! elements that a damaged length names.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};

@@ -154,8 +154,8 @@ fn damaged_levels_are_an_error_from_any_position() {
     }
 }
 
-/// Found by the fuzz target `parquet`: the header of a page ends in a list of a billion elements,
-/// which the library skipped one by one at the end of the file.
+/// Found by the fuzz target `parquet`: the header of a page ends in a list that is longer than the
+/// file, whose elements the library skipped one by one at the end of the file.
 #[test]
 fn a_header_with_a_damaged_length_is_an_error() {
     let file = include_bytes!("tests/damaged_length.parquet");
