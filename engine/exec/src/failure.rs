@@ -1,8 +1,10 @@
 //! Why an attempt at running a plan ends early.
 
+use std::collections::HashMap;
+
 use crossbeam_channel::Sender;
-use pseidon_delivery::Reason;
 use pseidon_delivery::committer::CommitterError;
+use pseidon_delivery::{Position, Reason, SplitId, UnfinishedWork};
 use pseidon_expr::panics;
 use pseidon_plugin::sink::SinkError;
 use pseidon_plugin::source::SourceError;
@@ -21,6 +23,21 @@ pub struct PlanChanged {
     pub plan: Option<String>,
     /// What it has left, as a phrase for messages.
     pub left: String,
+    /// The splits that it has left unfinished, each with the position up to which it has to read
+    /// them.
+    pub splits: HashMap<SplitId, Position>,
+}
+
+impl PlanChanged {
+    fn of(work: UnfinishedWork) -> PlanChanged {
+        let left = work.to_string();
+        let splits = work.splits.into_iter();
+        PlanChanged {
+            plan: work.plan,
+            left,
+            splits: splits.map(|of| (of.split, of.upto)).collect(),
+        }
+    }
 }
 
 /// The kinds of failures.
@@ -73,10 +90,7 @@ impl From<CommitterError> for Failure {
         match abandon {
             CommitterError::Fenced(error) => Failure::Fenced(error.to_string()),
             CommitterError::Fatal(reason) => Failure::State(reason),
-            CommitterError::OtherPlan { ref plan, .. } => Failure::OtherPlan(PlanChanged {
-                plan: plan.clone(),
-                left: abandon.to_string(),
-            }),
+            CommitterError::OtherPlan(work) => Failure::OtherPlan(PlanChanged::of(work)),
             CommitterError::Stopped => Failure::Stopped,
         }
     }

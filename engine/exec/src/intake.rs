@@ -19,7 +19,7 @@ use crate::failure::{Failure, guarded};
 use crate::order::OrderedSplit;
 use crate::queue::{BatchQueue, QueuedBatch};
 use crate::sharing::Sharing;
-use crate::takeover::{resumption, take_over};
+use crate::takeover::{TakeoverError, TakeoverSink, resumption, take_over};
 use crate::writers::Writers;
 
 /// How often, at most, durable positions are passed to the source, and how often a wait checks
@@ -249,15 +249,12 @@ impl Intake {
         splits: &mut SourceSplits,
     ) -> Result<Vec<Option<Resumption>>, Failure> {
         let ids: Vec<SplitId> = wanted.iter().map(|split| split.id.clone()).collect();
-        let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
-        for open in self.sinks() {
-            let taken = take_over(&open.committer, &*open.sink, &ids)
-                .map_err(|error| Failure::of_sink(&open.stage, error))?;
-            records
-                .iter_mut()
-                .zip(taken)
-                .for_each(|(records, record)| records.push(record));
-        }
+        let sinks = self.sinks().map(|open| TakeoverSink {
+            committer: &open.committer,
+            sink: &*open.sink,
+        });
+        let records = take_over(&sinks.collect::<Vec<_>>(), &ids)
+            .map_err(|TakeoverError { sink, error }| Failure::of_sink(sink.as_str(), error))?;
         let resumptions: Vec<Option<Resumption>> =
             records.iter().map(|records| resumption(records)).collect();
         let durable = ids

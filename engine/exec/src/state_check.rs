@@ -1,9 +1,9 @@
 //! The check of the state before anything is read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use pseidon_delivery::{SinkId, StateStore, StoreError, StoredPlan};
+use pseidon_delivery::{Position, SinkId, SplitId, StateStore, StoreError, StoredPlan};
 use pseidon_plan::Plan;
 
 use crate::failure::PlanChanged;
@@ -33,6 +33,12 @@ impl StateCheck {
         let has = |sink: &SinkId| self.plan.sinks.iter().any(|planned| planned.id == *sink);
         for sink in self.store.sinks()?.iter().filter(|sink| !has(sink)) {
             let records = self.store.records(sink)?;
+            let unfinished = records.iter().filter(|(_, record)| !record.ahead.is_empty());
+            let splits: HashMap<SplitId, Position> = unfinished
+                .filter_map(|(split, record)| {
+                    Some((split.clone(), record.ahead.values().copied().max()?))
+                })
+                .collect();
             let ahead: usize = records.iter().map(|(_, record)| record.ahead.len()).sum();
             let staged = self.store.staged(sink)?.len();
             if ahead + staged > 0 && !self.accept_changed_plan {
@@ -41,7 +47,7 @@ impl StateCheck {
                     "`{sink}`, which no longer exists: {ahead} lanes ahead, {staged} files not yet \
                      published"
                 );
-                return Err(RunError::PlanChanged(PlanChanged { plan, left }));
+                return Err(RunError::PlanChanged(PlanChanged { plan, left, splits }));
             }
         }
         let (fingerprint, text) = (self.plan.fingerprint.clone(), self.plan.text.clone());

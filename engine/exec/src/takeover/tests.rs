@@ -79,12 +79,16 @@ fn a_sink_that_contradicts_its_protocol_ends_the_run() {
             positions,
             Arc::default(),
         );
-        let taken = take_over(&committer, &EmptySink { holds_positions }, &["in:0".into()]);
+        let sinks = [TakeoverSink {
+            committer: &committer,
+            sink: &EmptySink { holds_positions },
+        }];
+        let taken = take_over(&sinks, &["in:0".into()]);
         assert_eq!(
-            taken.err().map(|error| error.to_string()).as_deref(),
+            taken.err().map(|of| of.error.to_string()).as_deref(),
             expected
         );
         // A sink may not look at its target if nothing is taken over.
-        assert!(take_over(&committer, &EmptySink { holds_positions }, &[]).is_ok());
+        assert!(take_over(&sinks, &[]).is_ok());
     }
 }
