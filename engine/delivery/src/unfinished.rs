@@ -167,3 +167,154 @@ fn left_by_one_plan(records: &[SinkRecord<'_>]) -> Option<LeftWork> {
         sink: held.sink.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of plan `p` at this position; the methods below change it.
+    fn at(low: Position) -> CommitRecord {
+        CommitRecord {
+            epoch: 1,
+            low: Some(low),
+            plan: Some("p".to_owned()),
+            ..CommitRecord::default()
+        }
+    }
+
+    fn of_plan(plan: &str, low: Position) -> CommitRecord {
+        CommitRecord {
+            plan: Some(plan.to_owned()),
+            ..at(low)
+        }
+    }
+
+    fn owned(low: Position) -> CommitRecord {
+        CommitRecord {
+            owners: vec!["dead".into()],
+            ..at(low)
+        }
+    }
+
+    /// What plan `p` and others have left for plan `new`, in words, with the plan that has to
+    /// finish it and the position. Sinks whose name begins with `-` are not reached.
+    fn left(records: &[(&str, CommitRecord)]) -> String {
+        let sinks: Vec<SinkId> = records
+            .iter()
+            .map(|(sink, _)| SinkId::from(*sink))
+            .collect();
+        let records: Vec<SinkRecord<'_>> = sinks
+            .iter()
+            .zip(records)
+            .map(|(sink, (name, record))| SinkRecord {
+                sink,
+                record,
+                is_reached: !name.starts_with('-'),
+            })
+            .collect();
+        match unfinished_work(&"s".into(), &records, "new") {
+            None => "nothing".to_owned(),
+            Some((plan, left)) => {
+                format!("{}: {left}; up to {}", plan.unwrap_or("?"), left.upto)
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_one_plan_left_at_one_position_may_be_continued() {
+        let ahead = CommitRecord {
+            ahead: [("x".into(), 7), ("y".into(), 9)].into(),
+            ..at(5)
+        };
+        let new_sink = CommitRecord::default;
+        let uneven = "p: s is at position 5 in `b` and at 6 in `a`; up to 6";
+        let lanes = "p: 2 lanes of s are ahead in `a`; up to 9";
+        for (expected, records) in [
+            ("nothing", vec![]),
+            ("nothing", vec![("a", new_sink())]),
+            ("nothing", vec![("a", at(5))]),
+            (
+                "nothing",
+                vec![("a", at(5)), ("b", at(5)), ("c", new_sink())],
+            ),
+            (uneven, vec![("a", at(6)), ("b", at(5))]),
+            (uneven, vec![("b", at(5)), ("c", new_sink()), ("a", at(6))]),
+            (lanes, vec![("a", ahead.clone())]),
+            (lanes, vec![("b", at(5)), ("a", ahead.clone())]),
+            // Without lanes ahead the owner of a sink that is reached does not matter: it is
+            // fenced.
+            ("nothing", vec![("a", owned(5)), ("b", at(5))]),
+        ] {
+            assert_eq!(left(&records), expected, "{records:?}");
+        }
+    }
+
+    #[test]
+    fn its_own_work_is_continued() {
+        let ahead = CommitRecord {
+            ahead: [("x".into(), 7)].into(),
+            ..of_plan("new", 5)
+        };
+        for records in [
+            vec![("a", ahead.clone())],
+            vec![("a", of_plan("new", 6)), ("b", of_plan("new", 5))],
+            // What was accepted once is not asked for again.
+            vec![("a", of_plan("new", 6)), ("-b", owned(5))],
+        ] {
+            assert_eq!(left(&records), "nothing", "{records:?}");
+        }
+    }
+
+    #[test]
+    fn a_sink_that_is_not_reached_any_more_counts_until_it_is_released() {
+        let records = |low, gone: CommitRecord| vec![("a", at(low)), ("-b", gone)];
+        assert_eq!(left(&records(5, at(5))), "nothing");
+        assert_eq!(
+            left(&records(5, owned(5))),
+            "p: s was not released in `-b`, which it does not reach any more; up to 5"
+        );
+        assert_eq!(
+            left(&records(5, at(4))),
+            "p: s is at position 4 in `-b` and at 5 in `a`; up to 5"
+        );
+        // A plan before the last one, whose sinks were released.
+        assert_eq!(left(&records(5, of_plan("older", 3))), "nothing");
+    }
+
+    #[test]
+    fn each_plan_is_compared_with_itself_only() {
+        // The last takeover ended between two sinks.
+        let mixed = vec![("a", of_plan("new", 5)), ("b", at(5))];
+        assert_eq!(left(&mixed), "nothing");
+        // `b` was left out by plan `p`, and comes back with what it has missed.
+        let paused = vec![("a", at(9)), ("b", of_plan("older", 3))];
+        assert_eq!(left(&paused), "nothing");
+        let both = vec![
+            ("a", at(9)),
+            ("b", of_plan("older", 3)),
+            ("c", of_plan("older", 4)),
+        ];
+        assert_eq!(
+            left(&both),
+            "older: s is at position 3 in `b` and at 4 in `c`; up to 4"
+        );
+        let unknown = CommitRecord {
+            plan: None,
+            ..at(5)
+        };
+        assert_eq!(left(&[("a", unknown.clone())]), "nothing");
+        assert_eq!(
+            left(&[
+                ("a", unknown.clone()),
+                (
+                    "b",
+                    CommitRecord {
+                        low: Some(6),
+                        ..unknown
+                    }
+                )
+            ]),
+            "?: s is at position 5 in `a` and at 6 in `b`; up to 6"
+        );
+    }
+}

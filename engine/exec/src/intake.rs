@@ -15,6 +15,7 @@ use pseidon_plugin::source::{Resumption, SourceEvent, SplitPredicate, SplitStart
 
 use crate::actor::{NextStep, WakeFn};
 use crate::attempt::{Attempt, AttemptSink};
+use crate::catch_up::CatchUp;
 use crate::failure::{Failure, guarded};
 use crate::order::OrderedSplit;
 use crate::queue::{BatchQueue, QueuedBatch};
@@ -199,6 +200,7 @@ impl Intake {
                     return Err(Failure::Fatal(what.into()));
                 };
                 self.count(&batch);
+                self.note_progress(|left| left.read(&batch.split.id, batch.next));
                 self.attempt
                     .read
                     .lock()
@@ -221,6 +223,14 @@ impl Intake {
             }
         }
         Ok(None)
+    }
+
+    /// Stops reading if this run only finishes the work of an earlier version, and nothing of it
+    /// is left.
+    fn note_progress(&self, note: impl Fn(&CatchUp) -> bool) {
+        if self.attempt.catch_up.as_ref().is_some_and(note) {
+            self.attempt.stop.stop_reading();
+        }
     }
 
     /// Counts what enters the pipeline.
@@ -255,6 +265,7 @@ impl Intake {
         });
         let records = take_over(&sinks.collect::<Vec<_>>(), &ids)
             .map_err(|TakeoverError { sink, error }| Failure::of_sink(sink.as_str(), error))?;
+        self.keep_plan()?;
         let resumptions: Vec<Option<Resumption>> =
             records.iter().map(|records| resumption(records)).collect();
         let durable = ids
@@ -264,6 +275,15 @@ impl Intake {
         self.attempt.read.lock().extend(durable);
         splits.taken.extend(ids.into_iter().zip(records));
         Ok(resumptions)
+    }
+
+    /// Keeps the plan's text in the store from the moment when records name it. An instance of
+    /// another version may have removed it while none did.
+    fn keep_plan(&self) -> Result<(), Failure> {
+        let Some(open) = self.sinks().next() else {
+            return Ok(());
+        };
+        Ok(open.committer.keep_plan(&self.attempt.plan.text)?)
     }
 
     /// Removes finished splits of the source that no longer exist.
@@ -312,6 +332,9 @@ impl Intake {
         for (open, begun) in self.sinks().zip(by_sink) {
             open.committer.begin(begun)?;
             failpoint::reach("begun");
+        }
+        for start in &starts {
+            self.note_progress(|left| left.begin(&start.split.id, start.position));
         }
         splits.open.extend(starts.into_iter().map(|start| {
             (
@@ -377,6 +400,9 @@ impl Intake {
             open.committer.release(&ids)?;
         }
         splits.sharing.release(&ids);
+        for id in &ids {
+            self.note_progress(|left| left.release(id));
+        }
         failpoint::reach("released");
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! A run: the interface for its caller.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
-use pseidon_delivery::StateStore;
+use pseidon_delivery::{Position, SplitId, StateStore};
 use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 
@@ -25,6 +26,10 @@ pub struct Run {
     pub metrics: Metrics,
     /// Whether the run may continue the work of a crashed run of another plan.
     pub accept_changed_plan: bool,
+    /// `Some` for a run that only finishes what an earlier version of the pipeline, whose plan this
+    /// is, has left: the splits of [`PlanChanged::splits`](crate::PlanChanged::splits). It ends as
+    /// soon as that is done.
+    pub catch_up: Option<HashMap<SplitId, Position>>,
     /// Requests of the user.
     pub control: Receiver<Control>,
     /// Shows the run to observers.
@@ -52,6 +57,7 @@ impl Run {
             store: self.store,
             metrics: self.metrics,
             accept_changed_plan: self.accept_changed_plan,
+            catch_up: self.catch_up,
             control: self.control,
             view: self.view,
         };

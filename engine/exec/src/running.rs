@@ -13,6 +13,7 @@ use pseidon_plugin::stop::{Pause, Stop};
 
 use crate::actor::Actor;
 use crate::attempt::{Attempt, AttemptId, AttemptSink, DropNotifier};
+use crate::catch_up::CatchUp;
 use crate::failure::{Failure, Failures, PlanChanged, guarded};
 use crate::intake::{Intake, IntakeTask};
 use crate::limits::Limits;
@@ -66,6 +67,7 @@ impl RunningAttempt {
             seen_fields: run.view.seen_fields.clone(),
             limits: Limits::of(&run.plan),
             throttles: Throttles::of(&run.plan, Instant::now()),
+            catch_up: run.catch_up.clone().map(CatchUp::new),
             source_stops: Mutex::default(),
             read: Mutex::default(),
             _over: DropNotifier(over),
@@ -201,6 +203,14 @@ impl RunningAttempt {
             .spawn(work)
             .map_err(|error| Failure::Fatal(Reason::caused_by("cannot start a thread", error)))?;
         Ok(())
+    }
+
+    /// Whether this run only finishes the work of an earlier version, and has done so.
+    pub(crate) fn has_caught_up(&self, now: Instant) -> bool {
+        let sources = &self.attempt.plan.sources;
+        let is_last_phase = sources.iter().all(|source| source.phase <= self.phase);
+        let catch_up = self.attempt.catch_up.as_ref();
+        is_last_phase && catch_up.is_some_and(|left| left.is_over(now))
     }
 
     /// How the attempt ends: with `finished`, unless another version of the pipeline has left work.

@@ -1,10 +1,11 @@
 //! What a run works with, in all of its attempts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use pseidon_delivery::{Reason, StateStore, WithCauses};
+use pseidon_delivery::{Position, Reason, SplitId, StateStore, WithCauses};
 use pseidon_plan::{Plan, PlannedSource, SinkIndex};
 use pseidon_plugin::metrics::Metrics;
 use sha2::{Digest, Sha256};
@@ -23,6 +24,7 @@ pub(crate) struct RunSetup {
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) metrics: Metrics,
     pub(crate) accept_changed_plan: bool,
+    pub(crate) catch_up: Option<HashMap<SplitId, Position>>,
     pub(crate) control: Receiver<Control>,
     pub(crate) view: Arc<View>,
 }

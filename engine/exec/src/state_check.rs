@@ -33,7 +33,9 @@ impl StateCheck {
         let has = |sink: &SinkId| self.plan.sinks.iter().any(|planned| planned.id == *sink);
         for sink in self.store.sinks()?.iter().filter(|sink| !has(sink)) {
             let records = self.store.records(sink)?;
-            let unfinished = records.iter().filter(|(_, record)| !record.ahead.is_empty());
+            let unfinished = records
+                .iter()
+                .filter(|(_, record)| !record.ahead.is_empty());
             let splits: HashMap<SplitId, Position> = unfinished
                 .filter_map(|(split, record)| {
                     Some((split.clone(), record.ahead.values().copied().max()?))
@@ -58,28 +60,48 @@ impl StateCheck {
         Ok(())
     }
 
-    /// Removes the texts of plans that no record names any more.
+    /// Removes the texts of plans that no record names any more. An instance of such a plan may
+    /// just be taking splits, so what is named afterwards is stored again. (If that instance is the
+    /// later one, it finds that the text is missing.)
     fn forget_plans(&self) -> Result<(), StoreError> {
-        let mut unused: HashSet<String> = self
-            .store
-            .plans()?
-            .into_iter()
+        let stored = self.store.plans()?.into_iter();
+        let others: HashSet<String> = stored
             .filter(|plan| *plan != self.plan.fingerprint)
             .collect();
-        if unused.is_empty() {
+        if others.is_empty() {
             return Ok(());
         }
+        let named = self.named_plans()?;
+        let unused: Vec<String> = others.difference(&named).cloned().collect();
+        let texts: Vec<StoredPlan> = unused
+            .iter()
+            .filter_map(|plan| self.stored_plan(plan).transpose())
+            .collect::<Result<_, _>>()?;
+        self.store.forget_plans(&unused)?;
+        let named = self.named_plans()?;
+        let named_since = texts
+            .iter()
+            .filter(|plan| named.contains(&plan.fingerprint));
+        named_since
+            .into_iter()
+            .try_for_each(|plan| self.store.add_plan(plan))
+    }
+
+    fn stored_plan(&self, fingerprint: &str) -> Result<Option<StoredPlan>, StoreError> {
+        let text = self.store.plan(fingerprint)?;
+        Ok(text.map(|text| StoredPlan {
+            fingerprint: fingerprint.to_owned(),
+            text,
+        }))
+    }
+
+    /// The plans of all records.
+    fn named_plans(&self) -> Result<HashSet<String>, StoreError> {
+        let mut named = HashSet::new();
         for sink in self.store.sinks()? {
-            for plan in self
-                .store
-                .records(&sink)?
-                .into_iter()
-                .filter_map(|(_, record)| record.plan)
-            {
-                unused.remove(&plan);
-            }
+            let records = self.store.records(&sink)?.into_iter();
+            named.extend(records.filter_map(|(_, record)| record.plan));
         }
-        self.store
-            .forget_plans(&unused.into_iter().collect::<Vec<_>>())
+        Ok(named)
     }
 }

@@ -98,11 +98,14 @@ fn check_plans(
     let others = others.map_err(|error| TakeoverError::of(committer, error))?;
     let mut unfinished: Option<UnfinishedWork> = None;
     for (number, split) in splits.iter().enumerate() {
-        let of_reached = reached.iter().zip(by_sink).map(|(sink, records)| SinkRecord {
-            sink,
-            record: &records[number],
-            is_reached: true,
-        });
+        let of_reached = reached
+            .iter()
+            .zip(by_sink)
+            .map(|(sink, records)| SinkRecord {
+                sink,
+                record: &records[number],
+                is_reached: true,
+            });
         let of_others = others.iter().map(|(sink, records)| SinkRecord {
             sink,
             record: &records[number],

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Commit, CommitError, Reason, SinkId, WithCauses};
+use pseidon_delivery::{Commit, CommitError, Reason, SinkId, StoreError, WithCauses};
 use pseidon_dsl::document;
 use pseidon_plan::{PlanContext, plan};
 use pseidon_plugin::metrics::Metrics;
@@ -20,7 +20,7 @@ const PIPELINE: &str = r#"{:name "test" :settings {:etl-threads 1 :writer-thread
     in (generate {:record {:n "n"} :count 1000})
     pipeline (-> in (drop))}"#;
 
-fn plan_in(base: &Path, pipeline: &str) -> Arc<Plan> {
+pub(super) fn plan_in(base: &Path, pipeline: &str) -> Arc<Plan> {
     let document = document::from_edn(pipeline).unwrap();
     let infer = |_: &str, _: &dyn Source, _: &dyn Format| Err("there are no records".to_owned());
     let registry = registry();
@@ -139,6 +139,7 @@ impl Runs {
             store,
             metrics: Metrics::new(),
             accept_changed_plan: false,
+            catch_up: None,
             control: controls,
             view: Arc::default(),
         };

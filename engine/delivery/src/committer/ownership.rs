@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Committer, CommitterError, Positions, now};
 use crate::{
     CommitError, CommitRecord, InstanceId, Position, ResumeToken, SinkId, SplitCommit, SplitId,
+    StoredPlan,
 };
 
 /// A split that was taken and is about to be read.
@@ -25,13 +26,12 @@ impl Committer {
     /// Raises the epochs of splits and returns their records, each with its previous owners. Call
     /// [`Committer::hold`] next, when this is done in every sink that their records reach.
     pub fn take(&self, splits: &[SplitId]) -> Result<Vec<CommitRecord>, CommitterError> {
-        let records =
-            self.until_answered(
-                || match self.store.take(&self.sink, splits, &self.claimant.owner) {
-                    Err(CommitError::Store(error)) => Err(error),
-                    other => Ok(other),
-                },
-            )?;
+        let records = self.until_answered(|| {
+            match self.store.take(&self.sink, splits, &self.claimant.owner) {
+                Err(CommitError::Store(error)) => Err(error),
+                other => Ok(other),
+            }
+        })?;
         let records = records.map_err(CommitterError::Fenced)?;
         for (split, record) in splits.iter().zip(&records) {
             self.seen.check(split, record)?;
@@ -54,6 +54,20 @@ impl Committer {
                 },
             )?;
         held.map_err(CommitterError::Fenced)
+    }
+
+    /// Makes sure that the store has the text of the claimant's plan.
+    pub fn keep_plan(&self, text: &str) -> Result<(), CommitterError> {
+        let fingerprint = &self.claimant.plan;
+        self.until_answered(|| {
+            if self.store.plan(fingerprint)?.as_deref() == Some(text) {
+                return Ok(());
+            }
+            self.store.add_plan(&StoredPlan {
+                fingerprint: fingerprint.clone(),
+                text: text.to_owned(),
+            })
+        })
     }
 
     /// The records of splits in every sink of the state except these, each in the order of

@@ -33,9 +33,7 @@ fn released(store: &dyn StateStore, split: &str) {
     begun.resume = Some("before".into());
     begun.finished = Some(7);
     store.commit(&sink(), &steps(vec![begun])).unwrap();
-    store
-        .set_owner(&sink(), &[(split.into(), epoch)], None)
-        .unwrap();
+    store.release(&sink(), &[(split.into(), epoch)]).unwrap();
 }
 
 fn to(store: &dyn StateStore, sink: &SinkId, split: &str, position: u64) -> SplitMove {
@@ -109,9 +107,7 @@ fn unfinished_work_is_not_moved(store: &dyn OperatorStore) {
     let mut ahead = step("s/1", epoch, 1, 10);
     ahead.ahead = vec![("x".into(), 15)];
     store.commit(&sink(), &steps(vec![ahead])).unwrap();
-    store
-        .set_owner(&sink(), &[("s/1".into(), epoch)], None)
-        .unwrap();
+    store.release(&sink(), &[("s/1".into(), epoch)]).unwrap();
     let both = || [to(store, &sink(), "s/0", 1), to(store, &sink(), "s/1", 1)];
     let before = records(store, &sink());
     let refused = store.move_splits(&both());

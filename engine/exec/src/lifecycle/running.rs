@@ -19,7 +19,7 @@ impl RunLifecycle {
     pub(super) fn advance_running(&mut self, now: Instant) -> RunEnd {
         let end = self
             .receive_failures(now)
-            .or_else(|| self.receive_ended_sources())
+            .or_else(|| self.receive_ended_sources(now))
             .or_else(|| self.receive_requests(now))
             .or_else(|| self.check_deadline(now))?;
         self.close(end)
@@ -44,7 +44,7 @@ impl RunLifecycle {
     }
 
     /// Waits for the sources of the current phase, and starts those of the next one.
-    fn receive_ended_sources(&mut self) -> AttemptEnd {
+    fn receive_ended_sources(&mut self, now: Instant) -> AttemptEnd {
         let RunLifecycle {
             run,
             phase: RunPhase::Running(running),
@@ -56,6 +56,10 @@ impl RunLifecycle {
         else {
             return None;
         };
+        let has_caught_up = running.has_caught_up(now);
+        if has_caught_up {
+            running.attempt.stop.stop_reading();
+        }
         while running.left > 0 {
             match running.done.try_recv() {
                 Ok(()) => running.left -= 1,
@@ -72,6 +76,9 @@ impl RunLifecycle {
         }
         if deadline.is_some() {
             return Some(running.outcome(Finished::Stopped));
+        }
+        if has_caught_up {
+            return Some(running.outcome(Finished::CaughtUp));
         }
         match running.start_next_phase(run, store_id, pause) {
             Ok(true) => None,

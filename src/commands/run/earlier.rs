@@ -1,0 +1,157 @@
+//! Earlier versions of a pipeline: what they have left unfinished is finished before the current
+//! version runs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pseidon_delivery::unfinished::{SinkRecord, unfinished_work};
+use pseidon_delivery::{
+    CommitRecord, Position, SinkId, SplitId, StateStore, StoreError, WithCauses,
+};
+use pseidon_exec::{Finished, PlanChanged, RunError};
+use pseidon_plan::{Plan, SchemaInference};
+
+use super::failed;
+use crate::cli::Exit;
+use crate::load::PipelineText;
+
+/// Runs a plan to its end; with splits, only until it has finished these.
+type StartFn<'a> =
+    dyn Fn(Arc<Plan>, Option<HashMap<SplitId, Position>>) -> Result<Finished, RunError> + 'a;
+
+/// Runs a plan. If earlier versions have left work that only they can finish, they do so first.
+/// `plan_earlier` makes the plan with a fingerprint, if that is possible.
+pub(super) fn finish_and_run(
+    plan: &Arc<Plan>,
+    start: &StartFn<'_>,
+    plan_earlier: &dyn Fn(&str) -> Option<Arc<Plan>>,
+) -> Result<Finished, RunError> {
+    let mut finished: Option<PlanChanged> = None;
+    loop {
+        let changed = match start(plan.clone(), None) {
+            Err(RunError::PlanChanged(changed)) => changed,
+            outcome => return outcome,
+        };
+        // Whoever finishes the same work twice has finished nothing.
+        let earlier = match &changed.plan {
+            Some(fingerprint) if finished.as_ref() != Some(&changed) => plan_earlier(fingerprint),
+            _ => None,
+        };
+        let Some(earlier) = earlier else {
+            return Err(RunError::PlanChanged(changed));
+        };
+        tracing::warn!(
+            left = changed.left,
+            "the pipeline has changed since a run of it crashed; finishing that run with its own \
+             version first"
+        );
+        match start(earlier, Some(changed.splits.clone())) {
+            Ok(Finished::CaughtUp | Finished::Complete) => {
+                tracing::info!("the earlier version has finished; starting the current one");
+                finished = Some(changed);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The plan of an earlier version of the pipeline; `None` if the state does not have its text, or
+/// if the text makes another plan now, because of a parameter, a variable of the environment or the
+/// table of a `lookup`. Errors of the text are printed.
+pub(super) fn plan(
+    text: &PipelineText,
+    fingerprint: &str,
+    store: &dyn StateStore,
+    infer: &SchemaInference<'_>,
+) -> Option<Arc<Plan>> {
+    let stored = store.plan(fingerprint).ok()??;
+    let text = earlier_text(text, stored);
+    let document = text.document().ok()?;
+    let plan = text.plan_with(&document, infer).ok()?;
+    (plan.fingerprint == fingerprint).then(|| Arc::new(plan))
+}
+
+fn earlier_text(text: &PipelineText, stored: String) -> PipelineText {
+    PipelineText {
+        name: format!("{} (previous version)", text.name),
+        text: stored,
+        ..text.clone()
+    }
+}
+
+/// The version of the pipeline whose run left unfinished work, as it is kept in the state.
+pub(in crate::commands) fn previous(
+    text: PipelineText,
+    store: &dyn StateStore,
+) -> Result<PipelineText, Exit> {
+    match unfinished_plan(store).map_err(|error| failed(&WithCauses(&error)))? {
+        Some(stored) => Ok(earlier_text(&text, stored)),
+        None => Err(failed(&format!(
+            "no previous version of {} left unfinished work\n  help: start it without --previous",
+            text.name
+        ))),
+    }
+}
+
+/// The text of a plan that has left a split unfinished, or else staged files, or else a split that
+/// was not released; `None` if there is none.
+fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError> {
+    let mut sinks = Vec::new();
+    for sink in store.sinks()? {
+        let records = store.records(&sink)?;
+        sinks.push((sink, records));
+    }
+    let named = match left_uneven(&sinks) {
+        Some(plan) => Some(plan),
+        None => match with_staged(&sinks, store)? {
+            Some(plan) => Some(plan),
+            None => held(&sinks),
+        },
+    };
+    named.map_or(Ok(None), |plan| store.plan(plan))
+}
+
+type SinkRecords = (SinkId, Vec<(SplitId, CommitRecord)>);
+
+fn left_uneven(sinks: &[SinkRecords]) -> Option<&str> {
+    let mut by_split: HashMap<&SplitId, Vec<SinkRecord<'_>>> = HashMap::new();
+    for (sink, records) in sinks {
+        for (split, record) in records {
+            by_split.entry(split).or_default().push(SinkRecord {
+                sink,
+                record,
+                is_reached: true,
+            });
+        }
+    }
+    // No plan has the empty fingerprint.
+    let left = |(split, records)| unfinished_work(split, records, "");
+    by_split
+        .iter()
+        .map(|(split, records)| (*split, records.as_slice()))
+        .find_map(left)
+        .and_then(|(plan, _)| plan)
+}
+
+fn with_staged<'a>(
+    sinks: &'a [SinkRecords],
+    store: &dyn StateStore,
+) -> Result<Option<&'a str>, StoreError> {
+    for (sink, records) in sinks {
+        if !store.staged(sink)?.is_empty() {
+            return Ok(records
+                .iter()
+                .find_map(|(_, record)| record.plan.as_deref()));
+        }
+    }
+    Ok(None)
+}
+
+/// Where targets hold the positions, the store may not show that sinks are at different ones.
+fn held(sinks: &[SinkRecords]) -> Option<&str> {
+    let mut records = sinks.iter().flat_map(|(_, records)| records);
+    records.find_map(|(_, record)| record.plan.as_deref().filter(|_| !record.owners.is_empty()))
+}
+
+#[cfg(test)]
+mod tests;
