@@ -231,9 +231,16 @@ pub(super) fn report(
             append_fatal(plan, &WithCauses(&error));
             let exit = failed(&WithCauses(&error));
             if let RunError::PlanChanged(_) = error {
-                eprintln!(
-                    "  help: finish that run with its own version: pseidon {command} --previous {file}"
-                );
+                let finish = if command == "run" {
+                    "put back the environment variables, parameters and lookup tables that it had, \
+                     and start again"
+                        .to_owned()
+                } else {
+                    format!(
+                        "finish that run with its own version: pseidon {command} --previous {file}"
+                    )
+                };
+                eprintln!("  help: {finish}");
                 eprintln!(
                     "  help: or start this version anyway: pseidon {command} --accept-changed-plan {file}"
                 );

@@ -108,7 +108,7 @@ fn a_version_that_cannot_be_made_again_is_an_error_with_help() {
         CHANGED,
         "lanes of",
         "are ahead in",
-        "--previous",
+        "put back the environment variables",
         "--accept-changed-plan",
     ] {
         assert!(log.contains(said), "{said}: {log}");

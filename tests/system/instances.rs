@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::harness::feed::{Feeder, PARTITIONS, Record};
-use crate::harness::output::{check, files, lines};
+use crate::harness::feed::{Feeder, PARTITIONS};
+use crate::harness::output::{check, files};
 use crate::harness::pipeline::{
     Layout, Membership, Store, kafka_source, kafka_to_files, pipeline, settings,
 };

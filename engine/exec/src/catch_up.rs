@@ -10,12 +10,13 @@ use pseidon_delivery::{Position, SplitId};
 /// gone, or belong to another instance by now.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is left to read in an attempt of such a run. It is over when these splits are read up to
-/// their positions: a graceful stop then leaves all sinks at one position.
+/// What is left in an attempt of such a run. It is over when all records of these splits below
+/// their positions are handed to their lanes: a graceful stop then leaves all sinks at one
+/// position. (What was read and waits for a throttle is not handed out at a stop.)
 pub(crate) struct CatchUp(Mutex<State>);
 
 struct State {
-    /// The splits that are left, each with the position up to which it has to be read.
+    /// The splits that are left, each with its position.
     left: HashMap<SplitId, Position>,
     /// The splits that are being read.
     held: HashSet<SplitId>,
@@ -38,20 +39,23 @@ impl CatchUp {
         }))
     }
 
-    /// A split is begun, at this position. Returns whether nothing is left.
-    pub(crate) fn begin(&self, split: &SplitId, position: Position) -> bool {
-        {
-            let mut state = self.0.lock();
-            state.held.insert(split.clone());
-            state.has_begun = true;
-        }
-        self.read(split, position)
+    /// The splits that are left.
+    pub(crate) fn left(&self) -> Vec<SplitId> {
+        self.0.lock().left.keys().cloned().collect()
     }
 
-    /// Everything of a split below this position was read. Returns whether nothing is left.
-    pub(crate) fn read(&self, split: &SplitId, next: Position) -> bool {
+    /// A split is begun.
+    pub(crate) fn begin(&self, split: &SplitId) {
         let mut state = self.0.lock();
-        if state.left.get(split).is_some_and(|upto| *upto <= next) {
+        state.held.insert(split.clone());
+        state.has_begun = true;
+    }
+
+    /// Everything of a split below this position is handed to its lanes. Returns whether nothing is
+    /// left.
+    pub(crate) fn reach(&self, split: &SplitId, frontier: Position) -> bool {
+        let mut state = self.0.lock();
+        if state.left.get(split).is_some_and(|upto| *upto <= frontier) {
             state.left.remove(split);
         }
         state.is_complete()
@@ -100,18 +104,20 @@ mod tests {
     #[test]
     fn it_is_over_when_every_split_is_read_up_to_its_position() {
         let catch_up = left(&[("a", 10), ("b", 20)]);
-        assert!(!catch_up.begin(&"a".into(), 5));
-        assert!(!catch_up.read(&"a".into(), 9));
-        assert!(!catch_up.read(&"a".into(), 10));
+        catch_up.begin(&"a".into());
+        assert!(!catch_up.reach(&"a".into(), 9));
+        assert!(!catch_up.reach(&"a".into(), 10));
         assert!(!catch_up.is_over(Instant::now()));
-        assert!(catch_up.begin(&"b".into(), 20), "it was read before");
+        assert_eq!(catch_up.left(), ["b".into()]);
+        catch_up.begin(&"b".into());
+        assert!(catch_up.reach(&"b".into(), 20));
         assert!(catch_up.is_over(Instant::now()));
     }
 
     #[test]
     fn a_split_that_is_released_is_not_waited_for() {
         let catch_up = left(&[("a", 10)]);
-        assert!(!catch_up.begin(&"a".into(), 5));
+        catch_up.begin(&"a".into());
         assert!(catch_up.release(&"a".into()));
     }
 
@@ -119,7 +125,8 @@ mod tests {
     fn what_was_only_staged_is_published_when_a_split_is_begun() {
         let catch_up = left(&[]);
         assert!(!catch_up.is_over(Instant::now()));
-        assert!(catch_up.begin(&"a".into(), 0));
+        catch_up.begin(&"a".into());
+        assert!(catch_up.is_over(Instant::now()));
     }
 
     #[test]
@@ -129,15 +136,15 @@ mod tests {
             !catch_up.is_over(start + 2 * PATIENCE),
             "nothing is held yet"
         );
-        catch_up.begin(&"other".into(), 0);
+        catch_up.begin(&"other".into());
         let from = start + 3 * PATIENCE;
         assert!(!catch_up.is_over(from));
         assert!(!catch_up.is_over(from + PATIENCE / 2));
         // It comes late, and goes again.
-        catch_up.begin(&"gone".into(), 5);
+        catch_up.begin(&"gone".into());
         assert!(!catch_up.is_over(from + 3 * PATIENCE));
         let late = left(&[("gone", 10)]);
-        late.begin(&"other".into(), 0);
+        late.begin(&"other".into());
         assert!(!late.is_over(from));
         assert!(late.is_over(from + PATIENCE));
         // The attempt stops now, and with it the other split is released.

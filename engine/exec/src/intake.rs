@@ -15,7 +15,6 @@ use pseidon_plugin::source::{Resumption, SourceEvent, SplitPredicate, SplitStart
 
 use crate::actor::{NextStep, WakeFn};
 use crate::attempt::{Attempt, AttemptSink};
-use crate::catch_up::CatchUp;
 use crate::failure::{Failure, guarded};
 use crate::order::OrderedSplit;
 use crate::queue::{BatchQueue, QueuedBatch};
@@ -121,6 +120,9 @@ impl IntakeTask {
             if now >= *next_look {
                 splits.sharing.renew()?;
                 intake.report_durable();
+                if let Some(catch_up) = &intake.attempt.catch_up {
+                    intake.check_caught_up(&catch_up.left());
+                }
                 *next_look = now + CHECK_INTERVAL;
             }
             if let Some(unit) = refused.take()
@@ -200,7 +202,7 @@ impl Intake {
                     return Err(Failure::Fatal(what.into()));
                 };
                 self.count(&batch);
-                self.note_progress(|left| left.read(&batch.split.id, batch.next));
+                self.check_caught_up(std::slice::from_ref(&batch.split.id));
                 self.attempt
                     .read
                     .lock()
@@ -226,10 +228,20 @@ impl Intake {
     }
 
     /// Stops reading if this run only finishes the work of an earlier version, and nothing of it
-    /// is left.
-    fn note_progress(&self, note: impl Fn(&CatchUp) -> bool) {
-        if self.attempt.catch_up.as_ref().is_some_and(note) {
-            self.attempt.stop.stop_reading();
+    /// is left after these splits.
+    fn check_caught_up(&self, splits: &[SplitId]) {
+        let Some(catch_up) = &self.attempt.catch_up else {
+            return;
+        };
+        for split in splits {
+            let frontiers = self
+                .sinks()
+                .map(|open| open.committer.ledger().frontier(split));
+            if let Some(frontier) = frontiers.min().flatten()
+                && catch_up.reach(split, frontier)
+            {
+                self.attempt.stop.stop_reading();
+            }
         }
     }
 
@@ -333,9 +345,11 @@ impl Intake {
             open.committer.begin(begun)?;
             failpoint::reach("begun");
         }
-        for start in &starts {
-            self.note_progress(|left| left.begin(&start.split.id, start.position));
+        let ids: Vec<SplitId> = starts.iter().map(|start| start.split.id.clone()).collect();
+        if let Some(catch_up) = &self.attempt.catch_up {
+            ids.iter().for_each(|split| catch_up.begin(split));
         }
+        self.check_caught_up(&ids);
         splits.open.extend(starts.into_iter().map(|start| {
             (
                 start.split.id.clone(),
@@ -400,8 +414,10 @@ impl Intake {
             open.committer.release(&ids)?;
         }
         splits.sharing.release(&ids);
-        for id in &ids {
-            self.note_progress(|left| left.release(id));
+        if let Some(catch_up) = &self.attempt.catch_up
+            && ids.iter().any(|id| catch_up.release(id))
+        {
+            self.attempt.stop.stop_reading();
         }
         failpoint::reach("released");
         Ok(())

@@ -42,7 +42,7 @@ pub(super) fn finish_and_run(
         };
         tracing::warn!(
             left = changed.left,
-            "the pipeline has changed since a run of it crashed; finishing that run with its own \
+            "the pipeline has changed since a run of it crashed; its own version finishes that run \
              version first"
         );
         match start(earlier, Some(changed.splits.clone())) {
