@@ -381,3 +381,19 @@ fn the_records_of_other_sinks_are_found() {
     let epochs: Vec<u64> = records.iter().map(|record| record.epoch).collect();
     assert_eq!(epochs, [0, 1]);
 }
+
+#[test]
+fn a_plan_whose_text_was_removed_is_stored_again() {
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InStore);
+    for text in ["text", "text", "another text"] {
+        committer.keep_plan(text).unwrap();
+        assert_eq!(store.plan("p").unwrap().as_deref(), Some(text));
+    }
+    store.forget_plans(&["p".to_owned()]).unwrap();
+    committer.keep_plan("text").unwrap();
+    assert_eq!(store.plan("p").unwrap().as_deref(), Some("text"));
+}
