@@ -95,7 +95,9 @@ fn held_at(positions: &[(&str, Position)]) -> (tempfile::TempDir, EmbeddedStore)
     store.add_plan(&text("p")).unwrap();
     for (sink, low) in positions {
         let (sink, owner) = (SinkId::from(*sink), claimant.owner.clone());
-        store.take(&sink, &[split.clone()], &owner).unwrap();
+        store
+            .take(&sink, std::slice::from_ref(&split), &owner)
+            .unwrap();
         store.hold(&sink, &[(split.clone(), 1)], &claimant).unwrap();
         let commit = Commit {
             splits: vec![SplitCommit::to_low(split.clone(), 1, 0, *low)],
