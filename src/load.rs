@@ -1,20 +1,23 @@
 //! Loading: from a file name, or the flow of `-e`, to a plan.
 
 mod includes;
+pub(crate) mod kept;
 pub(crate) mod legacy;
 mod table;
 mod variables;
 
+use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use pseidon_delivery::WithCauses;
 use pseidon_dsl::diagnostic::ExpressionUse;
 use pseidon_dsl::{Diagnostic, Document, diagnostic, interpolate};
 use pseidon_logs::{Log, LogsSettings, MysqlLogs};
-use pseidon_plan::{Plan, PlanContext, SchemaInference, plan};
+use pseidon_plan::{Plan, PlanContext, SchemaInference, plan, stored_text};
 use pseidon_plugin::batch::{Payloads, WantedMetadata};
 use pseidon_plugin::format::Format;
 use pseidon_plugin::framing::Framing;
@@ -22,6 +25,7 @@ use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::source::{Source, SourceSetup};
 
+use self::kept::Tables;
 pub(crate) use self::variables::Parameters;
 use self::variables::Variables;
 use crate::cli::{Exit, FileArgs, ParameterArgs};
@@ -41,6 +45,9 @@ pub(crate) struct PipelineText {
     pub(crate) default_name: String,
     /// The values of `--set`.
     pub(crate) parameters: Parameters,
+    /// Tables that `lookup` uses instead of the files at their paths: those that an earlier version
+    /// of the pipeline had.
+    pub(crate) tables: Tables,
 }
 
 /// The syntax of a pipeline text.
@@ -66,6 +73,7 @@ pub(crate) fn text(from: &FileArgs) -> Result<PipelineText, Exit> {
             base: PathBuf::from("."),
             default_name: "expression".to_owned(),
             parameters,
+            tables: Tables::new(),
         }),
         (None, None) => Err(Exit::WrongFile),
     }
@@ -117,6 +125,7 @@ pub(crate) fn read(file: &Path, parameters: Parameters) -> Result<PipelineText, 
         base,
         default_name,
         parameters,
+        tables: Tables::new(),
     })
 }
 
@@ -221,7 +230,18 @@ impl PipelineText {
             self.base.clone(),
             self.text.clone(),
         );
-        plan(
+        let read = RefCell::<ReadTables>::default();
+        let tables = |path: &str, reload: Option<Duration>| {
+            let read = &mut *read.borrow_mut();
+            read.reload = [read.reload, reload].into_iter().flatten().min();
+            let table = match self.tables.get(path).or_else(|| read.tables.get(path)) {
+                Some(table) => table.clone(),
+                None => table::read(path, registry, &self.base)?,
+            };
+            read.tables.insert(path.to_owned(), table.clone());
+            Ok(table)
+        };
+        let mut plan = plan(
             document,
             PlanContext {
                 registry,
@@ -229,10 +249,14 @@ impl PipelineText {
                 base,
                 text,
                 infer,
-                tables: &|path| table::read(path, registry, &self.base),
+                tables: &tables,
                 keeps_state: self.kind != TextKind::Flow,
             },
-        )
+        )?;
+        let (text, ReadTables { tables, reload }) = (self.text.clone(), read.take());
+        plan.reload = reload;
+        plan.stored = stored_text(move || kept::keep(&text, &tables));
+        Ok(plan)
     }
 
     /// Prints errors as rustc does, each with its place in the text, and then how many there are.
@@ -250,6 +274,14 @@ impl PipelineText {
         );
         Exit::WrongFile
     }
+}
+
+/// The tables that were read for a plan.
+#[derive(Default)]
+struct ReadTables {
+    tables: Tables,
+    /// The shortest time after which one of them is looked at for changes.
+    reload: Option<Duration>,
 }
 
 /// The source that makes a pipeline a template.

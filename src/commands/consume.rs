@@ -90,6 +90,7 @@ impl ConsumeArgs {
             base: PathBuf::from("."),
             default_name: "consume".to_owned(),
             parameters: Parameters::default(),
+            tables: Default::default(),
         };
         text.plan(&text.document()?)
     }

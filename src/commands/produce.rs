@@ -331,6 +331,7 @@ fn expression(argument: &str, text: &str) -> Result<NumberExpr, Exit> {
         base: PathBuf::from("."),
         default_name: String::new(),
         parameters: Parameters::default(),
+        tables: Default::default(),
     };
     let parsed = expr::parse(&node::Text::plain(text, 0)).map_err(|errors| source.show(&errors))?;
     let compiled = NumberExpr::new(&parsed, 0).map_err(|errors| source.show(&errors))?;

@@ -385,6 +385,7 @@ mod tests {
             base: PathBuf::from("."),
             default_name: "test".into(),
             parameters: Parameters::default(),
+            tables: Default::default(),
         };
         let document = text
             .document()

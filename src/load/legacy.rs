@@ -39,6 +39,7 @@ mod tests {
             base: ".".into(),
             default_name: "x".into(),
             parameters: crate::load::Parameters::default(),
+            tables: Default::default(),
         }
     }
 

@@ -16,12 +16,13 @@ use pseidon_expr::panics;
 use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_logs::{Log, LogError};
 use pseidon_mysql::LogRow;
-use pseidon_plan::Plan;
+use pseidon_plan::{Plan, stored_text};
 use pseidon_service::runs::{EntryState, LiveRun, RunEntry, RunRegistry};
 use serde_json::{Value, json};
 
 use super::LogTemplate;
 use crate::load::PipelineText;
+use crate::load::kept::KeptPipeline;
 
 /// A run of a log that is ready to be started.
 pub(super) struct LogRun {
@@ -263,21 +264,21 @@ impl LogRun {
         // Names of logs and of pipelines do not contain a slash, so the name is unique.
         plan.name = format!("{}/{}", plan.name, row.log());
         failpoint::reach("planned");
-        plan.text = json!({ "row": row.to_text(), "pipeline": text.text }).to_string();
+        let (row, pipeline) = (row.to_text(), plan.stored);
+        plan.stored = stored_text(move || json!({ "row": row, "pipeline": *pipeline }).to_string());
         Ok(Arc::new(plan))
     }
 
-    /// Reads the text of a plan, as written by [`LogRun::plan`].
+    /// Reads what is stored of a plan, as written by [`LogRun::plan`].
     fn read_plan(&self, stored: &str) -> Option<(PipelineText, LogRow)> {
         let stored: Value = serde_json::from_str(stored).ok()?;
         let row = LogRow::from_text(stored.get("row")?.as_str()?).ok()?;
-        let text = stored.get("pipeline")?.as_str()?.to_owned();
-        Some((
-            PipelineText {
-                text,
-                ..self.template.text.clone()
-            },
-            row,
-        ))
+        let KeptPipeline { text, tables } = KeptPipeline::read(stored.get("pipeline")?.as_str()?);
+        let text = PipelineText {
+            text,
+            tables,
+            ..self.template.text.clone()
+        };
+        Some((text, row))
     }
 }

@@ -295,7 +295,7 @@ impl Intake {
         let Some(open) = self.sinks().next() else {
             return Ok(());
         };
-        Ok(open.committer.keep_plan(&self.attempt.plan.text)?)
+        Ok(open.committer.keep_plan(&self.attempt.plan.stored)?)
     }
 
     /// Removes finished splits of the source that no longer exist.

@@ -52,7 +52,7 @@ impl StateCheck {
                 return Err(RunError::PlanChanged(PlanChanged { plan, left, splits }));
             }
         }
-        let (fingerprint, text) = (self.plan.fingerprint.clone(), self.plan.text.clone());
+        let (fingerprint, text) = (self.plan.fingerprint.clone(), self.plan.stored.clone());
         if self.store.plan(&fingerprint)?.as_ref() != Some(&text) {
             self.store.add_plan(&StoredPlan { fingerprint, text })?;
             self.forget_plans()?;

@@ -46,6 +46,6 @@ pub use chain::{Chain, ChainStep, Operator, PlannedSink, PlannedSource};
 pub use guarantee::{Guarantee, PathGuarantee};
 pub use index::{PerSink, SinkIndex, SourceIndex};
 pub use lookup::{LookupTable, Table, TableReader};
-pub use plan::{Plan, PlanContext, plan};
+pub use plan::{Plan, PlanContext, StoredText, plan, stored_text};
 pub use prepare::SchemaInference;
 pub use settings::{MaxInvalid, Settings};

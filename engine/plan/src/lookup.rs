@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{cast, take};
@@ -22,10 +23,12 @@ use pseidon_plugin::options::SpannedValue;
 
 use crate::edits::{FieldEdit, field};
 
-/// Reads the table of a `lookup`, given its path. An error is a message for the user.
-pub type TableReader<'a> = dyn Fn(&str) -> Result<Table, String> + 'a;
+/// Reads the table of a `lookup`, given its path and how often it is looked at for changes. An error
+/// is a message for the user.
+pub type TableReader<'a> = dyn Fn(&str, Option<Duration>) -> Result<Table, String> + 'a;
 
 /// A table as it was read.
+#[derive(Clone, Debug)]
 pub struct Table {
     /// All of its rows.
     pub rows: RecordBatch,
@@ -99,6 +102,8 @@ pub(crate) struct Lookup<'a> {
     /// `column = key`, or a name for both.
     pub(crate) on: &'a Expr,
     pub(crate) fields: &'a [SelectItem],
+    /// How often the table is looked at for changes.
+    pub(crate) reload: Option<Duration>,
 }
 
 /// The steps of a `lookup`: the key and the table, and the edits that follow.
@@ -116,7 +121,7 @@ impl Lookup<'_> {
     /// The table cannot be read, does not have the columns, or has a key twice.
     pub(crate) fn steps(&self, read: &TableReader<'_>) -> Result<LookupSteps, Diagnostic> {
         let path = self.path.value.as_str();
-        let Table { rows, digest } = read(path).map_err(|reason| {
+        let Table { rows, digest } = read(path, self.reload).map_err(|reason| {
             let error = Diagnostic::new(self.path.span, "the table cannot be read", reason);
             error.with_help(
                 "expected a CSV, TSV, JSON, Parquet, Avro or Arrow file; its path begins at the pipeline file's \

@@ -1,7 +1,8 @@
 //! The plan of a pipeline, and the function that runs all planning steps.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use pseidon_dsl::expr::NamedExpressions;
 use pseidon_dsl::{Diagnostic, Document, Span};
@@ -39,11 +40,19 @@ pub struct Plan {
     pub version: String,
     /// The text of the pipeline file, before secrets are substituted.
     pub text: String,
+    /// What the state keeps, so that a later version of the pipeline can make this plan again: by
+    /// default the text. It is made when it is first needed.
+    pub stored: StoredText,
+    /// How often the tables of `lookup`s are looked at for changes; `None` if they are not.
+    pub reload: Option<Duration>,
     /// The folder of the pipeline file.
     pub base: PathBuf,
     /// Whether the state is kept, so that another run continues there.
     pub keeps_state: bool,
 }
+
+/// See [`Plan::stored`].
+pub type StoredText = LazyLock<String, Box<dyn FnOnce() -> String + Send>>;
 
 impl Plan {
     /// The source with this index.
@@ -130,12 +139,22 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
             guarantees,
             version: fingerprint::version(&resolved, &context.text),
             fingerprint: fingerprint::compute(&resolved),
+            stored: stored_text({
+                let text = context.text.clone();
+                move || text
+            }),
+            reload: None,
             text: context.text,
             base: context.base,
             keeps_state: context.keeps_state,
         }),
         _ => Err(names.explained(errors.into_unique())),
     }
+}
+
+/// A [`StoredText`] that is made by this function.
+pub fn stored_text(make: impl FnOnce() -> String + Send + 'static) -> StoredText {
+    LazyLock::new(Box::new(make))
 }
 
 /// Checks that a pipeline's name can be part of keys, file names and transaction ids.

@@ -33,6 +33,7 @@ fn plan_of(flow: &str) -> Plan {
         base: PathBuf::from("."),
         default_name: "test".into(),
         parameters: Parameters::default(),
+        tables: Default::default(),
     };
     let document = text
         .document()

@@ -14,6 +14,7 @@ use pseidon_plan::{Plan, SchemaInference};
 use super::failed;
 use crate::cli::Exit;
 use crate::load::PipelineText;
+use crate::load::kept::KeptPipeline;
 
 /// Runs a plan to its end; with splits, only until it has finished these.
 type StartFn<'a> =
@@ -56,8 +57,8 @@ pub(super) fn finish_and_run(
 }
 
 /// The plan of an earlier version of the pipeline; `None` if the state does not have its text, or
-/// if the text makes another plan now, because of a parameter, a variable of the environment or the
-/// table of a `lookup`. Errors of the text are printed.
+/// if the text makes another plan now, because of a parameter, a variable of the environment or a
+/// table that was too large for the state. Errors of the text are printed.
 pub(super) fn plan(
     text: &PipelineText,
     fingerprint: &str,
@@ -65,16 +66,18 @@ pub(super) fn plan(
     infer: &SchemaInference<'_>,
 ) -> Option<Arc<Plan>> {
     let stored = store.plan(fingerprint).ok()??;
-    let text = earlier_text(text, stored);
+    let text = earlier_text(text, &stored);
     let document = text.document().ok()?;
     let plan = text.plan_with(&document, infer).ok()?;
     (plan.fingerprint == fingerprint).then(|| Arc::new(plan))
 }
 
-fn earlier_text(text: &PipelineText, stored: String) -> PipelineText {
+fn earlier_text(text: &PipelineText, stored: &str) -> PipelineText {
+    let kept = KeptPipeline::read(stored);
     PipelineText {
         name: format!("{} (previous version)", text.name),
-        text: stored,
+        text: kept.text,
+        tables: kept.tables,
         ..text.clone()
     }
 }
@@ -85,7 +88,7 @@ pub(in crate::commands) fn previous(
     store: &dyn StateStore,
 ) -> Result<PipelineText, Exit> {
     match unfinished_plan(store).map_err(|error| failed(&WithCauses(&error)))? {
-        Some(stored) => Ok(earlier_text(&text, stored)),
+        Some(stored) => Ok(earlier_text(&text, &stored)),
         None => Err(failed(&format!(
             "no previous version of {} left unfinished work\n  help: start it without --previous",
             text.name

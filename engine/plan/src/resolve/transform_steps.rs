@@ -62,6 +62,7 @@ pub(super) fn transform_steps(
                 path: &options.table,
                 on: &options.on,
                 fields: &options.fields,
+                reload: options.reload,
             };
             let steps = lookup.steps(tables).map_err(|error| vec![error])?;
             let LookupSteps { key, table, edits } = steps;

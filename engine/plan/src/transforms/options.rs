@@ -1,5 +1,7 @@
 //! The options of the transforms.
 
+use std::time::Duration;
+
 use pseidon_dsl::Span;
 use pseidon_dsl::expr::{Assignment, Expr, PlacedPath, Renaming, SelectItem};
 use pseidon_plugin::options::kinds::PositiveInteger;
@@ -110,6 +112,9 @@ pub struct LookupOptions {
     /// except the key.
     #[option(positional)]
     pub fields: Vec<SelectItem>,
+    /// How often the file is looked at, such as `"10s"`. When its content has changed, the run
+    /// continues with the new table.
+    pub reload: Option<Duration>,
     /// What happens to invalid records.
     #[option(flatten)]
     pub invalid: InvalidRecords,

@@ -1,0 +1,191 @@
+//! What the state keeps of a plan, so that a later version of the pipeline can make it again after
+//! a crash: the text of the pipeline and the tables of its `lookup`s.
+
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow_ipc::{CompressionType, MetadataVersion};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use pseidon_plan::Table;
+use serde_json::{Map, Value, json};
+
+/// The largest compressed table that is kept, in bytes. Larger ones have to be put back by hand.
+const MAX_KEPT: usize = 16 << 20;
+
+/// Tables by their paths, as in the pipeline file.
+pub(crate) type Tables = BTreeMap<String, Table>;
+
+/// A pipeline with the tables that it had.
+#[derive(Debug)]
+pub(crate) struct KeptPipeline {
+    pub(crate) text: String,
+    pub(crate) tables: Tables,
+}
+
+impl KeptPipeline {
+    /// Reads what [`keep`] has written. A table that cannot be read is left out: then it has to be
+    /// put back.
+    pub(crate) fn read(kept: &str) -> KeptPipeline {
+        let Some((text, tables)) = with_tables(kept) else {
+            return KeptPipeline {
+                text: kept.to_owned(),
+                tables: Tables::new(),
+            };
+        };
+        let tables = tables.iter().filter_map(|(path, table)| {
+            let table = decode(table)?;
+            Some((path.clone(), table))
+        });
+        KeptPipeline {
+            text,
+            tables: tables.collect(),
+        }
+    }
+}
+
+/// The text and the tables, if there are any. No pipeline file is a JSON object with these keys.
+fn with_tables(kept: &str) -> Option<(String, Map<String, Value>)> {
+    let Value::Object(mut object) = serde_json::from_str(kept).ok()? else {
+        return None;
+    };
+    let text = object.get("pipeline")?.as_str()?.to_owned();
+    match object.remove("tables")? {
+        Value::Object(tables) => Some((text, tables)),
+        _ => None,
+    }
+}
+
+/// The text of a pipeline with its tables, as one string.
+pub(crate) fn keep(text: &str, tables: &Tables) -> String {
+    if tables.is_empty() {
+        return text.to_owned();
+    }
+    let tables: Map<String, Value> = tables
+        .iter()
+        .filter_map(|(path, table)| Some((path.clone(), encode(path, table)?)))
+        .collect();
+    json!({ "pipeline": text, "tables": tables }).to_string()
+}
+
+/// A table as its digest and its rows in Arrow's stream format; `None` if it is too large.
+fn encode(path: &str, table: &Table) -> Option<Value> {
+    let compressed = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
+        .and_then(|options| options.try_with_compression(Some(CompressionType::ZSTD)));
+    let written = compressed.and_then(|options| {
+        let schema = table.rows.schema();
+        let mut writer = StreamWriter::try_new_with_options(Vec::new(), &schema, options)?;
+        writer.write(&table.rows)?;
+        writer.into_inner()
+    });
+    match written {
+        Ok(bytes) if bytes.len() <= MAX_KEPT => {
+            Some(json!({ "digest": table.digest, "rows": STANDARD.encode(bytes) }))
+        }
+        Ok(bytes) => {
+            tracing::info!(
+                table = path,
+                bytes = bytes.len(),
+                "this table is too large to be kept in the state; to finish the work of a crashed \
+                 run, it has to be as it was"
+            );
+            None
+        }
+        Err(error) => {
+            tracing::warn!(
+                table = path,
+                error = error.to_string(),
+                "cannot keep this table in the state"
+            );
+            None
+        }
+    }
+}
+
+fn decode(kept: &Value) -> Option<Table> {
+    let digest = kept.get("digest")?.as_str()?.to_owned();
+    let bytes = STANDARD.decode(kept.get("rows")?.as_str()?).ok()?;
+    let reader = StreamReader::try_new(bytes.as_slice(), None).ok()?;
+    let schema = reader.schema();
+    let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().ok()?;
+    let rows = concat_batches(&schema, &batches).ok()?;
+    Some(Table { rows, digest })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+
+    use super::*;
+
+    fn table(rows: i64) -> Table {
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter(0..rows));
+        let names = (0..rows).map(|id| (id % 3 > 0).then(|| format!("name {id}")));
+        let names: ArrayRef = Arc::new(names.collect::<StringArray>());
+        let columns = [("id", ids, false), ("name", names, true)];
+        Table {
+            rows: RecordBatch::try_from_iter_with_nullable(columns).unwrap(),
+            digest: format!("digest of {rows}"),
+        }
+    }
+
+    #[test]
+    fn a_pipeline_is_read_with_its_tables() {
+        let text = "{in (stdin) pipeline (-> in \"quoted\")}";
+        let tables: Tables = [("a.csv", 0), ("dir/b.parquet", 1000)]
+            .map(|(path, rows)| (path.to_owned(), table(rows)))
+            .into();
+        let kept = KeptPipeline::read(&keep(text, &tables));
+        assert_eq!(kept.text, text);
+        assert_eq!(kept.tables.len(), 2);
+        for (path, table) in &tables {
+            assert_eq!(kept.tables[path].rows, table.rows, "{path}");
+            assert_eq!(kept.tables[path].digest, table.digest);
+        }
+    }
+
+    #[test]
+    fn a_pipeline_without_tables_is_its_text() {
+        for text in [
+            "{in (stdin) pipeline (-> in (drop))}",
+            "[in]\nplugin = \"stdin\"",
+            "",
+            "{\"pipeline\": 1}",
+            "{\"pipeline\": \"x\"}",
+        ] {
+            assert_eq!(keep(text, &Tables::new()), text);
+            let kept = KeptPipeline::read(text);
+            assert_eq!((kept.text.as_str(), kept.tables.len()), (text, 0));
+        }
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_read_is_left_out() {
+        let kept = json!({ "pipeline": "text", "tables": {
+            "no base64": { "digest": "d", "rows": "?" },
+            "no stream": { "digest": "d", "rows": STANDARD.encode("rows") },
+            "no digest": { "rows": "" },
+        }});
+        let kept = KeptPipeline::read(&kept.to_string());
+        assert_eq!((kept.text.as_str(), kept.tables.len()), ("text", 0));
+    }
+
+    #[test]
+    fn a_large_table_is_not_kept() {
+        let digits = |n: u64| format!("{:x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let names = (0..2_000_000).map(|n| digits(n)).collect::<Vec<_>>();
+        let names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
+        let large = Table {
+            rows: RecordBatch::try_from_iter([("name", names)]).unwrap(),
+            digest: "d".to_owned(),
+        };
+        let tables: Tables = [("large".to_owned(), large), ("small".to_owned(), table(3))].into();
+        let kept = KeptPipeline::read(&keep("text", &tables));
+        assert_eq!(kept.tables.keys().collect::<Vec<_>>(), ["small"]);
+    }
+}
