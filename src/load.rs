@@ -6,11 +6,9 @@ pub(crate) mod legacy;
 mod table;
 mod variables;
 
-use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use pseidon_delivery::WithCauses;
@@ -230,16 +228,9 @@ impl PipelineText {
             self.base.clone(),
             self.text.clone(),
         );
-        let read = RefCell::<ReadTables>::default();
-        let tables = |path: &str, reload: Option<Duration>| {
-            let read = &mut *read.borrow_mut();
-            read.reload = [read.reload, reload].into_iter().flatten().min();
-            let table = match self.tables.get(path).or_else(|| read.tables.get(path)) {
-                Some(table) => table.clone(),
-                None => table::read(path, registry, &self.base)?,
-            };
-            read.tables.insert(path.to_owned(), table.clone());
-            Ok(table)
+        let read = |path: &str| match self.tables.get(path) {
+            Some(table) => Ok(table.clone()),
+            None => table::read(path, registry, &self.base),
         };
         let mut plan = plan(
             document,
@@ -249,12 +240,11 @@ impl PipelineText {
                 base,
                 text,
                 infer,
-                tables: &tables,
+                tables: &read,
                 keeps_state: self.kind != TextKind::Flow,
             },
         )?;
-        let (text, ReadTables { tables, reload }) = (self.text.clone(), read.take());
-        plan.reload = reload;
+        let (text, tables) = (self.text.clone(), plan.tables.clone());
         plan.stored = stored_text(move || kept::keep(&text, &tables));
         Ok(plan)
     }
@@ -274,14 +264,6 @@ impl PipelineText {
         );
         Exit::WrongFile
     }
-}
-
-/// The tables that were read for a plan.
-#[derive(Default)]
-struct ReadTables {
-    tables: Tables,
-    /// The shortest time after which one of them is looked at for changes.
-    reload: Option<Duration>,
 }
 
 /// The source that makes a pipeline a template.

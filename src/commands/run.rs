@@ -221,7 +221,7 @@ pub(super) fn report(
         Ok(finished) => {
             let (how, exit) = match finished {
                 Finished::Complete | Finished::CaughtUp => ("done", Exit::Done),
-                Finished::Stopped => ("stopped", Exit::Done),
+                Finished::Stopped | Finished::Reloading => ("stopped", Exit::Done),
                 Finished::Left => ("exited before everything was committed", Exit::Failed),
             };
             progress::summary(runs, how);

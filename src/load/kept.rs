@@ -10,7 +10,7 @@ use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_ipc::{CompressionType, MetadataVersion};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pseidon_plan::Table;
+use pseidon_plan::{PlannedTable, Table};
 use serde_json::{Map, Value, json};
 
 /// The largest compressed table that is kept, in bytes. Larger ones have to be put back by hand.
@@ -60,13 +60,13 @@ fn with_tables(kept: &str) -> Option<(String, Map<String, Value>)> {
 }
 
 /// The text of a pipeline with its tables, as one string.
-pub(crate) fn keep(text: &str, tables: &Tables) -> String {
+pub(crate) fn keep(text: &str, tables: &[PlannedTable]) -> String {
     if tables.is_empty() {
         return text.to_owned();
     }
     let tables: Map<String, Value> = tables
         .iter()
-        .filter_map(|(path, table)| Some((path.clone(), encode(path, table)?)))
+        .filter_map(|PlannedTable { path, table, .. }| Some((path.clone(), encode(path, table)?)))
         .collect();
     json!({ "pipeline": text, "tables": tables }).to_string()
 }
@@ -134,16 +134,23 @@ mod tests {
         }
     }
 
+    fn planned(path: &str, table: Table) -> PlannedTable {
+        PlannedTable {
+            path: path.to_owned(),
+            table,
+            reload: None,
+        }
+    }
+
     #[test]
     fn a_pipeline_is_read_with_its_tables() {
         let text = "{in (stdin) pipeline (-> in \"quoted\")}";
-        let tables: Tables = [("a.csv", 0), ("dir/b.parquet", 1000)]
-            .map(|(path, rows)| (path.to_owned(), table(rows)))
-            .into();
+        let tables =
+            [("a.csv", 0), ("dir/b.parquet", 1000)].map(|(path, rows)| planned(path, table(rows)));
         let kept = KeptPipeline::read(&keep(text, &tables));
         assert_eq!(kept.text, text);
         assert_eq!(kept.tables.len(), 2);
-        for (path, table) in &tables {
+        for PlannedTable { path, table, .. } in &tables {
             assert_eq!(kept.tables[path].rows, table.rows, "{path}");
             assert_eq!(kept.tables[path].digest, table.digest);
         }
@@ -158,7 +165,7 @@ mod tests {
             "{\"pipeline\": 1}",
             "{\"pipeline\": \"x\"}",
         ] {
-            assert_eq!(keep(text, &Tables::new()), text);
+            assert_eq!(keep(text, &[]), text);
             let kept = KeptPipeline::read(text);
             assert_eq!((kept.text.as_str(), kept.tables.len()), (text, 0));
         }
@@ -184,7 +191,7 @@ mod tests {
             rows: RecordBatch::try_from_iter([("name", names)]).unwrap(),
             digest: "d".to_owned(),
         };
-        let tables: Tables = [("large".to_owned(), large), ("small".to_owned(), table(3))].into();
+        let tables = [planned("large", large), planned("small", table(3))];
         let kept = KeptPipeline::read(&keep("text", &tables));
         assert_eq!(kept.tables.keys().collect::<Vec<_>>(), ["small"]);
     }

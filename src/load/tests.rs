@@ -45,7 +45,7 @@ fn plan_of(text: &str) -> Result<Plan, Vec<String>> {
         base: ".".into(),
         text: text.into(),
         infer: &infer,
-        tables: &|_, _| Err("no table can be read here".to_owned()),
+        tables: &|_| Err("no table can be read here".to_owned()),
         keeps_state: true,
     };
     plan(&document, context).map_err(messages)

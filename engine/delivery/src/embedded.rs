@@ -401,6 +401,16 @@ impl StateStore for EmbeddedStore {
         self.read(|transaction| value(transaction, PLANS, fingerprint))
     }
 
+    fn has_plan(&self, fingerprint: &str) -> Result<bool, StoreError> {
+        self.read(|transaction| {
+            let plans = existing(transaction.open_table(PLANS))?;
+            Ok(match plans {
+                Some(plans) => plans.get(fingerprint)?.is_some(),
+                None => false,
+            })
+        })
+    }
+
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
         self.write(|transaction| {
             transaction

@@ -166,6 +166,10 @@ impl StateStore for ScopedStore {
         self.whole.plan(&self.key(fingerprint))
     }
 
+    fn has_plan(&self, fingerprint: &str) -> Result<bool, StoreError> {
+        self.whole.has_plan(&self.key(fingerprint))
+    }
+
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
         self.whole.add_plan(&StoredPlan {
             fingerprint: self.key(&plan.fingerprint),

@@ -129,6 +129,11 @@ pub trait StateStore: Send + Sync {
     /// The text of the plan with this fingerprint, if it is stored.
     fn plan(&self, fingerprint: &str) -> Result<Option<String>, StoreError>;
 
+    /// Whether the text of the plan with this fingerprint is stored.
+    fn has_plan(&self, fingerprint: &str) -> Result<bool, StoreError> {
+        Ok(self.plan(fingerprint)?.is_some())
+    }
+
     /// Stores a plan's text beside those of other plans; replaces the text of the same plan.
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError>;
 
@@ -185,6 +190,7 @@ macro_rules! forward_to_store {
             sinks() -> Vec<$crate::SinkId>, StoreError;
             plans() -> Vec<String>, StoreError;
             plan(fingerprint: &str) -> Option<String>, StoreError;
+            has_plan(fingerprint: &str) -> bool, StoreError;
             add_plan(plan: &$crate::StoredPlan) -> (), StoreError;
             forget_plans(fingerprints: &[String]) -> (), StoreError;
             note(key: &str) -> Option<String>, StoreError;
@@ -206,8 +212,8 @@ macro_rules! forward_to_store {
 pub struct StoredPlan {
     /// A digest of everything that determines lanes and their contents.
     pub fingerprint: String,
-    /// The text of the pipeline file, so that a crashed run can be finished with it. Secrets are
-    /// not filled in.
+    /// The text of the pipeline file, with what else is needed to finish a crashed run with it. The
+    /// store does not interpret it. Secrets are not filled in.
     pub text: String,
 }
 

@@ -389,11 +389,9 @@ fn a_plan_whose_text_was_removed_is_stored_again() {
         store,
         committer,
     } = begun(Positions::InStore);
-    for text in ["text", "text", "another text"] {
-        committer.keep_plan(text).unwrap();
-        assert_eq!(store.plan("p").unwrap().as_deref(), Some(text));
+    for _ in 0..2 {
+        committer.keep_plan("text").unwrap();
+        assert_eq!(store.plan("p").unwrap().as_deref(), Some("text"));
+        store.forget_plans(&["p".to_owned()]).unwrap();
     }
-    store.forget_plans(&["p".to_owned()]).unwrap();
-    committer.keep_plan("text").unwrap();
-    assert_eq!(store.plan("p").unwrap().as_deref(), Some("text"));
 }

@@ -45,6 +45,8 @@ pub(crate) struct RunLifecycle {
     was_open: bool,
     /// The deadline of the run after a stop request.
     deadline: Option<Instant>,
+    /// Whether the run is to end for another plan.
+    is_reloading: bool,
     /// How far failed attempts had read splits that were not completely committed.
     uncommitted: ReadPositions,
     /// When the attempt began.
@@ -87,6 +89,7 @@ impl RunLifecycle {
             pause: Pause::default(),
             was_open: false,
             deadline: None,
+            is_reloading: false,
             uncommitted: HashMap::new(),
             began: Instant::now(),
             restarts: Restarts::new(),
@@ -243,6 +246,8 @@ impl RunLifecycle {
                 Control::Stop | Control::LeaveNow => {
                     return Some(Ok(self.stopped_between_attempts()));
                 }
+                // What was read and not committed is read again, by the version that read it.
+                Control::Reload => return Some(Ok(Finished::Reloading)),
                 Control::Pause => self.pause.set(true),
                 Control::Resume => self.pause.set(false),
                 // Nothing is open between two attempts.

@@ -15,6 +15,9 @@ pub enum Finished {
     /// It has finished what an earlier version of the pipeline had left, and everything that was
     /// read is committed; see [`Run::catch_up`](crate::Run::catch_up).
     CaughtUp,
+    /// It was asked to end for another plan, and everything that was read is committed; see
+    /// [`Control::Reload`](crate::Control::Reload).
+    Reloading,
     /// It was left before everything was committed.
     Left,
 }

@@ -30,7 +30,8 @@ pub mod replay;
 pub mod resolve;
 pub mod sample;
 pub mod settings;
-pub mod transforms;
+pub mod tables;
+mod transforms;
 
 mod compile;
 mod errors;
@@ -49,3 +50,4 @@ pub use lookup::{LookupTable, Table, TableReader};
 pub use plan::{Plan, PlanContext, StoredText, plan, stored_text};
 pub use prepare::SchemaInference;
 pub use settings::{MaxInvalid, Settings};
+pub use tables::{PlannedTable, TableCache};

@@ -22,10 +22,10 @@ use pseidon_dsl::{Diagnostic, Span, nearest};
 use pseidon_plugin::options::SpannedValue;
 
 use crate::edits::{FieldEdit, field};
+use crate::tables::TableCache;
 
-/// Reads the table of a `lookup`, given its path and how often it is looked at for changes. An error
-/// is a message for the user.
-pub type TableReader<'a> = dyn Fn(&str, Option<Duration>) -> Result<Table, String> + 'a;
+/// Reads the table of a `lookup`, given its path. An error is a message for the user.
+pub type TableReader<'a> = dyn Fn(&str) -> Result<Table, String> + 'a;
 
 /// A table as it was read.
 #[derive(Clone, Debug)]
@@ -119,9 +119,9 @@ impl Lookup<'_> {
     ///
     /// # Errors
     /// The table cannot be read, does not have the columns, or has a key twice.
-    pub(crate) fn steps(&self, read: &TableReader<'_>) -> Result<LookupSteps, Diagnostic> {
+    pub(crate) fn steps(&self, tables: &TableCache<'_>) -> Result<LookupSteps, Diagnostic> {
         let path = self.path.value.as_str();
-        let Table { rows, digest } = read(path, self.reload).map_err(|reason| {
+        let Table { rows, digest } = tables.table(path, self.reload).map_err(|reason| {
             let error = Diagnostic::new(self.path.span, "the table cannot be read", reason);
             error.with_help(
                 "expected a CSV, TSV, JSON, Parquet, Avro or Arrow file; its path begins at the pipeline file's \
@@ -329,6 +329,7 @@ mod tests {
             path: &path,
             on: &on,
             fields: &fields,
+            reload: None,
         };
         let read = |_: &str| {
             Ok(Table {
@@ -336,7 +337,7 @@ mod tests {
                 digest: String::new(),
             })
         };
-        lookup.steps(&read).unwrap()
+        lookup.steps(&TableCache::new(&read)).unwrap()
     }
 
     #[test]

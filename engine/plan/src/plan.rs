@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use pseidon_dsl::expr::NamedExpressions;
 use pseidon_dsl::{Diagnostic, Document, Span};
@@ -19,6 +18,7 @@ use crate::lookup::TableReader;
 use crate::prepare::{SchemaInference, prepare};
 use crate::resolve::{ResolvedSource, resolve};
 use crate::settings::Settings;
+use crate::tables::{PlannedTable, TableCache};
 
 /// An executable plan of a pipeline.
 pub struct Plan {
@@ -43,8 +43,8 @@ pub struct Plan {
     /// What the state keeps, so that a later version of the pipeline can make this plan again: by
     /// default the text. It is made when it is first needed.
     pub stored: StoredText,
-    /// How often the tables of `lookup`s are looked at for changes; `None` if they are not.
-    pub reload: Option<Duration>,
+    /// The tables of its `lookup`s.
+    pub tables: Vec<PlannedTable>,
     /// The folder of the pipeline file.
     pub base: PathBuf,
     /// Whether the state is kept, so that another run continues there.
@@ -96,7 +96,8 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     let (names, wrong) = NamedExpressions::new(&document.expressions, function_names());
     errors.extend(wrong);
     let names = Arc::new(names);
-    let resolved = errors.value(resolve(document, context.registry, context.tables, &names));
+    let tables = TableCache::new(context.tables);
+    let resolved = errors.value(resolve(document, context.registry, &tables, &names));
     let resolved = resolved.unwrap_or_default();
     let (name, name_span) = document
         .name
@@ -143,7 +144,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
                 let text = context.text.clone();
                 move || text
             }),
-            reload: None,
+            tables: tables.into_tables(),
             text: context.text,
             base: context.base,
             keeps_state: context.keeps_state,

@@ -28,7 +28,7 @@ use self::named_flows::NamedFlows;
 use self::step::reaches_sink;
 pub use self::step::{ResolvedStep, ResolvedStepKind};
 use self::transform_steps::{TransformSteps, transform_steps};
-use crate::lookup::TableReader;
+use crate::tables::TableCache;
 use crate::transforms::Transform;
 
 /// A source with the chain that processes its records.
@@ -57,7 +57,7 @@ pub struct ResolvedSource {
 pub fn resolve(
     document: &Document,
     registry: &PluginRegistry,
-    tables: &TableReader<'_>,
+    tables: &TableCache<'_>,
     names: &Arc<NamedExpressions>,
 ) -> Result<Vec<ResolvedSource>, Vec<Diagnostic>> {
     let stages = document
@@ -87,7 +87,7 @@ pub fn resolve(
 
 struct Resolver<'a> {
     registry: &'a PluginRegistry,
-    tables: &'a TableReader<'a>,
+    tables: &'a TableCache<'a>,
     /// The named expressions; `None` if the document has none.
     names: Option<&'a Arc<NamedExpressions>>,
     stages: HashMap<&'a Name, &'a Stage>,

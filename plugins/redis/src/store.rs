@@ -355,6 +355,12 @@ impl StateStore for RedisStore {
         self.keyspace.hash_field("plans", fingerprint)
     }
 
+    fn has_plan(&self, fingerprint: &str) -> Result<bool, StoreError> {
+        let plans = self.keyspace.key("plans");
+        self.keyspace
+            .query(cmd("HEXISTS").arg(plans).arg(fingerprint))
+    }
+
     fn add_plan(&self, plan: &StoredPlan) -> Result<(), StoreError> {
         self.keyspace.add_plan(plan)
     }

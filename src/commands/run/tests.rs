@@ -30,7 +30,7 @@ pub(super) fn plan_in(base: &Path, pipeline: &str) -> Arc<Plan> {
         base: base.into(),
         text: pipeline.into(),
         infer: &infer,
-        tables: &|_, _| Err("no table can be read here".to_owned()),
+        tables: &|_| Err("no table can be read here".to_owned()),
         keeps_state: true,
     };
     Arc::new(plan(&document, context).unwrap_or_else(|errors| panic!("{errors:?}")))

@@ -56,11 +56,11 @@ impl Committer {
         held.map_err(CommitterError::Fenced)
     }
 
-    /// Makes sure that the store has the text of the claimant's plan.
+    /// Makes sure that the store has the text of the claimant's plan; this is the text if not.
     pub fn keep_plan(&self, text: &str) -> Result<(), CommitterError> {
         let fingerprint = &self.claimant.plan;
         self.until_answered(|| {
-            if self.store.plan(fingerprint)?.as_deref() == Some(text) {
+            if self.store.has_plan(fingerprint)? {
                 return Ok(());
             }
             self.store.add_plan(&StoredPlan {

@@ -34,7 +34,7 @@ impl RunLifecycle {
     pub(super) fn attempt(&mut self) -> RunEnd {
         self.began = Instant::now();
         let stop = Stop::new();
-        if self.deadline.is_some() {
+        if self.deadline.is_some() || self.is_reloading {
             stop.stop_reading();
         }
         let instance = match instance_name() {
@@ -76,6 +76,8 @@ impl RunLifecycle {
                 Control::Resume => self.pause.set(false),
                 // Nothing is open yet.
                 Control::Roll => {}
+                // What is being opened is closed like an attempt that has read nothing.
+                Control::Reload => self.is_reloading = true,
                 Control::Stop if opening.give_up.is_none() => {
                     opening.stop.leave_now();
                     opening.give_up = Some(now + OPENING_GRACE);
@@ -116,6 +118,9 @@ impl RunLifecycle {
             Err(failure) => return self.failed(failure),
         };
         let (stop, instance) = (stop.clone(), instance.clone());
+        if self.is_reloading {
+            stop.stop_reading();
+        }
         self.was_open = true;
         self.phase = RunPhase::Running(Box::new(RunningAttempt::open(
             &self.run, sinks, stop, instance,

@@ -51,6 +51,7 @@ impl RunLifecycle {
             store_id,
             pause,
             deadline,
+            is_reloading,
             ..
         } = self
         else {
@@ -77,6 +78,9 @@ impl RunLifecycle {
         if deadline.is_some() {
             return Some(running.outcome(Finished::Stopped));
         }
+        if *is_reloading {
+            return Some(running.outcome(Finished::Reloading));
+        }
         if has_caught_up {
             return Some(running.outcome(Finished::CaughtUp));
         }
@@ -96,6 +100,10 @@ impl RunLifecycle {
                 Control::Stop => {
                     running.attempt.stop.stop_reading();
                     self.deadline = Some(now + self.run.plan.settings.shutdown_grace);
+                }
+                Control::Reload => {
+                    running.attempt.stop.stop_reading();
+                    self.is_reloading = true;
                 }
                 Control::LeaveNow => return Some(Ok(Finished::Left)),
                 Control::Pause => self.pause.set(true),

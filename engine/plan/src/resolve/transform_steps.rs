@@ -7,7 +7,8 @@ use pseidon_plugin::options::{OnError, ParseResult};
 
 use super::ResolvedStepKind;
 use crate::group::{self, GroupSteps};
-use crate::lookup::{Lookup, LookupSteps, TableReader};
+use crate::lookup::{Lookup, LookupSteps};
+use crate::tables::TableCache;
 use crate::transforms::{InvalidRecords, Keep, TransformOptions};
 use crate::{parse, unnest};
 
@@ -30,7 +31,7 @@ const NEVER_INVALID: InvalidRecords = InvalidRecords {
 /// Options that do not fit together, and tables that cannot be used.
 pub(super) fn transform_steps(
     options: TransformOptions,
-    tables: &TableReader<'_>,
+    tables: &TableCache<'_>,
 ) -> ParseResult<TransformSteps> {
     let (kinds, invalid) = match options {
         TransformOptions::Where(options) => {
