@@ -1,6 +1,6 @@
 //! `pseidon run`: runs a pipeline, or a template with one run for each row of its table.
 
-mod earlier;
+pub(crate) mod earlier;
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use indicatif::ProgressBar;
 use pseidon_delivery::{GroupCommit, StateStore, WithCauses};
 use pseidon_dsl::Document;
-use pseidon_exec::{Control, Finished, Pools, Run, RunError};
+use pseidon_exec::{Control, Finished, PlanChanged, Pools, Run, RunError};
 use pseidon_formats::json_lines;
 use pseidon_plan::Plan;
 use pseidon_plugin::format::Format;
@@ -195,7 +195,7 @@ fn run_pipeline(
         };
         run.run()
     };
-    let plan_earlier = |fingerprint: &str| earlier::plan(&text, fingerprint, &*store, &infer);
+    let plan_earlier = |changed: &PlanChanged| earlier::plan(&text, changed, &*store, &infer);
     let outcome = earlier::finish_and_run(&plan, &start, &plan_earlier);
     drop(interfaces);
     let has_read_all = matches!(outcome, Ok(Finished::Complete));
@@ -231,18 +231,13 @@ pub(super) fn report(
             append_fatal(plan, &WithCauses(&error));
             let exit = failed(&WithCauses(&error));
             if let RunError::PlanChanged(_) = error {
-                let finish = if command == "run" {
-                    "put back the environment variables, parameters and lookup tables that it had, \
-                     and start again"
-                        .to_owned()
-                } else {
-                    format!(
-                        "finish that run with its own version: pseidon {command} --previous {file}"
-                    )
-                };
-                eprintln!("  help: {finish}");
+                if command != "run" {
+                    eprintln!(
+                        "  help: finish that run with its own version: pseidon {command} --previous {file}"
+                    );
+                }
                 eprintln!(
-                    "  help: or start this version anyway: pseidon {command} --accept-changed-plan {file}"
+                    "  help: to start this version anyway: pseidon {command} --accept-changed-plan {file}"
                 );
             }
             progress::summary(runs, "failed");

@@ -51,6 +51,7 @@ impl RunLifecycle {
             store_id,
             pause,
             deadline,
+            stop_requested,
             ..
         } = self
         else {
@@ -75,14 +76,14 @@ impl RunLifecycle {
             }
         }
         if deadline.is_some() {
-            return Some(running.outcome(Finished::Stopped));
+            return Some(running.outcome(Finished::Stopped, *stop_requested));
         }
         if has_caught_up {
-            return Some(running.outcome(Finished::CaughtUp));
+            return Some(running.outcome(Finished::CaughtUp, false));
         }
         match running.start_next_phase(run, store_id, pause) {
             Ok(true) => None,
-            Ok(false) => Some(running.outcome(Finished::Complete)),
+            Ok(false) => Some(running.outcome(Finished::Complete, false)),
             Err(failure) => Some(Err(failure)),
         }
     }
@@ -96,6 +97,7 @@ impl RunLifecycle {
                 Control::Stop => {
                     running.attempt.stop.stop_reading();
                     self.deadline = Some(now + self.run.plan.settings.shutdown_grace);
+                    self.stop_requested = true;
                 }
                 Control::LeaveNow => return Some(Ok(Finished::Left)),
                 Control::Pause => self.pause.set(true),
@@ -117,6 +119,6 @@ impl RunLifecycle {
         let RunPhase::Running(running) = &mut self.phase else {
             return None;
         };
-        Some(running.outcome(Finished::Left))
+        Some(running.outcome(Finished::Left, self.stop_requested))
     }
 }
