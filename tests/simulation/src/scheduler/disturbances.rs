@@ -15,6 +15,9 @@ impl Scheduler {
         let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
         let (what, any) = {
             let mut world = self.world.lock();
+            if world.is_routed && world.rng.bool() {
+                return world.move_to_another_version(&ids);
+            }
             (world.rng.u32(0..29), world.rng.choice(&ids).copied())
         };
         match (what, any) {

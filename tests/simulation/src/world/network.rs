@@ -9,7 +9,7 @@ use pseidon_delivery::{Commit, CommitError, SinkId, SplitCommit};
 use super::World;
 use super::requests::{StoreAnswer, StoreRequest};
 use super::source::generation_of;
-use crate::names::{ProcessId, SinkKind, split_id};
+use crate::names::{ProcessId, SinkKind, plan_name, split_id};
 use crate::scenario::{Kind, Mutation};
 
 /// A message on its way to the store.
@@ -63,7 +63,7 @@ impl World {
     pub(crate) fn send(&mut self, sender: ProcessId, request: StoreRequest) -> SentCall {
         match self.fate() {
             Fate::Prompt => {
-                let answer = self.apply(&request);
+                let answer = self.apply(sender, &request);
                 self.note(|| format!("{sender}  {} -> {}", request.describe(), answer.describe()));
                 SentCall::Ended(Ok(answer))
             }
@@ -72,7 +72,7 @@ impl World {
                 SentCall::Ended(Err(()))
             }
             Fate::AnswerLost => {
-                let answer = self.apply(&request);
+                let answer = self.apply(sender, &request);
                 self.note(|| {
                     format!(
                         "{sender}  {} -> {}, but the answer is lost",
@@ -135,20 +135,30 @@ impl World {
         }
     }
 
-    fn apply(&mut self, request: &StoreRequest) -> StoreAnswer {
+    fn apply(&mut self, sender: ProcessId, request: &StoreRequest) -> StoreAnswer {
         let now = self.time.wall;
         match (request, self.mutation) {
             (StoreRequest::Fence { .. }, Some(Mutation::UnfencedOwners)) => {
                 return StoreAnswer::Done;
             }
-            (StoreRequest::Take { claimant, .. }, Some(Mutation::ForgottenPlans)) => {
+            (
+                StoreRequest::Take { .. } | StoreRequest::RecordsOf { .. },
+                Some(Mutation::ForgottenPlans),
+            ) => {
                 let mut answer = request.apply(&mut self.store, now);
-                if let StoreAnswer::Taken(Ok(records)) = &mut answer {
+                if let StoreAnswer::Taken(Ok(records)) | StoreAnswer::Records(records) = &mut answer
+                {
+                    // A record without a plan would be refused as one of an unknown plan.
+                    let own = Some(plan_name(sender.plan));
                     records
                         .iter_mut()
-                        .for_each(|record| record.plan = Some(claimant.plan.clone()));
+                        .for_each(|record| record.plan.clone_from(&own));
                 }
                 return answer;
+            }
+            (StoreRequest::Hold { .. }, Some(Mutation::UncheckedHolds)) => {
+                request.apply(&mut self.store, now);
+                return StoreAnswer::Held(Ok(()));
             }
             (StoreRequest::Commit { sink, commit }, Some(Mutation::UncheckedTarget))
                 if self.holds_positions(sink) =>
@@ -259,7 +269,8 @@ impl World {
             }
             1 => {
                 let request = self.network.messages[at].request.clone();
-                let answer = self.apply(&request);
+                let sender = self.network.messages[at].sender;
+                let answer = self.apply(sender, &request);
                 self.note(|| {
                     format!(
                         "net  delivered, and once more later: {} -> {}",
@@ -272,7 +283,7 @@ impl World {
             _ => {
                 let request = self.network.messages[at].request.clone();
                 let sender = self.network.messages[at].sender;
-                let answer = self.apply(&request);
+                let answer = self.apply(sender, &request);
                 self.note(|| {
                     format!(
                         "net  delivered late: {} of {sender} -> {}",
