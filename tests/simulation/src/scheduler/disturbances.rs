@@ -12,12 +12,16 @@ const LONGEST_JUMP: u64 = 20_000;
 impl Scheduler {
     /// A disturbance that the processes have not caused.
     pub(super) fn disturb(&mut self) {
+        let is_for_versions = {
+            let mut world = self.world.lock();
+            world.is_routed && world.rng.u32(0..4) > 0
+        };
+        if is_for_versions {
+            return self.let_versions_meet();
+        }
         let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
         let (what, any) = {
             let mut world = self.world.lock();
-            if world.is_routed && world.rng.bool() {
-                return world.move_to_another_version(&ids);
-            }
             (world.rng.u32(0..29), world.rng.choice(&ids).copied())
         };
         match (what, any) {
@@ -47,6 +51,18 @@ impl Scheduler {
             }
             (25..28, _) => self.world.lock().fill_or_clear_a_disk(),
             _ => {}
+        }
+    }
+
+    /// Two versions of the pipeline must take the same partition at the same time, while nothing of
+    /// it is unfinished and there is something to read.
+    fn let_versions_meet(&mut self) {
+        let is_move = self.world.lock().rng.u32(0..3) > 0;
+        if is_move {
+            let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
+            self.world.lock().move_to_another_version(&ids);
+        } else {
+            self.produce();
         }
     }
 

@@ -61,7 +61,7 @@ pub(crate) enum SentCall {
 impl World {
     /// Sends a request to the store.
     pub(crate) fn send(&mut self, sender: ProcessId, request: StoreRequest) -> SentCall {
-        match self.fate() {
+        match self.fate(&request) {
             Fate::Prompt => {
                 let answer = self.apply(sender, &request);
                 self.note(|| format!("{sender}  {} -> {}", request.describe(), answer.describe()));
@@ -122,9 +122,12 @@ impl World {
         }
     }
 
-    fn fate(&mut self) -> Fate {
+    fn fate(&mut self, request: &StoreRequest) -> Fate {
         if self.is_calm {
             return Fate::Prompt;
+        }
+        if self.has_slow_takes() && matches!(request, StoreRequest::Take { .. }) && self.rng.bool() {
+            return Fate::Slow;
         }
         match self.rng.u32(0..100) {
             0..4 => Fate::Unheard,

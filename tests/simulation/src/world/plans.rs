@@ -7,6 +7,7 @@ use pseidon_delivery::{CommitRecord, SinkId, SplitId, UnfinishedSplit, position_
 use super::World;
 use crate::fixture::PLANS;
 use crate::names::{ProcessId, SinkKind, plan_name, split_id};
+use crate::scenario::Kind;
 
 /// A version of the pipeline that no instance runs.
 const NO_PLAN: &str = "";
@@ -23,6 +24,12 @@ impl World {
     /// version has finished: so the versions meet more often.
     pub(crate) fn starts_again(&self) -> bool {
         self.is_routed && !self.is_calm
+    }
+
+    /// Whether every second request to take splits is slow, so that the take-overs of two versions
+    /// overlap.
+    pub(crate) fn has_slow_takes(&self) -> bool {
+        self.is_routed && self.kinds.has(Kind::LateMessages)
     }
 
     /// The group assigns a partition to a process with another version of the pipeline than the
