@@ -126,7 +126,8 @@ impl World {
         if self.is_calm {
             return Fate::Prompt;
         }
-        if self.has_slow_takes() && matches!(request, StoreRequest::Take { .. }) && self.rng.bool() {
+        if self.has_slow_takes() && matches!(request, StoreRequest::Take { .. }) && self.rng.bool()
+        {
             return Fate::Slow;
         }
         match self.rng.u32(0..100) {
