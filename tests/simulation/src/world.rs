@@ -6,6 +6,7 @@ pub(crate) mod plans;
 pub(crate) mod requests;
 pub(crate) mod source;
 pub(crate) mod target;
+mod without_safeguard;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
