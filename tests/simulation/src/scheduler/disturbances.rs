@@ -12,14 +12,14 @@ const LONGEST_JUMP: u64 = 20_000;
 impl Scheduler {
     /// A disturbance that the processes have not caused.
     pub(super) fn disturb(&mut self) {
+        let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
         let is_for_versions = {
             let mut world = self.world.lock();
-            world.is_routed && world.rng.u32(0..4) > 0
+            world.is_routed && world.rng.u32(0..8) > 0
         };
         if is_for_versions {
-            return self.let_versions_meet();
+            return self.let_versions_meet(&ids);
         }
-        let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
         let (what, any) = {
             let mut world = self.world.lock();
             (world.rng.u32(0..29), world.rng.choice(&ids).copied())
@@ -55,14 +55,18 @@ impl Scheduler {
     }
 
     /// Two versions of the pipeline must take the same partition at the same time, while nothing of
-    /// it is unfinished and there is something to read.
-    fn let_versions_meet(&mut self) {
-        let is_move = self.world.lock().rng.u32(0..3) > 0;
-        if is_move {
-            let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
-            self.world.lock().move_to_another_version(&ids);
-        } else {
-            self.produce();
+    /// it is unfinished and there is something to read. Where data is lost otherwise, nobody sees
+    /// what they lose, so the other disturbances are rare.
+    fn let_versions_meet(&mut self, processes: &[ProcessId]) {
+        let (what, any) = {
+            let mut world = self.world.lock();
+            (world.rng.u32(0..20), world.rng.choice(processes).copied())
+        };
+        match (what, any) {
+            (0..13, _) => self.world.lock().move_to_another_version(processes),
+            (13..17, _) => self.produce(),
+            (17, Some(id)) => self.crash_one(id),
+            _ => self.start_any(),
         }
     }
 
