@@ -96,11 +96,11 @@ fn check_plans(
         ..
     } = committer.claimant();
     let is_own = |record: &CommitRecord| record.low.is_none() || record.plan.as_ref() == Some(plan);
-    let records_of = |number: &usize| by_sink.iter().map(|records| &records[*number]);
+    let all_own = |number: usize| by_sink.iter().all(|records| is_own(&records[number]));
     let numbers: Vec<usize> = numbers
         .iter()
         .copied()
-        .filter(|number| !records_of(number).all(is_own))
+        .filter(|number| !all_own(*number))
         .collect();
     if *accepts_other_plans || numbers.is_empty() {
         return Ok(());

@@ -216,7 +216,7 @@ impl Attempt<'_> {
             committer: &open.committer,
             sink: &*open.sink,
         });
-        let records = take_over(&sinks.collect::<Vec<_>>(), &ids)?;
+        let records = take_over(&sinks.collect::<Vec<_>>(), &ids, |_| true)?;
         let mut begun: Vec<Vec<SplitToBegin>> = self.sinks.iter().map(|_| Vec::new()).collect();
         for ((partition, records), committed) in partitions.iter().zip(records).zip(committed) {
             let known = resumption(&records).map(|known| (known.position, known.resume));
