@@ -177,6 +177,37 @@ impl PipelineText {
             .map_err(|errors| self.show(&errors))
     }
 
+    /// Plans the document again during a run, with the tables of this plan that are not reloaded. An
+    /// error is a sentence.
+    pub(crate) fn plan_again(
+        &self,
+        plan: &Plan,
+        infer: &SchemaInference<'_>,
+    ) -> Result<Plan, String> {
+        let kept = plan.tables.iter().filter(|table| table.reload.is_none());
+        let text = PipelineText {
+            tables: kept
+                .map(|table| (table.path.clone(), table.table.clone()))
+                .collect(),
+            ..self.clone()
+        };
+        let log = sample_log();
+        let (document, _) = text.document_for(&log).map_err(as_sentences)?;
+        text.plan_in(&registry(), &document, infer)
+            .map_err(as_sentences)
+    }
+
+    /// Plans a template again during a run. An error is a sentence.
+    pub(crate) fn template_again(&self) -> Result<Plan, String> {
+        let log = sample_log();
+        let (document, _) = self.document_for(&log).map_err(as_sentences)?;
+        let registry = registry_with(Arc::new(MysqlLogs::new(Arc::new(sample_log()))));
+        self.plan_in(&registry, &document, &|_, _, _| {
+            Err(LOGS_ARE_NOT_INFERRED.to_owned())
+        })
+        .map_err(as_sentences)
+    }
+
     /// Plans a template for [`sample_log`], and returns the settings of its stage `mysql-logs` too.
     /// Errors are printed.
     pub(crate) fn template(&self, document: &Document) -> Result<(Plan, LogsSettings), Exit> {
@@ -202,13 +233,6 @@ impl PipelineText {
     /// Plans a template for a row of the table of logs. An error is a sentence without a place in
     /// the text, since the row is more likely to be wrong than the text.
     pub(crate) fn plan_for_log(&self, log: Arc<Log>) -> Result<Plan, String> {
-        let as_sentences = |errors: Vec<Diagnostic>| {
-            errors
-                .iter()
-                .map(as_sentence)
-                .collect::<Vec<_>>()
-                .join("; ")
-        };
         let (document, _) = self.document_for(&log).map_err(as_sentences)?;
         let registry = registry_with(Arc::new(MysqlLogs::new(log)));
         self.plan_in(&registry, &document, &|_, _, _| {
@@ -277,6 +301,12 @@ pub(crate) fn is_template(document: &Document) -> bool {
         .calls()
         .iter()
         .any(|call| call.plugin.to_string() == LOGS)
+}
+
+/// Errors as one line, for places where the text is not shown.
+fn as_sentences(errors: Vec<Diagnostic>) -> String {
+    let sentences: Vec<String> = errors.iter().map(as_sentence).collect();
+    sentences.join("; ")
 }
 
 /// An error as a sentence, for places where the text is not shown.

@@ -23,6 +23,7 @@ mod logging;
 mod missing_fields;
 mod progress;
 mod registry;
+mod reload;
 mod splits;
 mod state;
 mod supervisor;

@@ -27,6 +27,7 @@ use pseidon_service::runs::{EntryState, RunEntry, RunRegistry};
 use self::table::{TableEvent, TableRequest};
 use self::worker::{LogOutcome, LogRun, OutcomeReporter};
 use crate::load::PipelineText;
+use crate::reload;
 
 /// How often the error counts of the logs are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -83,6 +84,9 @@ pub(crate) fn run(
     )
     .map_err(|error| Reason::caused_by("cannot start a thread", error))?;
     let (requests, events) = table::start(&template.settings)?;
+    let text = template.text.clone();
+    let tables = reload::watch_template(template.plan.clone(), move || text.template_again())
+        .map_err(|error| Reason::caused_by("cannot start a thread", error))?;
     let (outcomes, ended) = unbounded();
     let mut supervisor = Supervisor {
         template,
@@ -96,7 +100,7 @@ pub(crate) fn run(
         subscribed: Vec::new(),
         stopping: false,
     };
-    supervisor.supervise(control, reload, &events, &ended)
+    supervisor.supervise(control, reload, &tables.changes, &events, &ended)
 }
 
 /// A log that has an enabled row, or that is still running.
@@ -140,6 +144,7 @@ impl Supervisor {
         &mut self,
         control: &Receiver<Control>,
         reload: &Receiver<()>,
+        changed_tables: &Receiver<()>,
         events: &Receiver<TableEvent>,
         ended: &Receiver<(String, LogOutcome)>,
     ) -> Result<bool, Reason> {
@@ -169,6 +174,7 @@ impl Supervisor {
                     // The request most likely follows a fix, so failed logs are restarted now.
                     self.logs.values_mut().for_each(|log| log.not_before = None);
                 }
+                recv(changed_tables) -> _ => self.reload_tables(),
                 recv(control) -> message => match message {
                     Ok(Control::Stop) => {
                         self.stopping = true;
@@ -187,6 +193,14 @@ impl Supervisor {
             if self.stopping && self.logs.values().all(|log| log.running.is_none()) {
                 return Ok(complete);
             }
+        }
+    }
+
+    /// A table of a `lookup` has changed: the logs continue with it.
+    fn reload_tables(&self) {
+        for running in self.logs.values().filter_map(|log| log.running.as_ref()) {
+            // The send fails if the run has ended meanwhile.
+            let _ = running.control.send(Control::Reload);
         }
     }
 
@@ -437,7 +451,7 @@ impl Supervisor {
             row: row.clone(),
             control: (control.clone(), controls),
             reporter: OutcomeReporter::new(name.to_owned(), self.outcomes.clone()),
-            finished_earlier: None,
+            found_earlier: Vec::new(),
         };
         log.entry.set_state(EntryState::Starting);
         log.running = Some(RunningLog {

@@ -1,6 +1,6 @@
 //! `pseidon run`: runs a pipeline, or a template with one run for each row of its table.
 
-mod earlier;
+pub(crate) mod earlier;
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use indicatif::ProgressBar;
 use pseidon_delivery::{GroupCommit, StateStore, WithCauses};
 use pseidon_dsl::Document;
-use pseidon_exec::{Control, Finished, Pools, Run, RunError};
+use pseidon_exec::{Control, Finished, PlanChanged, Pools, Run, RunError};
 use pseidon_formats::json_lines;
 use pseidon_plan::Plan;
 use pseidon_plugin::format::Format;
@@ -28,7 +28,7 @@ use crate::load::{self, PipelineText, TextKind};
 use crate::progress::ProgressDisplay;
 use crate::supervisor::{self, LogTemplate};
 use crate::systemd::{Notifier, NotifySocket};
-use crate::{fatal, interrupts, last_run, progress, state};
+use crate::{fatal, interrupts, last_run, progress, reload, state};
 
 /// Runs a pipeline until it ends or is stopped. `bar` is the progress line, if there is a terminal.
 pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
@@ -195,8 +195,16 @@ fn run_pipeline(
         };
         run.run()
     };
-    let plan_earlier = |fingerprint: &str| earlier::plan(&text, fingerprint, &*store, &infer);
-    let outcome = earlier::finish_and_run(&plan, &start, &plan_earlier);
+    let plan_earlier = |changed: &PlanChanged| earlier::plan(&text, changed, &*store, &infer);
+    let mut current = plan.clone();
+    let outcome = loop {
+        let run = || earlier::finish_and_run(&current, &start, &plan_earlier);
+        let replan = || text.plan_again(&current, &infer);
+        match reload::run_watched(&current, &interfaces.control, &replan, run) {
+            (Ok(Finished::Reloading), Some(next)) => current = Arc::new(next),
+            (outcome, _) => break outcome,
+        }
+    };
     drop(interfaces);
     let has_read_all = matches!(outcome, Ok(Finished::Complete));
     let exit = report(outcome, &plan, ("run", &text.name), &runs);
@@ -231,18 +239,13 @@ pub(super) fn report(
             append_fatal(plan, &WithCauses(&error));
             let exit = failed(&WithCauses(&error));
             if let RunError::PlanChanged(_) = error {
-                let finish = if command == "run" {
-                    "put back the environment variables, parameters and lookup tables that it had, \
-                     and start again"
-                        .to_owned()
-                } else {
-                    format!(
-                        "finish that run with its own version: pseidon {command} --previous {file}"
-                    )
-                };
-                eprintln!("  help: {finish}");
+                if command != "run" {
+                    eprintln!(
+                        "  help: finish that run with its own version: pseidon {command} --previous {file}"
+                    );
+                }
                 eprintln!(
-                    "  help: or start this version anyway: pseidon {command} --accept-changed-plan {file}"
+                    "  help: to start this version anyway: pseidon {command} --accept-changed-plan {file}"
                 );
             }
             progress::summary(runs, "failed");

@@ -21,6 +21,7 @@ use pseidon_service::runs::{EntryState, LiveRun, RunEntry, RunRegistry};
 use serde_json::{Value, json};
 
 use super::LogTemplate;
+use crate::commands::run::earlier::{ANOTHER_PLAN, MAX_ROUNDS};
 use crate::load::PipelineText;
 use crate::load::kept::KeptPipeline;
 
@@ -33,8 +34,8 @@ pub(super) struct LogRun {
     pub(super) row: LogRow,
     pub(super) control: (Sender<Control>, Receiver<Control>),
     pub(super) reporter: OutcomeReporter,
-    /// What an earlier version has left and, if this is `Some`, has finished.
-    pub(super) finished_earlier: Option<PlanChanged>,
+    /// The work of earlier versions that was found so far, one after another.
+    pub(super) found_earlier: Vec<PlanChanged>,
 }
 
 /// Reports the outcome of a run to the supervisor. Dropped without an outcome, it reports an
@@ -135,9 +136,16 @@ impl LogRun {
     /// Handles the outcome of the run: what an earlier version has left is finished first, and then
     /// the run is started again.
     fn handle_outcome(self, plan: Arc<Plan>, outcome: Result<Finished, RunError>) {
-        let Err(RunError::PlanChanged(changed)) = outcome else {
-            drop(plan);
-            return self.finish(LogOutcome::of(outcome));
+        let changed = match outcome {
+            Err(RunError::PlanChanged(changed)) => changed,
+            Ok(Finished::Reloading) => {
+                drop(plan);
+                return self.start();
+            }
+            outcome => {
+                drop(plan);
+                return self.finish(LogOutcome::of(outcome));
+            }
         };
         let earlier = catch_unwind(AssertUnwindSafe(|| self.earlier_plan(&changed)));
         match earlier.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
@@ -161,12 +169,16 @@ impl LogRun {
             catch_up: Some(changed.splits.clone()),
             ..self.prepare_run(earlier, self.store(), self.control.clone())
         };
-        self.finished_earlier = Some(changed);
+        self.found_earlier.push(changed);
         run.start(move |outcome| match outcome {
             Ok(Finished::CaughtUp | Finished::Complete) => self.start_plan(plan),
             Err(error @ RunError::PlanChanged(_)) => {
                 drop(plan);
                 self.finish(cannot_finish(&WithCauses(&error)));
+            }
+            Ok(Finished::Reloading) => {
+                drop(plan);
+                self.start();
             }
             outcome => {
                 drop(plan);
@@ -199,9 +211,9 @@ impl LogRun {
 
     /// The plan of the version of the log that has left this work.
     fn earlier_plan(&self, changed: &PlanChanged) -> Result<Arc<Plan>, LogOutcome> {
-        if self.finished_earlier.as_ref() == Some(changed) {
-            let error = RunError::PlanChanged(changed.clone());
-            return Err(cannot_finish(&error));
+        let rounds = self.found_earlier.iter().filter(|known| *known == changed);
+        if rounds.count() >= MAX_ROUNDS {
+            return Err(cannot_finish(&RunError::PlanChanged(changed.clone())));
         }
         let stored = changed.plan.as_deref().map(|plan| self.store().plan(plan));
         let stored = stored.transpose();
@@ -210,10 +222,15 @@ impl LogRun {
             .flatten()
             .and_then(|stored| self.read_plan(&stored))
             .ok_or_else(|| cannot_finish(&"its plan is not in the state store"))?;
-        self.plan(&text, &row).map_err(|outcome| match outcome {
+        let plan = self.plan(&text, &row).map_err(|outcome| match outcome {
             LogOutcome::InvalidRow(reason) | LogOutcome::Failed(reason) => cannot_finish(&reason),
             other @ (LogOutcome::Ended { .. } | LogOutcome::StateLost(_)) => other,
-        })
+        })?;
+        if Some(&plan.fingerprint) == changed.plan.as_ref() {
+            Ok(plan)
+        } else {
+            Err(cannot_finish(&ANOTHER_PLAN))
+        }
     }
 
     /// Prepares a run with this plan, and marks the entry as live.

@@ -24,7 +24,7 @@ pub struct CommitRecord {
     pub owners: Vec<InstanceId>,
     /// The fingerprint of the plan whose lanes `ahead` names, and under which `low` is meant: what
     /// belongs to this sink below it was decided by that plan. `None` until an instance holds the
-    /// split.
+    /// split, and after an operator has moved it.
     pub plan: Option<String>,
     /// What the source needs beside `low` to continue there. It belongs to the greatest position up
     /// to `low` for which the source provided it.

@@ -49,6 +49,8 @@ pub struct UnfinishedWork {
 pub struct UnfinishedSplit {
     /// The split.
     pub split: SplitId,
+    /// Every sink of that plan holds all records below this position.
+    pub low: Position,
     /// It is finished when every sink of that plan holds all records below this position.
     pub upto: Position,
     /// What is unfinished about it.
@@ -141,6 +143,11 @@ pub fn unfinished_work<'a>(
             .collect();
         let unfinished = UnfinishedSplit {
             split: split.clone(),
+            low: of_plan
+                .iter()
+                .filter_map(|of| of.record.low)
+                .min()
+                .unwrap_or(0),
             upto: of_plan.iter().map(SinkRecord::upto).max().unwrap_or(0),
             left: left_by_one_plan(&of_plan)?,
         };

@@ -1,10 +1,8 @@
 //! Why an attempt at running a plan ends early.
 
-use std::collections::HashMap;
-
 use crossbeam_channel::Sender;
 use pseidon_delivery::committer::CommitterError;
-use pseidon_delivery::{Position, Reason, SplitId, UnfinishedWork};
+use pseidon_delivery::{Reason, UnfinishedSplit, UnfinishedWork};
 use pseidon_expr::panics;
 use pseidon_plugin::sink::SinkError;
 use pseidon_plugin::source::SourceError;
@@ -23,19 +21,16 @@ pub struct PlanChanged {
     pub plan: Option<String>,
     /// What it has left, as a phrase for messages.
     pub left: String,
-    /// The splits that it has left unfinished, each with the position up to which it has to read
-    /// them.
-    pub splits: HashMap<SplitId, Position>,
+    /// The splits that it has left unfinished; none if it has only left staged files.
+    pub splits: Vec<UnfinishedSplit>,
 }
 
 impl PlanChanged {
     fn of(work: UnfinishedWork) -> PlanChanged {
-        let left = work.to_string();
-        let splits = work.splits.into_iter();
         PlanChanged {
+            left: work.to_string(),
             plan: work.plan,
-            left,
-            splits: splits.map(|of| (of.split, of.upto)).collect(),
+            splits: work.splits,
         }
     }
 }

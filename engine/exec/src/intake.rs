@@ -65,6 +65,9 @@ struct SourceSplits {
     taken: HashMap<SplitId, Vec<CommitRecord>>,
     /// Splits that are being read.
     open: HashMap<SplitId, Arc<OrderedSplit>>,
+    /// Splits that were only taken: what the source reads of them is for another version of the
+    /// pipeline.
+    aside: HashSet<SplitId>,
 }
 
 impl IntakeTask {
@@ -80,6 +83,7 @@ impl IntakeTask {
                 sharing,
                 taken: HashMap::new(),
                 open: HashMap::new(),
+                aside: HashSet::new(),
             },
             refused: None,
             next_look,
@@ -156,7 +160,8 @@ impl Intake {
 
     /// Called when the source has ended.
     fn finish(&self, splits: &mut SourceSplits) -> Result<(), Failure> {
-        let all: Vec<SplitId> = splits.open.keys().cloned().collect();
+        let all = splits.open.keys().chain(splits.taken.keys());
+        let all: Vec<SplitId> = all.cloned().collect();
         self.release(&all, splits)?;
         // A source that failed has reported why by now, and that decides.
         self.ended_well
@@ -194,6 +199,9 @@ impl Intake {
                 let _ = reply.send(());
             }
             SourceEvent::Emit(batch) => {
+                if splits.aside.contains(&batch.split.id) {
+                    return Ok(None);
+                }
                 let Some(split) = splits.open.get(&batch.split.id) else {
                     let what = format!(
                         "internal error: records of {} arrived before it was taken",
@@ -237,11 +245,12 @@ impl Intake {
             let frontiers = self
                 .sinks()
                 .map(|open| open.committer.ledger().frontier(split));
-            if let Some(frontier) = frontiers.min().flatten()
-                && catch_up.reach(split, frontier)
-            {
-                self.attempt.stop.stop_reading();
+            if let Some(frontier) = frontiers.min().flatten() {
+                catch_up.reach(split, frontier);
             }
+        }
+        if catch_up.is_complete() {
+            self.attempt.stop.stop_reading();
         }
     }
 
@@ -275,7 +284,9 @@ impl Intake {
             committer: &open.committer,
             sink: &*open.sink,
         });
-        let records = take_over(&sinks.collect::<Vec<_>>(), &ids)
+        let catch_up = self.attempt.catch_up.as_ref();
+        let reads = |split: &SplitId| catch_up.is_none_or(|left| left.reads(split));
+        let records = take_over(&sinks.collect::<Vec<_>>(), &ids, reads)
             .map_err(|TakeoverError { sink, error }| Failure::of_sink(sink.as_str(), error))?;
         self.keep_plan()?;
         let resumptions: Vec<Option<Resumption>> =
@@ -283,8 +294,14 @@ impl Intake {
         let durable = ids
             .iter()
             .zip(&resumptions)
+            .filter(|(id, _)| reads(id))
             .filter_map(|(id, known)| Some(((self.source, id.clone()), known.as_ref()?.position)));
         self.attempt.read.lock().extend(durable);
+        if let Some(left) = catch_up {
+            left.take(&self.planned().stage, &ids);
+            let aside = ids.iter().filter(|id| !reads(id));
+            splits.aside.extend(aside.cloned());
+        }
         splits.taken.extend(ids.into_iter().zip(records));
         Ok(resumptions)
     }
@@ -317,7 +334,8 @@ impl Intake {
         Ok(())
     }
 
-    fn begin(&self, starts: Vec<SplitStart>, splits: &mut SourceSplits) -> Result<(), Failure> {
+    fn begin(&self, mut starts: Vec<SplitStart>, splits: &mut SourceSplits) -> Result<(), Failure> {
+        starts.retain(|start| !splits.aside.contains(&start.split.id));
         let mut by_sink: Vec<Vec<SplitToBegin>> = self
             .sinks()
             .map(|_| Vec::with_capacity(starts.len()))
@@ -346,9 +364,6 @@ impl Intake {
             failpoint::reach("begun");
         }
         let ids: Vec<SplitId> = starts.iter().map(|start| start.split.id.clone()).collect();
-        if let Some(catch_up) = &self.attempt.catch_up {
-            ids.iter().for_each(|split| catch_up.begin(split));
-        }
         self.check_caught_up(&ids);
         splits.open.extend(starts.into_iter().map(|start| {
             (
@@ -361,10 +376,14 @@ impl Intake {
 
     /// Makes everything of these splits durable and releases them.
     fn release(&self, ids: &[SplitId], splits: &mut SourceSplits) -> Result<(), Failure> {
+        if let Some(catch_up) = &self.attempt.catch_up {
+            ids.iter().for_each(|id| catch_up.release(id));
+        }
         let unread: Vec<(SplitId, Vec<CommitRecord>)> = ids
             .iter()
             .filter_map(|id| splits.taken.remove_entry(id))
             .collect();
+        ids.iter().for_each(|id| _ = splits.aside.remove(id));
         self.release_unbegun(&unread)?;
         splits.sharing.release(
             &unread
@@ -414,23 +433,23 @@ impl Intake {
             open.committer.release(&ids)?;
         }
         splits.sharing.release(&ids);
-        if let Some(catch_up) = &self.attempt.catch_up
-            && ids.iter().any(|id| catch_up.release(id))
-        {
-            self.attempt.stop.stop_reading();
-        }
         failpoint::reach("released");
         Ok(())
     }
 
-    /// Releases splits that were taken and of which nothing was read.
+    /// Releases splits that were taken and of which nothing was read. Those that had owners keep
+    /// one: they were not released by a graceful stop, and another plan has to see that.
     fn release_unbegun(&self, unread: &[(SplitId, Vec<CommitRecord>)]) -> Result<(), Failure> {
+        let was_free = |(_, records): &&(SplitId, Vec<CommitRecord>)| {
+            records.iter().all(|record| record.owners.is_empty())
+        };
         for (number, open) in self.sinks().enumerate() {
             let epoch = |(split, records): &(SplitId, Vec<CommitRecord>)| {
                 Some((split.clone(), records.get(number)?.epoch))
             };
+            let free = unread.iter().filter(was_free);
             open.committer
-                .release_unbegun(&unread.iter().filter_map(epoch).collect::<Vec<_>>())?;
+                .release_unbegun(&free.filter_map(epoch).collect::<Vec<_>>())?;
         }
         Ok(())
     }

@@ -1,10 +1,9 @@
 //! A run: the interface for its caller.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
-use pseidon_delivery::{Position, SplitId, StateStore};
+use pseidon_delivery::{StateStore, UnfinishedSplit};
 use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 
@@ -27,9 +26,9 @@ pub struct Run {
     /// Whether the run may continue the work of a crashed run of another plan.
     pub accept_changed_plan: bool,
     /// `Some` for a run that only finishes what an earlier version of the pipeline, whose plan this
-    /// is, has left: the splits of [`PlanChanged::splits`](crate::PlanChanged::splits). It ends as
-    /// soon as that is done.
-    pub catch_up: Option<HashMap<SplitId, Position>>,
+    /// is, has left: the splits of [`PlanChanged::splits`](crate::PlanChanged::splits). It reads no
+    /// others, and ends as soon as that is done, or if none of them comes.
+    pub catch_up: Option<Vec<UnfinishedSplit>>,
     /// Requests of the user.
     pub control: Receiver<Control>,
     /// Shows the run to observers.

@@ -1,9 +1,11 @@
 //! The check of the state before anything is read.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use pseidon_delivery::{Position, SinkId, SplitId, StateStore, StoreError, StoredPlan};
+use pseidon_delivery::{
+    CommitRecord, LeftWork, SinkId, SplitId, StateStore, StoreError, StoredPlan, UnfinishedSplit,
+};
 use pseidon_plan::Plan;
 
 use crate::failure::PlanChanged;
@@ -13,7 +15,8 @@ use crate::outcome::RunError;
 pub(crate) struct StateCheck {
     pub(crate) plan: Arc<Plan>,
     pub(crate) store: Arc<dyn StateStore>,
-    pub(crate) accept_changed_plan: bool,
+    /// Whether work of other plans is left alone.
+    pub(crate) ignores_other_plans: bool,
 }
 
 impl StateCheck {
@@ -27,29 +30,15 @@ impl StateCheck {
         Ok(store_id)
     }
 
-    /// Stores the plan's text. Refuses the plan if a sink that it does not have holds work of
-    /// another plan. For the sinks that it has, each split is checked when it is taken.
+    /// Stores the plan's text. Refuses the plan if a sink that it does not have holds lanes or staged
+    /// files of another plan. The rest is checked for each split when it is taken.
     fn check_plan(&self) -> Result<(), RunError> {
         let has = |sink: &SinkId| self.plan.sinks.iter().any(|planned| planned.id == *sink);
         for sink in self.store.sinks()?.iter().filter(|sink| !has(sink)) {
-            let records = self.store.records(sink)?;
-            let unfinished = records
-                .iter()
-                .filter(|(_, record)| !record.ahead.is_empty());
-            let splits: HashMap<SplitId, Position> = unfinished
-                .filter_map(|(split, record)| {
-                    Some((split.clone(), record.ahead.values().copied().max()?))
-                })
-                .collect();
-            let ahead: usize = records.iter().map(|(_, record)| record.ahead.len()).sum();
-            let staged = self.store.staged(sink)?.len();
-            if ahead + staged > 0 && !self.accept_changed_plan {
-                let plan = records.into_iter().find_map(|(_, record)| record.plan);
-                let left = format!(
-                    "`{sink}`, which no longer exists: {ahead} lanes ahead, {staged} files not yet \
-                     published"
-                );
-                return Err(RunError::PlanChanged(PlanChanged { plan, left, splits }));
+            if let Some(changed) = self.left_in(sink)?
+                && !self.ignores_other_plans
+            {
+                return Err(RunError::PlanChanged(changed));
             }
         }
         let (fingerprint, text) = (self.plan.fingerprint.clone(), self.plan.stored.clone());
@@ -58,6 +47,42 @@ impl StateCheck {
             self.forget_plans()?;
         }
         Ok(())
+    }
+
+    /// What one plan has left in a sink that this plan does not have, if it is not finished
+    /// everywhere before.
+    fn left_in(&self, sink: &SinkId) -> Result<Option<PlanChanged>, StoreError> {
+        let records = self.store.records(sink)?;
+        let staged = self.store.staged(sink)?.len();
+        let is_ahead = |(_, record): &&(SplitId, CommitRecord)| !record.ahead.is_empty();
+        let is_owned = |(_, record): &&(SplitId, CommitRecord)| !record.owners.is_empty();
+        let ahead = records.iter().find(is_ahead);
+        if ahead.is_none() && staged == 0 {
+            return Ok(None);
+        }
+        let by = ahead.or_else(|| records.iter().find(is_owned));
+        let plan = by
+            .or(records.first())
+            .and_then(|(_, record)| record.plan.clone());
+        let of_plan = records
+            .iter()
+            .filter(|named| is_ahead(named) && named.1.plan == plan);
+        let splits: Vec<UnfinishedSplit> = of_plan
+            .map(|(split, record)| UnfinishedSplit {
+                split: split.clone(),
+                low: record.low.unwrap_or(0),
+                upto: record.ahead.values().copied().max().unwrap_or(0),
+                left: LeftWork::LanesAhead {
+                    sink: sink.clone(),
+                    lanes: record.ahead.len(),
+                },
+            })
+            .collect();
+        let lanes: usize = records.iter().map(|(_, record)| record.ahead.len()).sum();
+        let left = format!(
+            "`{sink}`, which no longer exists: {lanes} lanes ahead, {staged} files not yet published"
+        );
+        Ok(Some(PlanChanged { plan, left, splits }))
     }
 
     /// Removes the texts of plans that no record names any more. An instance of such a plan may

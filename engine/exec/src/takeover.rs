@@ -38,8 +38,9 @@ impl TakeoverError {
     }
 }
 
-/// Takes splits over in all sinks that their records reach. Returns the records of each split, in
-/// the order of the sinks, with the positions of targets that hold them.
+/// Takes splits over in all sinks that their records reach, and holds those for which `is_held`
+/// returns true; the others cannot be begun. Returns the records of each split, in the order of the
+/// sinks, with the positions of targets that hold them.
 ///
 /// The splits are taken in every sink before the first one is held: from then on no earlier owner
 /// can commit, so what is checked stays true, and nothing is committed under a plan that was not
@@ -47,22 +48,26 @@ impl TakeoverError {
 /// takeover never leaves some of the sinks to this plan and others to another one that goes on.
 ///
 /// # Errors
-/// [`CommitterError::OtherPlan`] if another plan has left work that only it can finish. The epochs
-/// are raised all the same, so an instance with that plan must take the splits again.
+/// [`CommitterError::OtherPlan`] if another plan has left work that only it can finish in a split
+/// that is to be held. The epochs are raised all the same, so an instance with that plan must take
+/// the splits again.
 pub fn take_over(
     sinks: &[TakeoverSink<'_>],
     splits: &[SplitId],
+    is_held: impl Fn(&SplitId) -> bool,
 ) -> Result<Vec<Vec<CommitRecord>>, TakeoverError> {
     let mut by_sink = Vec::with_capacity(sinks.len());
     for TakeoverSink { committer, sink } in sinks {
         let taken = take_in(committer, *sink, splits);
         by_sink.push(taken.map_err(|error| TakeoverError::of(committer, error))?);
     }
-    check_plans(sinks, splits, &by_sink)?;
+    let numbers: Vec<usize> = (0..splits.len())
+        .filter(|number| is_held(&splits[*number]))
+        .collect();
+    check_plans(sinks, splits, &numbers, &by_sink)?;
     for (TakeoverSink { committer, .. }, records) in sinks.iter().zip(&by_sink) {
-        let epochs = records.iter().map(|record| record.epoch);
-        let taken: Vec<_> = splits.iter().cloned().zip(epochs).collect();
-        let held = committer.hold(&taken);
+        let epoch = |number: &usize| (splits[*number].clone(), records[*number].epoch);
+        let held = committer.hold(&numbers.iter().map(epoch).collect::<Vec<_>>());
         held.map_err(|error| TakeoverError::of(committer, error))?;
         failpoint::reach("held");
     }
@@ -74,11 +79,12 @@ pub fn take_over(
     Ok(by_split)
 }
 
-/// Refuses splits of which another plan has left something unfinished. `by_sink` has their records
-/// in each sink.
+/// Refuses splits, given by their numbers, of which another plan has left something unfinished.
+/// `by_sink` has the records of all splits in each sink.
 fn check_plans(
     sinks: &[TakeoverSink<'_>],
     splits: &[SplitId],
+    numbers: &[usize],
     by_sink: &[Vec<CommitRecord>],
 ) -> Result<(), TakeoverError> {
     let Some(TakeoverSink { committer, .. }) = sinks.first() else {
@@ -90,14 +96,27 @@ fn check_plans(
         ..
     } = committer.claimant();
     let is_own = |record: &CommitRecord| record.low.is_none() || record.plan.as_ref() == Some(plan);
-    if *accepts_other_plans || by_sink.iter().flatten().all(is_own) {
+    let all_own = |number: usize| by_sink.iter().all(|records| is_own(&records[number]));
+    let numbers: Vec<usize> = numbers
+        .iter()
+        .copied()
+        .filter(|number| !all_own(*number))
+        .collect();
+    if *accepts_other_plans || numbers.is_empty() {
         return Ok(());
     }
     let reached: Vec<&SinkId> = sinks.iter().map(|open| open.committer.sink()).collect();
-    let others = committer.records_in_other_sinks(&reached, splits);
+    let others = {
+        let splits: Vec<SplitId> = numbers
+            .iter()
+            .map(|number| splits[*number].clone())
+            .collect();
+        committer.records_in_other_sinks(&reached, &splits)
+    };
     let others = others.map_err(|error| TakeoverError::of(committer, error))?;
     let mut unfinished: Option<UnfinishedWork> = None;
-    for (number, split) in splits.iter().enumerate() {
+    for (place, number) in numbers.into_iter().enumerate() {
+        let split = &splits[number];
         let of_reached = reached
             .iter()
             .zip(by_sink)
@@ -108,7 +127,7 @@ fn check_plans(
             });
         let of_others = others.iter().map(|(sink, records)| SinkRecord {
             sink,
-            record: &records[number],
+            record: &records[place],
             is_reached: false,
         });
         let records: Vec<SinkRecord<'_>> = of_reached.chain(of_others).collect();

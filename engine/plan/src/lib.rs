@@ -31,7 +31,7 @@ pub mod resolve;
 pub mod sample;
 pub mod settings;
 pub mod tables;
-mod transforms;
+pub mod transforms;
 
 mod compile;
 mod errors;

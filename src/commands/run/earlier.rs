@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pseidon_delivery::unfinished::{SinkRecord, unfinished_work};
 use pseidon_delivery::{
-    CommitRecord, Position, SinkId, SplitId, StateStore, StoreError, WithCauses,
+    CommitRecord, SinkId, SplitId, StateStore, StoreError, UnfinishedSplit, WithCauses,
 };
 use pseidon_exec::{Finished, PlanChanged, RunError};
 use pseidon_plan::{Plan, SchemaInference};
@@ -16,61 +16,86 @@ use crate::cli::Exit;
 use crate::load::PipelineText;
 use crate::load::kept::KeptPipeline;
 
+/// How often the same work may be found unfinished after an earlier version has run. It may belong
+/// to other instances, which finish it meanwhile.
+pub(crate) const MAX_ROUNDS: usize = 5;
+
 /// Runs a plan to its end; with splits, only until it has finished these.
 type StartFn<'a> =
-    dyn Fn(Arc<Plan>, Option<HashMap<SplitId, Position>>) -> Result<Finished, RunError> + 'a;
+    dyn Fn(Arc<Plan>, Option<Vec<UnfinishedSplit>>) -> Result<Finished, RunError> + 'a;
+
+/// Makes the plan of an earlier version. An error says why it cannot be made.
+type PlanFn<'a> = dyn Fn(&PlanChanged) -> Result<Arc<Plan>, String> + 'a;
 
 /// Runs a plan. If earlier versions have left work that only they can finish, they do so first.
-/// `plan_earlier` makes the plan with a fingerprint, if that is possible.
 pub(super) fn finish_and_run(
     plan: &Arc<Plan>,
     start: &StartFn<'_>,
-    plan_earlier: &dyn Fn(&str) -> Option<Arc<Plan>>,
+    plan_earlier: &PlanFn<'_>,
 ) -> Result<Finished, RunError> {
-    let mut finished: Option<PlanChanged> = None;
+    let mut found: Vec<PlanChanged> = Vec::new();
     loop {
         let changed = match start(plan.clone(), None) {
             Err(RunError::PlanChanged(changed)) => changed,
             outcome => return outcome,
         };
-        // Whoever finishes the same work twice has finished nothing.
-        let earlier = match &changed.plan {
-            Some(fingerprint) if finished.as_ref() != Some(&changed) => plan_earlier(fingerprint),
-            _ => None,
-        };
-        let Some(earlier) = earlier else {
+        found.push(changed.clone());
+        let rounds = found.iter().filter(|known| **known == changed).count();
+        if rounds > MAX_ROUNDS {
+            tracing::error!(rounds, "the earlier version does not finish its work");
             return Err(RunError::PlanChanged(changed));
+        }
+        let earlier = match plan_earlier(&changed) {
+            Ok(earlier) => earlier,
+            Err(reason) => {
+                tracing::error!(reason, "the earlier version cannot finish its work");
+                return Err(RunError::PlanChanged(changed));
+            }
         };
         tracing::warn!(
             left = changed.left,
             "the pipeline has changed since a run of it crashed; its own version finishes that run \
-             version first"
+             first"
         );
-        match start(earlier, Some(changed.splits.clone())) {
+        match start(earlier, Some(changed.splits)) {
             Ok(Finished::CaughtUp | Finished::Complete) => {
                 tracing::info!("the earlier version has finished; starting the current one");
-                finished = Some(changed);
             }
             outcome => return outcome,
         }
     }
 }
 
-/// The plan of an earlier version of the pipeline; `None` if the state does not have its text, or
-/// if the text makes another plan now, because of a parameter, a variable of the environment or a
-/// table that was too large for the state. Errors of the text are printed.
+/// The plan of an earlier version of the pipeline. Errors in its text are printed.
+///
+/// # Errors
+/// The state does not have its text, or the text makes another plan now: because of a parameter, a
+/// variable of the environment or a table that was too large for the state.
 pub(super) fn plan(
     text: &PipelineText,
-    fingerprint: &str,
+    changed: &PlanChanged,
     store: &dyn StateStore,
     infer: &SchemaInference<'_>,
-) -> Option<Arc<Plan>> {
-    let stored = store.plan(fingerprint).ok()??;
-    let text = earlier_text(text, &stored);
-    let document = text.document().ok()?;
-    let plan = text.plan_with(&document, infer).ok()?;
-    (plan.fingerprint == fingerprint).then(|| Arc::new(plan))
+) -> Result<Arc<Plan>, String> {
+    let unknown = || "the state does not have its text".to_owned();
+    let fingerprint = changed.plan.as_deref().ok_or_else(unknown)?;
+    let stored = store.plan(fingerprint);
+    let stored = stored.map_err(|error| WithCauses(&error).to_string())?;
+    let text = earlier_text(text, &stored.ok_or_else(unknown)?);
+    let invalid = |_| "its text is invalid now".to_owned();
+    let document = text.document().map_err(invalid)?;
+    let plan = text.plan_with(&document, infer).map_err(invalid)?;
+    if plan.fingerprint == fingerprint {
+        Ok(Arc::new(plan))
+    } else {
+        Err(ANOTHER_PLAN.to_owned())
+    }
 }
+
+/// Why the text of an earlier version does not help.
+pub(crate) const ANOTHER_PLAN: &str = "its text makes another plan now; put back the environment \
+                                       variables and parameters that it had, and large tables of \
+                                       `lookup`s, and start again";
 
 fn earlier_text(text: &PipelineText, stored: &str) -> PipelineText {
     let kept = KeptPipeline::read(stored);

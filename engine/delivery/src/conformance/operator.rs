@@ -1,6 +1,6 @@
 //! The conformance suite of [`OperatorStore`].
 
-use super::{entry, records, sink, staged, step, steps, take};
+use super::{claimant, entry, records, sink, staged, step, steps, take};
 use crate::store::SplitVersion;
 use crate::{
     Commit, CommitError, CommitRecord, OperatorError, OperatorStore, SinkId, SplitId, SplitMove,
@@ -29,6 +29,9 @@ fn version(record: &CommitRecord) -> SplitVersion {
 /// A split that was read up to 10 and released.
 fn released(store: &dyn StateStore, split: &str) {
     let epoch = take(store, split, "a").epoch;
+    store
+        .hold(&sink(), &[(split.into(), epoch)], &claimant("a"))
+        .unwrap();
     let mut begun = step(split, epoch, 0, 10);
     begun.resume = Some("before".into());
     begun.finished = Some(7);
@@ -68,8 +71,10 @@ fn splits_are_moved_together(store: &dyn OperatorStore) {
         low: Some(u64::MAX),
         resume: None,
         finished: None,
+        plan: None,
         ..stale.clone()
     };
+    assert_eq!(stale.plan.as_deref(), Some("p"));
     assert_eq!(moved["s/0"], expected);
     let new = CommitRecord {
         epoch: 1,

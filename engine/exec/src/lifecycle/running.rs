@@ -52,6 +52,7 @@ impl RunLifecycle {
             pause,
             deadline,
             is_reloading,
+            stop_requested,
             ..
         } = self
         else {
@@ -76,17 +77,17 @@ impl RunLifecycle {
             }
         }
         if deadline.is_some() {
-            return Some(running.outcome(Finished::Stopped));
+            return Some(running.outcome(Finished::Stopped, *stop_requested));
         }
         if *is_reloading {
-            return Some(running.outcome(Finished::Reloading));
+            return Some(running.outcome(Finished::Reloading, true));
         }
         if has_caught_up {
-            return Some(running.outcome(Finished::CaughtUp));
+            return Some(running.outcome(Finished::CaughtUp, false));
         }
         match running.start_next_phase(run, store_id, pause) {
             Ok(true) => None,
-            Ok(false) => Some(running.outcome(Finished::Complete)),
+            Ok(false) => Some(running.outcome(Finished::Complete, false)),
             Err(failure) => Some(Err(failure)),
         }
     }
@@ -100,6 +101,7 @@ impl RunLifecycle {
                 Control::Stop => {
                     running.attempt.stop.stop_reading();
                     self.deadline = Some(now + self.run.plan.settings.shutdown_grace);
+                    self.stop_requested = true;
                 }
                 Control::Reload => {
                     running.attempt.stop.stop_reading();
@@ -125,6 +127,6 @@ impl RunLifecycle {
         let RunPhase::Running(running) = &mut self.phase else {
             return None;
         };
-        Some(running.outcome(Finished::Left))
+        Some(running.outcome(Finished::Left, self.stop_requested))
     }
 }

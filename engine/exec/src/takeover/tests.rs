@@ -158,7 +158,7 @@ impl State {
         let (a, b) = (open("a", Positions::InStore), open("b", positions));
         let sinks = [(&a, &by.a), (&b, &by.b)];
         let sinks = sinks.map(|(committer, sink)| TakeoverSink { committer, sink });
-        match take_over(&sinks, &["s".into()]) {
+        match take_over(&sinks, &["s".into()], |_| true) {
             Ok(taken) => Ok(taken[0].iter().map(|record| record.low).collect()),
             Err(TakeoverError { sink, error }) => Err(format!("{sink}: {error}")),
         }
@@ -308,12 +308,12 @@ fn a_sink_that_contradicts_its_protocol_ends_the_run() {
             committer: &committer,
             sink: &sink,
         }];
-        let taken = take_over(&sinks, &["in:0".into()]);
+        let taken = take_over(&sinks, &["in:0".into()], |_| true);
         assert_eq!(
             taken.err().map(|of| of.error.to_string()).as_deref(),
             expected
         );
         // A sink may not look at its target if nothing is taken over.
-        assert!(take_over(&sinks, &[]).is_ok());
+        assert!(take_over(&sinks, &[], |_| true).is_ok());
     }
 }

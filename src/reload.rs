@@ -1,0 +1,243 @@
+//! Tables of `lookup`s that are looked at during a run: when one has changed, the run continues with
+//! another plan.
+//!
+//! A table is read again when its file looks different. The new plan is made before anything is
+//! stopped, so a table that cannot be used changes nothing.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
+use pseidon_delivery::Reason;
+use pseidon_exec::{Control, Finished, RunError};
+use pseidon_expr::panics;
+use pseidon_plan::Plan;
+
+/// A file that was written less than this before it was looked at may be written again without
+/// looking different.
+const SETTLED: Duration = Duration::from_secs(2);
+/// The name of the thread that looks at the files.
+const THREAD: &str = "tables";
+
+/// Makes the plan with the tables as they are now. An error says why that is not possible.
+pub(crate) type ReplanFn<'a> = dyn Fn() -> Result<Plan, String> + Sync + 'a;
+
+/// How often the tables of a plan are looked at; `None` if no `lookup` has `:reload`. If several
+/// have it, the shortest time counts for all of them.
+fn interval(plan: &Plan) -> Option<Duration> {
+    plan.tables.iter().filter_map(|table| table.reload).min()
+}
+
+/// Runs a plan, and asks the run to end when a table has changed. Returns how it ended, and the plan
+/// with that table.
+pub(crate) fn run_watched(
+    plan: &Plan,
+    control: &Sender<Control>,
+    replan: &ReplanFn<'_>,
+    run: impl FnOnce() -> Result<Finished, RunError>,
+) -> (Result<Finished, RunError>, Option<Plan>) {
+    let Some(interval) = interval(plan) else {
+        return (run(), None);
+    };
+    let (running, ended) = bounded::<()>(0);
+    std::thread::scope(|scope| {
+        let watch = || {
+            let next = changed_plan(plan, interval, replan, &ended)?;
+            // The run may have ended meanwhile.
+            let _ = control.send(Control::Reload);
+            Some(next)
+        };
+        let thread = std::thread::Builder::new().name(THREAD.to_owned());
+        let watch = match thread.spawn_scoped(scope, watch) {
+            Ok(watch) => watch,
+            Err(error) => {
+                let reason = Reason::caused_by("cannot start a thread", error);
+                return (Err(RunError::Failed(reason)), None);
+            }
+        };
+        let outcome = run();
+        drop(running);
+        (outcome, watch.join().ok().flatten())
+    })
+}
+
+/// Looks at the tables of a template on a thread of its own, until the result is dropped. Something
+/// is received whenever one has changed.
+pub(crate) fn watch_template(
+    plan: Arc<Plan>,
+    replan: impl Fn() -> Result<Plan, String> + Send + Sync + 'static,
+) -> io::Result<TemplateWatch> {
+    let (running, ended) = bounded::<()>(0);
+    let (tell, changes) = unbounded();
+    if let Some(interval) = interval(&plan) {
+        let watch = move || {
+            let mut current = plan;
+            while let Some(next) = changed_plan(&current, interval, &replan, &ended) {
+                let _ = tell.send(());
+                current = Arc::new(next);
+            }
+        };
+        std::thread::Builder::new()
+            .name(THREAD.to_owned())
+            .spawn(watch)?;
+        return Ok(TemplateWatch {
+            changes,
+            _running: running,
+        });
+    }
+    Ok(TemplateWatch {
+        changes: never(),
+        _running: running,
+    })
+}
+
+/// See [`watch_template`].
+pub(crate) struct TemplateWatch {
+    pub(crate) changes: Receiver<()>,
+    _running: Sender<()>,
+}
+
+/// Looks at the tables of a plan until one has changed; returns the plan with it. `None` when
+/// `ended` is disconnected.
+fn changed_plan(
+    plan: &Plan,
+    interval: Duration,
+    replan: &ReplanFn<'_>,
+    ended: &Receiver<()>,
+) -> Option<Plan> {
+    let reloaded = plan.tables.iter().filter(|table| table.reload.is_some());
+    let mut files: Vec<WatchedFile> = reloaded
+        .map(|table| WatchedFile::new(&plan.base, &table.path))
+        .collect();
+    let mut trouble: Option<String> = None;
+    loop {
+        if ended.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
+            return None;
+        }
+        // All of them are looked at, so that each has its new look.
+        let different = files.iter_mut().filter_map(WatchedFile::looks_different);
+        if different.count() == 0 && trouble.is_none() {
+            continue;
+        }
+        let made = catch_unwind(AssertUnwindSafe(replan))
+            .unwrap_or_else(|panic| Err(format!("internal error: {}", panics::describe(&*panic))));
+        match made {
+            Ok(next) if next.fingerprint != plan.fingerprint => {
+                tracing::info!(
+                    tables = names_of_changed(plan, &next),
+                    "a table has changed; the run continues with it"
+                );
+                return Some(next);
+            }
+            Ok(_) => {
+                if trouble.take().is_some() {
+                    tracing::info!("the tables can be read again, and are as they were");
+                }
+            }
+            Err(reason) => {
+                if trouble.as_ref() != Some(&reason) {
+                    tracing::warn!(
+                        reason,
+                        "a table has changed and cannot be used; the run continues with the one \
+                         that it has"
+                    );
+                }
+                trouble = Some(reason);
+            }
+        }
+    }
+}
+
+/// The paths of the tables that differ.
+fn names_of_changed(plan: &Plan, next: &Plan) -> String {
+    let is_new = |path: &str, digest: &str| {
+        let known = plan.tables.iter().find(|table| table.path == path);
+        known.is_none_or(|known| known.table.digest != digest)
+    };
+    let changed = next.tables.iter();
+    let changed = changed.filter(|table| is_new(&table.path, &table.table.digest));
+    let names: Vec<&str> = changed.map(|table| table.path.as_str()).collect();
+    names.join(", ")
+}
+
+/// A table's file.
+struct WatchedFile {
+    path: PathBuf,
+    /// How it looked the last time; `None` if that says nothing.
+    look: Option<Look>,
+}
+
+/// What distinguishes a version of a file without reading it: device, inode, size, and the times of
+/// the last change of its content and of its status.
+type Look = (u64, u64, u64, (i64, i64), (i64, i64));
+
+impl WatchedFile {
+    /// A file that was read some time ago: it has to be read once to know what it looks like.
+    fn new(base: &Path, path: &str) -> WatchedFile {
+        WatchedFile {
+            path: base.join(path),
+            look: None,
+        }
+    }
+
+    /// `Some` if the file may have changed since the last call.
+    fn looks_different(&mut self) -> Option<()> {
+        let before = self.look.take();
+        let Ok(file) = std::fs::metadata(&self.path) else {
+            return Some(());
+        };
+        let look = (
+            file.dev(),
+            file.ino(),
+            file.size(),
+            (file.mtime(), file.mtime_nsec()),
+            (file.ctime(), file.ctime_nsec()),
+        );
+        let age = file
+            .modified()
+            .ok()
+            .and_then(|at| SystemTime::now().duration_since(at).ok());
+        self.look = age.filter(|age| *age >= SETTLED).map(|_| look);
+        (before != Some(look)).then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_again_only_if_it_looks_different() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.csv");
+        let write = |content: &str, age: u64| {
+            fs::write(&path, content).unwrap();
+            let at = SystemTime::now() - Duration::from_secs(age);
+            File::options()
+                .write(true)
+                .open(&path)
+                .and_then(|file| file.set_modified(at))
+                .unwrap();
+        };
+        write("one", 60);
+        let mut file = WatchedFile::new(folder.path(), "table.csv");
+        assert!(file.looks_different().is_some(), "the first time");
+        assert!(file.looks_different().is_none());
+        write("two", 60);
+        assert!(file.looks_different().is_some());
+        assert!(file.looks_different().is_none());
+        // It may be written again at the same time.
+        write("three", 0);
+        assert!(file.looks_different().is_some());
+        assert!(file.looks_different().is_some());
+        fs::remove_file(&path).unwrap();
+        assert!(file.looks_different().is_some());
+        assert!(file.looks_different().is_some());
+    }
+}
