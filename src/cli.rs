@@ -175,12 +175,12 @@ pub(crate) struct ParameterArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) from: FileArgs,
-    /// Finish a crashed run with the version of the pipeline that it ran, which is kept in the
-    /// state.
+    /// Run the version of the pipeline that a crashed run used, which is kept in the state. Without
+    /// this flag, a changed pipeline finishes the work of that version and then starts.
     #[arg(long, conflicts_with_all = ["expression", "accept_changed_plan"])]
     pub(crate) previous: bool,
-    /// Start even though a crashed run of a different version left uncommitted work; existing lanes
-    /// are matched by name.
+    /// Start without finishing what a crashed run of a different version has left; existing lanes are
+    /// matched by name. Records may be doubled or missing.
     #[arg(long)]
     pub(crate) accept_changed_plan: bool,
     /// Do not show the progress line on a terminal.

@@ -437,6 +437,7 @@ impl Supervisor {
             row: row.clone(),
             control: (control.clone(), controls),
             reporter: OutcomeReporter::new(name.to_owned(), self.outcomes.clone()),
+            found_earlier: Vec::new(),
         };
         log.entry.set_state(EntryState::Starting);
         log.running = Some(RunningLog {

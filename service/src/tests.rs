@@ -128,6 +128,7 @@ impl TestService {
                 store,
                 metrics,
                 accept_changed_plan: false,
+                catch_up: None,
                 control: controls,
                 view,
             };

@@ -275,6 +275,7 @@ fn run(
         store,
         metrics: entry.metrics.clone(),
         accept_changed_plan: args.accept_changed_plan,
+        catch_up: None,
         control: controls,
         view: entry.view.clone(),
     };

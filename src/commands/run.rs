@@ -1,5 +1,7 @@
 //! `pseidon run`: runs a pipeline, or a template with one run for each row of its table.
 
+pub(crate) mod earlier;
+
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,9 +10,9 @@ use std::time::Instant;
 use arrow::datatypes::SchemaRef;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use indicatif::ProgressBar;
-use pseidon_delivery::{GroupCommit, StateStore, StoreError, WithCauses};
+use pseidon_delivery::{GroupCommit, StateStore, WithCauses};
 use pseidon_dsl::Document;
-use pseidon_exec::{Control, Finished, Pools, Run, RunError};
+use pseidon_exec::{Control, Finished, PlanChanged, Pools, Run, RunError};
 use pseidon_formats::json_lines;
 use pseidon_plan::Plan;
 use pseidon_plugin::format::Format;
@@ -20,6 +22,7 @@ use pseidon_service::ServiceConfig;
 use pseidon_service::runs::{EntryState, LiveRun, RunRegistry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+pub(super) use self::earlier::previous;
 use crate::cli::{Exit, RunArgs};
 use crate::load::{self, PipelineText, TextKind};
 use crate::progress::ProgressDisplay;
@@ -173,22 +176,27 @@ fn run_pipeline(
         fingerprint = plan.fingerprint,
         "starting"
     );
-    entry.set_live(Some(LiveRun {
-        plan: plan.clone(),
-        control: interfaces.control.clone(),
-        since: Instant::now(),
-    }));
     entry.set_state(EntryState::Running);
-    let run = Run {
-        plan: plan.clone(),
-        pools,
-        store: store.clone(),
-        metrics: entry.metrics.clone(),
-        accept_changed_plan: args.accept_changed_plan,
-        control: interfaces.controls.clone(),
-        view: entry.view.clone(),
+    let start = |plan: Arc<Plan>, catch_up| {
+        entry.set_live(Some(LiveRun {
+            plan: plan.clone(),
+            control: interfaces.control.clone(),
+            since: Instant::now(),
+        }));
+        let run = Run {
+            plan,
+            pools: pools.clone(),
+            store: store.clone(),
+            metrics: entry.metrics.clone(),
+            accept_changed_plan: args.accept_changed_plan,
+            catch_up,
+            control: interfaces.controls.clone(),
+            view: entry.view.clone(),
+        };
+        run.run()
     };
-    let outcome = run.run();
+    let plan_earlier = |changed: &PlanChanged| earlier::plan(&text, changed, &*store, &infer);
+    let outcome = earlier::finish_and_run(&plan, &start, &plan_earlier);
     drop(interfaces);
     let has_read_all = matches!(outcome, Ok(Finished::Complete));
     let exit = report(outcome, &plan, ("run", &text.name), &runs);
@@ -212,7 +220,7 @@ pub(super) fn report(
     match outcome {
         Ok(finished) => {
             let (how, exit) = match finished {
-                Finished::Complete => ("done", Exit::Done),
+                Finished::Complete | Finished::CaughtUp => ("done", Exit::Done),
                 Finished::Stopped => ("stopped", Exit::Done),
                 Finished::Left => ("exited before everything was committed", Exit::Failed),
             };
@@ -223,11 +231,13 @@ pub(super) fn report(
             append_fatal(plan, &WithCauses(&error));
             let exit = failed(&WithCauses(&error));
             if let RunError::PlanChanged(_) = error {
+                if command != "run" {
+                    eprintln!(
+                        "  help: finish that run with its own version: pseidon {command} --previous {file}"
+                    );
+                }
                 eprintln!(
-                    "  help: finish that run with its own version: pseidon {command} --previous {file}"
-                );
-                eprintln!(
-                    "  help: or start this version anyway: pseidon {command} --accept-changed-plan {file}"
+                    "  help: to start this version anyway: pseidon {command} --accept-changed-plan {file}"
                 );
             }
             progress::summary(runs, "failed");
@@ -339,40 +349,6 @@ pub(super) fn inferred(stage: &str, store: &dyn StateStore) -> Result<Option<Sch
 /// The name of the note with the inferred schema of a stage.
 fn schema_note(stage: &str) -> String {
     format!("schema:{stage}")
-}
-
-/// The version of the pipeline whose run left unfinished work, as it is kept in the state.
-pub(super) fn previous(text: PipelineText, store: &dyn StateStore) -> Result<PipelineText, Exit> {
-    match unfinished_plan(store).map_err(|error| failed(&WithCauses(&error)))? {
-        Some(stored) => Ok(PipelineText {
-            name: format!("{} (previous version)", text.name),
-            text: stored,
-            ..text
-        }),
-        None => Err(failed(&format!(
-            "no previous version of {} left unfinished work\n  help: start it without --previous",
-            text.name
-        ))),
-    }
-}
-
-/// The text of a plan that has lanes ahead, or else staged files; `None` if no work is unfinished.
-fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError> {
-    let mut with_staged = None;
-    for sink in store.sinks()? {
-        let records = store.records(&sink)?;
-        let ahead = records
-            .iter()
-            .find(|(_, record)| !record.ahead.is_empty())
-            .and_then(|(_, record)| record.plan.clone());
-        if let Some(plan) = ahead {
-            return store.plan(&plan);
-        }
-        if with_staged.is_none() && !store.staged(&sink)?.is_empty() {
-            with_staged = records.into_iter().find_map(|(_, record)| record.plan);
-        }
-    }
-    with_staged.map_or(Ok(None), |plan| store.plan(&plan))
 }
 
 /// Whether records are printed where the progress line is, or may be: on a terminal, or into a pipe

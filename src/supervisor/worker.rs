@@ -4,11 +4,12 @@
 //! the outcome are done by threads that all logs share.
 
 use std::any::Any;
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender};
 use pseidon_delivery::{Reason, ScopedStore, StateStore, WithCauses, failpoint};
 use pseidon_exec::{Control, Finished, PlanChanged, Run, RunError};
 use pseidon_expr::panics;
@@ -20,11 +21,8 @@ use pseidon_service::runs::{EntryState, LiveRun, RunEntry, RunRegistry};
 use serde_json::{Value, json};
 
 use super::LogTemplate;
+use crate::commands::run::earlier::{ANOTHER_PLAN, MAX_ROUNDS};
 use crate::load::PipelineText;
-
-/// How long the crashed version of a log runs, from its first split, before it is stopped to check
-/// whether its work is finished.
-const FINISH_TIME: Duration = Duration::from_secs(2);
 
 /// A run of a log that is ready to be started.
 pub(super) struct LogRun {
@@ -35,6 +33,8 @@ pub(super) struct LogRun {
     pub(super) row: LogRow,
     pub(super) control: (Sender<Control>, Receiver<Control>),
     pub(super) reporter: OutcomeReporter,
+    /// The work of earlier versions that was found so far, one after another.
+    pub(super) found_earlier: Vec<PlanChanged>,
 }
 
 /// Reports the outcome of a run to the supervisor. Dropped without an outcome, it reports an
@@ -86,9 +86,13 @@ pub(super) enum LogOutcome {
 }
 
 impl LogOutcome {
-    fn of(finished: Finished) -> LogOutcome {
-        LogOutcome::Ended {
-            complete: finished != Finished::Left,
+    fn of(outcome: Result<Finished, RunError>) -> LogOutcome {
+        match outcome {
+            Ok(finished) => LogOutcome::Ended {
+                complete: finished != Finished::Left,
+            },
+            Err(RunError::State(reason)) => LogOutcome::StateLost(reason),
+            Err(error) => LogOutcome::Failed(WithCauses(&error).to_string()),
         }
     }
 
@@ -96,6 +100,11 @@ impl LogOutcome {
     pub(super) fn is_complete(&self) -> bool {
         !matches!(self, LogOutcome::Ended { complete: false })
     }
+}
+
+/// The outcome of a log whose earlier version cannot finish what it has left.
+fn cannot_finish(reason: &dyn Display) -> LogOutcome {
+    LogOutcome::Failed(format!("cannot finish its crashed run: {reason}"))
 }
 
 fn failed_by(panic: &(dyn Any + Send)) -> LogOutcome {
@@ -123,24 +132,47 @@ impl LogRun {
         run.start(move |outcome| self.handle_outcome(plan, outcome));
     }
 
-    /// Handles the outcome of the run: a changed plan is finished first, and then the run is
-    /// started again.
+    /// Handles the outcome of the run: what an earlier version has left is finished first, and then
+    /// the run is started again.
     fn handle_outcome(self, plan: Arc<Plan>, outcome: Result<Finished, RunError>) {
-        let outcome = match outcome {
-            Ok(finished) => LogOutcome::of(finished),
-            Err(RunError::PlanChanged(changed)) => {
-                let finished = catch_unwind(AssertUnwindSafe(|| self.finish_changed(&changed)));
-                match finished.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
-                    Ok(None) => return self.start_plan(plan),
-                    Ok(Some(finished)) => LogOutcome::of(finished),
-                    Err(outcome) => outcome,
-                }
-            }
-            Err(RunError::State(reason)) => LogOutcome::StateLost(reason),
-            Err(error) => LogOutcome::Failed(WithCauses(&error).to_string()),
+        let Err(RunError::PlanChanged(changed)) = outcome else {
+            drop(plan);
+            return self.finish(LogOutcome::of(outcome));
         };
-        drop(plan);
-        self.finish(outcome);
+        let earlier = catch_unwind(AssertUnwindSafe(|| self.earlier_plan(&changed)));
+        match earlier.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
+            Ok(earlier) => self.start_earlier(earlier, changed, plan),
+            Err(outcome) => {
+                drop(plan);
+                self.finish(outcome);
+            }
+        }
+    }
+
+    /// Runs an earlier version until it has finished what it left, and then `plan`. A request to
+    /// stop applies to the log, whichever version of it runs.
+    fn start_earlier(mut self, earlier: Arc<Plan>, changed: PlanChanged, plan: Arc<Plan>) {
+        tracing::warn!(
+            log = self.row.log(),
+            left = changed.left,
+            "changed since its run crashed; finishing that run with its own version"
+        );
+        let run = Run {
+            catch_up: Some(changed.splits.clone()),
+            ..self.prepare_run(earlier, self.store(), self.control.clone())
+        };
+        self.found_earlier.push(changed);
+        run.start(move |outcome| match outcome {
+            Ok(Finished::CaughtUp | Finished::Complete) => self.start_plan(plan),
+            Err(error @ RunError::PlanChanged(_)) => {
+                drop(plan);
+                self.finish(cannot_finish(&WithCauses(&error)));
+            }
+            outcome => {
+                drop(plan);
+                self.finish(LogOutcome::of(outcome));
+            }
+        });
     }
 
     /// Reports the outcome, after dropping what the logs share, since the supervisor may close it
@@ -165,86 +197,28 @@ impl LogRun {
         ))
     }
 
-    /// Finishes the work that a crashed run of a different version of the log left. Returns how the
-    /// log ended if it should not be started now. Blocks.
-    fn finish_changed(&self, changed: &PlanChanged) -> Result<Option<Finished>, LogOutcome> {
-        let PlanChanged { plan, left } = changed;
-        tracing::warn!(
-            log = self.row.log(),
-            left,
-            "changed since its run crashed; finishing that run with its own version"
-        );
-        let finished = self.finish_previous(&self.store(), plan.as_deref())?;
-        // A request to stop applies to the log, whichever version of it runs.
-        let stop_requested = self
-            .control
-            .1
-            .try_iter()
-            .any(|control| matches!(control, Control::Stop | Control::LeaveNow));
-        Ok((stop_requested || finished == Finished::Left).then_some(finished))
-    }
-
-    /// Runs the version of the log that crashed for [`FINISH_TIME`], and stops it gracefully.
-    /// `plan` is the fingerprint of that version.
-    fn finish_previous(
-        &self,
-        store: &Arc<dyn StateStore>,
-        plan: Option<&str>,
-    ) -> Result<Finished, LogOutcome> {
-        let failed =
-            |reason: String| LogOutcome::Failed(format!("cannot finish its crashed run: {reason}"));
-        let stored = plan
-            .map(|plan| store.plan(plan))
-            .transpose()
-            .map_err(|error| failed(WithCauses(&error).to_string()))?
-            .flatten();
+    /// The plan of the version of the log that has left this work.
+    fn earlier_plan(&self, changed: &PlanChanged) -> Result<Arc<Plan>, LogOutcome> {
+        let rounds = self.found_earlier.iter().filter(|known| *known == changed);
+        if rounds.count() >= MAX_ROUNDS {
+            return Err(cannot_finish(&RunError::PlanChanged(changed.clone())));
+        }
+        let stored = changed.plan.as_deref().map(|plan| self.store().plan(plan));
+        let stored = stored.transpose();
+        let stored = stored.map_err(|error| cannot_finish(&WithCauses(&error)))?;
         let (text, row) = stored
+            .flatten()
             .and_then(|stored| self.read_plan(&stored))
-            .ok_or_else(|| failed("its plan is not in the state store".to_owned()))?;
+            .ok_or_else(|| cannot_finish(&"its plan is not in the state store"))?;
         let plan = self.plan(&text, &row).map_err(|outcome| match outcome {
-            LogOutcome::InvalidRow(reason) | LogOutcome::Failed(reason) => failed(reason),
+            LogOutcome::InvalidRow(reason) | LogOutcome::Failed(reason) => cannot_finish(&reason),
             other @ (LogOutcome::Ended { .. } | LogOutcome::StateLost(_)) => other,
         })?;
-        let (control, controls) = unbounded();
-        let (end, ended) = bounded::<()>(0);
-        std::thread::scope(|scope| {
-            let control_of_timer = control.clone();
-            let timer = move || {
-                // The time starts when the run has a split: after a crash, the group may withhold
-                // its partitions for a while.
-                let mut deadline = None;
-                while let Err(TryRecvError::Empty) = ended.try_recv() {
-                    let is_up = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-                    if is_up || !self.control.1.is_empty() {
-                        break;
-                    }
-                    if deadline.is_none()
-                        && self
-                            .entry
-                            .view
-                            .positions()
-                            .iter()
-                            .any(|sink| !sink.splits.is_empty())
-                    {
-                        deadline = Some(Instant::now() + FINISH_TIME);
-                    }
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                let _ = control_of_timer.send(Control::Stop);
-            };
-            std::thread::Builder::new()
-                .name("log-finishing".to_owned())
-                .spawn_scoped(scope, timer)
-                .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
-            let finished = self
-                .prepare_run(plan, store.clone(), (control, controls))
-                .run();
-            drop(end);
-            finished.map_err(|error| match error {
-                RunError::State(reason) => LogOutcome::StateLost(reason),
-                other => failed(WithCauses(&other).to_string()),
-            })
-        })
+        if Some(&plan.fingerprint) == changed.plan.as_ref() {
+            Ok(plan)
+        } else {
+            Err(cannot_finish(&ANOTHER_PLAN))
+        }
     }
 
     /// Prepares a run with this plan, and marks the entry as live.
@@ -270,6 +244,7 @@ impl LogRun {
             store,
             metrics: self.entry.metrics.clone(),
             accept_changed_plan: self.template.accept_changed_plan,
+            catch_up: None,
             control: controls,
             view: self.entry.view.clone(),
         }

@@ -35,7 +35,14 @@ pub(crate) const STEPS_TO_KAFKA: &[&str] =
 /// The steps of the first start, if the state is in a file.
 const STEPS_OF_STATE_FILES: &[&str] = &["state-created"];
 /// The steps of a start after a crash.
-const STEPS_OF_RECOVERY: &[&str] = &["republished", "buried", "taken", "recovered", "begun"];
+const STEPS_OF_RECOVERY: &[&str] = &[
+    "republished",
+    "buried",
+    "taken",
+    "recovered",
+    "held",
+    "begun",
+];
 /// The steps of a graceful stop.
 const STEPS_OF_STOP: &[&str] = &["flushed", "released"];
 

@@ -203,7 +203,8 @@ fn crash_with_another_table(test: &str, file: &str, write: fn(&Site, String)) {
     write(&site, table(2));
     let mut other = site.run("pipeline.edn");
     other.expect_exit(1, 60);
-    assert!(other.log().contains("--previous"), "{}", other.log());
+    let log = other.log();
+    assert!(log.contains("lookup tables that it had"), "{log}");
     write(&site, table(1));
     site.finish("pipeline.edn", 60);
     let mut expected: Vec<String> = (0..RECORDS).map(|id| record(id) + ",\"v\":1}").collect();

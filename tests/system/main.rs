@@ -44,6 +44,7 @@ mod arrow;
 mod avro;
 mod bad_records;
 mod broken_files;
+mod changed;
 mod column_files;
 mod command_line;
 mod csv;

@@ -39,53 +39,6 @@ fn a_second_process_is_refused() {
     count_gapless(&site.path("out"));
 }
 
-/// A killed run left lanes ahead or staged files, which only its own version of the pipeline can
-/// finish.
-#[test]
-fn a_changed_pipeline_does_not_start_before_the_crashed_run_is_finished() {
-    let site = Site::new("changed");
-    let crash = || {
-        let mut command = site.command("pipeline.edn");
-        command.env("PSEIDON_FAIL", "committed:7");
-        site.start(command).expect_death("committed", 30);
-    };
-    site.write("pipeline.edn", generated("", "n >= 0"));
-    crash();
-    site.write("pipeline.edn", generated("", "n >= 0 or n < 0"));
-    let mut refused = site.run("pipeline.edn");
-    refused.expect_exit(1, 20);
-    let log = refused.log();
-    assert!(
-        log.contains("the pipeline has changed")
-            && log.contains("--previous")
-            && log.contains("--accept-changed-plan"),
-        "{log}"
-    );
-
-    let mut command = site.command("pipeline.edn");
-    command.arg("--previous");
-    let mut previous = site.start(command);
-    let before = files(&site.path("out")).len();
-    wait_until("the old version continues", 30, || {
-        files(&site.path("out")).len() > before + 8
-    });
-    previous.stop(20);
-    let delivered = count_gapless(&site.path("out"));
-
-    // After a graceful stop no work is left, so the new version can start.
-    crash();
-    site.write("pipeline.edn", generated("", "n >= 0 and true"));
-    let mut command = site.command("pipeline.edn");
-    command.arg("--accept-changed-plan");
-    let mut accepted = site.start(command);
-    let before = files(&site.path("out")).len();
-    wait_until("the new version continues", 30, || {
-        files(&site.path("out")).len() > before + 8
-    });
-    accepted.stop(20);
-    assert!(count_gapless(&site.path("out")) > delivered);
-}
-
 /// The state does not grow forever: files that were read to their end and deleted are forgotten
 /// after a while.
 #[test]

@@ -18,7 +18,7 @@ pub use self::ownership::SplitToBegin;
 use crate::copies::PositionCopies;
 use crate::{
     Claimant, Commit, CommitError, LaneCommit, Ledger, Reason, SinkId, SplitCommit, SplitId,
-    StagedEntry, StagedId, StateStore,
+    StagedEntry, StagedId, StateStore, UnfinishedWork,
 };
 
 /// Makes a sink's lanes durable in the store. Shared by the sink's writer threads, which may commit
@@ -65,16 +65,9 @@ pub enum CommitterError {
     /// The store shows an impossible state; continuing would lose or duplicate records.
     #[error(transparent)]
     Fatal(Reason),
-    /// Another plan has left lanes ahead in a split. Only that plan can continue them.
-    #[error("{split} was left by another version of the pipeline with {lanes} lanes ahead")]
-    OtherPlan {
-        /// The first such split.
-        split: SplitId,
-        /// The fingerprint of that plan, if it is known.
-        plan: Option<String>,
-        /// How many lanes are ahead.
-        lanes: usize,
-    },
+    /// Another plan has left work that only it can finish.
+    #[error("{0}")]
+    OtherPlan(UnfinishedWork),
     /// The run is leaving and does not wait any longer.
     #[error("stopped before the state store answered")]
     Stopped,

@@ -30,7 +30,7 @@ pub fn check(open: &dyn Fn(&str) -> Box<dyn StateStore>) {
     ownership::a_fenced_owner_can_do_nothing(&*open("fence"));
     ownership::marks_of_fenced_owners_do_not_accumulate(&*open("marks"));
     effects::steps_in_a_group_are_independent(&*open("group"));
-    effects::lanes_that_are_ahead_keep_their_plan(&*open("plans"));
+    ownership::holding_sets_the_owner_and_the_plan(&*open("hold"));
     effects::what_a_source_stores_beside_a_position_is_kept(&*open("resume"));
     contents::finished_splits_can_be_forgotten(&*open("finished"));
     contents::plans_and_notes_are_kept(&*open("plan"));
@@ -52,7 +52,7 @@ fn claimant(owner: &str) -> Claimant {
 
 fn take(store: &dyn StateStore, split: &str, owner: &str) -> CommitRecord {
     store
-        .take(&sink(), &[split.into()], &claimant(owner))
+        .take(&sink(), &[split.into()], &owner.into())
         .unwrap()
         .remove(0)
 }

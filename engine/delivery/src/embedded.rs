@@ -120,6 +120,32 @@ impl EmbeddedStore {
         })
     }
 
+    /// Replaces the records of splits that are still held under these epochs, in one transaction.
+    /// Returns the other splits.
+    fn change_held(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        change: impl Fn(CommitRecord) -> CommitRecord,
+    ) -> Result<Vec<SplitId>, StoreError> {
+        if splits.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(|transaction| {
+            let mut rows = transaction.open_table(RECORDS)?;
+            let mut others = Vec::new();
+            for (split, epoch) in splits {
+                let key = (sink.as_str(), split.as_str());
+                let record = rows.get(key)?.map(|row| record_of(row.value()));
+                match record.filter(|record| record.epoch == *epoch) {
+                    Some(record) => tables::insert(&mut rows, key, &change(record))?,
+                    None => others.push(split.clone()),
+                }
+            }
+            Ok(others)
+        })
+    }
+
     fn describe(&self, error: redb::Error) -> StoreError {
         match error {
             redb::Error::Io(error) => {
@@ -163,48 +189,45 @@ impl StateStore for EmbeddedStore {
         &self,
         sink: &SinkId,
         splits: &[SplitId],
-        claimant: &Claimant,
+        owner: &InstanceId,
     ) -> Result<Vec<CommitRecord>, CommitError> {
         let taken = self.write(|transaction| {
-            if is_fenced(transaction, sink, &claimant.owner)? {
+            if is_fenced(transaction, sink, owner)? {
                 return Ok(None);
             }
             splits
                 .iter()
-                .map(|split| take_split(transaction, sink, split, claimant))
+                .map(|split| take_split(transaction, sink, split, owner))
                 .collect::<Result<_, _>>()
                 .map(Some)
         })?;
-        taken.ok_or_else(|| CommitError::OwnerFenced(claimant.owner.clone()))
+        taken.ok_or_else(|| CommitError::OwnerFenced(owner.clone()))
     }
 
-    fn set_owner(
+    fn hold(
         &self,
         sink: &SinkId,
         splits: &[(SplitId, u64)],
-        owner: Option<&InstanceId>,
-    ) -> Result<(), StoreError> {
-        if splits.is_empty() {
-            return Ok(());
-        }
-        self.write(|transaction| {
-            let mut rows = transaction.open_table(RECORDS)?;
-            for (split, epoch) in splits {
-                let key = (sink.as_str(), split.as_str());
-                let held = rows
-                    .get(key)?
-                    .map(|row| record_of(row.value()))
-                    .filter(|record| record.epoch == *epoch);
-                if let Some(record) = held {
-                    let record = CommitRecord {
-                        owners: owner.cloned().into_iter().collect(),
-                        ..record
-                    };
-                    tables::insert(&mut rows, key, &record)?;
-                }
-            }
+        claimant: &Claimant,
+    ) -> Result<(), CommitError> {
+        let taken_since = self.change_held(sink, splits, |record| CommitRecord {
+            owners: vec![claimant.owner.clone()],
+            plan: Some(claimant.plan.clone()),
+            ..record
+        })?;
+        if taken_since.is_empty() {
             Ok(())
-        })
+        } else {
+            Err(CommitError::Fenced(taken_since))
+        }
+    }
+
+    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError> {
+        let without_owners = |record| CommitRecord {
+            owners: Vec::new(),
+            ..record
+        };
+        self.change_held(sink, splits, without_owners).map(drop)
     }
 
     fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError> {
@@ -301,6 +324,28 @@ impl StateStore for EmbeddedStore {
                 Ok(())
             })?;
             Ok(records)
+        })
+    }
+
+    fn records_of(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+    ) -> Result<Vec<CommitRecord>, StoreError> {
+        self.read(|transaction| {
+            let Some(rows) = existing(transaction.open_table(RECORDS))? else {
+                return Ok(vec![CommitRecord::default(); splits.len()]);
+            };
+            let ahead = existing(transaction.open_table(AHEAD))?;
+            let read = |split: &SplitId| {
+                let row = rows.get((sink.as_str(), split.as_str()))?;
+                let mut record = row.map(|row| record_of(row.value())).unwrap_or_default();
+                if let Some(ahead) = &ahead {
+                    record.ahead = lanes_ahead(ahead, sink, split)?;
+                }
+                Ok(record)
+            };
+            splits.iter().map(read).collect()
         })
     }
 

@@ -36,6 +36,7 @@ pub mod reason;
 pub mod record;
 pub mod scoped;
 pub mod store;
+pub mod unfinished;
 
 pub use claims::{ClaimRound, Claims};
 pub use committer::Committer;
@@ -50,3 +51,4 @@ pub use record::{
 };
 pub use scoped::ScopedStore;
 pub use store::{CommitError, StateStore, StoreError, StoredPlan};
+pub use unfinished::{LeftWork, UnfinishedSplit, UnfinishedWork};

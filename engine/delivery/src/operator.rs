@@ -74,6 +74,8 @@ impl SplitMove {
             low: Some(self.to),
             resume: self.resume.clone(),
             finished: self.finished,
+            // No plan has left anything between the old position and the new one.
+            plan: None,
             ..record
         }
     }

@@ -22,8 +22,9 @@ pub struct CommitRecord {
     /// that takes it over does not know at first whether the earlier ones have exited. Empty if it
     /// was released or never taken.
     pub owners: Vec<InstanceId>,
-    /// The fingerprint of the plan whose lanes `ahead` names. `None` until an instance takes the
-    /// split.
+    /// The fingerprint of the plan whose lanes `ahead` names, and under which `low` is meant: what
+    /// belongs to this sink below it was decided by that plan. `None` until an instance holds the
+    /// split, and after an operator has moved it.
     pub plan: Option<String>,
     /// What the source needs beside `low` to continue there. It belongs to the greatest position up
     /// to `low` for which the source provided it.
@@ -73,14 +74,14 @@ pub struct ResumePoint {
     pub resume: ResumeToken,
 }
 
-/// An instance that takes splits.
+/// An instance that holds splits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimant {
     /// The instance itself, which owns what it claims.
     pub owner: InstanceId,
     /// The fingerprint of the plan that it runs.
     pub plan: String,
-    /// Whether it takes over lanes that another plan left ahead as if they were its own.
+    /// Whether it continues what another plan has left unfinished as if it were its own.
     pub accepts_other_plans: bool,
 }
 

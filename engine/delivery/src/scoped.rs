@@ -65,9 +65,22 @@ impl StateStore for ScopedStore {
         &self,
         sink: &SinkId,
         splits: &[SplitId],
-        claimant: &Claimant,
+        owner: &InstanceId,
     ) -> Result<Vec<CommitRecord>, CommitError> {
-        self.whole.take(&self.sink(sink), splits, claimant)
+        self.whole.take(&self.sink(sink), splits, owner)
+    }
+
+    fn hold(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        claimant: &Claimant,
+    ) -> Result<(), CommitError> {
+        self.whole.hold(&self.sink(sink), splits, claimant)
+    }
+
+    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError> {
+        self.whole.release(&self.sink(sink), splits)
     }
 
     /// The names of sources are scoped, and with them their splits: a claim belongs to one source.
@@ -83,15 +96,6 @@ impl StateStore for ScopedStore {
         leaves: bool,
     ) -> Result<(), StoreError> {
         self.whole.unclaim(&self.key(source), splits, owner, leaves)
-    }
-
-    fn set_owner(
-        &self,
-        sink: &SinkId,
-        splits: &[(SplitId, u64)],
-        owner: Option<&InstanceId>,
-    ) -> Result<(), StoreError> {
-        self.whole.set_owner(&self.sink(sink), splits, owner)
     }
 
     fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError> {
@@ -126,6 +130,14 @@ impl StateStore for ScopedStore {
 
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
         self.whole.records(&self.sink(sink))
+    }
+
+    fn records_of(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+    ) -> Result<Vec<CommitRecord>, StoreError> {
+        self.whole.records_of(&self.sink(sink), splits)
     }
 
     fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {

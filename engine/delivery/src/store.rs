@@ -24,20 +24,34 @@ pub trait StateStore: Send + Sync {
     /// acknowledged write is on disk.
     fn weaknesses(&self) -> Result<Vec<String>, StoreError>;
 
-    /// Takes splits over: raises each epoch by one, adds the claimant to the owners, and returns
-    /// the records with the new epoch and everything else as it was before;
-    /// [`CommitRecord::owners`] never contains the claimant itself. One atomic step for each split;
-    /// the answers are in the order of `splits`. A repeated call under the same name, after a lost
-    /// answer, returns the same owners.
-    ///
-    /// The claimant's plan replaces the record's if no lane is ahead, or if the claimant accepts
-    /// other plans. A fenced claimant takes nothing.
+    /// Takes splits over: raises each epoch by one, adds the owner to the owners, and returns the
+    /// records with the new epoch and everything else as it was before; [`CommitRecord::owners`]
+    /// never contains the owner itself. One atomic step for each split; the answers are in the
+    /// order of `splits`. A repeated call under the same name, after a lost answer, returns the
+    /// same owners. A fenced owner takes nothing.
     fn take(
         &self,
         sink: &SinkId,
         splits: &[SplitId],
-        claimant: &Claimant,
+        owner: &InstanceId,
     ) -> Result<Vec<CommitRecord>, CommitError>;
+
+    /// Makes the claimant the sole owner of splits that it took under these epochs, and its plan
+    /// the plan of their records. One atomic step for each split. Called when earlier owners are
+    /// known to be fenced, before the first commit.
+    ///
+    /// # Errors
+    /// [`CommitError::Fenced`] with all splits whose epoch has changed; they stay as they are.
+    fn hold(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        claimant: &Claimant,
+    ) -> Result<(), CommitError>;
+
+    /// Removes the owners of splits that are still held under these epochs; other splits stay as
+    /// they are.
+    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError>;
 
     /// Runs one round of distributing the splits of a source among instances. Claims of instances
     /// whose lease has expired are free. A store that belongs to one process grants everything.
@@ -58,16 +72,6 @@ pub trait StateStore: Send + Sync {
         let _ = (source, splits, owner, leaves);
         Ok(())
     }
-
-    /// Sets the sole owner, or no owner, of splits that are still held under these epochs; other
-    /// splits stay as they are. Called when earlier owners are known to be fenced, and when splits
-    /// are released.
-    fn set_owner(
-        &self,
-        sink: &SinkId,
-        splits: &[(SplitId, u64)],
-        owner: Option<&InstanceId>,
-    ) -> Result<(), StoreError>;
 
     /// Fences an instance off from the sink: after this returns, no [`take`](StateStore::take) and
     /// no [`commit`](StateStore::commit) of that owner is ever applied, no matter when it was sent.
@@ -103,6 +107,14 @@ pub trait StateStore: Send + Sync {
 
     /// The commit records of every split of a sink.
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError>;
+
+    /// The commit records of these splits of a sink, in their order; the default for a split that
+    /// the store does not know.
+    fn records_of(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+    ) -> Result<Vec<CommitRecord>, StoreError>;
 
     /// Removes the records of splits that are finished and have no owner and no lane ahead; other
     /// splits stay. A removed split that appears again is a new one.
@@ -141,19 +153,20 @@ macro_rules! forward_to_store {
             take(
                 sink: &$crate::SinkId,
                 splits: &[$crate::SplitId],
-                claimant: &$crate::Claimant
+                owner: &$crate::InstanceId
             ) -> Vec<$crate::CommitRecord>, CommitError;
+            hold(
+                sink: &$crate::SinkId,
+                splits: &[($crate::SplitId, u64)],
+                claimant: &$crate::Claimant
+            ) -> (), CommitError;
+            release(sink: &$crate::SinkId, splits: &[($crate::SplitId, u64)]) -> (), StoreError;
             claim(source: &str, round: &$crate::ClaimRound<'_>) -> $crate::Claims, StoreError;
             unclaim(
                 source: &str,
                 splits: &[$crate::SplitId],
                 owner: &$crate::InstanceId,
                 leaves: bool
-            ) -> (), StoreError;
-            set_owner(
-                sink: &$crate::SinkId,
-                splits: &[($crate::SplitId, u64)],
-                owner: Option<&$crate::InstanceId>
             ) -> (), StoreError;
             fence(sink: &$crate::SinkId, owner: &$crate::InstanceId) -> (), StoreError;
             owners(
@@ -164,6 +177,10 @@ macro_rules! forward_to_store {
             records(
                 sink: &$crate::SinkId
             ) -> Vec<($crate::SplitId, $crate::CommitRecord)>, StoreError;
+            records_of(
+                sink: &$crate::SinkId,
+                splits: &[$crate::SplitId]
+            ) -> Vec<$crate::CommitRecord>, StoreError;
             forget_splits(sink: &$crate::SinkId, splits: &[$crate::SplitId]) -> (), StoreError;
             sinks() -> Vec<$crate::SinkId>, StoreError;
             plans() -> Vec<String>, StoreError;

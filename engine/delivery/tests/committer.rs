@@ -7,8 +7,8 @@ use std::time::Duration;
 use pseidon_delivery::committer::{CommitterError, Positions, SplitToBegin};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, Committer, LaneCommit, SinkId, SplitCommit, SplitId,
-    StagedEntry, StateStore, StoreError, WithCauses, forward_to_store,
+    Claimant, Commit, CommitError, CommitRecord, Committer, LaneCommit, SinkId, SplitCommit,
+    SplitId, StagedEntry, StateStore, StoreError, WithCauses, forward_to_store,
 };
 
 fn sink() -> SinkId {
@@ -148,7 +148,7 @@ fn an_older_store_stops_the_run_even_after_a_takeover() {
     std::fs::copy(dir.path().join("p.redb"), &copy).unwrap();
 
     let store: Arc<EmbeddedStore> = Arc::new(EmbeddedStore::open(dir.path(), "p").unwrap());
-    store.take(&sink(), &[split()], &claimant("b")).unwrap();
+    store.take(&sink(), &[split()], &"b".into()).unwrap();
     let later = SplitCommit::to_low(split(), 2, 2, 7);
     store
         .commit(
@@ -162,8 +162,8 @@ fn an_older_store_stops_the_run_even_after_a_takeover() {
     drop(store);
     std::fs::rename(copy, dir.path().join("p.redb")).unwrap();
     let store = EmbeddedStore::open(dir.path(), "p").unwrap();
-    store.take(&sink(), &[split()], &claimant("c")).unwrap();
-    store.take(&sink(), &[split()], &claimant("d")).unwrap();
+    store.take(&sink(), &[split()], &"c".into()).unwrap();
+    store.take(&sink(), &[split()], &"d".into()).unwrap();
 
     // The owner b is at epoch 2 and sequence 3. The store shows 3 and 2: a takeover, and that the
     // store is behind. The latter decides.
@@ -340,50 +340,60 @@ fn a_finished_split_that_is_gone_is_forgotten_after_its_retention() {
 }
 
 #[test]
-fn lanes_that_another_plan_has_left_ahead_are_refused() {
+fn a_split_that_was_taken_since_is_not_held() {
     let Setup {
         dir: _dir,
         store,
         committer,
     } = begun(Positions::InStore);
-    {
-        let mut ledger = committer.ledger();
-        ledger.dispatch(&split(), &"x".into(), 0, 0);
-        ledger.dispatch(&split(), &"y".into(), 1, 4);
-        ledger.advance(&split(), 5, None);
-    }
-    committer
-        .commit(
-            &[LaneCommit {
-                lane: "y".into(),
-                splits: vec![(split(), 5)],
-            }],
-            staged("1"),
-        )
-        .unwrap();
-    let of_plan = |plan: &str, accepts_other_plans| {
-        let claimant = Claimant {
-            plan: plan.into(),
-            accepts_other_plans,
-            ..claimant("b")
-        };
-        Committer::new(
-            sink(),
-            store.clone(),
-            claimant,
-            Positions::InStore,
-            Arc::new(AtomicBool::new(false)),
-        )
-        .take(&[split()])
-    };
-    match of_plan("other", false) {
-        Err(CommitterError::OtherPlan {
-            split: found,
-            plan,
-            lanes: 1,
-        }) => assert_eq!((found, plan.as_deref()), (split(), Some("p"))),
+    let epoch = |records: Vec<CommitRecord>| records[0].epoch;
+    let taken = epoch(committer.take(&[split()]).unwrap());
+    committer.hold(&[(split(), taken)]).unwrap();
+    store.take(&sink(), &[split()], &"b".into()).unwrap();
+    match committer.hold(&[(split(), taken)]) {
+        Err(CommitterError::Fenced(CommitError::Fenced(lost))) => assert_eq!(lost, [split()]),
         other => panic!("{other:?}"),
     }
-    assert!(of_plan("p", false).is_ok(), "its own plan continues");
-    assert!(of_plan("other", true).is_ok());
+    // What is released meanwhile stays with the other instance.
+    committer.release_unbegun(&[(split(), taken)]).unwrap();
+    let kept = &store.records(&sink()).unwrap()[0].1;
+    assert_eq!(kept.plan.as_deref(), Some("p"));
+    assert_eq!(kept.owners, ["a".into(), "b".into()]);
+}
+
+#[test]
+fn the_records_of_other_sinks_are_found() {
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InStore);
+    let other = SinkId::from("errors");
+    store.take(&other, &[split()], &"b".into()).unwrap();
+    let unknown = SplitId::from("s/unknown");
+    let found = committer
+        .records_in_other_sinks(&[&sink()], &[unknown, split()])
+        .unwrap();
+    let [(sink, records)] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(*sink, other);
+    let epochs: Vec<u64> = records.iter().map(|record| record.epoch).collect();
+    assert_eq!(epochs, [0, 1]);
+}
+
+#[test]
+fn a_plan_whose_text_was_removed_is_stored_again() {
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InStore);
+    for text in ["text", "text", "another text"] {
+        committer.keep_plan(text).unwrap();
+        assert_eq!(store.plan("p").unwrap().as_deref(), Some(text));
+    }
+    store.forget_plans(&["p".to_owned()]).unwrap();
+    committer.keep_plan("text").unwrap();
+    assert_eq!(store.plan("p").unwrap().as_deref(), Some("text"));
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
-    Claimant, Commit, CommitRecord, ScopedStore, SinkId, SplitCommit, StagedEntry, StateStore,
-    StoreError, WithCauses, conformance,
+    Commit, CommitRecord, ScopedStore, SinkId, SplitCommit, StagedEntry, StateStore, StoreError,
+    WithCauses, conformance,
 };
 use redb::{Database, TableDefinition};
 
@@ -19,14 +19,6 @@ fn failure(outcome: Result<EmbeddedStore, StoreError>) -> String {
         Err(StoreError::Failed(reason)) => WithCauses(&reason).to_string(),
         Err(other) => panic!("not StoreError::Failed: {}", WithCauses(&other)),
         Ok(_) => panic!("the file opened"),
-    }
-}
-
-fn claimant() -> Claimant {
-    Claimant {
-        owner: "a".into(),
-        plan: "p".into(),
-        accepts_other_plans: false,
     }
 }
 
@@ -48,7 +40,7 @@ fn commit_once(store: &EmbeddedStore, sequence: u64) -> Result<(), pseidon_deliv
 fn used_file(dir: &Path) -> std::path::PathBuf {
     let store = EmbeddedStore::open(dir, "p").unwrap();
     store
-        .take(&SinkId::from("lake"), &["s/0".into()], &claimant())
+        .take(&SinkId::from("lake"), &["s/0".into()], &"a".into())
         .unwrap();
     for sequence in 0..20 {
         commit_once(&store, sequence).unwrap();
@@ -271,7 +263,7 @@ fn in_a_child_process() {
     };
     let store = EmbeddedStore::open(Path::new(&dir), "p").unwrap();
     let sink = SinkId::from("lake");
-    store.take(&sink, &["s/0".into()], &claimant()).unwrap();
+    store.take(&sink, &["s/0".into()], &"a".into()).unwrap();
     commit_once(&store, 0).unwrap();
     limit_file_size(Some(4096));
     for _ in 0..3 {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use parking_lot::Mutex;
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_delivery::{
-    Claimant, Commit, CommitError, GroupCommit, SinkId, SplitCommit, StateStore, conformance,
+    Commit, CommitError, GroupCommit, SinkId, SplitCommit, StateStore, conformance,
     forward_to_store,
 };
 
@@ -52,13 +52,10 @@ fn sink(number: usize) -> SinkId {
 fn counting(panics: bool) -> (tempfile::TempDir, Arc<CountingStore>) {
     let dir = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(dir.path(), "p").unwrap();
-    let claimant = Claimant {
-        owner: "a".into(),
-        plan: "p".into(),
-        accepts_other_plans: false,
-    };
     for number in 0..SINKS {
-        store.take(&sink(number), &["s".into()], &claimant).unwrap();
+        store
+            .take(&sink(number), &["s".into()], &"a".into())
+            .unwrap();
     }
     let (calls, sizes) = Default::default();
     (

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, ScopedStore, SinkId, StateStore, conformance};
+use pseidon_delivery::{ScopedStore, SinkId, StateStore, conformance};
 
 #[test]
 fn passes_the_conformance_suite() {
@@ -35,12 +35,7 @@ fn scopes_are_isolated() {
         ScopedStore::new(whole.clone(), "a").identity().unwrap()
     );
     let sink = SinkId::from("lake");
-    let claimant = Claimant {
-        owner: "me".into(),
-        plan: "p".into(),
-        accepts_other_plans: false,
-    };
-    one.take(&sink, &["s/0".into()], &claimant).unwrap();
+    one.take(&sink, &["s/0".into()], &"me".into()).unwrap();
     assert_eq!(one.sinks().unwrap(), std::slice::from_ref(&sink));
     assert!(other.sinks().unwrap().is_empty());
     assert_eq!(whole.sinks().unwrap(), [SinkId::from("a/lake")]);

@@ -3,15 +3,7 @@
 use std::fs;
 
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Claimant, Commit, SinkId, SplitCommit, StateStore, StoreError, WithCauses};
-
-fn claimant() -> Claimant {
-    Claimant {
-        owner: "a".into(),
-        plan: "p".into(),
-        accepts_other_plans: false,
-    }
-}
+use pseidon_delivery::{Commit, SinkId, SplitCommit, StateStore, StoreError, WithCauses};
 
 /// Sets a flag when it is dropped, also by a panic.
 struct SetAtEnd<'a>(&'a std::sync::atomic::AtomicBool);
@@ -31,7 +23,7 @@ fn a_snapshot_holds_whole_commits() {
     let store = EmbeddedStore::open(dir.path(), "p").unwrap();
     let sink = SinkId::from("lake");
     let splits = ["s/0".into(), "s/1".into()];
-    store.take(&sink, &splits, &claimant()).unwrap();
+    store.take(&sink, &splits, &"a".into()).unwrap();
     let is_over = std::sync::atomic::AtomicBool::new(false);
     let order = std::sync::atomic::Ordering::Relaxed;
     let commit = || {

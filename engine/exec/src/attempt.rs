@@ -13,6 +13,7 @@ use pseidon_plugin::sink::Sink;
 use pseidon_plugin::stop::Stop;
 
 use crate::bad_records::BadRecordHistory;
+use crate::catch_up::CatchUp;
 use crate::failure::Failures;
 use crate::fields::SeenFields;
 use crate::lanes::LaneStatuses;
@@ -33,6 +34,8 @@ pub(crate) struct Attempt {
     pub(crate) seen_fields: Arc<SeenFields>,
     pub(crate) limits: Limits,
     pub(crate) throttles: Throttles,
+    /// In a run that only finishes the work of an earlier version: what is left of it.
+    pub(crate) catch_up: Option<CatchUp>,
     /// The stop signals of the sources that were started.
     pub(crate) source_stops: Mutex<HashMap<SourceIndex, Stop>>,
     /// For each split, keyed with its source: the position after the last record that was read, or,

@@ -1,8 +1,8 @@
 //! Why an attempt at running a plan ends early.
 
 use crossbeam_channel::Sender;
-use pseidon_delivery::Reason;
 use pseidon_delivery::committer::CommitterError;
+use pseidon_delivery::{Reason, UnfinishedSplit, UnfinishedWork};
 use pseidon_expr::panics;
 use pseidon_plugin::sink::SinkError;
 use pseidon_plugin::source::SourceError;
@@ -21,6 +21,18 @@ pub struct PlanChanged {
     pub plan: Option<String>,
     /// What it has left, as a phrase for messages.
     pub left: String,
+    /// The splits that it has left unfinished; none if it has only left staged files.
+    pub splits: Vec<UnfinishedSplit>,
+}
+
+impl PlanChanged {
+    fn of(work: UnfinishedWork) -> PlanChanged {
+        PlanChanged {
+            left: work.to_string(),
+            plan: work.plan,
+            splits: work.splits,
+        }
+    }
 }
 
 /// The kinds of failures.
@@ -73,10 +85,7 @@ impl From<CommitterError> for Failure {
         match abandon {
             CommitterError::Fenced(error) => Failure::Fenced(error.to_string()),
             CommitterError::Fatal(reason) => Failure::State(reason),
-            CommitterError::OtherPlan { ref plan, .. } => Failure::OtherPlan(PlanChanged {
-                plan: plan.clone(),
-                left: abandon.to_string(),
-            }),
+            CommitterError::OtherPlan(work) => Failure::OtherPlan(PlanChanged::of(work)),
             CommitterError::Stopped => Failure::Stopped,
         }
     }

@@ -19,7 +19,7 @@ use crate::failure::{Failure, guarded};
 use crate::order::OrderedSplit;
 use crate::queue::{BatchQueue, QueuedBatch};
 use crate::sharing::Sharing;
-use crate::takeover::{resumption, take_over};
+use crate::takeover::{TakeoverError, TakeoverSink, resumption, take_over};
 use crate::writers::Writers;
 
 /// How often, at most, durable positions are passed to the source, and how often a wait checks
@@ -65,6 +65,9 @@ struct SourceSplits {
     taken: HashMap<SplitId, Vec<CommitRecord>>,
     /// Splits that are being read.
     open: HashMap<SplitId, Arc<OrderedSplit>>,
+    /// Splits that were only taken: what the source reads of them is for another version of the
+    /// pipeline.
+    aside: HashSet<SplitId>,
 }
 
 impl IntakeTask {
@@ -80,6 +83,7 @@ impl IntakeTask {
                 sharing,
                 taken: HashMap::new(),
                 open: HashMap::new(),
+                aside: HashSet::new(),
             },
             refused: None,
             next_look,
@@ -120,6 +124,9 @@ impl IntakeTask {
             if now >= *next_look {
                 splits.sharing.renew()?;
                 intake.report_durable();
+                if let Some(catch_up) = &intake.attempt.catch_up {
+                    intake.check_caught_up(&catch_up.left());
+                }
                 *next_look = now + CHECK_INTERVAL;
             }
             if let Some(unit) = refused.take()
@@ -153,7 +160,8 @@ impl Intake {
 
     /// Called when the source has ended.
     fn finish(&self, splits: &mut SourceSplits) -> Result<(), Failure> {
-        let all: Vec<SplitId> = splits.open.keys().cloned().collect();
+        let all = splits.open.keys().chain(splits.taken.keys());
+        let all: Vec<SplitId> = all.cloned().collect();
         self.release(&all, splits)?;
         // A source that failed has reported why by now, and that decides.
         self.ended_well
@@ -191,6 +199,9 @@ impl Intake {
                 let _ = reply.send(());
             }
             SourceEvent::Emit(batch) => {
+                if splits.aside.contains(&batch.split.id) {
+                    return Ok(None);
+                }
                 let Some(split) = splits.open.get(&batch.split.id) else {
                     let what = format!(
                         "internal error: records of {} arrived before it was taken",
@@ -199,6 +210,7 @@ impl Intake {
                     return Err(Failure::Fatal(what.into()));
                 };
                 self.count(&batch);
+                self.check_caught_up(std::slice::from_ref(&batch.split.id));
                 self.attempt
                     .read
                     .lock()
@@ -221,6 +233,25 @@ impl Intake {
             }
         }
         Ok(None)
+    }
+
+    /// Stops reading if this run only finishes the work of an earlier version, and nothing of it
+    /// is left after these splits.
+    fn check_caught_up(&self, splits: &[SplitId]) {
+        let Some(catch_up) = &self.attempt.catch_up else {
+            return;
+        };
+        for split in splits {
+            let frontiers = self
+                .sinks()
+                .map(|open| open.committer.ledger().frontier(split));
+            if let Some(frontier) = frontiers.min().flatten() {
+                catch_up.reach(split, frontier);
+            }
+        }
+        if catch_up.is_complete() {
+            self.attempt.stop.stop_reading();
+        }
     }
 
     /// Counts what enters the pipeline.
@@ -249,24 +280,39 @@ impl Intake {
         splits: &mut SourceSplits,
     ) -> Result<Vec<Option<Resumption>>, Failure> {
         let ids: Vec<SplitId> = wanted.iter().map(|split| split.id.clone()).collect();
-        let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
-        for open in self.sinks() {
-            let taken = take_over(&open.committer, &*open.sink, &ids)
-                .map_err(|error| Failure::of_sink(&open.stage, error))?;
-            records
-                .iter_mut()
-                .zip(taken)
-                .for_each(|(records, record)| records.push(record));
-        }
+        let sinks = self.sinks().map(|open| TakeoverSink {
+            committer: &open.committer,
+            sink: &*open.sink,
+        });
+        let catch_up = self.attempt.catch_up.as_ref();
+        let reads = |split: &SplitId| catch_up.is_none_or(|left| left.reads(split));
+        let records = take_over(&sinks.collect::<Vec<_>>(), &ids, reads)
+            .map_err(|TakeoverError { sink, error }| Failure::of_sink(sink.as_str(), error))?;
+        self.keep_plan()?;
         let resumptions: Vec<Option<Resumption>> =
             records.iter().map(|records| resumption(records)).collect();
         let durable = ids
             .iter()
             .zip(&resumptions)
+            .filter(|(id, _)| reads(id))
             .filter_map(|(id, known)| Some(((self.source, id.clone()), known.as_ref()?.position)));
         self.attempt.read.lock().extend(durable);
+        if let Some(left) = catch_up {
+            left.take(&self.planned().stage, &ids);
+            let aside = ids.iter().filter(|id| !reads(id));
+            splits.aside.extend(aside.cloned());
+        }
         splits.taken.extend(ids.into_iter().zip(records));
         Ok(resumptions)
+    }
+
+    /// Keeps the plan's text in the store from the moment when records name it. An instance of
+    /// another version may have removed it while none did.
+    fn keep_plan(&self) -> Result<(), Failure> {
+        let Some(open) = self.sinks().next() else {
+            return Ok(());
+        };
+        Ok(open.committer.keep_plan(&self.attempt.plan.text)?)
     }
 
     /// Removes finished splits of the source that no longer exist.
@@ -288,7 +334,8 @@ impl Intake {
         Ok(())
     }
 
-    fn begin(&self, starts: Vec<SplitStart>, splits: &mut SourceSplits) -> Result<(), Failure> {
+    fn begin(&self, mut starts: Vec<SplitStart>, splits: &mut SourceSplits) -> Result<(), Failure> {
+        starts.retain(|start| !splits.aside.contains(&start.split.id));
         let mut by_sink: Vec<Vec<SplitToBegin>> = self
             .sinks()
             .map(|_| Vec::with_capacity(starts.len()))
@@ -316,6 +363,8 @@ impl Intake {
             open.committer.begin(begun)?;
             failpoint::reach("begun");
         }
+        let ids: Vec<SplitId> = starts.iter().map(|start| start.split.id.clone()).collect();
+        self.check_caught_up(&ids);
         splits.open.extend(starts.into_iter().map(|start| {
             (
                 start.split.id.clone(),
@@ -327,10 +376,14 @@ impl Intake {
 
     /// Makes everything of these splits durable and releases them.
     fn release(&self, ids: &[SplitId], splits: &mut SourceSplits) -> Result<(), Failure> {
+        if let Some(catch_up) = &self.attempt.catch_up {
+            ids.iter().for_each(|id| catch_up.release(id));
+        }
         let unread: Vec<(SplitId, Vec<CommitRecord>)> = ids
             .iter()
             .filter_map(|id| splits.taken.remove_entry(id))
             .collect();
+        ids.iter().for_each(|id| _ = splits.aside.remove(id));
         self.release_unbegun(&unread)?;
         splits.sharing.release(
             &unread
@@ -384,14 +437,19 @@ impl Intake {
         Ok(())
     }
 
-    /// Releases splits that were taken and of which nothing was read.
+    /// Releases splits that were taken and of which nothing was read. Those that had owners keep
+    /// one: they were not released by a graceful stop, and another plan has to see that.
     fn release_unbegun(&self, unread: &[(SplitId, Vec<CommitRecord>)]) -> Result<(), Failure> {
+        let was_free = |(_, records): &&(SplitId, Vec<CommitRecord>)| {
+            records.iter().all(|record| record.owners.is_empty())
+        };
         for (number, open) in self.sinks().enumerate() {
             let epoch = |(split, records): &(SplitId, Vec<CommitRecord>)| {
                 Some((split.clone(), records.get(number)?.epoch))
             };
+            let free = unread.iter().filter(was_free);
             open.committer
-                .release_unbegun(&unread.iter().filter_map(epoch).collect::<Vec<_>>())?;
+                .release_unbegun(&free.filter_map(epoch).collect::<Vec<_>>())?;
         }
         Ok(())
     }

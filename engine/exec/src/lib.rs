@@ -27,6 +27,7 @@ mod answer;
 mod attempt;
 mod bad_records;
 mod blocking;
+mod catch_up;
 mod control;
 pub mod dispatch;
 mod etl;

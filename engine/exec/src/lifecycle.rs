@@ -43,8 +43,10 @@ pub(crate) struct RunLifecycle {
     acknowledged: PerSink<Arc<AcknowledgedVersions>>,
     /// Whether all sinks were opened successfully once.
     was_open: bool,
-    /// The deadline of the run after a stop request.
+    /// The deadline of the run after a stop request, or after it has found work of another plan.
     deadline: Option<Instant>,
+    /// Whether the user has requested a stop.
+    stop_requested: bool,
     /// How far failed attempts had read splits that were not completely committed.
     uncommitted: ReadPositions,
     /// When the attempt began.
@@ -87,6 +89,7 @@ impl RunLifecycle {
             pause: Pause::default(),
             was_open: false,
             deadline: None,
+            stop_requested: false,
             uncommitted: HashMap::new(),
             began: Instant::now(),
             restarts: Restarts::new(),

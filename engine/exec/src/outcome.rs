@@ -12,6 +12,9 @@ pub enum Finished {
     Complete,
     /// It was stopped, and everything that was read is committed.
     Stopped,
+    /// It has finished what an earlier version of the pipeline had left, and everything that was
+    /// read is committed; see [`Run::catch_up`](crate::Run::catch_up).
+    CaughtUp,
     /// It was left before everything was committed.
     Left,
 }

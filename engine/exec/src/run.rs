@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
-use pseidon_delivery::StateStore;
+use pseidon_delivery::{StateStore, UnfinishedSplit};
 use pseidon_plan::Plan;
 use pseidon_plugin::metrics::Metrics;
 
@@ -25,6 +25,10 @@ pub struct Run {
     pub metrics: Metrics,
     /// Whether the run may continue the work of a crashed run of another plan.
     pub accept_changed_plan: bool,
+    /// `Some` for a run that only finishes what an earlier version of the pipeline, whose plan this
+    /// is, has left: the splits of [`PlanChanged::splits`](crate::PlanChanged::splits). It reads no
+    /// others, and ends as soon as that is done, or if none of them comes.
+    pub catch_up: Option<Vec<UnfinishedSplit>>,
     /// Requests of the user.
     pub control: Receiver<Control>,
     /// Shows the run to observers.
@@ -52,6 +56,7 @@ impl Run {
             store: self.store,
             metrics: self.metrics,
             accept_changed_plan: self.accept_changed_plan,
+            catch_up: self.catch_up,
             control: self.control,
             view: self.view,
         };

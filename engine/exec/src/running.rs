@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use parking_lot::Mutex;
-use pseidon_delivery::{InstanceId, Position, Reason, SplitId};
-use pseidon_plan::{PerSink, PlannedSource, SourceIndex};
+use pseidon_delivery::{InstanceId, Position, Reason, SplitId, UnfinishedSplit};
+use pseidon_plan::{PerSink, Plan, PlannedSource, SourceIndex};
 use pseidon_plugin::source::{SourceEndCallback, SourceExit, SourceHandle, SourceRun, SourceSetup};
 use pseidon_plugin::stop::{Pause, Stop};
 
 use crate::actor::Actor;
 use crate::attempt::{Attempt, AttemptId, AttemptSink, DropNotifier};
+use crate::catch_up::CatchUp;
 use crate::failure::{Failure, Failures, PlanChanged, guarded};
 use crate::intake::{Intake, IntakeTask};
 use crate::limits::Limits;
@@ -66,6 +67,10 @@ impl RunningAttempt {
             seen_fields: run.view.seen_fields.clone(),
             limits: Limits::of(&run.plan),
             throttles: Throttles::of(&run.plan, Instant::now()),
+            catch_up: run
+                .catch_up
+                .as_deref()
+                .map(|left| catch_up(&run.plan, left)),
             source_stops: Mutex::default(),
             read: Mutex::default(),
             _over: DropNotifier(over),
@@ -203,11 +208,29 @@ impl RunningAttempt {
         Ok(())
     }
 
+    /// Whether this run only finishes the work of an earlier version, and has done so.
+    pub(crate) fn has_caught_up(&self, now: Instant) -> bool {
+        let Some(left) = &self.attempt.catch_up else {
+            return false;
+        };
+        // What is left of later phases has not come yet.
+        let sources = &self.attempt.plan.sources;
+        let is_last_phase = sources.iter().all(|source| source.phase <= self.phase);
+        left.is_complete() || is_last_phase && left.gives_up(now)
+    }
+
     /// How the attempt ends: with `finished`, unless another version of the pipeline has left work.
-    pub(crate) fn outcome(&mut self, finished: Finished) -> Result<Finished, Failure> {
-        self.other_plan
-            .take()
-            .map_or(Ok(finished), |changed| Err(Failure::OtherPlan(changed)))
+    /// A stop that was requested counts more: that work waits in the state, and a caller that
+    /// continued with it would not know that the request was already taken from its channel.
+    pub(crate) fn outcome(
+        &mut self,
+        finished: Finished,
+        stop_requested: bool,
+    ) -> Result<Finished, Failure> {
+        match self.other_plan.take() {
+            Some(changed) if !stop_requested => Err(Failure::OtherPlan(changed)),
+            _ => Ok(finished),
+        }
     }
 
     /// Wakes all intakes, so that they do what is due by time.
@@ -244,6 +267,13 @@ impl RunningAttempt {
         let _ = is_over.recv();
         (read, uncommitted)
     }
+}
+
+/// What is left for a run of this plan that only finishes these splits.
+fn catch_up(plan: &Plan, left: &[UnfinishedSplit]) -> CatchUp {
+    let first = plan.sources.iter().filter(|source| source.phase == 0);
+    let has_groups = plan.sources.iter().any(|source| source.group.is_some());
+    CatchUp::new(left, first.count(), has_groups)
 }
 
 /// The context of a source.

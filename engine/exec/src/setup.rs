@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use pseidon_delivery::{Reason, StateStore, WithCauses};
+use pseidon_delivery::{Reason, StateStore, UnfinishedSplit, WithCauses};
 use pseidon_plan::{Plan, PlannedSource, SinkIndex};
 use pseidon_plugin::metrics::Metrics;
 use sha2::{Digest, Sha256};
@@ -23,6 +23,7 @@ pub(crate) struct RunSetup {
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) metrics: Metrics,
     pub(crate) accept_changed_plan: bool,
+    pub(crate) catch_up: Option<Vec<UnfinishedSplit>>,
     pub(crate) control: Receiver<Control>,
     pub(crate) view: Arc<View>,
 }
@@ -32,7 +33,8 @@ impl RunSetup {
         StateCheck {
             plan: self.plan.clone(),
             store: self.store.clone(),
-            accept_changed_plan: self.accept_changed_plan,
+            // A run that only finishes what is its own leaves the rest to its caller.
+            ignores_other_plans: self.accept_changed_plan || self.catch_up.is_some(),
         }
     }
 

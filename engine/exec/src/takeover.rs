@@ -3,15 +3,157 @@
 //! The order of the steps is part of the argument in `docs/delivery.md`, so the protocol simulation
 //! runs this code too.
 
-use pseidon_delivery::committer::Positions;
-use pseidon_delivery::{CommitRecord, Committer, Position, SplitId, failpoint, position_in_target};
+use pseidon_delivery::committer::{CommitterError, Positions};
+use pseidon_delivery::unfinished::{SinkRecord, unfinished_work};
+use pseidon_delivery::{
+    Claimant, CommitRecord, Committer, Position, SinkId, SplitId, UnfinishedWork, failpoint,
+    position_in_target,
+};
 use pseidon_plugin::sink::{Sink, SinkError, TakenSplit, TargetPositions};
 use pseidon_plugin::source::Resumption;
+
+/// A sink in which splits are taken over.
+pub struct TakeoverSink<'a> {
+    /// The sink's committer.
+    pub committer: &'a Committer,
+    /// The sink itself.
+    pub sink: &'a dyn Sink,
+}
+
+/// Why a takeover failed.
+#[derive(Debug)]
+pub struct TakeoverError {
+    /// The sink where it failed.
+    pub sink: SinkId,
+    /// What failed.
+    pub error: SinkError,
+}
+
+impl TakeoverError {
+    fn of(committer: &Committer, error: impl Into<SinkError>) -> TakeoverError {
+        TakeoverError {
+            sink: committer.sink().clone(),
+            error: error.into(),
+        }
+    }
+}
+
+/// Takes splits over in all sinks that their records reach, and holds those for which `is_held`
+/// returns true; the others cannot be begun. Returns the records of each split, in the order of the
+/// sinks, with the positions of targets that hold them.
+///
+/// The splits are taken in every sink before the first one is held: from then on no earlier owner
+/// can commit, so what is checked stays true, and nothing is committed under a plan that was not
+/// checked in every sink. They are held in the order in which they were taken, so that a concurrent
+/// takeover never leaves some of the sinks to this plan and others to another one that goes on.
+///
+/// # Errors
+/// [`CommitterError::OtherPlan`] if another plan has left work that only it can finish in a split
+/// that is to be held. The epochs are raised all the same, so an instance with that plan must take
+/// the splits again.
+pub fn take_over(
+    sinks: &[TakeoverSink<'_>],
+    splits: &[SplitId],
+    is_held: impl Fn(&SplitId) -> bool,
+) -> Result<Vec<Vec<CommitRecord>>, TakeoverError> {
+    let mut by_sink = Vec::with_capacity(sinks.len());
+    for TakeoverSink { committer, sink } in sinks {
+        let taken = take_in(committer, *sink, splits);
+        by_sink.push(taken.map_err(|error| TakeoverError::of(committer, error))?);
+    }
+    let numbers: Vec<usize> = (0..splits.len())
+        .filter(|number| is_held(&splits[*number]))
+        .collect();
+    check_plans(sinks, splits, &numbers, &by_sink)?;
+    for (TakeoverSink { committer, .. }, records) in sinks.iter().zip(&by_sink) {
+        let epoch = |number: &usize| (splits[*number].clone(), records[*number].epoch);
+        let held = committer.hold(&numbers.iter().map(epoch).collect::<Vec<_>>());
+        held.map_err(|error| TakeoverError::of(committer, error))?;
+        failpoint::reach("held");
+    }
+    let mut by_split: Vec<Vec<CommitRecord>> = vec![Vec::with_capacity(sinks.len()); splits.len()];
+    for records in by_sink {
+        let both = by_split.iter_mut().zip(records);
+        both.for_each(|(of_split, record)| of_split.push(record));
+    }
+    Ok(by_split)
+}
+
+/// Refuses splits, given by their numbers, of which another plan has left something unfinished.
+/// `by_sink` has the records of all splits in each sink.
+fn check_plans(
+    sinks: &[TakeoverSink<'_>],
+    splits: &[SplitId],
+    numbers: &[usize],
+    by_sink: &[Vec<CommitRecord>],
+) -> Result<(), TakeoverError> {
+    let Some(TakeoverSink { committer, .. }) = sinks.first() else {
+        return Ok(());
+    };
+    let Claimant {
+        plan,
+        accepts_other_plans,
+        ..
+    } = committer.claimant();
+    let is_own = |record: &CommitRecord| record.low.is_none() || record.plan.as_ref() == Some(plan);
+    let all_own = |number: usize| by_sink.iter().all(|records| is_own(&records[number]));
+    let numbers: Vec<usize> = numbers
+        .iter()
+        .copied()
+        .filter(|number| !all_own(*number))
+        .collect();
+    if *accepts_other_plans || numbers.is_empty() {
+        return Ok(());
+    }
+    let reached: Vec<&SinkId> = sinks.iter().map(|open| open.committer.sink()).collect();
+    let others = {
+        let splits: Vec<SplitId> = numbers
+            .iter()
+            .map(|number| splits[*number].clone())
+            .collect();
+        committer.records_in_other_sinks(&reached, &splits)
+    };
+    let others = others.map_err(|error| TakeoverError::of(committer, error))?;
+    let mut unfinished: Option<UnfinishedWork> = None;
+    for (place, number) in numbers.into_iter().enumerate() {
+        let split = &splits[number];
+        let of_reached = reached
+            .iter()
+            .zip(by_sink)
+            .map(|(sink, records)| SinkRecord {
+                sink,
+                record: &records[number],
+                is_reached: true,
+            });
+        let of_others = others.iter().map(|(sink, records)| SinkRecord {
+            sink,
+            record: &records[place],
+            is_reached: false,
+        });
+        let records: Vec<SinkRecord<'_>> = of_reached.chain(of_others).collect();
+        let Some((other, of_split)) = unfinished_work(split, &records, plan) else {
+            continue;
+        };
+        // What other versions have left is found when this one is finished.
+        match &mut unfinished {
+            Some(work) if work.plan.as_deref() == other => work.splits.push(of_split),
+            Some(_) => {}
+            None => {
+                unfinished = Some(UnfinishedWork {
+                    plan: other.map(str::to_owned),
+                    splits: vec![of_split],
+                });
+            }
+        }
+    }
+    let refused = |work| TakeoverError::of(committer, CommitterError::OtherPlan(work));
+    unfinished.map_or(Ok(()), |work| Err(refused(work)))
+}
 
 /// Takes splits over in one sink, and publishes what was committed and not yet published before
 /// anything new is read. Returns the records, in the order of the splits, with the positions of the
 /// target if the target holds them.
-pub fn take_over(
+fn take_in(
     committer: &Committer,
     sink: &dyn Sink,
     splits: &[SplitId],
@@ -29,12 +171,6 @@ pub fn take_over(
     let over = sink.take_over(&taken, &staged)?;
     committer.published(over.published);
     failpoint::reach("recovered");
-    let held: Vec<_> = splits
-        .iter()
-        .cloned()
-        .zip(records.iter().map(|record| record.epoch))
-        .collect();
-    committer.become_sole_owner(&held)?;
     if splits.is_empty() {
         return Ok(records);
     }

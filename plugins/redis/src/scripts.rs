@@ -6,7 +6,8 @@ use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind, cmd};
 /// All scripts of the store.
 pub(crate) struct Scripts {
     pub(crate) take: LuaScript,
-    pub(crate) set_owner: LuaScript,
+    pub(crate) hold: LuaScript,
+    pub(crate) release: LuaScript,
     pub(crate) commit: LuaScript,
     pub(crate) owners: LuaScript,
     pub(crate) claim: LuaScript,
@@ -20,7 +21,8 @@ impl Scripts {
     pub(crate) fn new() -> Scripts {
         Scripts {
             take: LuaScript::new(include_str!("scripts/take.lua")),
-            set_owner: LuaScript::new(include_str!("scripts/set_owner.lua")),
+            hold: LuaScript::new(include_str!("scripts/hold.lua")),
+            release: LuaScript::new(include_str!("scripts/release.lua")),
             commit: LuaScript::new(include_str!("scripts/commit.lua")),
             owners: LuaScript::new(include_str!("scripts/owners.lua")),
             claim: LuaScript::new(include_str!("scripts/claim.lua")),

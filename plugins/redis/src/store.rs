@@ -14,7 +14,7 @@ use crate::address;
 use crate::encoding::{parse_owners, parse_record, read_answer, step_json, unexpected_answer};
 use crate::keyspace::{FORMAT, Keyspace};
 use crate::migration;
-use crate::scripts::Scripts;
+use crate::scripts::{ScriptCall, Scripts};
 
 /// The namespace of pipelines that do not set one.
 pub const DEFAULT_NAMESPACE: &str = "pseidon";
@@ -54,23 +54,14 @@ impl RedisStore {
         &self,
         sink: &SinkId,
         splits: &[SplitId],
-        claimant: &Claimant,
+        owner: &InstanceId,
     ) -> Result<Vec<CommitRecord>, CommitError> {
-        let Claimant {
-            owner,
-            plan,
-            accepts_other_plans,
-        } = claimant;
         let mut call = self.scripts.take.call();
         call.key(self.keyspace.key("meta"))
             .key(self.keyspace.key("sinks"))
             .key(self.keyspace.splits_key(sink))
             .key(self.keyspace.fenced_key(sink));
-        call.arg(FORMAT)
-            .arg(owner.as_str())
-            .arg(plan)
-            .arg(u8::from(*accepts_other_plans))
-            .arg(sink.as_str());
+        call.arg(FORMAT).arg(owner.as_str()).arg(sink.as_str());
         for split in splits {
             call.key(self.keyspace.split_key(sink, split))
                 .arg(split.as_str());
@@ -93,6 +84,18 @@ impl RedisStore {
             .iter_mut()
             .for_each(|record| record.owners.retain(|other| other != owner));
         Ok(records)
+    }
+
+    /// Adds splits and their epochs to a call.
+    fn add_held(&self, call: &mut ScriptCall<'_>, sink: &SinkId, splits: &[(SplitId, u64)]) {
+        for (split, epoch) in splits {
+            call.key(self.keyspace.split_key(sink, split)).arg(*epoch);
+        }
+    }
+
+    fn record(&self, sink: &SinkId, split: &SplitId) -> Result<CommitRecord, StoreError> {
+        let key = self.keyspace.split_key(sink, split);
+        parse_record(self.keyspace.query(cmd("HGETALL").arg(key))?)
     }
 
     fn commit_steps(&self, steps: &[(&SinkId, &Commit)]) -> Result<Vec<Vec<String>>, StoreError> {
@@ -133,13 +136,47 @@ impl StateStore for RedisStore {
         &self,
         sink: &SinkId,
         splits: &[SplitId],
-        claimant: &Claimant,
+        owner: &InstanceId,
     ) -> Result<Vec<CommitRecord>, CommitError> {
         let mut records = Vec::with_capacity(splits.len());
         for some in splits.chunks(SPLITS_PER_TAKE) {
-            records.extend(self.take_chunk(sink, some, claimant)?);
+            records.extend(self.take_chunk(sink, some, owner)?);
         }
         Ok(records)
+    }
+
+    fn hold(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        claimant: &Claimant,
+    ) -> Result<(), CommitError> {
+        let mut taken_since = Vec::new();
+        for some in splits.chunks(ELEMENTS_PER_COMMAND) {
+            let mut call = self.scripts.hold.call();
+            call.arg(claimant.owner.as_str()).arg(&claimant.plan);
+            self.add_held(&mut call, sink, some);
+            let others: Vec<usize> = self.keyspace.call_confirmed(&call)?;
+            for number in others {
+                let (split, _) = some
+                    .get(number.wrapping_sub(1))
+                    .ok_or_else(|| unexpected_answer(&number))?;
+                taken_since.push(split.clone());
+            }
+        }
+        if taken_since.is_empty() {
+            Ok(())
+        } else {
+            Err(CommitError::Fenced(taken_since))
+        }
+    }
+
+    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError> {
+        splits.chunks(ELEMENTS_PER_COMMAND).try_for_each(|some| {
+            let mut call = self.scripts.release.call();
+            self.add_held(&mut call, sink, some);
+            self.keyspace.call_confirmed(&call)
+        })
     }
 
     fn claim(&self, source: &str, round: &ClaimRound<'_>) -> Result<Claims, StoreError> {
@@ -195,23 +232,6 @@ impl StateStore for RedisStore {
             .for_each(|split| _ = call.key(self.keyspace.claim_key(source, split)));
         call.arg(owner.as_str()).arg(u8::from(leaves));
         self.keyspace.call_script(&call)
-    }
-
-    fn set_owner(
-        &self,
-        sink: &SinkId,
-        splits: &[(SplitId, u64)],
-        owner: Option<&InstanceId>,
-    ) -> Result<(), StoreError> {
-        if splits.is_empty() {
-            return Ok(());
-        }
-        let mut call = self.scripts.set_owner.call();
-        call.arg(owner.map_or("", InstanceId::as_str));
-        for (split, epoch) in splits {
-            call.key(self.keyspace.split_key(sink, split)).arg(*epoch);
-        }
-        self.keyspace.call_confirmed(&call)
     }
 
     fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError> {
@@ -293,12 +313,21 @@ impl StateStore for RedisStore {
 
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
         let read = |split: SplitId| {
-            let fields = self
-                .keyspace
-                .query(cmd("HGETALL").arg(self.keyspace.split_key(sink, &split)))?;
-            Ok((split, parse_record(fields)?))
+            let record = self.record(sink, &split)?;
+            Ok((split, record))
         };
         self.keyspace.splits(sink)?.into_iter().map(read).collect()
+    }
+
+    fn records_of(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+    ) -> Result<Vec<CommitRecord>, StoreError> {
+        splits
+            .iter()
+            .map(|split| self.record(sink, split))
+            .collect()
     }
 
     fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use pseidon_delivery::embedded::EmbeddedStore;
-use pseidon_delivery::{Commit, CommitError, Reason, SinkId, WithCauses};
+use pseidon_delivery::{
+    Claimant, Commit, CommitError, Reason, SinkId, SplitCommit, SplitId, StoreError, WithCauses,
+};
 use pseidon_dsl::document;
 use pseidon_plan::{PlanContext, plan};
 use pseidon_plugin::metrics::Metrics;
@@ -20,7 +22,7 @@ const PIPELINE: &str = r#"{:name "test" :settings {:etl-threads 1 :writer-thread
     in (generate {:record {:n "n"} :count 1000})
     pipeline (-> in (drop))}"#;
 
-fn plan_in(base: &Path, pipeline: &str) -> Arc<Plan> {
+pub(super) fn plan_in(base: &Path, pipeline: &str) -> Arc<Plan> {
     let document = document::from_edn(pipeline).unwrap();
     let infer = |_: &str, _: &dyn Source, _: &dyn Format| Err("there are no records".to_owned());
     let registry = registry();
@@ -139,6 +141,7 @@ impl Runs {
             store,
             metrics: Metrics::new(),
             accept_changed_plan: false,
+            catch_up: None,
             control: controls,
             view: Arc::default(),
         };
@@ -281,4 +284,59 @@ fn the_io_error_of_a_store_is_a_cause_of_the_failed_run() {
     let kind = io_error(&failure).map(io::Error::kind);
     assert_eq!(kind, Some(io::ErrorKind::StorageFull));
     drop(control);
+}
+
+/// A run that is stopped while it ends because of another plan's work ends as stopped. Otherwise the
+/// request, which it has taken from the channel, would not reach the run that finishes that work.
+#[test]
+fn a_stop_request_counts_more_than_the_work_of_another_plan() {
+    let text = r#"{:name "test" :settings {:memory "32MiB" :commit-interval "1h"}
+        left (generate {:record {:n "n"} :rate 10})
+        endless (generate {:record {:n "n"} :rate 1000})
+        pipeline (all (-> left (all (drop) (drop)))
+                      (-> endless (files {:path "out" :codec :json :rollover {:idle "1h"}})))}"#;
+    let runs = Runs::of(text);
+    let store = runs.state("test");
+    let left = runs
+        .plan
+        .sources
+        .iter()
+        .find(|source| source.stage == "left");
+    let split = SplitId::from("left:0");
+    for (sink, low) in left.unwrap().sinks.iter().zip(1..) {
+        let sink = &runs.plan.sinks[*sink].id;
+        let claimant = Claimant {
+            owner: "dead".into(),
+            plan: "another".to_owned(),
+            accepts_other_plans: false,
+        };
+        let splits = std::slice::from_ref(&split);
+        store.take(sink, splits, &claimant.owner).unwrap();
+        store.hold(sink, &[(split.clone(), 1)], &claimant).unwrap();
+        let step = SplitCommit::to_low(split.clone(), 1, 0, low);
+        let commit = Commit {
+            splits: vec![step],
+            ..Commit::of(claimant.owner)
+        };
+        store.commit(sink, &commit).unwrap();
+    }
+    let (hang, hanging) = unbounded();
+    let (let_go, released) = unbounded();
+    let faulty = FaultyStore {
+        store,
+        fault: Fault::Hang(hang, released),
+    };
+    let (end, ended) = unbounded();
+    let control = runs.start(Arc::new(faulty), &end);
+    // The first commit of the endless source begins its split. Its records are committed only
+    // because reading has stopped, which is so because the other source was refused.
+    hanging.recv().unwrap();
+    let_go.send(()).unwrap();
+    hanging.recv().unwrap();
+    control.send(pseidon_exec::Control::Stop).unwrap();
+    while !control.is_empty() {
+        std::thread::yield_now();
+    }
+    drop(let_go);
+    assert_eq!(ended.recv().unwrap().unwrap(), Finished::Stopped);
 }

@@ -7,13 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pseidon_delivery::committer::{AcknowledgedVersions, CommitterError, Positions, SplitToBegin};
-use pseidon_delivery::{
-    Claimant, CommitRecord, Committer, InstanceId, Position, ResumePoint, SinkId, SplitId,
-};
+use pseidon_delivery::{Claimant, Committer, InstanceId, Position, ResumePoint, SinkId, SplitId};
 use pseidon_exec::dispatch::{BatchOutput, enter};
 use pseidon_exec::lanes::Lanes;
 use pseidon_exec::sharing::Sharing;
-use pseidon_exec::takeover::{resumption, take_over};
+use pseidon_exec::takeover::{TakeoverSink, resumption, take_over};
 use pseidon_plan::{PerSink, SinkIndex};
 use pseidon_plugin::Stop;
 use pseidon_plugin::sink::{Sink, SinkError, SinkSetup};
@@ -23,6 +21,7 @@ use crate::failure::Failure;
 use crate::fixture::{FIXTURE, rows};
 use crate::names::{ProcessId, SinkKind, plan_name, split_id};
 use crate::target_sink::TargetSink;
+use crate::world::plans::is_sent_to;
 use crate::world::source::{PartitionProgress, ReadRows};
 use crate::world::{ProcessAction, SharedWorld};
 
@@ -31,6 +30,7 @@ const LEASE: Duration = Duration::from_secs(3);
 
 /// A sink with its committer and its writer.
 struct AttemptSink {
+    kind: SinkKind,
     committer: Arc<Committer>,
     sink: Arc<dyn Sink>,
     lanes: Lanes,
@@ -142,6 +142,7 @@ fn open(
     // What is blocked is retried with every flush.
     let lanes = Lanes::of_one_writer(sink.clone(), &setup);
     Ok(AttemptSink {
+        kind,
         committer,
         sink,
         lanes,
@@ -211,14 +212,11 @@ impl Attempt<'_> {
                 .map(|partition| world.partitions[*partition].committed)
                 .collect()
         };
-        let mut records: Vec<Vec<CommitRecord>> = vec![Vec::new(); ids.len()];
-        for open in &self.sinks {
-            let taken = take_over(&open.committer, &*open.sink, &ids)?;
-            records
-                .iter_mut()
-                .zip(taken)
-                .for_each(|(records, record)| records.push(record));
-        }
+        let sinks = self.sinks.iter().map(|open| TakeoverSink {
+            committer: &open.committer,
+            sink: &*open.sink,
+        });
+        let records = take_over(&sinks.collect::<Vec<_>>(), &ids, |_| true)?;
         let mut begun: Vec<Vec<SplitToBegin>> = self.sinks.iter().map(|_| Vec::new()).collect();
         for ((partition, records), committed) in partitions.iter().zip(records).zip(committed) {
             let known = resumption(&records).map(|known| (known.position, known.resume));
@@ -304,7 +302,11 @@ impl Attempt<'_> {
             .filter_map(|(position, key)| Some((*position, (*key)?)))
             .collect();
         let mut chunks = Vec::new();
-        for (sink, open) in self.sinks.enumerate().filter(|_| !wanted.is_empty()) {
+        for (sink, open) in self.sinks.enumerate() {
+            let wanted = self.wanted_by(open.kind, &wanted);
+            if wanted.is_empty() {
+                continue;
+            }
             let routed = open
                 .sink
                 .route(rows(partition, progress.generation, &wanted, next));
@@ -330,6 +332,14 @@ impl Attempt<'_> {
             self.sinks[sink].lanes.write(chunk, ())?;
         }
         Ok(())
+    }
+
+    /// Those of the rows that belong to a sink of this kind.
+    fn wanted_by(&self, kind: SinkKind, rows: &[(Position, u8)]) -> Vec<(Position, u8)> {
+        let is_routed = self.world.lock().is_routed;
+        let belongs =
+            |(_, key): &&(Position, u8)| !is_routed || is_sent_to(kind, self.id.plan, *key);
+        rows.iter().filter(belongs).copied().collect()
     }
 
     /// Does what is due by time, and retries what was blocked.

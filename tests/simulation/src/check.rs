@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pseidon_delivery::{CommitRecord, SinkId};
+use pseidon_delivery::CommitRecord;
 
 use crate::disk::records;
 use crate::fixture::record_prefix;
@@ -18,14 +18,7 @@ impl World {
     /// missing after an alarm, and from the generations before a topic or a file began again.
     pub(crate) fn check_end(&mut self) {
         let mut violations = Vec::new();
-        let sinks = self.sinks.clone();
-        for (sink, kind) in &sinks {
-            let seen = match kind {
-                SinkKind::Files => self.seen_in_files(&mut violations),
-                SinkKind::Target => self.seen_in_target(),
-            };
-            self.check_records(sink, seen, &mut violations);
-        }
+        self.check_sinks(&mut violations);
         if !self.is_alarmed {
             let unmoved = if self.are_moved {
                 self.disks.unmoved()
@@ -51,9 +44,47 @@ impl World {
             violations.extend(open.map(|(sink, split, record)| {
                 format!("a graceful stop left {split} in {sink} as {record:?}")
             }));
+            let unfinished = (0..self.partitions.len()).filter_map(|number| self.left_of(number));
+            violations
+                .extend(unfinished.map(|left| format!("a graceful stop left unfinished: {left}")));
         }
         for violation in violations {
             self.violate(violation);
+        }
+    }
+
+    /// Checks the records of every sink, or of all of them together if each record belongs to one
+    /// of them.
+    fn check_sinks(&self, violations: &mut Vec<String>) {
+        let mut together = SeenRecords::new();
+        for (sink, kind) in &self.sinks {
+            let mut seen = match kind {
+                SinkKind::Files => self.seen_in_files(violations),
+                SinkKind::Target => self.seen_in_target(),
+            };
+            for files in seen.values_mut() {
+                files.sort_by_key(|positions| positions.first().copied());
+            }
+            if !self.is_routed {
+                self.check_records(sink.as_str(), seen, violations);
+                continue;
+            }
+            for (of, files) in seen {
+                let positions = files.concat();
+                if let Some(wrong) = describe_order(&positions) {
+                    violations.push(format!("{sink} {}: of {} {wrong}", of.0, of.1));
+                }
+                together.entry(of).or_default().push(positions);
+            }
+        }
+        if self.is_routed {
+            // There is no order between the sinks.
+            for of_sinks in together.values_mut() {
+                let mut positions = of_sinks.concat();
+                positions.sort_unstable();
+                *of_sinks = vec![positions];
+            }
+            self.check_records("both sinks", together, violations);
         }
     }
 
@@ -96,7 +127,8 @@ impl World {
         seen
     }
 
-    fn check_records(&self, sink: &SinkId, mut seen: SeenRecords, violations: &mut Vec<String>) {
+    /// `seen` has the files of each bucket in the order of their first positions.
+    fn check_records(&self, sink: &str, mut seen: SeenRecords, violations: &mut Vec<String>) {
         for (number, partition) in self.partitions.iter().enumerate() {
             for (at, generation) in partition.generations.iter().enumerate() {
                 let is_last = at + 1 == partition.generations.len();
@@ -114,10 +146,9 @@ impl World {
                         .filter(|(_, of)| *of == Some(key))
                         .map(|(position, _)| position)
                         .collect();
-                    let mut files = seen
+                    let files = seen
                         .remove(&(lane.clone(), split.clone()))
                         .unwrap_or_default();
-                    files.sort_by_key(|positions| positions.first().copied());
                     let wrong = describe(&files.concat(), &expected, is_last && !self.is_alarmed);
                     violations
                         .extend(wrong.map(|wrong| format!("{sink} {lane}: of {split} {wrong}")));
@@ -162,5 +193,9 @@ fn describe(seen: &[u64], expected: &[u64], is_complete: bool) -> Option<String>
     if !wrong.is_empty() {
         return Some(wrong.join(", "));
     }
+    describe_order(seen)
+}
+
+fn describe_order(seen: &[u64]) -> Option<String> {
     (!seen.is_sorted()).then(|| format!("the records are out of order: {seen:?}"))
 }

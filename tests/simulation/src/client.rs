@@ -67,28 +67,38 @@ impl StateStore for Client {
         &self,
         sink: &SinkId,
         splits: &[SplitId],
-        claimant: &Claimant,
+        owner: &InstanceId,
     ) -> Result<Vec<CommitRecord>, CommitError> {
         match self.call(StoreRequest::Take {
             sink: sink.clone(),
             splits: splits.to_vec(),
-            claimant: claimant.clone(),
+            owner: owner.clone(),
         })? {
             StoreAnswer::Taken(taken) => taken,
             other => Err(unexpected(&other).into()),
         }
     }
 
-    fn set_owner(
+    fn hold(
         &self,
         sink: &SinkId,
         splits: &[(SplitId, u64)],
-        owner: Option<&InstanceId>,
-    ) -> Result<(), StoreError> {
-        self.call(StoreRequest::SetOwner {
+        claimant: &Claimant,
+    ) -> Result<(), CommitError> {
+        match self.call(StoreRequest::Hold {
             sink: sink.clone(),
             splits: splits.to_vec(),
-            owner: owner.cloned(),
+            claimant: claimant.clone(),
+        })? {
+            StoreAnswer::Held(held) => held,
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError> {
+        self.call(StoreRequest::Release {
+            sink: sink.clone(),
+            splits: splits.to_vec(),
         })
         .map(|_| ())
     }
@@ -172,12 +182,29 @@ impl StateStore for Client {
         not_simulated()
     }
 
+    fn records_of(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+    ) -> Result<Vec<CommitRecord>, StoreError> {
+        match self.call(StoreRequest::RecordsOf {
+            sink: sink.clone(),
+            splits: splits.to_vec(),
+        })? {
+            StoreAnswer::Records(records) => Ok(records),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn forget_splits(&self, _: &SinkId, _: &[SplitId]) -> Result<(), StoreError> {
         not_simulated()
     }
 
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
-        not_simulated()
+        match self.call(StoreRequest::Sinks)? {
+            StoreAnswer::Sinks(sinks) => Ok(sinks),
+            other => Err(unexpected(&other)),
+        }
     }
 
     fn plans(&self) -> Result<Vec<String>, StoreError> {

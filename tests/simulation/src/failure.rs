@@ -5,6 +5,7 @@ use std::fmt;
 use pseidon_delivery::committer::CommitterError;
 use pseidon_delivery::{Reason, WithCauses};
 use pseidon_exec::sharing::SharingError;
+use pseidon_exec::takeover::TakeoverError;
 use pseidon_plugin::sink::SinkError;
 
 /// Why an attempt has ended.
@@ -12,7 +13,7 @@ use pseidon_plugin::sink::SinkError;
 pub(crate) enum Failure {
     Fenced(String),
     Transient(String),
-    /// Another plan has left lanes ahead.
+    /// Another plan has left work that only it can finish.
     OtherPlan(String),
     /// The state is impossible: something has lost data.
     Evidence(String),
@@ -35,7 +36,7 @@ impl From<CommitterError> for Failure {
     fn from(abandon: CommitterError) -> Self {
         match abandon {
             CommitterError::Fenced(error) => Failure::Fenced(error.to_string()),
-            other @ CommitterError::OtherPlan { .. } => Failure::OtherPlan(other.to_string()),
+            CommitterError::OtherPlan(work) => Failure::OtherPlan(work.to_string()),
             CommitterError::Fatal(reason) => Failure::Evidence(with_causes(&reason)),
             CommitterError::Stopped => Failure::Stopped,
         }
@@ -51,6 +52,12 @@ impl From<SinkError> for Failure {
             }
             SinkError::Fatal(reason) => Failure::Evidence(with_causes(&reason)),
         }
+    }
+}
+
+impl From<TakeoverError> for Failure {
+    fn from(error: TakeoverError) -> Self {
+        error.error.into()
     }
 }
 

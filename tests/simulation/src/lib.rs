@@ -9,7 +9,7 @@
 //!
 //! 1. [`scenario`]: the kinds of faults.
 //! 2. `world`: everything outside the instances; its parts are [`store`], `disk`, and its modules
-//!    `network`, `source` and `target`.
+//!    `network`, `source`, `target` and `plans`.
 //! 3. `process`: an instance, which is a coroutine: it yields control at every call of the store
 //!    (`client`). It makes one `attempt` after another, with the sinks of the `fixture` and the
 //!    `target_sink`. `entropy` replaces all randomness by the seed's; `clock` and `system` are the

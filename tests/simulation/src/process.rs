@@ -33,12 +33,9 @@ pub(crate) fn run(world: &SharedWorld, id: ProcessId) {
         }
         match failure {
             Failure::Fenced(_) => world.switch(),
-            Failure::Transient(_) => {
-                let until = world.lock().time.since_boot + WAIT;
-                while world.lock().time.since_boot < until {
-                    world.switch();
-                }
-            }
+            // The supervisor of the process starts it again.
+            Failure::OtherPlan(_) if world.lock().starts_again() => wait(world),
+            Failure::Transient(_) => wait(world),
             Failure::Stopped | Failure::OtherPlan(_) => return,
             Failure::Evidence(reason) => {
                 let mut world = world.lock();
@@ -46,5 +43,13 @@ pub(crate) fn run(world: &SharedWorld, id: ProcessId) {
                 return world.raise_alarm(id, reason);
             }
         }
+    }
+}
+
+/// Waits before the next attempt.
+fn wait(world: &SharedWorld) {
+    let until = world.lock().time.since_boot + WAIT;
+    while world.lock().time.since_boot < until {
+        world.switch();
     }
 }

@@ -89,8 +89,11 @@ pub enum Mutation {
     UnfencedOwners,
     /// All disks have the same id
     EqualDisks,
-    /// The store does not know which version of the pipeline a lane that is ahead belongs to
+    /// The store does not know under which version of the pipeline a position was reached: each
+    /// version takes it for its own
     ForgottenPlans,
+    /// The store accepts that an instance holds splits that another one has taken since
+    UncheckedHolds,
     /// The source does not compare the state with the offsets of the consumer group
     UncheckedOffsets,
     /// The store has no copies of the positions that the target holds

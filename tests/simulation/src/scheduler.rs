@@ -76,7 +76,14 @@ impl Scheduler {
 
     /// Runs everything from the first step to the checks. Returns the violations and the trace.
     pub(crate) fn run(mut self) -> (Vec<String>, Option<Vec<String>>) {
-        let steps = self.world.lock().rng.usize(20..220);
+        let steps = {
+            let mut world = self.world.lock();
+            if world.is_routed {
+                world.note(|| "each record belongs to one of the sinks".into());
+            }
+            let steps = world.rng.usize(20..220);
+            if world.is_routed { 3 * steps } else { steps }
+        };
         for _ in 0..steps {
             self.step();
         }

@@ -56,10 +56,10 @@ impl StoreContent {
         &mut self,
         sink: &SinkId,
         splits: &[SplitId],
-        claimant: &Claimant,
+        owner: &InstanceId,
     ) -> Result<Vec<CommitRecord>, CommitError> {
-        if self.is_fenced(sink, &claimant.owner) {
-            return Err(CommitError::OwnerFenced(claimant.owner.clone()));
+        if self.is_fenced(sink, owner) {
+            return Err(CommitError::OwnerFenced(owner.clone()));
         }
         let take = |split: &SplitId| {
             let record = self
@@ -67,31 +67,67 @@ impl StoreContent {
                 .entry((sink.clone(), split.clone()))
                 .or_default();
             record.epoch += 1;
-            record.owners.retain(|other| *other != claimant.owner);
+            record.owners.retain(|other| other != owner);
             let before = record.clone();
-            record.owners.push(claimant.owner.clone());
-            if record.ahead.is_empty() || claimant.accepts_other_plans {
-                record.plan = Some(claimant.plan.clone());
-            }
+            record.owners.push(owner.clone());
             before
         };
         Ok(splits.iter().map(take).collect())
     }
 
-    /// [`StateStore::set_owner`]
-    pub fn set_owner(
+    /// [`StateStore::hold`]
+    pub fn hold(
         &mut self,
         sink: &SinkId,
         splits: &[(SplitId, u64)],
-        owner: Option<&InstanceId>,
-    ) {
+        claimant: &Claimant,
+    ) -> Result<(), CommitError> {
+        let taken_since = self.change_held(sink, splits, |record| {
+            record.owners = vec![claimant.owner.clone()];
+            record.plan = Some(claimant.plan.clone());
+        });
+        if taken_since.is_empty() {
+            Ok(())
+        } else {
+            Err(CommitError::Fenced(taken_since))
+        }
+    }
+
+    /// [`StateStore::release`]
+    pub fn release(&mut self, sink: &SinkId, splits: &[(SplitId, u64)]) {
+        self.change_held(sink, splits, |record| record.owners.clear());
+    }
+
+    /// Changes the records of splits that are still held under these epochs. Returns the others.
+    fn change_held(
+        &mut self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        change: impl Fn(&mut CommitRecord),
+    ) -> Vec<SplitId> {
+        let mut others = Vec::new();
         for (split, epoch) in splits {
-            if let Some(record) = self.records.get_mut(&(sink.clone(), split.clone()))
-                && record.epoch == *epoch
-            {
-                record.owners = owner.cloned().into_iter().collect();
+            let record = self.records.get_mut(&(sink.clone(), split.clone()));
+            match record.filter(|record| record.epoch == *epoch) {
+                Some(record) => change(record),
+                None => others.push(split.clone()),
             }
         }
+        others
+    }
+
+    /// [`StateStore::records_of`]
+    pub fn records_of(&self, sink: &SinkId, splits: &[SplitId]) -> Vec<CommitRecord> {
+        splits
+            .iter()
+            .map(|split| self.record(sink, split))
+            .collect()
+    }
+
+    /// [`StateStore::sinks`]
+    pub fn sinks(&self) -> Vec<SinkId> {
+        let sinks: BTreeSet<SinkId> = self.records.keys().map(|(sink, _)| sink.clone()).collect();
+        sinks.into_iter().collect()
     }
 
     /// [`StateStore::fence`]. Marks of owners without a record are dropped as soon as that is
@@ -196,18 +232,22 @@ impl StateStore for DirectStore {
         &self,
         sink: &SinkId,
         splits: &[SplitId],
-        claimant: &Claimant,
+        owner: &InstanceId,
     ) -> Result<Vec<CommitRecord>, CommitError> {
-        self.0.lock().take(sink, splits, claimant)
+        self.0.lock().take(sink, splits, owner)
     }
 
-    fn set_owner(
+    fn hold(
         &self,
         sink: &SinkId,
         splits: &[(SplitId, u64)],
-        owner: Option<&InstanceId>,
-    ) -> Result<(), StoreError> {
-        self.0.lock().set_owner(sink, splits, owner);
+        claimant: &Claimant,
+    ) -> Result<(), CommitError> {
+        self.0.lock().hold(sink, splits, claimant)
+    }
+
+    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError> {
+        self.0.lock().release(sink, splits);
         Ok(())
     }
 
@@ -248,6 +288,14 @@ impl StateStore for DirectStore {
             .collect())
     }
 
+    fn records_of(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+    ) -> Result<Vec<CommitRecord>, StoreError> {
+        Ok(self.0.lock().records_of(sink, splits))
+    }
+
     fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
         let is_over = |record: &CommitRecord| {
             record.finished.is_some() && record.owners.is_empty() && record.ahead.is_empty()
@@ -259,14 +307,7 @@ impl StateStore for DirectStore {
     }
 
     fn sinks(&self) -> Result<Vec<SinkId>, StoreError> {
-        let sinks: BTreeSet<SinkId> = self
-            .0
-            .lock()
-            .records
-            .keys()
-            .map(|(sink, _)| sink.clone())
-            .collect();
-        Ok(sinks.into_iter().collect())
+        Ok(self.0.lock().sinks())
     }
 
     fn plans(&self) -> Result<Vec<String>, StoreError> {

@@ -2,9 +2,11 @@
 //! group, and what the simulation knows about them.
 
 pub(crate) mod network;
+pub(crate) mod plans;
 pub(crate) mod requests;
 pub(crate) mod source;
 pub(crate) mod target;
+mod without_safeguard;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -54,6 +56,9 @@ pub(crate) struct World {
     pub(crate) is_shared: bool,
     /// Whether files are moved after they are published.
     pub(crate) are_moved: bool,
+    /// Whether each record belongs to one of the two sinks only, to another one in each version of
+    /// the pipeline.
+    pub(crate) is_routed: bool,
     pub(crate) controls: BTreeMap<ProcessId, ProcessControl>,
     /// The sinks of the pipeline.
     pub(crate) sinks: Vec<(SinkId, SinkKind)>,
@@ -167,6 +172,7 @@ impl World {
         let partitions = (0..count).map(partition).collect();
         let is_shared = kinds.has(Kind::Leases) && rng.u32(0..4) == 0;
         let are_moved = kinds.has(Kind::Moves) && rng.u32(0..8) == 0;
+        let is_routed = kinds.has(Kind::Plans) && sinks.len() > 1 && rng.bool();
         World {
             kinds,
             mutation,
@@ -178,6 +184,7 @@ impl World {
             partitions,
             is_shared,
             are_moved,
+            is_routed,
             controls: BTreeMap::new(),
             sinks,
             target: Target::default(),
@@ -288,7 +295,9 @@ impl World {
             let split = split_id(number);
             let is_same = |(sink, _): &(SinkId, SinkKind)| {
                 let (old, new) = (older.record(sink, &split), self.store.record(sink, &split));
-                (old.low, old.ahead) == (new.low, new.ahead)
+                // Where records are routed, the version tells which of them a position stands for.
+                let is_of_same_plan = !self.is_routed || old.plan == new.plan;
+                (old.low, old.ahead) == (new.low, new.ahead) && is_of_same_plan
             };
             let low = |(sink, kind): &(SinkId, SinkKind)| match kind {
                 SinkKind::Files => older.record(sink, &split).low,

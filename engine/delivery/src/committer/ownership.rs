@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Committer, CommitterError, Positions, now};
-use crate::{CommitError, CommitRecord, InstanceId, Position, ResumeToken, SplitCommit, SplitId};
+use crate::{
+    CommitError, CommitRecord, InstanceId, Position, ResumeToken, SinkId, SplitCommit, SplitId,
+    StoredPlan,
+};
 
 /// A split that was taken and is about to be read.
 #[derive(Clone, Debug)]
@@ -21,48 +24,66 @@ pub struct SplitToBegin {
 
 impl Committer {
     /// Raises the epochs of splits and returns their records, each with its previous owners. Call
-    /// [`Committer::begin`] next.
-    ///
-    /// # Errors
-    /// [`CommitterError::OtherPlan`] if another plan has left lanes ahead in one of them. The
-    /// epochs are raised all the same, so the instance with that plan must take the splits again.
+    /// [`Committer::hold`] next, when this is done in every sink that their records reach.
     pub fn take(&self, splits: &[SplitId]) -> Result<Vec<CommitRecord>, CommitterError> {
-        let records =
-            self.until_answered(
-                || match self.store.take(&self.sink, splits, &self.claimant) {
-                    Err(CommitError::Store(error)) => Err(error),
-                    other => Ok(other),
-                },
-            )?;
+        let records = self.until_answered(|| {
+            match self.store.take(&self.sink, splits, &self.claimant.owner) {
+                Err(CommitError::Store(error)) => Err(error),
+                other => Ok(other),
+            }
+        })?;
         let records = records.map_err(CommitterError::Fenced)?;
         for (split, record) in splits.iter().zip(&records) {
             self.seen.check(split, record)?;
         }
-        let is_other = |record: &CommitRecord| {
-            !record.ahead.is_empty() && record.plan.as_ref() != Some(&self.claimant.plan)
-        };
-        match splits
-            .iter()
-            .zip(&records)
-            .find(|(_, record)| !self.claimant.accepts_other_plans && is_other(record))
-        {
-            Some((split, record)) => Err(CommitterError::OtherPlan {
-                split: split.clone(),
-                plan: record.plan.clone(),
-                lanes: record.ahead.len(),
-            }),
-            None => Ok(records),
-        }
+        Ok(records)
     }
 
-    /// Makes this instance the sole owner of splits whose earlier owners are fenced: they cannot
-    /// commit anything any more. `taken` has the splits with the epochs that [`Committer::take`]
-    /// returned.
-    pub fn become_sole_owner(&self, taken: &[(SplitId, u64)]) -> Result<(), CommitterError> {
+    /// Makes this instance the sole owner of splits whose earlier owners are fenced, and its plan
+    /// the plan of their records. `taken` has the splits with the epochs that [`Committer::take`]
+    /// returned. Call [`Committer::begin`] next.
+    ///
+    /// # Errors
+    /// [`CommitterError::Fenced`] if another instance has taken one of them since.
+    pub fn hold(&self, taken: &[(SplitId, u64)]) -> Result<(), CommitterError> {
+        let held =
+            self.until_answered(
+                || match self.store.hold(&self.sink, taken, &self.claimant) {
+                    Err(CommitError::Store(error)) => Err(error),
+                    other => Ok(other),
+                },
+            )?;
+        held.map_err(CommitterError::Fenced)
+    }
+
+    /// Makes sure that the store has the text of the claimant's plan.
+    pub fn keep_plan(&self, text: &str) -> Result<(), CommitterError> {
+        let fingerprint = &self.claimant.plan;
         self.until_answered(|| {
-            self.store
-                .set_owner(&self.sink, taken, Some(&self.claimant.owner))
+            if self.store.plan(fingerprint)?.as_deref() == Some(text) {
+                return Ok(());
+            }
+            self.store.add_plan(&StoredPlan {
+                fingerprint: fingerprint.clone(),
+                text: text.to_owned(),
+            })
         })
+    }
+
+    /// The records of splits in every sink of the state except these, each in the order of
+    /// `splits`.
+    pub fn records_in_other_sinks(
+        &self,
+        sinks: &[&SinkId],
+        splits: &[SplitId],
+    ) -> Result<Vec<(SinkId, Vec<CommitRecord>)>, CommitterError> {
+        let known = self.until_answered(|| self.store.sinks())?;
+        let others = known.into_iter().filter(|sink| !sinks.contains(&sink));
+        let read = |sink: SinkId| {
+            let records = self.until_answered(|| self.store.records_of(&sink, splits))?;
+            Ok((sink, records))
+        };
+        others.map(read).collect()
     }
 
     /// Fences a dead instance off, whatever splits it has. After this returns, nothing that it ever
@@ -167,6 +188,6 @@ impl Committer {
         if taken.is_empty() {
             return Ok(());
         }
-        self.until_answered(|| self.store.set_owner(&self.sink, taken, None))
+        self.until_answered(|| self.store.release(&self.sink, taken))
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn finished_splits_can_be_forgotten(store: &dyn StateStore) {
         .unwrap();
     assert_eq!(take(store, "held", "a").finished, Some(1_700_000_000));
     let released = ["open", "ahead", "done"].map(|split| (SplitId::from(split), 1));
-    store.set_owner(&sink(), &released, None).unwrap();
+    store.release(&sink(), &released).unwrap();
 
     let names: Vec<SplitId> = all
         .iter()

@@ -2,27 +2,8 @@
 
 use std::sync::Barrier;
 
-use super::{claimant, entry, records, sink, staged, step, steps, take};
-use crate::{Claimant, Commit, CommitRecord, LaneId, SinkId, SplitCommit, StateStore};
-
-/// Takes a split under a plan; returns the plan that the record was under before.
-fn take_by_plan(
-    store: &dyn StateStore,
-    split: &str,
-    plan: &str,
-    accepts_other_plans: bool,
-) -> Option<String> {
-    let claimant = Claimant {
-        owner: "a".into(),
-        plan: plan.into(),
-        accepts_other_plans,
-    };
-    store
-        .take(&sink(), &[split.into()], &claimant)
-        .unwrap()
-        .remove(0)
-        .plan
-}
+use super::{entry, records, sink, staged, step, steps, take};
+use crate::{Commit, CommitRecord, LaneId, SinkId, SplitCommit, StateStore};
 
 pub(super) fn a_step_changes_what_it_names(store: &dyn StateStore) {
     for split in ["s/0", "s/1", "s/2"] {
@@ -46,7 +27,6 @@ pub(super) fn a_step_changes_what_it_names(store: &dyn StateStore) {
         low: Some(15),
         ahead: [(lane("y"), 25), (lane("z"), 16)].into(),
         owners: vec!["a".into()],
-        plan: Some("p".into()),
         ..CommitRecord::default()
     };
     assert_eq!(kept["s/0"], expected);
@@ -126,7 +106,7 @@ pub(super) fn steps_in_a_group_are_independent(store: &dyn StateStore) {
     let (lake, errors) = (sink(), SinkId::from("errors"));
     take(store, "s/0", "a");
     store
-        .take(&errors, &["s/0".into(), "s/1".into()], &claimant("a"))
+        .take(&errors, &["s/0".into(), "s/1".into()], &"a".into())
         .unwrap();
     let good = Commit {
         staged: vec![entry("1")],
@@ -155,38 +135,6 @@ pub(super) fn steps_in_a_group_are_independent(store: &dyn StateStore) {
     assert_eq!(records(store, &errors)["s/0"].low, None);
     assert!(staged(store, &errors).is_empty());
     assert!(store.commit_many(&[]).is_empty());
-}
-
-pub(super) fn lanes_that_are_ahead_keep_their_plan(store: &dyn StateStore) {
-    assert_eq!(take_by_plan(store, "s/0", "one", false), None);
-    assert_eq!(
-        take_by_plan(store, "s/0", "two", false).as_deref(),
-        Some("one"),
-        "nothing is ahead: the plan may change"
-    );
-    let mut ahead = step("s/0", 2, 0, 5);
-    ahead.ahead = vec![("x".into(), 9)];
-    store.commit(&sink(), &steps(vec![ahead])).unwrap();
-    for _ in 0..2 {
-        assert_eq!(
-            take_by_plan(store, "s/0", "three", false).as_deref(),
-            Some("two")
-        );
-    }
-    assert_eq!(
-        take_by_plan(store, "s/0", "three", true).as_deref(),
-        Some("two")
-    );
-    assert_eq!(
-        take_by_plan(store, "s/0", "four", false).as_deref(),
-        Some("three"),
-        "plan three was accepted"
-    );
-    let mut behind = step("s/0", 6, 1, 9);
-    behind.caught_up = vec!["x".into()];
-    store.commit(&sink(), &steps(vec![behind])).unwrap();
-    take_by_plan(store, "s/0", "five", false);
-    assert_eq!(records(store, &sink())["s/0"].plan.as_deref(), Some("five"));
 }
 
 pub(super) fn what_a_source_stores_beside_a_position_is_kept(store: &dyn StateStore) {

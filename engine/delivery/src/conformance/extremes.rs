@@ -1,6 +1,6 @@
 //! Large numbers, odd names, and steps with thousands of parts.
 
-use super::{claimant, entry, records, sink, staged, step, steps, steps_of, take};
+use super::{entry, records, sink, staged, step, steps, steps_of, take};
 use crate::{Commit, CommitError, LaneId, SinkId, SplitId, StateStore};
 
 pub(super) fn the_largest_numbers_survive(store: &dyn StateStore) {
@@ -31,7 +31,7 @@ pub(super) fn names_do_not_collide(store: &dyn StateStore) {
         for (number, split) in odd.iter().enumerate() {
             let sink = SinkId::from(*sink);
             let record = store
-                .take(&sink, &[(*split).into()], &claimant("a"))
+                .take(&sink, &[(*split).into()], &"a".into())
                 .unwrap()
                 .remove(0);
             assert_eq!(
@@ -128,8 +128,8 @@ pub(super) fn thousands_of_splits_may_be_refused(store: &dyn StateStore) {
     let splits: Vec<SplitId> = (0..12_000)
         .map(|number| SplitId::from(format!("s/{number}")))
         .collect();
-    store.take(&sink(), &splits, &claimant("a")).unwrap();
-    store.take(&sink(), &splits, &claimant("b")).unwrap();
+    store.take(&sink(), &splits, &"a".into()).unwrap();
+    store.take(&sink(), &splits, &"b".into()).unwrap();
     let of_a = splits
         .iter()
         .map(|split| step(split.as_str(), 1, 0, 1))

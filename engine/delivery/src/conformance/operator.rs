@@ -1,6 +1,6 @@
 //! The conformance suite of [`OperatorStore`].
 
-use super::{entry, records, sink, staged, step, steps, take};
+use super::{claimant, entry, records, sink, staged, step, steps, take};
 use crate::store::SplitVersion;
 use crate::{
     Commit, CommitError, CommitRecord, OperatorError, OperatorStore, SinkId, SplitId, SplitMove,
@@ -29,13 +29,14 @@ fn version(record: &CommitRecord) -> SplitVersion {
 /// A split that was read up to 10 and released.
 fn released(store: &dyn StateStore, split: &str) {
     let epoch = take(store, split, "a").epoch;
+    store
+        .hold(&sink(), &[(split.into(), epoch)], &claimant("a"))
+        .unwrap();
     let mut begun = step(split, epoch, 0, 10);
     begun.resume = Some("before".into());
     begun.finished = Some(7);
     store.commit(&sink(), &steps(vec![begun])).unwrap();
-    store
-        .set_owner(&sink(), &[(split.into(), epoch)], None)
-        .unwrap();
+    store.release(&sink(), &[(split.into(), epoch)]).unwrap();
 }
 
 fn to(store: &dyn StateStore, sink: &SinkId, split: &str, position: u64) -> SplitMove {
@@ -70,8 +71,10 @@ fn splits_are_moved_together(store: &dyn OperatorStore) {
         low: Some(u64::MAX),
         resume: None,
         finished: None,
+        plan: None,
         ..stale.clone()
     };
+    assert_eq!(stale.plan.as_deref(), Some("p"));
     assert_eq!(moved["s/0"], expected);
     let new = CommitRecord {
         epoch: 1,
@@ -109,9 +112,7 @@ fn unfinished_work_is_not_moved(store: &dyn OperatorStore) {
     let mut ahead = step("s/1", epoch, 1, 10);
     ahead.ahead = vec![("x".into(), 15)];
     store.commit(&sink(), &steps(vec![ahead])).unwrap();
-    store
-        .set_owner(&sink(), &[("s/1".into(), epoch)], None)
-        .unwrap();
+    store.release(&sink(), &[("s/1".into(), epoch)]).unwrap();
     let both = || [to(store, &sink(), "s/0", 1), to(store, &sink(), "s/1", 1)];
     let before = records(store, &sink());
     let refused = store.move_splits(&both());

@@ -1,7 +1,7 @@
 //! Who may commit: taking over, releasing and fencing.
 
 use super::{claimant, records, sink, step, steps, steps_of, take};
-use crate::{Commit, CommitError, CommitRecord, SinkId, StateStore};
+use crate::{Claimant, Commit, CommitError, CommitRecord, SinkId, SplitId, StateStore};
 
 pub(super) fn taking_raises_the_epoch_and_returns_the_previous_owner(store: &dyn StateStore) {
     assert!(store.sinks().unwrap().is_empty());
@@ -16,7 +16,7 @@ pub(super) fn taking_raises_the_epoch_and_returns_the_previous_owner(store: &dyn
     );
 
     let both = store
-        .take(&sink(), &["s/1".into(), "s/0".into()], &claimant("b"))
+        .take(&sink(), &["s/1".into(), "s/0".into()], &"b".into())
         .unwrap();
     assert_eq!(
         (both[0].epoch, both[0].owners.as_slice()),
@@ -32,7 +32,6 @@ pub(super) fn taking_raises_the_epoch_and_returns_the_previous_owner(store: &dyn
     let expected = CommitRecord {
         epoch: 2,
         owners: vec!["a".into(), "b".into()],
-        plan: Some("p".into()),
         ..CommitRecord::default()
     };
     assert_eq!(kept["s/0"], expected);
@@ -47,7 +46,7 @@ pub(super) fn taking_raises_the_epoch_and_returns_the_previous_owner(store: &dyn
         "a repeated take changes nothing but the epoch"
     );
     store
-        .set_owner(&sink(), &[("s/0".into(), 3)], Some(&"b".into()))
+        .hold(&sink(), &[("s/0".into(), 3)], &claimant("b"))
         .unwrap();
     assert_eq!(
         take(store, "s/0", "c").owners,
@@ -55,7 +54,72 @@ pub(super) fn taking_raises_the_epoch_and_returns_the_previous_owner(store: &dyn
         "fenced owners are not returned again"
     );
     assert_eq!(store.sinks().unwrap(), [sink()]);
-    assert!(store.take(&sink(), &[], &claimant("b")).unwrap().is_empty());
+    assert!(store.take(&sink(), &[], &"b".into()).unwrap().is_empty());
+}
+
+pub(super) fn holding_sets_the_owner_and_the_plan(store: &dyn StateStore) {
+    let plans = |store: &dyn StateStore| -> Vec<(String, Option<String>)> {
+        let names = ["mine", "lost", "never seen"].map(SplitId::from);
+        let records = store.records_of(&sink(), &names).unwrap();
+        let owners = |record: &CommitRecord| -> Vec<String> {
+            record.owners.iter().map(ToString::to_string).collect()
+        };
+        records
+            .into_iter()
+            .map(|record| (owners(&record).join(" "), record.plan))
+            .collect()
+    };
+    let none = || (String::new(), None);
+    assert_eq!(plans(store), [none(), none(), none()]);
+    take(store, "mine", "dead");
+    for split in ["mine", "lost"] {
+        take(store, split, "a");
+    }
+    take(store, "lost", "b");
+    let taken = |names: &[(&str, u64)]| -> Vec<(SplitId, u64)> {
+        names
+            .iter()
+            .map(|(name, epoch)| (SplitId::from(*name), *epoch))
+            .collect()
+    };
+    let all = taken(&[("lost", 1), ("mine", 2), ("never seen", 1)]);
+    match store.hold(&sink(), &all, &claimant("a")) {
+        Err(CommitError::Fenced(others)) => {
+            assert_eq!(others, ["lost", "never seen"].map(SplitId::from));
+        }
+        other => panic!("{other:?}"),
+    }
+    let mine = ("a".to_owned(), Some("p".to_owned()));
+    assert_eq!(
+        plans(store),
+        [mine.clone(), ("a b".to_owned(), None), none()]
+    );
+    assert!(!records(store, &sink()).contains_key("never seen"));
+
+    // The answer may have been lost.
+    store
+        .hold(&sink(), &taken(&[("mine", 2)]), &claimant("a"))
+        .unwrap();
+    // Taking changes no plan, and neither does a step.
+    store
+        .commit(&sink(), &steps(vec![step("mine", 2, 0, 5)]))
+        .unwrap();
+    assert_eq!(take(store, "mine", "b").plan, mine.1);
+    let of_other_plan = Claimant {
+        plan: "q".into(),
+        ..claimant("b")
+    };
+    store
+        .hold(&sink(), &taken(&[("mine", 3)]), &of_other_plan)
+        .unwrap();
+    let record = records(store, &sink())["mine"].clone();
+    assert_eq!(
+        (record.plan.as_deref(), record.low, record.sequence),
+        (Some("q"), Some(5), 1)
+    );
+    assert!(store.hold(&sink(), &[], &claimant("a")).is_ok());
+    let nothing = store.records_of(&sink(), &[]).unwrap();
+    assert!(nothing.is_empty());
 }
 
 pub(super) fn release_clears_the_owner_of_what_is_still_held(store: &dyn StateStore) {
@@ -63,14 +127,13 @@ pub(super) fn release_clears_the_owner_of_what_is_still_held(store: &dyn StateSt
     take(store, "lost", "a");
     take(store, "lost", "b");
     store
-        .set_owner(
+        .release(
             &sink(),
             &[
                 ("mine".into(), 1),
                 ("lost".into(), 1),
                 ("never seen".into(), 1),
             ],
-            None,
         )
         .unwrap();
     let kept = records(store, &sink());
@@ -110,7 +173,7 @@ pub(super) fn a_fenced_owner_can_do_nothing(store: &dyn StateStore) {
     }
     assert!(refused(
         store
-            .take(&sink(), &["s/0".into(), "s/2".into()], &claimant("a"))
+            .take(&sink(), &["s/0".into(), "s/2".into()], &"a".into())
             .map(drop)
     ));
     assert_eq!(records(store, &sink()), before);
@@ -123,7 +186,7 @@ pub(super) fn a_fenced_owner_can_do_nothing(store: &dyn StateStore) {
 
     // Other owners and other sinks are not affected.
     let other = SinkId::from("other");
-    store.take(&other, &["s/0".into()], &claimant("a")).unwrap();
+    store.take(&other, &["s/0".into()], &"a".into()).unwrap();
     store
         .commit(&other, &steps(vec![step("s/0", 1, 0, 5)]))
         .unwrap();
@@ -142,7 +205,7 @@ pub(super) fn marks_of_fenced_owners_do_not_accumulate(store: &dyn StateStore) {
         store.fence(&sink(), &owner.into()).unwrap();
         let epoch = take(store, "s/0", "next").epoch;
         store
-            .set_owner(&sink(), &[("s/0".into(), epoch)], Some(&"next".into()))
+            .hold(&sink(), &[("s/0".into(), epoch)], &claimant("next"))
             .unwrap();
     }
     // An owner that is still on a record stays fenced, however many were fenced after it.

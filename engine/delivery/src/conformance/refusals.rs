@@ -1,6 +1,6 @@
 //! When a step is refused, and with which reason.
 
-use super::{claimant, entry, records, sink, staged, step, steps, take};
+use super::{entry, records, sink, staged, step, steps, take};
 use crate::{Commit, CommitError, SplitCommit, SplitId, StateStore};
 
 pub(super) fn a_refused_step_changes_nothing(store: &dyn StateStore) {
@@ -41,7 +41,7 @@ pub(super) fn the_most_severe_reason_is_returned(store: &dyn StateStore) {
     let splits: Vec<SplitId> = ["free", "lost", "lost too", "old", "far"]
         .map(SplitId::from)
         .into();
-    store.take(&sink(), &splits, &claimant("a")).unwrap();
+    store.take(&sink(), &splits, &"a".into()).unwrap();
     store
         .commit(
             &sink(),
@@ -52,7 +52,7 @@ pub(super) fn the_most_severe_reason_is_returned(store: &dyn StateStore) {
             ]),
         )
         .unwrap();
-    store.take(&sink(), &splits[1..3], &claimant("b")).unwrap();
+    store.take(&sink(), &splits[1..3], &"b".into()).unwrap();
 
     let (free, fenced, fenced_too) = (
         step("free", 1, 0, 1),

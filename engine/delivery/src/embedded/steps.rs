@@ -4,7 +4,7 @@ use redb::{ReadableTable, WriteTransaction};
 
 use super::tables::{self, AHEAD, FENCED, RECORDS, STAGED, forget_staged, lanes_ahead, record_of};
 use crate::store::{SplitVersion, refusal};
-use crate::{Claimant, Commit, CommitError, CommitRecord, InstanceId, SinkId, SplitId};
+use crate::{Commit, CommitError, CommitRecord, InstanceId, SinkId, SplitId};
 
 /// Whether an owner is fenced.
 pub(super) fn is_fenced(
@@ -23,7 +23,7 @@ pub(super) fn take_split(
     transaction: &WriteTransaction,
     sink: &SinkId,
     split: &SplitId,
-    claimant: &Claimant,
+    owner: &InstanceId,
 ) -> Result<CommitRecord, redb::Error> {
     let mut rows = transaction.open_table(RECORDS)?;
     let ahead = transaction.open_table(AHEAD)?;
@@ -34,24 +34,13 @@ pub(super) fn take_split(
         .unwrap_or_default();
     record.epoch += 1;
     record.ahead = lanes_ahead(&ahead, sink, split)?;
-    record.owners.retain(|other| *other != claimant.owner);
-    let becomes_its = record.ahead.is_empty() || claimant.accepts_other_plans;
-    let owners = [
-        record.owners.as_slice(),
-        std::slice::from_ref(&claimant.owner),
-    ]
-    .concat();
-    let plan = if becomes_its {
-        Some(claimant.plan.clone())
-    } else {
-        record.plan.clone()
-    };
+    record.owners.retain(|other| other != owner);
+    let owners = [record.owners.as_slice(), std::slice::from_ref(owner)].concat();
     tables::insert(
         &mut rows,
         key,
         &CommitRecord {
             owners,
-            plan,
             ..record.clone()
         },
     )?;

@@ -41,16 +41,36 @@ impl Content {
         self.fenced.contains(&(sink.clone(), owner.clone()))
     }
 
+    fn record(&self, sink: &SinkId, split: &SplitId) -> CommitRecord {
+        let record = self.records.get(&(sink.clone(), split.clone()));
+        record.cloned().unwrap_or_default()
+    }
+
+    /// Changes the records of splits that are still held under these epochs. Returns the others.
+    fn change_held(
+        &mut self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        change: impl Fn(&mut CommitRecord),
+    ) -> Vec<SplitId> {
+        let mut others = Vec::new();
+        for (split, epoch) in splits {
+            let record = self.records.get_mut(&(sink.clone(), split.clone()));
+            match record.filter(|record| record.epoch == *epoch) {
+                Some(record) => change(record),
+                None => others.push(split.clone()),
+            }
+        }
+        others
+    }
+
     fn apply(&mut self, sink: &SinkId, commit: &Commit) -> Result<(), CommitError> {
-        let record = |split: &SplitId| {
-            self.records
-                .get(&(sink.clone(), split.clone()))
-                .cloned()
-                .unwrap_or_default()
-        };
-        let shown = |step: &SplitCommit| SplitVersion {
-            epoch: record(&step.split).epoch,
-            sequence: record(&step.split).sequence,
+        let shown = |step: &SplitCommit| {
+            let record = self.record(sink, &step.split);
+            SplitVersion {
+                epoch: record.epoch,
+                sequence: record.sequence,
+            }
         };
         let shown: Vec<SplitVersion> = commit.splits.iter().map(shown).collect();
         if let Some(refused) = refusal(
@@ -125,11 +145,11 @@ impl StateStore for MemoryStore {
         &self,
         sink: &SinkId,
         splits: &[SplitId],
-        claimant: &Claimant,
+        owner: &InstanceId,
     ) -> Result<Vec<CommitRecord>, CommitError> {
         let mut content = self.content.lock();
-        if content.is_fenced(sink, &claimant.owner) {
-            return Err(CommitError::OwnerFenced(claimant.owner.clone()));
+        if content.is_fenced(sink, owner) {
+            return Err(CommitError::OwnerFenced(owner.clone()));
         }
         let take = |split: &SplitId| {
             let record = content
@@ -137,15 +157,35 @@ impl StateStore for MemoryStore {
                 .entry((sink.clone(), split.clone()))
                 .or_default();
             record.epoch += 1;
-            record.owners.retain(|other| *other != claimant.owner);
+            record.owners.retain(|other| other != owner);
             let before = record.clone();
-            record.owners.push(claimant.owner.clone());
-            if record.ahead.is_empty() || claimant.accepts_other_plans {
-                record.plan = Some(claimant.plan.clone());
-            }
+            record.owners.push(owner.clone());
             before
         };
         Ok(splits.iter().map(take).collect())
+    }
+
+    fn hold(
+        &self,
+        sink: &SinkId,
+        splits: &[(SplitId, u64)],
+        claimant: &Claimant,
+    ) -> Result<(), CommitError> {
+        let taken_since = self.content.lock().change_held(sink, splits, |record| {
+            record.owners = vec![claimant.owner.clone()];
+            record.plan = Some(claimant.plan.clone());
+        });
+        if taken_since.is_empty() {
+            Ok(())
+        } else {
+            Err(CommitError::Fenced(taken_since))
+        }
+    }
+
+    fn release(&self, sink: &SinkId, splits: &[(SplitId, u64)]) -> Result<(), StoreError> {
+        let mut content = self.content.lock();
+        content.change_held(sink, splits, |record| record.owners.clear());
+        Ok(())
     }
 
     fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError> {
@@ -166,23 +206,6 @@ impl StateStore for MemoryStore {
             .filter(|((of, _), _)| of == sink)
             .flat_map(|(_, record)| record.owners.clone())
             .collect())
-    }
-
-    fn set_owner(
-        &self,
-        sink: &SinkId,
-        splits: &[(SplitId, u64)],
-        owner: Option<&InstanceId>,
-    ) -> Result<(), StoreError> {
-        let mut content = self.content.lock();
-        for (split, epoch) in splits {
-            if let Some(record) = content.records.get_mut(&(sink.clone(), split.clone()))
-                && record.epoch == *epoch
-            {
-                record.owners = owner.cloned().into_iter().collect();
-            }
-        }
-        Ok(())
     }
 
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
@@ -216,6 +239,18 @@ impl StateStore for MemoryStore {
         let of_sink = content.records.iter().filter(|((of, _), _)| of == sink);
         Ok(of_sink
             .map(|((_, split), record)| (split.clone(), record.clone()))
+            .collect())
+    }
+
+    fn records_of(
+        &self,
+        sink: &SinkId,
+        splits: &[SplitId],
+    ) -> Result<Vec<CommitRecord>, StoreError> {
+        let content = self.content.lock();
+        Ok(splits
+            .iter()
+            .map(|split| content.record(sink, split))
             .collect())
     }
 

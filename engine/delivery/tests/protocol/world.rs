@@ -207,6 +207,9 @@ impl World {
             .collect();
         let ids: Vec<SplitId> = fresh.iter().map(|split| split_id(*split)).collect();
         let records = instance.committer.take(&ids).unwrap();
+        let epochs = records.iter().map(|record| record.epoch);
+        let taken: Vec<(SplitId, u64)> = ids.iter().cloned().zip(epochs).collect();
+        instance.committer.hold(&taken).unwrap();
         for (split, record) in fresh.iter().zip(records) {
             let from = record.low.unwrap_or(start);
             self.starts.entry(*split).or_insert(from);

@@ -19,7 +19,7 @@ impl RunLifecycle {
     pub(super) fn advance_running(&mut self, now: Instant) -> RunEnd {
         let end = self
             .receive_failures(now)
-            .or_else(|| self.receive_ended_sources())
+            .or_else(|| self.receive_ended_sources(now))
             .or_else(|| self.receive_requests(now))
             .or_else(|| self.check_deadline(now))?;
         self.close(end)
@@ -44,18 +44,23 @@ impl RunLifecycle {
     }
 
     /// Waits for the sources of the current phase, and starts those of the next one.
-    fn receive_ended_sources(&mut self) -> AttemptEnd {
+    fn receive_ended_sources(&mut self, now: Instant) -> AttemptEnd {
         let RunLifecycle {
             run,
             phase: RunPhase::Running(running),
             store_id,
             pause,
             deadline,
+            stop_requested,
             ..
         } = self
         else {
             return None;
         };
+        let has_caught_up = running.has_caught_up(now);
+        if has_caught_up {
+            running.attempt.stop.stop_reading();
+        }
         while running.left > 0 {
             match running.done.try_recv() {
                 Ok(()) => running.left -= 1,
@@ -71,11 +76,14 @@ impl RunLifecycle {
             }
         }
         if deadline.is_some() {
-            return Some(running.outcome(Finished::Stopped));
+            return Some(running.outcome(Finished::Stopped, *stop_requested));
+        }
+        if has_caught_up {
+            return Some(running.outcome(Finished::CaughtUp, false));
         }
         match running.start_next_phase(run, store_id, pause) {
             Ok(true) => None,
-            Ok(false) => Some(running.outcome(Finished::Complete)),
+            Ok(false) => Some(running.outcome(Finished::Complete, false)),
             Err(failure) => Some(Err(failure)),
         }
     }
@@ -89,6 +97,7 @@ impl RunLifecycle {
                 Control::Stop => {
                     running.attempt.stop.stop_reading();
                     self.deadline = Some(now + self.run.plan.settings.shutdown_grace);
+                    self.stop_requested = true;
                 }
                 Control::LeaveNow => return Some(Ok(Finished::Left)),
                 Control::Pause => self.pause.set(true),
@@ -110,6 +119,6 @@ impl RunLifecycle {
         let RunPhase::Running(running) = &mut self.phase else {
             return None;
         };
-        Some(running.outcome(Finished::Left))
+        Some(running.outcome(Finished::Left, self.stop_requested))
     }
 }

@@ -131,6 +131,7 @@ impl Folder {
             store,
             metrics: self.metrics.clone(),
             accept_changed_plan: false,
+            catch_up: None,
             control: never(),
             view: self.view.clone(),
         };

@@ -33,6 +33,7 @@ for i, move in ipairs(moves) do
     redis.call('SADD', KEYS[1 + 2 * move.sink], move.split)
     redis.call('HSET', key, 'v', format, 'epoch', move.next_epoch, 'seq', move.next_seq,
         'low', move.low, 'finished', move.finished, 'owner', '')
+    redis.call('HDEL', key, 'plan')
     if move.resume then
         redis.call('HSET', key, 'resume', move.resume)
     else

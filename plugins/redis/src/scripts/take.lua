@@ -1,11 +1,10 @@
 -- Takes splits over.
 -- KEYS: meta, the set of sinks, the sink's set of splits, the set of fenced owners, then each
 -- split's record.
--- ARGV: the format, the owner, the plan, whether other plans are accepted ('1'), the sink, then each
--- split.
+-- ARGV: the format, the owner, the sink, then each split.
 -- Returns each record as HGETALL does, with its previous owners. Owners are separated by line
 -- breaks; an owner that takes a split again is added once.
-local format, owner, plan, accepts, sink = unpack(ARGV)
+local format, owner, sink = unpack(ARGV)
 local found = redis.call('HGET', KEYS[1], 'format')
 if found and found ~= format then
     return redis.error_reply('PSEIDONFORMAT ' .. found)
@@ -17,21 +16,17 @@ redis.call('HSET', KEYS[1], 'format', format)
 redis.call('SADD', KEYS[2], sink)
 local records = {}
 for i = 5, #KEYS do
-    redis.call('SADD', KEYS[3], ARGV[i + 1])
+    redis.call('SADD', KEYS[3], ARGV[i - 1])
     redis.call('HINCRBY', KEYS[i], 'epoch', 1)
     local record = redis.call('HGETALL', KEYS[i])
     records[#records + 1] = record
-    local owners, is_ahead = '', false
+    local owners = ''
     for at = 1, #record, 2 do
         if record[at] == 'owner' then owners = record[at + 1] end
-        if string.sub(record[at], 1, 2) == 'a:' then is_ahead = true end
     end
     if not string.find('\n' .. owners .. '\n', '\n' .. owner .. '\n', 1, true) then
         owners = owners == '' and owner or owners .. '\n' .. owner
     end
     redis.call('HSET', KEYS[i], 'v', format, 'owner', owners)
-    if not is_ahead or accepts == '1' then
-        redis.call('HSET', KEYS[i], 'plan', plan)
-    end
 end
 return records

@@ -6,7 +6,7 @@ use pseidon_delivery::{CommitError, StateStore, StoreError};
 use pseidon_redis::RedisStore;
 
 use super::server::{Server, free_port, sentinel_of, url_of, wait_until};
-use super::steps::{claimant, failed, only_record, sink, split, step, unavailable};
+use super::steps::{failed, only_record, sink, split, step, unavailable};
 
 #[test]
 fn only_correct_passwords_are_accepted() {
@@ -34,7 +34,7 @@ fn a_cluster_that_refuses_the_password_is_reported() {
 fn a_database_is_chosen_by_its_number() {
     let server = Server::durable(&[]);
     let third = RedisStore::connect(&format!("{}/3", server.url()), "test", "p").unwrap();
-    third.take(&sink(), &[split()], &claimant("a")).unwrap();
+    third.take(&sink(), &[split()], &"a".into()).unwrap();
     assert!(server.connect().sinks().unwrap().is_empty());
     assert_eq!(
         server.cli(&["-n", "3", "exists", "{test:p}:meta"]).trim(),
@@ -114,7 +114,7 @@ fn tls_is_supported_and_certificates_are_checked() {
     assert!(reason.contains("certificate"), "{reason}");
     let store = RedisStore::connect(&format!("{url}#insecure"), "test", "p").unwrap();
     assert_eq!(
-        store.take(&sink(), &[split()], &claimant("a")).unwrap()[0].epoch,
+        store.take(&sink(), &[split()], &"a".into()).unwrap()[0].epoch,
         1
     );
 }
@@ -131,7 +131,7 @@ fn sentinels_name_the_master() {
         sentinel.port
     );
     let store = RedisStore::connect(&url, "test", "p").unwrap();
-    store.take(&sink(), &[split()], &claimant("a")).unwrap();
+    store.take(&sink(), &[split()], &"a".into()).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
     assert!(
         store

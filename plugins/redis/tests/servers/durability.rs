@@ -4,7 +4,7 @@ use pseidon_delivery::{Commit, SinkId, StateStore};
 use pseidon_redis::RedisStore;
 
 use super::server::{Server, fresh_namespace, url_of};
-use super::steps::{claimant, split, step};
+use super::steps::{split, step};
 
 #[test]
 fn a_cluster_warns_of_what_a_failover_may_lose() {
@@ -62,7 +62,7 @@ fn the_steps_of_a_group_are_one_request() {
         .map(|number| SinkId::from(format!("lake-{number}").as_str()))
         .collect();
     for sink in &sinks {
-        store.take(sink, &[split()], &claimant("a")).unwrap();
+        store.take(sink, &[split()], &"a".into()).unwrap();
     }
     let requests = || {
         let statistics = server.cli(&["info", "commandstats"]);

@@ -20,7 +20,7 @@ use super::steps::{claimant, failed, only_record, sink, split, step, unavailable
 fn commits_survive_the_death_of_the_server() {
     let mut server = Server::durable(&[]);
     let store = server.connect();
-    store.take(&sink(), &[split()], &claimant("a")).unwrap();
+    store.take(&sink(), &[split()], &"a".into()).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
     let before = only_record(&store);
     for _ in 0..2 {
@@ -106,7 +106,7 @@ fn a_committer_waits_for_the_server_and_continues() {
 fn an_older_copy_is_detected() {
     let mut server = Server::durable(&[]);
     let store = server.connect();
-    store.take(&sink(), &[split()], &claimant("a")).unwrap();
+    store.take(&sink(), &[split()], &"a".into()).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
     server.kill();
     let copy = tempfile::tempdir().unwrap();
@@ -149,7 +149,7 @@ fn notice_the_death_of_the_connection(store: &RedisStore) {
 fn transient_errors_are_distinguished_from_permanent_ones() {
     let server = Server::durable(&[]);
     let store = server.connect();
-    store.take(&sink(), &[split()], &claimant("a")).unwrap();
+    store.take(&sink(), &[split()], &"a".into()).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
     let commit = || -> Result<(), StoreError> {
         match store.commit(&sink(), &step(1, 1, 20)) {

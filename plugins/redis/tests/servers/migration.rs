@@ -6,7 +6,7 @@ use pseidon_delivery::{CommitError, CommitRecord, ScopedStore, StagedEntry, Stat
 use pseidon_redis::RedisStore;
 
 use super::server::Server;
-use super::steps::{claimant, failed, only_record, sink, split};
+use super::steps::{failed, only_record, sink, split};
 
 #[test]
 fn state_of_format_1_is_migrated() {
@@ -73,11 +73,11 @@ fn state_of_format_1_is_migrated() {
 fn a_newer_format_is_refused() {
     let server = Server::durable(&[]);
     let store = server.connect();
-    store.take(&sink(), &[split()], &claimant("a")).unwrap();
+    store.take(&sink(), &[split()], &"a".into()).unwrap();
     server.cli(&["hset", "{test:p}:meta", "format", "3"]);
     let reason = failed(RedisStore::connect(&server.url(), "test", "p"));
     assert!(reason.contains("format 3"), "{reason}");
-    let reason = failed(store.take(&sink(), &[split()], &claimant("a")).map_err(
+    let reason = failed(store.take(&sink(), &[split()], &"a".into()).map_err(
         |error| match error {
             CommitError::Store(error) => error,
             other => panic!("{other}"),

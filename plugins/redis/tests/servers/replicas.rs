@@ -145,17 +145,18 @@ fn a_cluster_with_a_replica_passes_the_common_tests() {
 /// A step that any connection can send.
 type Step = fn(&RedisStore) -> Result<(), StoreError>;
 
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 8] = [
     ("commit", |store| {
         store_error(store.commit(&sink(), &step(1, 1, 20)))
     }),
     ("take", |store| {
-        store_error(store.take(&sink(), &["other".into()], &claimant("a"))).map(drop)
+        store_error(store.take(&sink(), &["other".into()], &"a".into())).map(drop)
     }),
     ("fence", |store| store.fence(&sink(), &"dead".into())),
-    ("set_owner", |store| {
-        store.set_owner(&sink(), &[(split(), 1)], Some(&"a".into()))
+    ("hold", |store| {
+        store_error(store.hold(&sink(), &[(split(), 1)], &claimant("a")))
     }),
+    ("release", |store| store.release(&sink(), &[(split(), 1)])),
     ("staged", |store| store.staged(&sink()).map(drop)),
     ("add_plan", |store| {
         store.add_plan(&StoredPlan {
@@ -170,7 +171,7 @@ const STEPS: [(&str, Step); 7] = [
 fn no_step_is_done_before_a_replica_has_it() {
     let pair = ReplicatedServer::start();
     let store = pair.connect();
-    store.take(&sink(), &[split()], &claimant("a")).unwrap();
+    store.take(&sink(), &[split()], &"a".into()).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
     store.identity().unwrap();
 
@@ -279,7 +280,7 @@ fn a_cluster_waits_for_its_replica() {
     let pair = cluster();
     let store = RedisStore::connect(&cluster_url(&pair), "test", "p").unwrap();
     assert_eq!(store.weaknesses().unwrap(), Vec::<String>::new());
-    store.take(&sink(), &[split()], &claimant("a")).unwrap();
+    store.take(&sink(), &[split()], &"a".into()).unwrap();
     pair.replica.signal("STOP");
     for _ in 0..2 {
         let reason = unavailable(store_error(store.commit(&sink(), &step(1, 0, 10))));
@@ -313,7 +314,7 @@ fn acknowledged_steps_survive_a_failover_by_sentinels() {
     });
     let store = RedisStore::connect(&url, "test", "p").unwrap();
     assert_eq!(store.weaknesses().unwrap(), Vec::<String>::new());
-    store.take(&sink(), &[split()], &claimant("a")).unwrap();
+    store.take(&sink(), &[split()], &"a".into()).unwrap();
     store.commit(&sink(), &step(1, 0, 10)).unwrap();
     pair.master.kill();
     // The new master has no replica, so no step is done.

@@ -13,6 +13,13 @@ impl Scheduler {
     /// A disturbance that the processes have not caused.
     pub(super) fn disturb(&mut self) {
         let ids: Vec<ProcessId> = self.processes.keys().copied().collect();
+        let is_for_versions = {
+            let mut world = self.world.lock();
+            world.is_routed && world.rng.u32(0..8) > 0
+        };
+        if is_for_versions {
+            return self.let_versions_meet(&ids);
+        }
         let (what, any) = {
             let mut world = self.world.lock();
             (world.rng.u32(0..29), world.rng.choice(&ids).copied())
@@ -44,6 +51,22 @@ impl Scheduler {
             }
             (25..28, _) => self.world.lock().fill_or_clear_a_disk(),
             _ => {}
+        }
+    }
+
+    /// Two versions of the pipeline must take the same partition at the same time, while nothing of
+    /// it is unfinished and there is something to read. Where data is lost otherwise, no
+    /// check sees what they lose, so the other disturbances are rare.
+    fn let_versions_meet(&mut self, processes: &[ProcessId]) {
+        let (what, any) = {
+            let mut world = self.world.lock();
+            (world.rng.u32(0..20), world.rng.choice(processes).copied())
+        };
+        match (what, any) {
+            (0..13, _) => self.world.lock().move_to_another_version(processes),
+            (13..17, _) => self.produce(),
+            (17, Some(id)) => self.crash_one(id),
+            _ => self.start_any(),
         }
     }
 

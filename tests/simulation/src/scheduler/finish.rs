@@ -3,7 +3,6 @@
 use super::{LONGEST_STEP, Scheduler};
 use crate::disk::Disk;
 use crate::fixture::PLANS;
-use crate::names::{plan_name, split_id};
 
 /// How many steps a process may need at the end, when there are no more faults.
 const PATIENCE: u32 = 10_000;
@@ -41,28 +40,32 @@ impl Scheduler {
                 0
             };
             self.world.lock().disks.mounted[machine] = disk;
-            // The work that one version of the pipeline has left must be finished by the same
-            // version.
-            for _ in 0..PLANS {
-                if let Some(plan) = self.plan_left() {
-                    self.finish_on(machine, plan);
-                }
-            }
+            self.finish_what_is_left(machine);
             let plan = self.any_plan();
             self.finish_on(machine, plan);
+            // That process was refused if its own take-over has completed a late transaction of the
+            // target. No other process publishes what is on this disk.
+            self.finish_what_is_left(machine);
         }
     }
 
-    /// The version of the pipeline that has left lanes ahead, if one has. After an alarm nothing is
-    /// finished any more.
+    /// Lets the same version of the pipeline finish the work that a version has left.
+    fn finish_what_is_left(&mut self, machine: usize) {
+        for _ in 0..PLANS {
+            if let Some(plan) = self.plan_left() {
+                self.finish_on(machine, plan);
+            }
+        }
+    }
+
+    /// The version of the pipeline that has left work unfinished, if one has. After an alarm
+    /// nothing is finished any more.
     fn plan_left(&self) -> Option<usize> {
         let world = self.world.lock();
-        let left = world
-            .store
-            .all_records()
-            .find(|(_, _, record)| !record.ahead.is_empty() && !world.is_alarmed);
-        let plan = left.and_then(|(_, _, record)| record.plan.clone())?;
-        (0..PLANS).find(|number| plan_name(*number) == plan)
+        if world.is_alarmed {
+            return None;
+        }
+        (0..world.partitions.len()).find_map(|partition| world.version_that_left(partition))
     }
 
     /// One process finishes what can be finished on this machine and with this version of the
@@ -72,11 +75,8 @@ impl Scheduler {
         {
             let mut world = self.world.lock();
             for partition in 0..world.partitions.len() {
-                let is_of_other_plan = world.sinks.iter().any(|(sink, _)| {
-                    let record = world.store.record(sink, &split_id(partition));
-                    !record.ahead.is_empty() && record.plan != Some(plan_name(plan))
-                });
-                world.partitions[partition].assigned = (!is_of_other_plan).then_some(id);
+                let may_continue = world.may_continue(partition, plan);
+                world.partitions[partition].assigned = may_continue.then_some(id);
             }
         }
         let mut left = PATIENCE;

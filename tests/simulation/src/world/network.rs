@@ -4,13 +4,13 @@
 //! its sender has given up or died. The answer arrives, arrives late, or is lost. An instance that
 //! gets none finds the store unavailable, as after a timeout.
 
-use pseidon_delivery::{Commit, CommitError, SinkId, SplitCommit};
+use pseidon_delivery::Commit;
 
 use super::World;
 use super::requests::{StoreAnswer, StoreRequest};
 use super::source::generation_of;
-use crate::names::{ProcessId, SinkKind, split_id};
-use crate::scenario::{Kind, Mutation};
+use crate::names::{ProcessId, split_id};
+use crate::scenario::Kind;
 
 /// A message on its way to the store.
 struct Message {
@@ -61,9 +61,9 @@ pub(crate) enum SentCall {
 impl World {
     /// Sends a request to the store.
     pub(crate) fn send(&mut self, sender: ProcessId, request: StoreRequest) -> SentCall {
-        match self.fate() {
+        match self.fate(&request) {
             Fate::Prompt => {
-                let answer = self.apply(&request);
+                let answer = self.apply(sender, &request);
                 self.note(|| format!("{sender}  {} -> {}", request.describe(), answer.describe()));
                 SentCall::Ended(Ok(answer))
             }
@@ -72,7 +72,7 @@ impl World {
                 SentCall::Ended(Err(()))
             }
             Fate::AnswerLost => {
-                let answer = self.apply(&request);
+                let answer = self.apply(sender, &request);
                 self.note(|| {
                     format!(
                         "{sender}  {} -> {}, but the answer is lost",
@@ -122,9 +122,13 @@ impl World {
         }
     }
 
-    fn fate(&mut self) -> Fate {
+    fn fate(&mut self, request: &StoreRequest) -> Fate {
         if self.is_calm {
             return Fate::Prompt;
+        }
+        let is_take = matches!(request, StoreRequest::Take { .. });
+        if is_take && self.has_slow_takes() && self.rng.bool() {
+            return Fate::Slow;
         }
         match self.rng.u32(0..100) {
             0..4 => Fate::Unheard,
@@ -135,64 +139,10 @@ impl World {
         }
     }
 
-    fn apply(&mut self, request: &StoreRequest) -> StoreAnswer {
+    fn apply(&mut self, sender: ProcessId, request: &StoreRequest) -> StoreAnswer {
         let now = self.time.wall;
-        match (request, self.mutation) {
-            (StoreRequest::Fence { .. }, Some(Mutation::UnfencedOwners)) => {
-                return StoreAnswer::Done;
-            }
-            (StoreRequest::Take { claimant, .. }, Some(Mutation::ForgottenPlans)) => {
-                let mut answer = request.apply(&mut self.store, now);
-                if let StoreAnswer::Taken(Ok(records)) = &mut answer {
-                    records
-                        .iter_mut()
-                        .for_each(|record| record.plan = Some(claimant.plan.clone()));
-                }
-                return answer;
-            }
-            (StoreRequest::Commit { sink, commit }, Some(Mutation::UncheckedTarget))
-                if self.holds_positions(sink) =>
-            {
-                let mut commit = commit.clone();
-                for step in commit.splits.iter_mut().filter(|step| step.sequence > 0) {
-                    step.low = self.store.record(sink, &step.split).low.unwrap_or_default();
-                }
-                self.note_begun(&commit);
-                return StoreAnswer::Committed(self.store.commit(sink, &commit));
-            }
-            (StoreRequest::Commit { sink, commit }, Some(Mutation::ForgottenMoves)) => {
-                let own = format!("{}/", commit.owner);
-                let staged = self
-                    .store
-                    .staged(sink)
-                    .into_iter()
-                    .map(|entry| entry.id)
-                    .filter(|id| id.as_str().starts_with(&own));
-                let commit = Commit {
-                    published: staged.chain(commit.published.clone()).collect(),
-                    ..commit.clone()
-                };
-                return StoreAnswer::Committed(self.store.commit(sink, &commit));
-            }
-            (StoreRequest::Commit { sink, commit }, Some(Mutation::TrustedClaims))
-                if self.is_shared =>
-            {
-                let shared = self.store.shared();
-                let is_lost =
-                    |step: &&SplitCommit| !shared.is_free_for(&commit.owner, &step.split, now);
-                if let Some(lost) = commit.splits.iter().find(is_lost) {
-                    return StoreAnswer::Committed(Err(CommitError::Fenced(vec![
-                        lost.split.clone(),
-                    ])));
-                }
-                let mut commit = commit.clone();
-                for step in &mut commit.splits {
-                    let record = self.store.record(sink, &step.split);
-                    (step.epoch, step.sequence) = (record.epoch, record.sequence);
-                }
-                return StoreAnswer::Committed(self.store.commit(sink, &commit));
-            }
-            _ => {}
+        if let Some(answer) = self.apply_without_safeguard(sender, request, now) {
+            return answer;
         }
         let answer = request.apply(&mut self.store, now);
         if let (StoreRequest::Commit { commit, .. }, StoreAnswer::Committed(Ok(()))) =
@@ -203,13 +153,8 @@ impl World {
         answer
     }
 
-    /// Whether the sink's target holds the positions.
-    fn holds_positions(&self, sink: &SinkId) -> bool {
-        self.sinks.contains(&(sink.clone(), SinkKind::Target))
-    }
-
     /// Remembers where splits are begun.
-    fn note_begun(&mut self, commit: &Commit) {
+    pub(super) fn note_begun(&mut self, commit: &Commit) {
         for step in commit.splits.iter().filter(|step| step.sequence == 0) {
             let partition =
                 (0..self.partitions.len()).find(|partition| split_id(*partition) == step.split);
@@ -259,7 +204,8 @@ impl World {
             }
             1 => {
                 let request = self.network.messages[at].request.clone();
-                let answer = self.apply(&request);
+                let sender = self.network.messages[at].sender;
+                let answer = self.apply(sender, &request);
                 self.note(|| {
                     format!(
                         "net  delivered, and once more later: {} -> {}",
@@ -272,7 +218,7 @@ impl World {
             _ => {
                 let request = self.network.messages[at].request.clone();
                 let sender = self.network.messages[at].sender;
-                let answer = self.apply(&request);
+                let answer = self.apply(sender, &request);
                 self.note(|| {
                     format!(
                         "net  delivered late: {} of {sender} -> {}",

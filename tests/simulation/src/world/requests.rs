@@ -16,13 +16,22 @@ pub(crate) enum StoreRequest {
     Take {
         sink: SinkId,
         splits: Vec<SplitId>,
-        claimant: Claimant,
+        owner: InstanceId,
     },
-    SetOwner {
+    Hold {
         sink: SinkId,
         splits: Vec<(SplitId, u64)>,
-        owner: Option<InstanceId>,
+        claimant: Claimant,
     },
+    Release {
+        sink: SinkId,
+        splits: Vec<(SplitId, u64)>,
+    },
+    RecordsOf {
+        sink: SinkId,
+        splits: Vec<SplitId>,
+    },
+    Sinks,
     Fence {
         sink: SinkId,
         owner: InstanceId,
@@ -56,6 +65,9 @@ pub(crate) enum StoreRequest {
 pub(crate) enum StoreAnswer {
     Done,
     Taken(Result<Vec<CommitRecord>, CommitError>),
+    Held(Result<(), CommitError>),
+    Records(Vec<CommitRecord>),
+    Sinks(Vec<SinkId>),
     Owners(BTreeSet<InstanceId>),
     Committed(Result<(), CommitError>),
     Staged(Vec<StagedEntry>),
@@ -69,16 +81,21 @@ impl StoreRequest {
             StoreRequest::Take {
                 sink,
                 splits,
-                claimant,
-            } => StoreAnswer::Taken(content.take(sink, splits, claimant)),
-            StoreRequest::SetOwner {
+                owner,
+            } => StoreAnswer::Taken(content.take(sink, splits, owner)),
+            StoreRequest::Hold {
                 sink,
                 splits,
-                owner,
-            } => {
-                content.set_owner(sink, splits, owner.as_ref());
+                claimant,
+            } => StoreAnswer::Held(content.hold(sink, splits, claimant)),
+            StoreRequest::Release { sink, splits } => {
+                content.release(sink, splits);
                 StoreAnswer::Done
             }
+            StoreRequest::RecordsOf { sink, splits } => {
+                StoreAnswer::Records(content.records_of(sink, splits))
+            }
+            StoreRequest::Sinks => StoreAnswer::Sinks(content.sinks()),
             StoreRequest::Fence { sink, owner } => {
                 content.fence(sink, owner);
                 StoreAnswer::Done
@@ -121,19 +138,19 @@ impl StoreRequest {
             StoreRequest::Take {
                 sink,
                 splits,
-                claimant,
-            } => format!(
-                "take {sink} {splits:?} for {} with {}",
-                claimant.owner, claimant.plan
-            ),
-            StoreRequest::SetOwner {
+                owner,
+            } => format!("take {sink} {splits:?} for {owner}"),
+            StoreRequest::Hold {
                 sink,
                 splits,
-                owner,
+                claimant,
             } => format!(
-                "owner {sink} {splits:?} = {}",
-                owner.as_ref().map_or("none", InstanceId::as_str)
+                "hold {sink} {splits:?} for {} with {}",
+                claimant.owner, claimant.plan
             ),
+            StoreRequest::Release { sink, splits } => format!("release {sink} {splits:?}"),
+            StoreRequest::RecordsOf { sink, splits } => format!("records {sink} {splits:?}"),
+            StoreRequest::Sinks => "sinks".into(),
             StoreRequest::Fence { sink, owner } => format!("fence {sink} {owner}"),
             StoreRequest::Owners { sink } => format!("owners {sink}"),
             StoreRequest::Commit { sink, commit } => {
@@ -175,16 +192,18 @@ impl StoreAnswer {
     pub(super) fn describe(&self) -> String {
         match self {
             StoreAnswer::Done => "done".into(),
-            StoreAnswer::Taken(Ok(records)) => records
+            StoreAnswer::Taken(Ok(records)) | StoreAnswer::Records(records) => records
                 .iter()
                 .map(describe_record)
                 .collect::<Vec<_>>()
                 .join(", "),
+            StoreAnswer::Held(Ok(())) => "held".into(),
+            StoreAnswer::Sinks(sinks) => format!("{sinks:?}"),
             StoreAnswer::Owners(owners) => format!("{owners:?}"),
             StoreAnswer::Committed(Ok(())) => "committed".into(),
-            StoreAnswer::Taken(Err(error)) | StoreAnswer::Committed(Err(error)) => {
-                error.to_string()
-            }
+            StoreAnswer::Taken(Err(error))
+            | StoreAnswer::Held(Err(error))
+            | StoreAnswer::Committed(Err(error)) => error.to_string(),
             StoreAnswer::Claimed(claims) => {
                 format!(
                     "granted {:?}, lost {:?}, fair share {}",
