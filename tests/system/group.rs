@@ -226,6 +226,32 @@ fn a_changed_group_does_not_continue_the_old_one() {
     assert!(sorted(&site, "out") == expected(0..2));
 }
 
+/// A version that changes what comes before and after a group is started after a crash while the
+/// group collects. The version that crashed is finished first, and its groups are not closed by
+/// that: each key has one result, whichever of the versions writes it.
+#[test]
+fn a_group_is_not_closed_by_a_change_of_the_pipeline() {
+    let flow = |folder: &str| {
+        let all = r#"(all (files {:path "copy" :codec :json :check-freq "10ms" :rollover {:records 90}}))"#;
+        format!("{all} {GROUP} {}", OUT.replace("out", folder))
+    };
+    for step in ["committed:40", "groups-committed:1", "groups-removed:1"] {
+        let site = site(
+            &format!("group-changes-{}", step.replace(':', "-")),
+            &flow("out/old"),
+            0..2,
+        );
+        kill_at(&site, step);
+        site.write("pipeline.edn", pipeline(&flow("out/new")));
+        site.finish("pipeline.edn", 240);
+        assert!(sorted(&site, "out") == expected(0..2), "killed at {step}");
+        let copies = sorted(&site, "copy");
+        assert_eq!(copies.len() as u64, 2 * RECORDS, "killed at {step}");
+        let distinct: HashSet<&String> = copies.iter().collect();
+        assert_eq!(distinct.len(), copies.len(), "killed at {step}");
+    }
+}
+
 /// Two topics up to their ends, with kills; then what was produced since.
 #[test]
 fn topics_up_to_their_ends() {

@@ -160,6 +160,65 @@ fn a_version_that_is_killed_is_finished_before_the_next_one() {
     check(&site.path("out"), &fed);
 }
 
+/// Two versions run side by side, and both are killed. Each has left work that only it can finish; a
+/// third version finishes first the one and then the other, and reads no record of the one with the
+/// other.
+#[test]
+fn two_versions_that_are_killed_are_finished_before_a_third_one() {
+    let site = Site::new("two-versions");
+    let version = |name: &str, rollover: &str| {
+        let rollover = format!(":rollover {{{rollover}}} :check-freq \"50ms\"");
+        let sink = format!(
+            "(files {{:path \"out/{{bucket}}\" :name \"{name}\" :codec :json {rollover}}})"
+        );
+        pipeline(
+            &site.name,
+            &settings(&site, Store::Redis),
+            &kafka_source(&site.name, Membership::Dynamic, ""),
+            &sink,
+        )
+    };
+    for name in ["one", "two"] {
+        let slow = version(name, ":records 20 :idle \"1h\"");
+        site.write(&format!("{name}.edn"), slow);
+    }
+    let last = version("three", ":records 150 :idle \"300ms\"");
+    site.write("three.edn", last);
+    let watcher = Watcher::start(&[site.path("out")]);
+    let mut feed = Feeder::new(&site.name, 4);
+    feed.send(500);
+    let background = feed.in_background(4000);
+    let count = |name: &str| {
+        let is_named = |file: &&PathBuf| {
+            let file = file.file_name().unwrap_or_default().as_encoded_bytes();
+            file.starts_with(name.as_bytes())
+        };
+        files(&site.path("out")).iter().filter(is_named).count()
+    };
+    let mut one = site.run("one.edn");
+    expect_progress(&watcher, &mut one);
+    let mut two = site.run("two.edn");
+    wait_until("the second version has committed files", 60, || {
+        count("two") > 20
+    });
+    let before = count("one");
+    wait_until("the first version commits more files", 60, || {
+        count("one") > before + 20
+    });
+    assert!(one.is_running() && two.is_running());
+    one.kill();
+    two.kill();
+    let mut three = site.run("three.edn");
+    let fed = background.finish().fed();
+    watcher.wait_for(fed.total(), 180);
+    let log = three.log();
+    let finished = log.matches("the earlier version has finished").count();
+    assert_eq!(finished, 2, "{log}");
+    three.stop(40);
+    watcher.finish();
+    check(&site.path("out"), &fed);
+}
+
 #[test]
 fn instances_come_and_go_redis() {
     come_and_go("come-and-go-redis", Store::Redis, Layout::GzipBySize);

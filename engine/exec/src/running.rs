@@ -220,8 +220,8 @@ impl RunningAttempt {
     }
 
     /// How the attempt ends: with `finished`, unless another version of the pipeline has left work.
-    /// A stop that was requested counts more: that work waits in the state, and whoever continued
-    /// with it would not notice that the request was already answered here.
+    /// A stop that was requested counts more: that work waits in the state, and a caller that
+    /// continued with it would not know that the request was already taken from its channel.
     pub(crate) fn outcome(
         &mut self,
         finished: Finished,

@@ -17,7 +17,7 @@ mod source;
 mod table;
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 use pseidon_delivery::StoreError;
@@ -83,41 +83,47 @@ pub fn group(stage: &Arc<GroupStage>) -> (SinkStage, SourceStage) {
 struct SharedGroups {
     /// Set when the columns of the sink's input are known.
     plan: OnceLock<Arc<GroupPlan>>,
-    /// The table that the sink of a run has open.
-    table: Mutex<Option<Arc<GroupTable>>>,
+    /// The table that the sink of an attempt has open. It is closed with the attempt: another plan
+    /// of the pipeline may open its file then, while this one still exists.
+    table: Mutex<Weak<GroupTable>>,
+    /// The table of a run without state, which outlives the attempts of the run.
+    in_memory: Mutex<Option<Arc<GroupTable>>>,
 }
 
 /// The memory for pages of a table's file, in bytes.
 const CACHE_BYTES: usize = 32 << 20;
 
 impl SharedGroups {
-    /// Opens the table of a stage of this pipeline. Without a `base`, it is in memory, and outlives
-    /// the attempts of a run.
+    /// Opens the table of a stage of this pipeline. Without a `base`, it is in memory.
     fn open(
         &self,
         base: Option<&Path>,
         pipeline: &str,
         stage: &str,
     ) -> Result<Arc<GroupTable>, StoreError> {
-        let mut open = self.table.lock();
-        let Some(base) = base else {
-            if let Some(table) = &*open {
-                return Ok(table.clone());
+        let table = match base {
+            None => self.in_memory()?,
+            Some(base) => {
+                let name = format!("{pipeline}.{stage}.groups");
+                let folder = base.join(STATE_FOLDER);
+                Arc::new(GroupTable::open(&folder, &name, CACHE_BYTES)?)
             }
-            let table = Arc::new(GroupTable::in_memory()?);
-            *open = Some(table.clone());
-            return Ok(table);
         };
-        // An earlier attempt has left it, and a file is opened once at a time.
-        *open = None;
-        let name = format!("{pipeline}.{stage}.groups");
-        let folder = base.join(STATE_FOLDER);
-        let table = Arc::new(GroupTable::open(&folder, &name, CACHE_BYTES)?);
-        *open = Some(table.clone());
+        *self.table.lock() = Arc::downgrade(&table);
+        Ok(table)
+    }
+
+    fn in_memory(&self) -> Result<Arc<GroupTable>, StoreError> {
+        let mut known = self.in_memory.lock();
+        if let Some(table) = &*known {
+            return Ok(table.clone());
+        }
+        let table = Arc::new(GroupTable::in_memory()?);
+        *known = Some(table.clone());
         Ok(table)
     }
 
     fn open_table(&self) -> Option<Arc<GroupTable>> {
-        self.table.lock().clone()
+        self.table.lock().upgrade()
     }
 }

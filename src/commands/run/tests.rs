@@ -310,7 +310,8 @@ fn a_stop_request_counts_more_than_the_work_of_another_plan() {
             plan: "another".to_owned(),
             accepts_other_plans: false,
         };
-        store.take(sink, &[split.clone()], &claimant.owner).unwrap();
+        let splits = std::slice::from_ref(&split);
+        store.take(sink, splits, &claimant.owner).unwrap();
         store.hold(sink, &[(split.clone(), 1)], &claimant).unwrap();
         let step = SplitCommit::to_low(split.clone(), 1, 0, low);
         let commit = Commit {

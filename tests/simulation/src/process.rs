@@ -33,7 +33,7 @@ pub(crate) fn run(world: &SharedWorld, id: ProcessId) {
         }
         match failure {
             Failure::Fenced(_) => world.switch(),
-            // Whoever supervises a process starts it again.
+            // The supervisor of the process starts it again.
             Failure::OtherPlan(_) if world.lock().starts_again() => wait(world),
             Failure::Transient(_) => wait(world),
             Failure::Stopped | Failure::OtherPlan(_) => return,

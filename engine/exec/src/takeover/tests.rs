@@ -76,7 +76,7 @@ struct State {
 
 /// A plan in which the sinks `a` and `b` are reached, and `b` holds its positions in a target if it
 /// has one.
-struct Reached<'a> {
+struct NewPlan<'a> {
     owner: &'a str,
     plan: &'a str,
     accepts_other_plans: bool,
@@ -84,9 +84,9 @@ struct Reached<'a> {
     b: TestSink,
 }
 
-impl Default for Reached<'_> {
+impl Default for NewPlan<'_> {
     fn default() -> Self {
-        Reached {
+        NewPlan {
             owner: "new",
             plan: "new",
             accepts_other_plans: false,
@@ -141,7 +141,7 @@ impl State {
     }
 
     /// Takes `s` over in the sinks `a` and `b`. Returns its low positions, or why it was refused.
-    fn take_over(&self, by: Reached<'_>) -> Result<Vec<Option<Position>>, String> {
+    fn take_over(&self, by: NewPlan<'_>) -> Result<Vec<Option<Position>>, String> {
         let positions = match by.b.target {
             Some(_) => Positions::InTarget,
             None => Positions::InStore,
@@ -181,7 +181,7 @@ fn what_another_plan_left_uneven_is_refused_and_stays_as_it_is() {
     let state = State::left_at(&[("a", 5), ("b", 7)]);
     for _ in 0..2 {
         assert_eq!(
-            state.take_over(Reached::default()).unwrap_err(),
+            state.take_over(NewPlan::default()).unwrap_err(),
             "a: s is at position 5 in `a` and at 7 in `b`"
         );
         assert_eq!(
@@ -189,16 +189,16 @@ fn what_another_plan_left_uneven_is_refused_and_stays_as_it_is() {
             ["old: dead new", "old: dead new"]
         );
     }
-    let old = Reached {
+    let old = NewPlan {
         owner: "next",
         plan: "old",
-        ..Reached::default()
+        ..NewPlan::default()
     };
     assert_eq!(state.take_over(old), Ok(vec![Some(5), Some(7)]));
     assert_eq!(state.holders(&["a", "b"]), ["old: next", "old: next"]);
-    let accepting = Reached {
+    let accepting = NewPlan {
         accepts_other_plans: true,
-        ..Reached::default()
+        ..NewPlan::default()
     };
     assert_eq!(state.take_over(accepting), Ok(vec![Some(5), Some(7)]));
     assert_eq!(state.holders(&["a", "b"]), ["new: new", "new: new"]);
@@ -207,25 +207,25 @@ fn what_another_plan_left_uneven_is_refused_and_stays_as_it_is() {
 #[test]
 fn what_another_plan_left_at_one_position_is_continued() {
     let state = State::left_at(&[("a", 5), ("b", 5)]);
-    assert_eq!(state.take_over(Reached::default()), Ok(vec![Some(5); 2]));
+    assert_eq!(state.take_over(NewPlan::default()), Ok(vec![Some(5); 2]));
     assert_eq!(state.holders(&["a", "b"]), ["new: new", "new: new"]);
     // A sink that the split has not reached before.
     let state = State::left_at(&[("b", 5)]);
-    assert_eq!(state.take_over(Reached::default()), Ok(vec![None, Some(5)]));
+    assert_eq!(state.take_over(NewPlan::default()), Ok(vec![None, Some(5)]));
 }
 
 #[test]
 fn a_position_of_a_target_counts_and_not_its_copy() {
     let state = State::left_at(&[("a", 5), ("b", 5)]);
-    let further = || Reached {
+    let further = || NewPlan {
         b: TestSink::with_target(&[("s", 9)]),
-        ..Reached::default()
+        ..NewPlan::default()
     };
     assert_eq!(
         state.take_over(further()).unwrap_err(),
         "a: s is at position 5 in `a` and at 9 in `b`"
     );
-    let own = Reached {
+    let own = NewPlan {
         plan: "old",
         ..further()
     };
@@ -236,19 +236,19 @@ fn a_position_of_a_target_counts_and_not_its_copy() {
 fn a_sink_that_is_not_reached_any_more_is_asked_too() {
     let state = State::left_at(&[("a", 5), ("b", 5), ("gone", 4)]);
     assert_eq!(
-        state.take_over(Reached::default()).unwrap_err(),
+        state.take_over(NewPlan::default()).unwrap_err(),
         "a: s is at position 4 in `gone` and at 5 in `b`"
     );
     let state = State::left_at(&[("a", 5), ("b", 5), ("gone", 5)]);
     assert_eq!(
-        state.take_over(Reached::default()).unwrap_err(),
+        state.take_over(NewPlan::default()).unwrap_err(),
         "a: s was not released in `gone`, which it does not reach any more"
     );
     state
         .store
         .release(&"gone".into(), &[("s".into(), 1)])
         .unwrap();
-    assert_eq!(state.take_over(Reached::default()), Ok(vec![Some(5); 2]));
+    assert_eq!(state.take_over(NewPlan::default()), Ok(vec![Some(5); 2]));
 }
 
 /// Another instance takes the split in a sink after this one has: then it is held in none.
@@ -260,12 +260,12 @@ fn a_split_that_is_taken_meanwhile_is_held_in_no_sink() {
         let taken = store.take(&"a".into(), &["s".into()], &"other".into());
         taken.map(drop).unwrap();
     };
-    let overtaken = Reached {
+    let overtaken = NewPlan {
         b: TestSink {
             meanwhile: Some(Box::new(by_another)),
             ..TestSink::default()
         },
-        ..Reached::default()
+        ..NewPlan::default()
     };
     let refused = state.take_over(overtaken).unwrap_err();
     assert_eq!(refused, "a: another instance has taken over s");

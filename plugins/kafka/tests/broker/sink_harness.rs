@@ -159,7 +159,7 @@ impl Instance {
         };
         let over = self.sink.take_over(&[taken], &[]).unwrap();
         self.committer
-            .become_sole_owner(&[(split.id.clone(), record.epoch)])
+            .hold(&[(split.id.clone(), record.epoch)])
             .unwrap();
         let held = over
             .held

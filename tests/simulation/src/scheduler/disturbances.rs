@@ -55,8 +55,8 @@ impl Scheduler {
     }
 
     /// Two versions of the pipeline must take the same partition at the same time, while nothing of
-    /// it is unfinished and there is something to read. Where data is lost otherwise, nobody sees
-    /// what they lose, so the other disturbances are rare.
+    /// it is unfinished and there is something to read. Where data is lost otherwise, no
+    /// check sees what they lose, so the other disturbances are rare.
     fn let_versions_meet(&mut self, processes: &[ProcessId]) {
         let (what, any) = {
             let mut world = self.world.lock();

@@ -44,7 +44,7 @@ impl Scheduler {
             let plan = self.any_plan();
             self.finish_on(machine, plan);
             // That process was refused if its own take-over has completed a late transaction of the
-            // target. Nobody else publishes what is on this disk.
+            // target. No other process publishes what is on this disk.
             self.finish_what_is_left(machine);
         }
     }

@@ -100,7 +100,7 @@ impl World {
         let mut record = self.store.record(sink, split);
         if kind == SinkKind::Target {
             let held = self.target.positions.get(split).copied();
-            // Whoever takes a split of which the position is lost gives up.
+            // A process that takes a split of which the position is lost gives up.
             record.low = position_in_target(&record, held).unwrap_or(held);
             record.ahead.clear();
         }

@@ -102,11 +102,7 @@ fn only_folders_of_dead_runs_are_cleaned_up() {
         }
     }
     // A run on another machine that owns a split.
-    let at_work = Claimant {
-        owner: "at-work".into(),
-        plan: "p".into(),
-        accepts_other_plans: false,
-    };
+    let at_work: InstanceId = "at-work".into();
     world
         .store
         .take(&"lake".into(), &["in:clicks/7".into()], &at_work)
