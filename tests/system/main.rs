@@ -70,6 +70,7 @@ mod log_instances;
 mod log_table;
 mod logs;
 mod lookup;
+mod lookup_reload;
 mod many_logs;
 mod memory;
 mod moved_logs;

@@ -22,19 +22,7 @@ use pseidon_dsl::{Diagnostic, Span, nearest};
 use pseidon_plugin::options::SpannedValue;
 
 use crate::edits::{FieldEdit, field};
-use crate::tables::TableCache;
-
-/// Reads the table of a `lookup`, given its path. An error is a message for the user.
-pub type TableReader<'a> = dyn Fn(&str) -> Result<Table, String> + 'a;
-
-/// A table as it was read.
-#[derive(Clone, Debug)]
-pub struct Table {
-    /// All of its rows.
-    pub rows: RecordBatch,
-    /// A digest of its content.
-    pub digest: String,
-}
+use crate::tables::{Table, TableCache};
 
 /// The most names of columns that an error shows.
 const MAX_SHOWN: usize = 10;

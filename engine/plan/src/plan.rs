@@ -14,11 +14,10 @@ use crate::errors::Errors;
 use crate::fingerprint;
 use crate::guarantee::{self, Guarantee, PathGuarantee};
 use crate::index::{PerSink, SourceIndex};
-use crate::lookup::TableReader;
 use crate::prepare::{SchemaInference, prepare};
 use crate::resolve::{ResolvedSource, resolve};
 use crate::settings::Settings;
-use crate::tables::{PlannedTable, TableCache};
+use crate::tables::{PlannedTable, TableCache, TableReader};
 
 /// An executable plan of a pipeline.
 pub struct Plan {

@@ -3,7 +3,19 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use crate::lookup::{Table, TableReader};
+use arrow::array::RecordBatch;
+
+/// Reads the table of a `lookup`, given its path. An error is a message for the user.
+pub type TableReader<'a> = dyn Fn(&str) -> Result<Table, String> + 'a;
+
+/// A table as it was read.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// All of its rows.
+    pub rows: RecordBatch,
+    /// A digest of its content.
+    pub digest: String,
+}
 
 /// A table that a plan uses.
 #[derive(Clone, Debug)]
@@ -57,7 +69,6 @@ impl<'a> TableCache<'a> {
 mod tests {
     use std::cell::Cell;
 
-    use arrow::array::RecordBatch;
     use arrow::datatypes::Schema;
 
     use super::*;

@@ -120,9 +120,15 @@ pub(super) static LOOKUP: PluginSpec = PluginSpec {
         and at most a million rows. It is read when the pipeline is started, and kept in memory beside `:memory`. \
         Keys are compared as strings, and no two rows may have the same. A record whose key is NULL \
         or not in the table gets NULLs. All other fields are left as they are.\n\n\
-        The table is a part of the plan. Another one is read at the next start, and after a graceful \
-        stop any may be. After a crash the run that continues requires the table that the crashed \
-        one had, like any other part of the pipeline file (docs/changing.md).",
+        The table is a part of the plan, like the pipeline file: after a crash, what was read with \
+        the table of that time is finished with it before another one is used (docs/changing.md). \
+        For this the state keeps the table, up to 16 MiB compressed. A larger one has to be as it was.\n\n\
+        With `:reload`, the file is looked at during the run. When its content has changed, the run \
+        commits what it has read, and continues with the new table; a file that cannot be used is a \
+        warning, and the run continues with the table that it has. Replace the file with a rename, \
+        so that no half of it is read. With a Kafka group, its partitions are assigned again; \
+        several instances may use different versions for a moment, and each record gets fields from \
+        one of them.",
     positional: LookupOptions::POSITIONAL,
     options: LookupOptions::DECLARED,
     example: "(lookup \"countries.csv\" \"code = country\" \"name as country_name, region\")",
