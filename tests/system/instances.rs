@@ -209,11 +209,13 @@ fn two_versions_that_are_killed_are_finished_before_a_third_one() {
     one.kill();
     two.kill();
     let mut three = site.run("three.edn");
+    wait_until("both versions have finished", 120, || {
+        let log = three.log();
+        log.matches("the earlier version has finished").count() == 2
+    });
+    wait_until("the third version goes on", 60, || count("three") > 0);
     let fed = background.finish().fed();
-    watcher.wait_for(fed.total(), 180);
-    let log = three.log();
-    let finished = log.matches("the earlier version has finished").count();
-    assert_eq!(finished, 2, "{log}");
+    watcher.wait_for(fed.total(), 120);
     three.stop(40);
     watcher.finish();
     check(&site.path("out"), &fed);

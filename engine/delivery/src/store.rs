@@ -74,8 +74,9 @@ pub trait StateStore: Send + Sync {
     }
 
     /// Fences an instance off from the sink: after this returns, no [`take`](StateStore::take) and
-    /// no [`commit`](StateStore::commit) of that owner is ever applied, no matter when it was sent.
-    /// The owner must be dead, or must stop. Marks of owners that are on no commit record may be
+    /// no [`commit`](StateStore::commit) of that owner is ever applied, no matter when it was sent. (A
+    /// [`hold`](StateStore::hold) is, under the current epoch; it lets the owner do nothing.) The
+    /// owner must be dead, or must stop. Marks of owners that are on no commit record may be
     /// dropped: the epochs of all their splits have been raised.
     fn fence(&self, sink: &SinkId, owner: &InstanceId) -> Result<(), StoreError>;
 

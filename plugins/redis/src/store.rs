@@ -19,9 +19,9 @@ use crate::scripts::{ScriptCall, Scripts};
 /// The namespace of pipelines that do not set one.
 pub const DEFAULT_NAMESPACE: &str = "pseidon";
 
-/// How many splits one script takes over: each record may have thousands of lanes, and a script
+/// How many records one script takes over or reads: each may have thousands of lanes, and a script
 /// blocks the server.
-const SPLITS_PER_TAKE: usize = 16;
+const SPLITS_PER_CALL: usize = 16;
 /// How many elements of a hash or a set one command reads or removes, for the same reason.
 const ELEMENTS_PER_COMMAND: usize = 256;
 /// The number of marks of fenced owners above which those are removed that no record names.
@@ -93,11 +93,6 @@ impl RedisStore {
         }
     }
 
-    fn record(&self, sink: &SinkId, split: &SplitId) -> Result<CommitRecord, StoreError> {
-        let key = self.keyspace.split_key(sink, split);
-        parse_record(self.keyspace.query(cmd("HGETALL").arg(key))?)
-    }
-
     fn commit_steps(&self, steps: &[(&SinkId, &Commit)]) -> Result<Vec<Vec<String>>, StoreError> {
         let mut call = self.scripts.commit.call();
         for (sink, commit) in steps {
@@ -139,7 +134,7 @@ impl StateStore for RedisStore {
         owner: &InstanceId,
     ) -> Result<Vec<CommitRecord>, CommitError> {
         let mut records = Vec::with_capacity(splits.len());
-        for some in splits.chunks(SPLITS_PER_TAKE) {
+        for some in splits.chunks(SPLITS_PER_CALL) {
             records.extend(self.take_chunk(sink, some, owner)?);
         }
         Ok(records)
@@ -312,11 +307,9 @@ impl StateStore for RedisStore {
     }
 
     fn records(&self, sink: &SinkId) -> Result<Vec<(SplitId, CommitRecord)>, StoreError> {
-        let read = |split: SplitId| {
-            let record = self.record(sink, &split)?;
-            Ok((split, record))
-        };
-        self.keyspace.splits(sink)?.into_iter().map(read).collect()
+        let splits = self.keyspace.splits(sink)?;
+        let records = self.records_of(sink, &splits)?;
+        Ok(splits.into_iter().zip(records).collect())
     }
 
     fn records_of(
@@ -324,10 +317,20 @@ impl StateStore for RedisStore {
         sink: &SinkId,
         splits: &[SplitId],
     ) -> Result<Vec<CommitRecord>, StoreError> {
-        splits
-            .iter()
-            .map(|split| self.record(sink, split))
-            .collect()
+        let mut records = Vec::with_capacity(splits.len());
+        for some in splits.chunks(SPLITS_PER_CALL) {
+            let mut call = self.scripts.records.call();
+            some.iter()
+                .for_each(|split| _ = call.key(self.keyspace.split_key(sink, split)));
+            let read: Vec<HashMap<String, String>> = self.keyspace.call_script(&call)?;
+            if read.len() != some.len() {
+                return Err(unexpected_answer(&read));
+            }
+            for fields in read {
+                records.push(parse_record(fields)?);
+            }
+        }
+        Ok(records)
     }
 
     fn forget_splits(&self, sink: &SinkId, splits: &[SplitId]) -> Result<(), StoreError> {
