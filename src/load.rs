@@ -15,7 +15,7 @@ use pseidon_delivery::WithCauses;
 use pseidon_dsl::diagnostic::ExpressionUse;
 use pseidon_dsl::{Diagnostic, Document, diagnostic, interpolate};
 use pseidon_logs::{Log, LogsSettings, MysqlLogs};
-use pseidon_plan::{Plan, PlanContext, SchemaInference, plan, stored_text};
+use pseidon_plan::{Plan, PlanContext, SchemaInference, plan};
 use pseidon_plugin::batch::{Payloads, WantedMetadata};
 use pseidon_plugin::format::Format;
 use pseidon_plugin::framing::Framing;
@@ -184,28 +184,31 @@ impl PipelineText {
         plan: &Plan,
         infer: &SchemaInference<'_>,
     ) -> Result<Plan, String> {
-        let kept = plan.tables.iter().filter(|table| table.reload.is_none());
-        let text = PipelineText {
-            tables: kept
-                .map(|table| (table.path.clone(), table.table.clone()))
-                .collect(),
-            ..self.clone()
-        };
+        let text = self.with_unchanged_tables(plan);
         let log = sample_log();
         let (document, _) = text.document_for(&log).map_err(as_sentences)?;
         text.plan_in(&registry(), &document, infer)
             .map_err(as_sentences)
     }
 
-    /// Plans a template again during a run. An error is a sentence.
-    pub(crate) fn template_again(&self) -> Result<Plan, String> {
+    /// The same for a template.
+    pub(crate) fn template_again(&self, plan: &Plan) -> Result<Plan, String> {
+        let text = self.with_unchanged_tables(plan);
         let log = sample_log();
-        let (document, _) = self.document_for(&log).map_err(as_sentences)?;
+        let (document, _) = text.document_for(&log).map_err(as_sentences)?;
         let registry = registry_with(Arc::new(MysqlLogs::new(Arc::new(sample_log()))));
-        self.plan_in(&registry, &document, &|_, _, _| {
+        text.plan_in(&registry, &document, &|_, _, _| {
             Err(LOGS_ARE_NOT_INFERRED.to_owned())
         })
         .map_err(as_sentences)
+    }
+
+    /// The same text with those tables of a plan that are not looked at for changes.
+    fn with_unchanged_tables(&self, plan: &Plan) -> PipelineText {
+        PipelineText {
+            tables: kept::tables_of(plan, |table| table.reload.is_none()),
+            ..self.clone()
+        }
     }
 
     /// Plans a template for [`sample_log`], and returns the settings of its stage `mysql-logs` too.
@@ -269,7 +272,12 @@ impl PipelineText {
             },
         )?;
         let (text, tables) = (self.text.clone(), plan.tables.clone());
-        plan.stored = stored_text(move || kept::keep(&text, &tables));
+        let largest = if is_template(document) {
+            kept::MAX_OF_LOG
+        } else {
+            kept::MAX_KEPT
+        };
+        plan.stored = Arc::new(move || kept::keep(&text, &tables, largest));
         Ok(plan)
     }
 

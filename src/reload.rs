@@ -11,94 +11,100 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, never, unbounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, never, unbounded,
+};
+use parking_lot::Mutex;
 use pseidon_delivery::Reason;
 use pseidon_exec::{Control, Finished, RunError};
 use pseidon_expr::panics;
 use pseidon_plan::Plan;
 
+use crate::load::kept::{Tables, tables_of};
+
 /// A file that was written less than this before it was looked at may be written again without
 /// looking different.
 const SETTLED: Duration = Duration::from_secs(2);
-/// The name of the thread that looks at the files.
-const THREAD: &str = "tables";
 
-/// Makes the plan with the tables as they are now. An error says why that is not possible.
-pub(crate) type ReplanFn<'a> = dyn Fn() -> Result<Plan, String> + Sync + 'a;
+/// The shortest time between two looks.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often the tables of a plan are looked at; `None` if no `lookup` has `:reload`. If several
 /// have it, the shortest time counts for all of them.
 fn interval(plan: &Plan) -> Option<Duration> {
-    plan.tables.iter().filter_map(|table| table.reload).min()
+    let shortest = plan.tables.iter().filter_map(|table| table.reload).min();
+    shortest.map(|interval| interval.max(MIN_INTERVAL))
 }
 
 /// Runs a plan, and asks the run to end when a table has changed. Returns how it ended, and the plan
-/// with that table.
+/// with that table. `replan` makes a plan again with the tables as they are now; its error says why
+/// that is not possible.
 pub(crate) fn run_watched(
-    plan: &Plan,
+    plan: &Arc<Plan>,
     control: &Sender<Control>,
-    replan: &ReplanFn<'_>,
+    replan: impl Fn(&Plan) -> Result<Plan, String> + Send + 'static,
     run: impl FnOnce() -> Result<Finished, RunError>,
 ) -> (Result<Finished, RunError>, Option<Plan>) {
     let Some(interval) = interval(plan) else {
         return (run(), None);
     };
-    let (running, ended) = bounded::<()>(0);
-    std::thread::scope(|scope| {
-        let watch = || {
-            let next = changed_plan(plan, interval, replan, &ended)?;
-            // The run may have ended meanwhile.
+    // The thread is not waited for: it may be reading a large table when the run ends.
+    let ((running, ended), next) = (bounded::<()>(0), Arc::<Mutex<Option<Plan>>>::default());
+    let (plan, control, found) = (plan.clone(), control.clone(), next.clone());
+    let watch = move || {
+        let Some(changed) = changed_plan(&plan, interval, &replan, &ended) else {
+            return;
+        };
+        *found.lock() = Some(changed);
+        if let Err(TryRecvError::Empty) = ended.try_recv() {
             let _ = control.send(Control::Reload);
-            Some(next)
-        };
-        let thread = std::thread::Builder::new().name(THREAD.to_owned());
-        let watch = match thread.spawn_scoped(scope, watch) {
-            Ok(watch) => watch,
-            Err(error) => {
-                let reason = Reason::caused_by("cannot start a thread", error);
-                return (Err(RunError::Failed(reason)), None);
-            }
-        };
-        let outcome = run();
-        drop(running);
-        (outcome, watch.join().ok().flatten())
-    })
+        }
+    };
+    if let Err(error) = spawn(watch) {
+        let reason = Reason::caused_by("cannot start a thread", error);
+        return (Err(RunError::Failed(reason)), None);
+    }
+    let outcome = run();
+    drop(running);
+    (outcome, next.lock().take())
 }
 
-/// Looks at the tables of a template on a thread of its own, until the result is dropped. Something
-/// is received whenever one has changed.
+/// Looks at the tables of a template on a thread of its own, until the result is dropped. The tables
+/// are received whenever one has changed.
 pub(crate) fn watch_template(
     plan: Arc<Plan>,
-    replan: impl Fn() -> Result<Plan, String> + Send + Sync + 'static,
+    replan: impl Fn(&Plan) -> Result<Plan, String> + Send + 'static,
 ) -> io::Result<TemplateWatch> {
     let (running, ended) = bounded::<()>(0);
     let (tell, changes) = unbounded();
-    if let Some(interval) = interval(&plan) {
-        let watch = move || {
-            let mut current = plan;
-            while let Some(next) = changed_plan(&current, interval, &replan, &ended) {
-                let _ = tell.send(());
-                current = Arc::new(next);
-            }
-        };
-        std::thread::Builder::new()
-            .name(THREAD.to_owned())
-            .spawn(watch)?;
+    let Some(interval) = interval(&plan) else {
         return Ok(TemplateWatch {
-            changes,
+            changes: never(),
             _running: running,
         });
-    }
+    };
+    spawn(move || {
+        let mut current = plan;
+        while let Some(next) = changed_plan(&current, interval, &replan, &ended) {
+            let _ = tell.send(tables_of(&next, |_| true));
+            current = Arc::new(next);
+        }
+    })?;
     Ok(TemplateWatch {
-        changes: never(),
+        changes,
         _running: running,
     })
 }
 
 /// See [`watch_template`].
 pub(crate) struct TemplateWatch {
-    pub(crate) changes: Receiver<()>,
+    pub(crate) changes: Receiver<Tables>,
     _running: Sender<()>,
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name("tables".to_owned());
+    thread.spawn(work).map(drop)
 }
 
 /// Looks at the tables of a plan until one has changed; returns the plan with it. `None` when
@@ -106,7 +112,7 @@ pub(crate) struct TemplateWatch {
 fn changed_plan(
     plan: &Plan,
     interval: Duration,
-    replan: &ReplanFn<'_>,
+    replan: &dyn Fn(&Plan) -> Result<Plan, String>,
     ended: &Receiver<()>,
 ) -> Option<Plan> {
     let reloaded = plan.tables.iter().filter(|table| table.reload.is_some());
@@ -123,17 +129,18 @@ fn changed_plan(
         if different.count() == 0 && trouble.is_none() {
             continue;
         }
-        let made = catch_unwind(AssertUnwindSafe(replan))
+        let made = catch_unwind(AssertUnwindSafe(|| replan(plan)))
             .unwrap_or_else(|panic| Err(format!("internal error: {}", panics::describe(&*panic))));
         match made {
-            Ok(next) if next.fingerprint != plan.fingerprint => {
-                tracing::info!(
-                    tables = names_of_changed(plan, &next),
-                    "a table has changed; the run continues with it"
-                );
-                return Some(next);
-            }
-            Ok(_) => {
+            Ok(next) => {
+                let changed = names_of_changed(plan, &next);
+                if !changed.is_empty() {
+                    tracing::info!(
+                        tables = changed.join(", "),
+                        "a table has changed; the run continues with it"
+                    );
+                    return Some(next);
+                }
                 if trouble.take().is_some() {
                     tracing::info!("the tables can be read again, and are as they were");
                 }
@@ -153,15 +160,14 @@ fn changed_plan(
 }
 
 /// The paths of the tables that differ.
-fn names_of_changed(plan: &Plan, next: &Plan) -> String {
+fn names_of_changed<'a>(plan: &Plan, next: &'a Plan) -> Vec<&'a str> {
     let is_new = |path: &str, digest: &str| {
         let known = plan.tables.iter().find(|table| table.path == path);
         known.is_none_or(|known| known.table.digest != digest)
     };
     let changed = next.tables.iter();
     let changed = changed.filter(|table| is_new(&table.path, &table.table.digest));
-    let names: Vec<&str> = changed.map(|table| table.path.as_str()).collect();
-    names.join(", ")
+    changed.map(|table| table.path.as_str()).collect()
 }
 
 /// A table's file.
@@ -197,11 +203,11 @@ impl WatchedFile {
             (file.mtime(), file.mtime_nsec()),
             (file.ctime(), file.ctime_nsec()),
         );
-        let age = file
-            .modified()
-            .ok()
-            .and_then(|at| SystemTime::now().duration_since(at).ok());
-        self.look = age.filter(|age| *age >= SETTLED).map(|_| look);
+        let now = SystemTime::now();
+        let age = file.modified().map(|at| now.duration_since(at));
+        // A time in the future does not come closer by another look.
+        let is_settled = age.is_ok_and(|age| age.is_err() || age.is_ok_and(|age| age >= SETTLED));
+        self.look = is_settled.then_some(look);
         (before != Some(look)).then_some(())
     }
 }

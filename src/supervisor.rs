@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, after, never, select, tick, unbounded};
+use parking_lot::Mutex;
 use pseidon_delivery::{Reason, StateStore, WithCauses};
 use pseidon_exec::Control;
 use pseidon_kafka::source::shared::SharedConsumer;
@@ -27,6 +28,7 @@ use pseidon_service::runs::{EntryState, RunEntry, RunRegistry};
 use self::table::{TableEvent, TableRequest};
 use self::worker::{LogOutcome, LogRun, OutcomeReporter};
 use crate::load::PipelineText;
+use crate::load::kept::Tables;
 use crate::reload;
 
 /// How often the error counts of the logs are checked.
@@ -47,6 +49,8 @@ pub(crate) struct LogTemplate {
     pub(crate) settings: Arc<LogsSettings>,
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) accept_changed_plan: bool,
+    /// The tables of `lookup`s that all logs use.
+    pub(crate) tables: Mutex<Tables>,
 }
 
 /// Runs a template until it is stopped. Returns whether everything that was read is committed.
@@ -85,7 +89,8 @@ pub(crate) fn run(
     .map_err(|error| Reason::caused_by("cannot start a thread", error))?;
     let (requests, events) = table::start(&template.settings)?;
     let text = template.text.clone();
-    let tables = reload::watch_template(template.plan.clone(), move || text.template_again())
+    let replan = move |plan: &Plan| text.template_again(plan);
+    let tables = reload::watch_template(template.plan.clone(), replan)
         .map_err(|error| Reason::caused_by("cannot start a thread", error))?;
     let (outcomes, ended) = unbounded();
     let mut supervisor = Supervisor {
@@ -144,7 +149,7 @@ impl Supervisor {
         &mut self,
         control: &Receiver<Control>,
         reload: &Receiver<()>,
-        changed_tables: &Receiver<()>,
+        changed_tables: &Receiver<Tables>,
         events: &Receiver<TableEvent>,
         ended: &Receiver<(String, LogOutcome)>,
     ) -> Result<bool, Reason> {
@@ -174,7 +179,11 @@ impl Supervisor {
                     // The request most likely follows a fix, so failed logs are restarted now.
                     self.logs.values_mut().for_each(|log| log.not_before = None);
                 }
-                recv(changed_tables) -> _ => self.reload_tables(),
+                recv(changed_tables) -> tables => {
+                    if let Ok(tables) = tables {
+                        self.reload_tables(tables);
+                    }
+                }
                 recv(control) -> message => match message {
                     Ok(Control::Stop) => {
                         self.stopping = true;
@@ -196,8 +205,9 @@ impl Supervisor {
         }
     }
 
-    /// A table of a `lookup` has changed: the logs continue with it.
-    fn reload_tables(&self) {
+    /// Tables of `lookup`s have changed: the logs continue with these.
+    fn reload_tables(&self, tables: Tables) {
+        *self.template.tables.lock() = tables;
         for running in self.logs.values().filter_map(|log| log.running.as_ref()) {
             // The send fails if the run has ended meanwhile.
             let _ = running.control.send(Control::Reload);
@@ -452,7 +462,9 @@ impl Supervisor {
             control: (control.clone(), controls),
             reporter: OutcomeReporter::new(name.to_owned(), self.outcomes.clone()),
             found_earlier: Vec::new(),
+            replaced: None,
         };
+        log.entry.view.resume();
         log.entry.set_state(EntryState::Starting);
         log.running = Some(RunningLog {
             row,

@@ -129,6 +129,7 @@ impl TestService {
                 metrics,
                 accept_changed_plan: false,
                 catch_up: None,
+                was_open: false,
                 control: controls,
                 view,
             };

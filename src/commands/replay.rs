@@ -276,6 +276,7 @@ fn run(
         metrics: entry.metrics.clone(),
         accept_changed_plan: args.accept_changed_plan,
         catch_up: None,
+        was_open: false,
         control: controls,
         view: entry.view.clone(),
     };

@@ -2,6 +2,7 @@
 
 pub(crate) mod earlier;
 
+use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use arrow::datatypes::SchemaRef;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use indicatif::ProgressBar;
+use parking_lot::Mutex;
 use pseidon_delivery::{GroupCommit, StateStore, WithCauses};
 use pseidon_dsl::Document;
 use pseidon_exec::{Control, Finished, PlanChanged, Pools, Run, RunError};
@@ -24,7 +26,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub(super) use self::earlier::previous;
 use crate::cli::{Exit, RunArgs};
-use crate::load::{self, PipelineText, TextKind};
+use crate::load::{self, PipelineText, TextKind, kept};
 use crate::progress::ProgressDisplay;
 use crate::supervisor::{self, LogTemplate};
 use crate::systemd::{Notifier, NotifySocket};
@@ -177,31 +179,50 @@ fn run_pipeline(
         "starting"
     );
     entry.set_state(EntryState::Running);
+    // The plan that the current one has replaced, since a table has changed.
+    let replaced = RefCell::new(None::<Arc<Plan>>);
     let start = |plan: Arc<Plan>, catch_up| {
         entry.set_live(Some(LiveRun {
             plan: plan.clone(),
             control: interfaces.control.clone(),
             since: Instant::now(),
         }));
+        let is_first = replaced.borrow().is_none();
         let run = Run {
             plan,
             pools: pools.clone(),
             store: store.clone(),
             metrics: entry.metrics.clone(),
-            accept_changed_plan: args.accept_changed_plan,
+            // What is accepted is what earlier processes have left.
+            accept_changed_plan: args.accept_changed_plan && is_first,
             catch_up,
+            was_open: !is_first,
             control: interfaces.controls.clone(),
             view: entry.view.clone(),
         };
         run.run()
     };
-    let plan_earlier = |changed: &PlanChanged| earlier::plan(&text, changed, &*store, &infer);
+    let plan_earlier = |changed: &PlanChanged| {
+        let is_it = |plan: &&Arc<Plan>| Some(&plan.fingerprint) == changed.plan.as_ref();
+        match replaced.borrow().as_ref().filter(is_it) {
+            Some(plan) => Ok(plan.clone()),
+            None => earlier::plan(&text, changed, &*store, &infer),
+        }
+    };
     let mut current = plan.clone();
     let outcome = loop {
         let run = || earlier::finish_and_run(&current, &start, &plan_earlier);
-        let replan = || text.plan_again(&current, &infer);
-        match reload::run_watched(&current, &interfaces.control, &replan, run) {
-            (Ok(Finished::Reloading), Some(next)) => current = Arc::new(next),
+        let (replanned, state) = (text.clone(), store.clone());
+        let replan = move |plan: &Plan| {
+            let infer = |stage: &str, source: &dyn Source, format: &dyn Format| {
+                infer_once(stage, source, format, &replanned.base, state.as_ref())
+            };
+            replanned.plan_again(plan, &infer)
+        };
+        match reload::run_watched(&current, &interfaces.control, replan, run) {
+            (Ok(Finished::Reloading), Some(next)) => {
+                *replaced.borrow_mut() = Some(std::mem::replace(&mut current, Arc::new(next)));
+            }
             (outcome, _) => break outcome,
         }
     };
@@ -289,6 +310,7 @@ fn run_template(
         settings: Arc::new(settings),
         store,
         accept_changed_plan: args.accept_changed_plan,
+        tables: Mutex::new(kept::tables_of(&plan, |_| true)),
     };
     let outcome = supervisor::run(template, runs.clone(), &interfaces.controls, &reloads);
     drop(interfaces);

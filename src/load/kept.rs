@@ -10,14 +10,25 @@ use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_ipc::{CompressionType, MetadataVersion};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pseidon_plan::{PlannedTable, Table};
+use pseidon_plan::{Plan, PlannedTable, Table};
 use serde_json::{Map, Value, json};
 
-/// The largest compressed table that is kept, in bytes. Larger ones have to be put back by hand.
-const MAX_KEPT: usize = 16 << 20;
+/// The largest compressed table that is kept with a pipeline, in bytes. Larger ones have to be put
+/// back by hand.
+pub(crate) const MAX_KEPT: usize = 16 << 20;
+/// The same for the logs of a template, of which each keeps its own.
+pub(crate) const MAX_OF_LOG: usize = 256 << 10;
 
 /// Tables by their paths, as in the pipeline file.
 pub(crate) type Tables = BTreeMap<String, Table>;
+
+/// The tables of a plan by their paths, as far as `is_wanted` returns true.
+pub(crate) fn tables_of(plan: &Plan, is_wanted: impl Fn(&PlannedTable) -> bool) -> Tables {
+    let wanted = plan.tables.iter().filter(|table| is_wanted(table));
+    wanted
+        .map(|table| (table.path.clone(), table.table.clone()))
+        .collect()
+}
 
 /// A pipeline with the tables that it had.
 #[derive(Debug)]
@@ -37,8 +48,11 @@ impl KeptPipeline {
             };
         };
         let tables = tables.iter().filter_map(|(path, table)| {
-            let table = decode(table)?;
-            Some((path.clone(), table))
+            let decoded = decode(table);
+            if decoded.is_none() {
+                tracing::warn!(table = path, "the table in the state is damaged");
+            }
+            Some((path.clone(), decoded?))
         });
         KeptPipeline {
             text,
@@ -59,13 +73,9 @@ fn with_tables(kept: &str) -> Option<(String, Map<String, Value>)> {
     }
 }
 
-/// The text of a pipeline with its tables, as one string. Tables that are too large are left out.
-pub(crate) fn keep(text: &str, tables: &[PlannedTable]) -> String {
-    keep_up_to(MAX_KEPT, text, tables)
-}
-
-/// The same with this size of the largest table, in bytes.
-fn keep_up_to(largest: usize, text: &str, tables: &[PlannedTable]) -> String {
+/// The text of a pipeline with its tables, as one string. Tables whose compressed size is larger than
+/// this, in bytes, are left out.
+pub(crate) fn keep(text: &str, tables: &[PlannedTable], largest: usize) -> String {
     if tables.is_empty() {
         return text.to_owned();
     }
@@ -93,11 +103,12 @@ fn encode(largest: usize, path: &str, table: &Table) -> Option<Value> {
             Some(json!({ "digest": table.digest, "rows": STANDARD.encode(bytes) }))
         }
         Ok(bytes) => {
-            tracing::info!(
+            tracing::warn!(
                 table = path,
                 bytes = bytes.len(),
-                "this table is too large to be kept in the state; to finish the work of a crashed \
-                 run, it has to be as it was"
+                largest,
+                "this table is too large to be kept in the state; after a crash it has to be as it \
+                 was"
             );
             None
         }
@@ -154,7 +165,7 @@ mod tests {
         let text = "{in (stdin) pipeline (-> in \"quoted\")}";
         let tables =
             [("a.csv", 0), ("dir/b.parquet", 1000)].map(|(path, rows)| planned(path, table(rows)));
-        let kept = KeptPipeline::read(&keep(text, &tables));
+        let kept = KeptPipeline::read(&keep(text, &tables, MAX_KEPT));
         assert_eq!(kept.text, text);
         assert_eq!(kept.tables.len(), 2);
         for PlannedTable { path, table, .. } in &tables {
@@ -172,7 +183,7 @@ mod tests {
             "{\"pipeline\": 1}",
             "{\"pipeline\": \"x\"}",
         ] {
-            assert_eq!(keep(text, &[]), text);
+            assert_eq!(keep(text, &[], MAX_KEPT), text);
             let kept = KeptPipeline::read(text);
             assert_eq!((kept.text.as_str(), kept.tables.len()), (text, 0));
         }
@@ -192,7 +203,7 @@ mod tests {
     #[test]
     fn a_large_table_is_not_kept() {
         let tables = [planned("large", table(10_000)), planned("small", table(3))];
-        let kept = KeptPipeline::read(&keep_up_to(2000, "text", &tables));
+        let kept = KeptPipeline::read(&keep("text", &tables, 2000));
         assert_eq!(kept.tables.keys().collect::<Vec<_>>(), ["small"]);
     }
 }

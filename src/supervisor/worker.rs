@@ -16,7 +16,7 @@ use pseidon_expr::panics;
 use pseidon_kafka::source::shared::SharedConsumer;
 use pseidon_logs::{Log, LogError};
 use pseidon_mysql::LogRow;
-use pseidon_plan::{Plan, stored_text};
+use pseidon_plan::Plan;
 use pseidon_service::runs::{EntryState, LiveRun, RunEntry, RunRegistry};
 use serde_json::{Value, json};
 
@@ -36,6 +36,8 @@ pub(super) struct LogRun {
     pub(super) reporter: OutcomeReporter,
     /// The work of earlier versions that was found so far, one after another.
     pub(super) found_earlier: Vec<PlanChanged>,
+    /// The plan that this run has continued from, since a table has changed.
+    pub(super) replaced: Option<Arc<Plan>>,
 }
 
 /// Reports the outcome of a run to the supervisor. Dropped without an outcome, it reports an
@@ -119,7 +121,11 @@ impl LogRun {
         let pools = self.runs.pools.clone();
         pools.run_blocking(move || {
             let planned = catch_unwind(AssertUnwindSafe(|| {
-                self.plan(&self.template.text, &self.row)
+                let text = PipelineText {
+                    tables: self.template.tables.lock().clone(),
+                    ..self.template.text.clone()
+                };
+                self.plan(&text, &self.row)
             }));
             match planned.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
                 Ok(plan) => self.start_plan(plan),
@@ -138,10 +144,7 @@ impl LogRun {
     fn handle_outcome(self, plan: Arc<Plan>, outcome: Result<Finished, RunError>) {
         let changed = match outcome {
             Err(RunError::PlanChanged(changed)) => changed,
-            Ok(Finished::Reloading) => {
-                drop(plan);
-                return self.start();
-            }
+            Ok(Finished::Reloading) => return self.restart(plan),
             outcome => {
                 drop(plan);
                 return self.finish(LogOutcome::of(outcome));
@@ -176,15 +179,19 @@ impl LogRun {
                 drop(plan);
                 self.finish(cannot_finish(&WithCauses(&error)));
             }
-            Ok(Finished::Reloading) => {
-                drop(plan);
-                self.start();
-            }
+            Ok(Finished::Reloading) => self.restart(plan),
             outcome => {
                 drop(plan);
                 self.finish(LogOutcome::of(outcome));
             }
         });
+    }
+
+    /// Plans the log again, with the tables as they are now, and continues with that plan instead of
+    /// this one.
+    fn restart(mut self, plan: Arc<Plan>) {
+        self.replaced = Some(plan);
+        self.start();
     }
 
     /// Reports the outcome, after dropping what the logs share, since the supervisor may close it
@@ -214,6 +221,10 @@ impl LogRun {
         let rounds = self.found_earlier.iter().filter(|known| *known == changed);
         if rounds.count() >= MAX_ROUNDS {
             return Err(cannot_finish(&RunError::PlanChanged(changed.clone())));
+        }
+        let is_it = |plan: &&Arc<Plan>| Some(&plan.fingerprint) == changed.plan.as_ref();
+        if let Some(plan) = self.replaced.as_ref().filter(is_it) {
+            return Ok(plan.clone());
         }
         let stored = changed.plan.as_deref().map(|plan| self.store().plan(plan));
         let stored = stored.transpose();
@@ -255,8 +266,9 @@ impl LogRun {
             pools: self.runs.pools.clone(),
             store,
             metrics: self.entry.metrics.clone(),
-            accept_changed_plan: self.template.accept_changed_plan,
+            accept_changed_plan: self.template.accept_changed_plan && self.replaced.is_none(),
             catch_up: None,
+            was_open: self.replaced.is_some(),
             control: controls,
             view: self.entry.view.clone(),
         }
@@ -282,7 +294,7 @@ impl LogRun {
         plan.name = format!("{}/{}", plan.name, row.log());
         failpoint::reach("planned");
         let (row, pipeline) = (row.to_text(), plan.stored);
-        plan.stored = stored_text(move || json!({ "row": row, "pipeline": *pipeline }).to_string());
+        plan.stored = Arc::new(move || json!({ "row": row, "pipeline": pipeline() }).to_string());
         Ok(Arc::new(plan))
     }
 

@@ -1,6 +1,8 @@
 //! `lookup` with `:reload`: tables that change during a run.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -200,6 +202,67 @@ fn instances_reload_independently() {
     records.dedup_by_key(|(p, n, _)| (*p, *n));
     assert_eq!((found, records.len()), (total, total));
     assert!(records.iter().any(|(_, _, version)| *version > 1));
+}
+
+/// Standard input goes on in the middle of a line, and its header is that of the first line.
+#[test]
+fn standard_input_goes_on_where_it_was() {
+    let site = Site::new("reload-stdin");
+    write_table(&site, 1);
+    site.write(
+        "pipeline.edn",
+        r#"{:name "stdin"
+            in (stdin {:format "csv" :schema {:n :int64 :k :int64}})
+            pipeline (-> in (lookup "table.csv" "key = k" "version" {:reload "100ms"})
+                         (files {:path "out" :codec :json :check-freq "10ms" :rollover {:idle "50ms"}}))}"#,
+    );
+    let mut command = site.pseidon();
+    command.args(["run", "pipeline.edn"]).stdin(Stdio::piped());
+    command.stderr(File::create(site.path("run.log")).expect("a log"));
+    let mut run = command.spawn().expect("it starts");
+    let mut input = run.stdin.take().expect("a pipe");
+    let mut write = |text: &str| input.write_all(text.as_bytes()).expect("written");
+    write("k,n\n0,0\n1,1\n2,");
+    wait_until("the first lines are read", 30, || {
+        versions(&site).len() == 2
+    });
+    write_table(&site, 2);
+    let log = || fs::read_to_string(site.path("run.log")).expect("a log");
+    wait_until("the table is noticed", 30, || {
+        log().contains("a table has changed; the run")
+    });
+    write("2\n");
+    let mut count = 3;
+    wait_until("lines get the other table", 30, || {
+        write(&format!("{},{count}\n", count % 4));
+        count += 1;
+        versions(&site).iter().any(|(_, version)| *version == 2)
+    });
+    drop(input);
+    assert!(run.wait().expect("it ends").success(), "{}", log());
+    check_versions(&site);
+    assert_eq!(versions(&site).len() as u64, count);
+}
+
+/// A change that comes while an earlier version is finished is not forgotten.
+#[test]
+fn a_change_after_a_crash_is_used() {
+    let site = Site::new("reload-crash");
+    write_table(&site, 1);
+    site.write("pipeline.edn", numbered());
+    for (step, version) in [("committed:5", 2), ("committed:9", 4), ("begun:1", 6)] {
+        let mut command = site.command("pipeline.edn");
+        command.env("PSEIDON_FAIL", step);
+        let name = step.split(':').next().unwrap_or(step);
+        site.start(command).expect_death(name, 30);
+        write_table(&site, version);
+        let mut run = site.run("pipeline.edn");
+        std::thread::sleep(site.random.millis(0..300));
+        write_table(&site, version + 1);
+        wait_for_version(&site, &mut run, version + 1);
+        run.stop(30);
+    }
+    assert_eq!(check_versions(&site).last(), Some(&7));
 }
 
 /// The logs of a template use a table that is reloaded for all of them.

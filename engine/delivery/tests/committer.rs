@@ -390,7 +390,7 @@ fn a_plan_whose_text_was_removed_is_stored_again() {
         committer,
     } = begun(Positions::InStore);
     for _ in 0..2 {
-        committer.keep_plan("text").unwrap();
+        committer.keep_plan(&|| "text".to_owned()).unwrap();
         assert_eq!(store.plan("p").unwrap().as_deref(), Some("text"));
         store.forget_plans(&["p".to_owned()]).unwrap();
     }

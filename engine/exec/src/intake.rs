@@ -124,9 +124,7 @@ impl IntakeTask {
             if now >= *next_look {
                 splits.sharing.renew()?;
                 intake.report_durable();
-                if let Some(catch_up) = &intake.attempt.catch_up {
-                    intake.check_caught_up(&catch_up.left());
-                }
+                intake.check_caught_up();
                 *next_look = now + CHECK_INTERVAL;
             }
             if let Some(unit) = refused.take()
@@ -210,7 +208,7 @@ impl Intake {
                     return Err(Failure::Fatal(what.into()));
                 };
                 self.count(&batch);
-                self.check_caught_up(std::slice::from_ref(&batch.split.id));
+                self.check_caught_up();
                 self.attempt
                     .read
                     .lock()
@@ -236,17 +234,17 @@ impl Intake {
     }
 
     /// Stops reading if this run only finishes the work of an earlier version, and nothing of it
-    /// is left after these splits.
-    fn check_caught_up(&self, splits: &[SplitId]) {
+    /// is left.
+    fn check_caught_up(&self) {
         let Some(catch_up) = &self.attempt.catch_up else {
             return;
         };
-        for split in splits {
+        for split in catch_up.left() {
             let frontiers = self
                 .sinks()
-                .map(|open| open.committer.ledger().frontier(split));
+                .map(|open| open.committer.ledger().frontier(&split));
             if let Some(frontier) = frontiers.min().flatten() {
-                catch_up.reach(split, frontier);
+                catch_up.reach(&split, frontier);
             }
         }
         if catch_up.is_complete() {
@@ -312,7 +310,7 @@ impl Intake {
         let Some(open) = self.sinks().next() else {
             return Ok(());
         };
-        Ok(open.committer.keep_plan(&self.attempt.plan.stored)?)
+        Ok(open.committer.keep_plan(&*self.attempt.plan.stored)?)
     }
 
     /// Removes finished splits of the source that no longer exist.
@@ -363,8 +361,7 @@ impl Intake {
             open.committer.begin(begun)?;
             failpoint::reach("begun");
         }
-        let ids: Vec<SplitId> = starts.iter().map(|start| start.split.id.clone()).collect();
-        self.check_caught_up(&ids);
+        self.check_caught_up();
         splits.open.extend(starts.into_iter().map(|start| {
             (
                 start.split.id.clone(),
@@ -400,6 +397,7 @@ impl Intake {
             while !split.wait_until_dispatched(CHECK_INTERVAL) {
                 splits.sharing.renew()?;
                 self.report_durable();
+                self.check_caught_up();
                 if self.attempt.stop.leaving_now() {
                     return Err(Failure::Stopped);
                 }

@@ -45,8 +45,8 @@ pub(crate) struct RunLifecycle {
     was_open: bool,
     /// The deadline of the run after a stop request, or after it has found work of another plan.
     deadline: Option<Instant>,
-    /// Whether the run is to end for another plan.
-    is_reloading: bool,
+    /// Since when the run is to end for another plan.
+    reloading_since: Option<Instant>,
     /// Whether the user has requested a stop.
     stop_requested: bool,
     /// How far failed attempts had read splits that were not completely committed.
@@ -84,14 +84,14 @@ impl RunLifecycle {
     pub(crate) fn new(run: RunSetup, on_end: EndCallback, reporter: Reporter) -> RunLifecycle {
         RunLifecycle {
             acknowledged: run.plan.sinks.iter().map(|_| Arc::default()).collect(),
-            run,
             reporter,
             phase: RunPhase::CheckingState,
             store_id: String::new(),
-            pause: Pause::default(),
-            was_open: false,
+            pause: run.view.pause.clone(),
+            was_open: run.was_open,
+            run,
             deadline: None,
-            is_reloading: false,
+            reloading_since: None,
             stop_requested: false,
             uncommitted: HashMap::new(),
             began: Instant::now(),
@@ -178,6 +178,14 @@ impl RunLifecycle {
             .iter()
             .any(|open| open.committer.store_is_unreachable());
         metrics.store_unreachable.set(i64::from(unreachable));
+        let grace = self.run.plan.settings.shutdown_grace;
+        if let Some(since) = self.reloading_since.filter(|since| since.elapsed() > grace) {
+            metrics.set_run_trouble(Some(format!(
+                "a changed table is not used yet: what was read before it has not been committed \
+                 for {} s",
+                since.elapsed().as_secs()
+            )));
+        }
         running.wake();
     }
 
@@ -203,6 +211,15 @@ impl RunLifecycle {
                 self.advance_pause(until, then, now)
             }
         }
+    }
+
+    fn reload(&mut self, now: Instant) {
+        self.reloading_since.get_or_insert(now);
+    }
+
+    /// Whether the run is to end for another plan, and not because of a stop.
+    fn is_reloading(&self) -> bool {
+        self.reloading_since.is_some() && !self.stop_requested
     }
 
     fn next_request(&self) -> Option<Control> {
@@ -249,8 +266,8 @@ impl RunLifecycle {
                 Control::Stop | Control::LeaveNow => {
                     return Some(Ok(self.stopped_between_attempts()));
                 }
-                // What was read and not committed is read again, by the version that read it.
-                Control::Reload => return Some(Ok(Finished::Reloading)),
+                // The next attempt reads nothing. If it can open the sinks, the next plan can too.
+                Control::Reload => self.reload(now),
                 Control::Pause => self.pause.set(true),
                 Control::Resume => self.pause.set(false),
                 // Nothing is open between two attempts.

@@ -29,6 +29,9 @@ pub struct Run {
     /// is, has left: the splits of [`PlanChanged::splits`](crate::PlanChanged::splits). It reads no
     /// others, and ends as soon as that is done, or if none of them comes.
     pub catch_up: Option<Vec<UnfinishedSplit>>,
+    /// Whether it continues a run whose sinks were open, after [`Finished::Reloading`]: a sink that
+    /// cannot be opened is tried again.
+    pub was_open: bool,
     /// Requests of the user.
     pub control: Receiver<Control>,
     /// Shows the run to observers.
@@ -57,6 +60,7 @@ impl Run {
             metrics: self.metrics,
             accept_changed_plan: self.accept_changed_plan,
             catch_up: self.catch_up,
+            was_open: self.was_open,
             control: self.control,
             view: self.view,
         };

@@ -24,6 +24,7 @@ pub(crate) struct RunSetup {
     pub(crate) metrics: Metrics,
     pub(crate) accept_changed_plan: bool,
     pub(crate) catch_up: Option<Vec<UnfinishedSplit>>,
+    pub(crate) was_open: bool,
     pub(crate) control: Receiver<Control>,
     pub(crate) view: Arc<View>,
 }

@@ -41,8 +41,9 @@ impl StateCheck {
                 return Err(RunError::PlanChanged(changed));
             }
         }
-        let (fingerprint, text) = (self.plan.fingerprint.clone(), self.plan.stored.clone());
-        if self.store.plan(&fingerprint)?.as_ref() != Some(&text) {
+        let fingerprint = self.plan.fingerprint.clone();
+        if !self.store.has_plan(&fingerprint)? {
+            let text = (self.plan.stored)();
             self.store.add_plan(&StoredPlan { fingerprint, text })?;
             self.forget_plans()?;
         }

@@ -8,6 +8,7 @@ use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::rows::Rows;
+use pseidon_plugin::stop::Pause;
 
 use crate::attempt::{Attempt, AttemptSink};
 use crate::bad_records::{BadRecordHistory, BadRecordReasons, RecentBadRecord};
@@ -47,7 +48,8 @@ impl Pulse {
     }
 }
 
-/// What observers can see of a run. One view lives as long as its run, over all of its attempts.
+/// What observers can see of a run. One view lives as long as its run, over all of its attempts, and
+/// over the runs of other plans that follow in the same process.
 /// Observing costs the run nothing measurable.
 #[derive(Default)]
 pub struct View {
@@ -55,6 +57,8 @@ pub struct View {
     /// attempts.
     pub pulse: Pulse,
     attempt: Mutex<Weak<Attempt>>,
+    /// Whether sources may read. A run that continues with another plan stays paused.
+    pub(crate) pause: Pause,
     pub(crate) tap: Arc<Tap>,
     pub(crate) bad_records: Arc<BadRecordHistory>,
     pub(crate) seen_fields: Arc<SeenFields>,
@@ -124,6 +128,16 @@ impl View {
             reply,
         });
         rows.recv_timeout(patience).ok()
+    }
+
+    /// Whether sources read nothing because the user has paused the run.
+    pub fn is_paused(&self) -> bool {
+        self.pause.is_set()
+    }
+
+    /// Ends a pause, before a run that does not continue another one.
+    pub fn resume(&self) {
+        self.pause.set(false);
     }
 
     pub(crate) fn show(&self, attempt: &Arc<Attempt>) {

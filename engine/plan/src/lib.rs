@@ -47,7 +47,7 @@ pub use chain::{Chain, ChainStep, Operator, PlannedSink, PlannedSource};
 pub use guarantee::{Guarantee, PathGuarantee};
 pub use index::{PerSink, SinkIndex, SourceIndex};
 pub use lookup::LookupTable;
-pub use plan::{Plan, PlanContext, StoredText, plan, stored_text};
+pub use plan::{Plan, PlanContext, StoredText, plan};
 pub use prepare::SchemaInference;
 pub use settings::{MaxInvalid, Settings};
 pub use tables::{PlannedTable, Table, TableCache, TableReader};

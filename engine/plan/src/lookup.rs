@@ -108,6 +108,11 @@ impl Lookup<'_> {
     /// # Errors
     /// The table cannot be read, does not have the columns, or has a key twice.
     pub(crate) fn steps(&self, tables: &TableCache<'_>) -> Result<LookupSteps, Diagnostic> {
+        if self.reload.is_some() && !tables.allows_reload {
+            let message = "`:reload` requires a pipeline file";
+            let error = Diagnostic::new(self.span, message, "a flow of `-e` keeps no state");
+            return Err(error.with_help("write the pipeline to a file, or leave out `:reload`"));
+        }
         let path = self.path.value.as_str();
         let Table { rows, digest } = tables.table(path, self.reload).map_err(|reason| {
             let error = Diagnostic::new(self.path.span, "the table cannot be read", reason);
@@ -325,7 +330,7 @@ mod tests {
                 digest: String::new(),
             })
         };
-        lookup.steps(&TableCache::new(&read)).unwrap()
+        lookup.steps(&TableCache::new(&read, true)).unwrap()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The plan of a pipeline, and the function that runs all planning steps.
 
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use pseidon_dsl::expr::NamedExpressions;
 use pseidon_dsl::{Diagnostic, Document, Span};
@@ -39,8 +39,8 @@ pub struct Plan {
     pub version: String,
     /// The text of the pipeline file, before secrets are substituted.
     pub text: String,
-    /// What the state keeps, so that a later version of the pipeline can make this plan again: by
-    /// default the text. It is made when it is first needed.
+    /// Makes what the state keeps, so that a later version of the pipeline can make this plan again:
+    /// by default the text.
     pub stored: StoredText,
     /// The tables of its `lookup`s.
     pub tables: Vec<PlannedTable>,
@@ -51,7 +51,7 @@ pub struct Plan {
 }
 
 /// See [`Plan::stored`].
-pub type StoredText = LazyLock<String, Box<dyn FnOnce() -> String + Send>>;
+pub type StoredText = Arc<dyn Fn() -> String + Send + Sync>;
 
 impl Plan {
     /// The source with this index.
@@ -95,7 +95,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     let (names, wrong) = NamedExpressions::new(&document.expressions, function_names());
     errors.extend(wrong);
     let names = Arc::new(names);
-    let tables = TableCache::new(context.tables);
+    let tables = TableCache::new(context.tables, context.keeps_state);
     let resolved = errors.value(resolve(document, context.registry, &tables, &names));
     let resolved = resolved.unwrap_or_default();
     let (name, name_span) = document
@@ -139,10 +139,10 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
             guarantees,
             version: fingerprint::version(&resolved, &context.text),
             fingerprint: fingerprint::compute(&resolved),
-            stored: stored_text({
+            stored: {
                 let text = context.text.clone();
-                move || text
-            }),
+                Arc::new(move || text.clone())
+            },
             tables: tables.into_tables(),
             text: context.text,
             base: context.base,
@@ -150,11 +150,6 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
         }),
         _ => Err(names.explained(errors.into_unique())),
     }
-}
-
-/// A [`StoredText`] that is made by this function.
-pub fn stored_text(make: impl FnOnce() -> String + Send + 'static) -> StoredText {
-    LazyLock::new(Box::new(make))
 }
 
 /// Checks that a pipeline's name can be part of keys, file names and transaction ids.

@@ -31,14 +31,17 @@ pub struct PlannedTable {
 /// Reads each table once, however many stages use it: all of them see the same content.
 pub struct TableCache<'a> {
     read: &'a TableReader<'a>,
+    /// Whether a table may be reloaded: a run that continues needs the state.
+    pub(crate) allows_reload: bool,
     tables: RefCell<Vec<PlannedTable>>,
 }
 
 impl<'a> TableCache<'a> {
     /// Creates a cache without tables.
-    pub fn new(read: &'a TableReader<'a>) -> TableCache<'a> {
+    pub fn new(read: &'a TableReader<'a>, allows_reload: bool) -> TableCache<'a> {
         TableCache {
             read,
+            allows_reload,
             tables: RefCell::default(),
         }
     }
@@ -83,7 +86,7 @@ mod tests {
                 digest: format!("{path} {}", count.get()),
             })
         };
-        let cache = TableCache::new(&read);
+        let cache = TableCache::new(&read, true);
         let seconds = Duration::from_secs;
         for (path, reload, digest) in [
             ("a", None, "a 1"),

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::datatypes::SchemaRef;
@@ -95,16 +95,22 @@ impl SourcePlugin for StdinPlugin {
                 }
             },
         };
-        Ok(Arc::new(Stdin::new(options.format.clone(), schema)))
+        let format = options.format.clone();
+        Ok(Arc::new(Stdin::new(format, schema, READER.clone())))
     }
 }
 
 struct Stdin {
     format: SpannedValue<SourceFormat>,
     schema: Option<SchemaRef>,
-    /// Kept between runs, for the rest of a line that a run was stopped in.
-    reader: Mutex<LineReader>,
+    /// Kept between runs, for the header and the rest of a line that a run was stopped in.
+    reader: Arc<Mutex<LineReader>>,
 }
+
+/// The reader of the process's standard input. A process may run several plans one after another,
+/// and each continues where the one before it stopped.
+static READER: LazyLock<Arc<Mutex<LineReader>>> =
+    LazyLock::new(|| Arc::new(Mutex::new(LineReader::new())));
 
 impl Source for Stdin {
     fn facts(&self) -> SourceFacts {
@@ -139,11 +145,15 @@ impl Source for Stdin {
 }
 
 impl Stdin {
-    fn new(format: SpannedValue<SourceFormat>, schema: Option<SchemaRef>) -> Stdin {
+    fn new(
+        format: SpannedValue<SourceFormat>,
+        schema: Option<SchemaRef>,
+        reader: Arc<Mutex<LineReader>>,
+    ) -> Stdin {
         Stdin {
             format,
             schema,
-            reader: Mutex::new(LineReader::new()),
+            reader,
         }
     }
 

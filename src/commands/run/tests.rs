@@ -142,6 +142,7 @@ impl Runs {
             metrics: Metrics::new(),
             accept_changed_plan: false,
             catch_up: None,
+            was_open: false,
             control: controls,
             view: Arc::default(),
         };
@@ -339,4 +340,41 @@ fn a_stop_request_counts_more_than_the_work_of_another_plan() {
     }
     drop(let_go);
     assert_eq!(ended.recv().unwrap().unwrap(), Finished::Stopped);
+}
+
+/// A run that continues with another plan stays paused.
+#[test]
+fn a_pause_lasts_beyond_a_reload() {
+    use pseidon_exec::Control;
+
+    let text = r#"{:name "test" :settings {:memory "32MiB"}
+        in (generate {:record {:n "n"} :rate 1000})
+        pipeline (-> in (drop))}"#;
+    let runs = Runs::of(text);
+    let view: Arc<pseidon_exec::View> = Arc::default();
+    let start = |controls| {
+        let run = Run {
+            plan: runs.plan.clone(),
+            pools: runs.pools.clone(),
+            store: runs.state("test"),
+            metrics: Metrics::new(),
+            accept_changed_plan: false,
+            catch_up: None,
+            was_open: false,
+            control: controls,
+            view: view.clone(),
+        };
+        run.run().unwrap()
+    };
+    let (control, controls) = unbounded();
+    for request in [Control::Pause, Control::Reload] {
+        control.send(request).unwrap();
+    }
+    assert_eq!(start(controls.clone()), Finished::Reloading);
+    assert!(view.is_paused());
+    control.send(Control::Stop).unwrap();
+    assert_eq!(start(controls), Finished::Stopped);
+    assert!(view.is_paused());
+    view.resume();
+    assert!(!view.is_paused());
 }

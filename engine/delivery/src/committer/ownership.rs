@@ -56,8 +56,8 @@ impl Committer {
         held.map_err(CommitterError::Fenced)
     }
 
-    /// Makes sure that the store has the text of the claimant's plan; this is the text if not.
-    pub fn keep_plan(&self, text: &str) -> Result<(), CommitterError> {
+    /// Makes sure that the store has the text of the claimant's plan. `text` makes it.
+    pub fn keep_plan(&self, text: &dyn Fn() -> String) -> Result<(), CommitterError> {
         let fingerprint = &self.claimant.plan;
         self.until_answered(|| {
             if self.store.has_plan(fingerprint)? {
@@ -65,7 +65,7 @@ impl Committer {
             }
             self.store.add_plan(&StoredPlan {
                 fingerprint: fingerprint.clone(),
-                text: text.to_owned(),
+                text: text(),
             })
         })
     }

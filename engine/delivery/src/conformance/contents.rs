@@ -62,8 +62,10 @@ pub(super) fn plans_and_notes_are_kept(store: &dyn StateStore) {
             text: text.into(),
         };
         assert_eq!(store.plan(&plan.fingerprint).unwrap(), None);
+        assert!(!store.has_plan(&plan.fingerprint).unwrap());
         store.add_plan(&plan).unwrap();
         store.add_plan(&plan).unwrap();
+        assert!(store.has_plan(&plan.fingerprint).unwrap());
         assert_eq!(
             store.plan(&plan.fingerprint).unwrap().as_deref(),
             Some(text)

@@ -34,7 +34,7 @@ impl RunLifecycle {
     pub(super) fn attempt(&mut self) -> RunEnd {
         self.began = Instant::now();
         let stop = Stop::new();
-        if self.deadline.is_some() || self.is_reloading {
+        if self.deadline.is_some() || self.is_reloading() {
             stop.stop_reading();
         }
         let instance = match instance_name() {
@@ -77,7 +77,7 @@ impl RunLifecycle {
                 // Nothing is open yet.
                 Control::Roll => {}
                 // What is being opened is closed like an attempt that has read nothing.
-                Control::Reload => self.is_reloading = true,
+                Control::Reload => self.reload(now),
                 Control::Stop if opening.give_up.is_none() => {
                     opening.stop.leave_now();
                     opening.give_up = Some(now + OPENING_GRACE);
@@ -118,7 +118,7 @@ impl RunLifecycle {
             Err(failure) => return self.failed(failure),
         };
         let (stop, instance) = (stop.clone(), instance.clone());
-        if self.is_reloading {
+        if self.reloading_since.is_some() {
             stop.stop_reading();
         }
         self.was_open = true;

@@ -51,7 +51,7 @@ impl RunLifecycle {
             store_id,
             pause,
             deadline,
-            is_reloading,
+            reloading_since,
             stop_requested,
             ..
         } = self
@@ -76,11 +76,11 @@ impl RunLifecycle {
                 }
             }
         }
+        if reloading_since.is_some() && !*stop_requested {
+            return Some(running.outcome(Finished::Reloading, true));
+        }
         if deadline.is_some() {
             return Some(running.outcome(Finished::Stopped, *stop_requested));
-        }
-        if *is_reloading {
-            return Some(running.outcome(Finished::Reloading, true));
         }
         if has_caught_up {
             return Some(running.outcome(Finished::CaughtUp, false));
@@ -105,7 +105,7 @@ impl RunLifecycle {
                 }
                 Control::Reload => {
                     running.attempt.stop.stop_reading();
-                    self.is_reloading = true;
+                    self.reload(now);
                 }
                 Control::LeaveNow => return Some(Ok(Finished::Left)),
                 Control::Pause => self.pause.set(true),
@@ -124,9 +124,13 @@ impl RunLifecycle {
             "not everything could be committed within the shutdown grace; \
              the rest is re-read at the next start"
         );
+        let is_reloading = self.is_reloading();
         let RunPhase::Running(running) = &mut self.phase else {
             return None;
         };
+        if is_reloading {
+            return Some(running.outcome(Finished::Reloading, true));
+        }
         Some(running.outcome(Finished::Left, self.stop_requested))
     }
 }

@@ -122,13 +122,14 @@ pub(super) static LOOKUP: PluginSpec = PluginSpec {
         or not in the table gets NULLs. All other fields are left as they are.\n\n\
         The table is a part of the plan, like the pipeline file: after a crash, what was read with \
         the table of that time is finished with it before another one is used (docs/changing.md). \
-        For this the state keeps the table, up to 16 MiB compressed. A larger one has to be as it was.\n\n\
+        For this the state keeps the table, up to 16 MiB compressed (256 KiB in a template, for each log). A larger one has to be as it was.\n\n\
         With `:reload`, the file is looked at during the run. When its content has changed, the run \
         commits what it has read, and continues with the new table; a file that cannot be used is a \
         warning, and the run continues with the table that it has. Replace the file with a rename, \
         so that no half of it is read. With a Kafka group, its partitions are assigned again; \
         several instances may use different versions for a moment, and each record gets fields from \
-        one of them.",
+        one of them. What counts for a run, such as `limit` and `:until :latest`, counts anew. In a \
+        template, all logs use the same tables; a path with `${log:…}` is read when its log starts.",
     positional: LookupOptions::POSITIONAL,
     options: LookupOptions::DECLARED,
     example: "(lookup \"countries.csv\" \"code = country\" \"name as country_name, region\")",

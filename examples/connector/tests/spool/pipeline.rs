@@ -132,6 +132,7 @@ impl Folder {
             metrics: self.metrics.clone(),
             accept_changed_plan: false,
             catch_up: None,
+            was_open: false,
             control: never(),
             view: self.view.clone(),
         };

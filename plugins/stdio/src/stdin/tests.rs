@@ -128,7 +128,7 @@ fn stdin(format: &str) -> Stdin {
         value: format.into(),
         span: Span::default(),
     };
-    Stdin::new(format, None)
+    Stdin::new(format, None, Arc::new(Mutex::new(LineReader::new())))
 }
 
 #[test]
