@@ -1,12 +1,12 @@
 //! `pseidon run`: runs a pipeline, or a template with one run for each row of its table.
 
 pub(crate) mod earlier;
+mod plans;
 
 use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::datatypes::SchemaRef;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -14,23 +14,24 @@ use indicatif::ProgressBar;
 use parking_lot::Mutex;
 use pseidon_delivery::{GroupCommit, StateStore, WithCauses};
 use pseidon_dsl::Document;
-use pseidon_exec::{Control, Finished, PlanChanged, Pools, Run, RunError};
+use pseidon_exec::{Control, Finished, Pools, RunError};
 use pseidon_formats::json_lines;
 use pseidon_plan::Plan;
 use pseidon_plugin::format::Format;
 use pseidon_plugin::options::{print_schema, read_schema};
 use pseidon_plugin::source::Source;
 use pseidon_service::ServiceConfig;
-use pseidon_service::runs::{EntryState, LiveRun, RunRegistry};
+use pseidon_service::runs::{EntryState, RunRegistry};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub(super) use self::earlier::previous;
+use self::plans::PlanSequence;
 use crate::cli::{Exit, RunArgs};
 use crate::load::{self, PipelineText, TextKind, kept};
 use crate::progress::ProgressDisplay;
 use crate::supervisor::{self, LogTemplate};
 use crate::systemd::{Notifier, NotifySocket};
-use crate::{fatal, interrupts, last_run, progress, reload, state};
+use crate::{fatal, interrupts, last_run, progress, state};
 
 /// Runs a pipeline until it ends or is stopped. `bar` is the progress line, if there is a terminal.
 pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
@@ -179,53 +180,16 @@ fn run_pipeline(
         "starting"
     );
     entry.set_state(EntryState::Running);
-    // The plan that the current one has replaced, since a table has changed.
-    let replaced = RefCell::new(None::<Arc<Plan>>);
-    let start = |plan: Arc<Plan>, catch_up| {
-        entry.set_live(Some(LiveRun {
-            plan: plan.clone(),
-            control: interfaces.control.clone(),
-            since: Instant::now(),
-        }));
-        let is_first = replaced.borrow().is_none();
-        let run = Run {
-            plan,
-            pools: pools.clone(),
-            store: store.clone(),
-            metrics: entry.metrics.clone(),
-            // What is accepted is what earlier processes have left.
-            accept_changed_plan: args.accept_changed_plan && is_first,
-            catch_up,
-            was_open: !is_first,
-            control: interfaces.controls.clone(),
-            view: entry.view.clone(),
-        };
-        run.run()
-    };
-    let plan_earlier = |changed: &PlanChanged| {
-        let is_it = |plan: &&Arc<Plan>| Some(&plan.fingerprint) == changed.plan.as_ref();
-        match replaced.borrow().as_ref().filter(is_it) {
-            Some(plan) => Ok(plan.clone()),
-            None => earlier::plan(&text, changed, &*store, &infer),
-        }
-    };
-    let mut current = plan.clone();
-    let outcome = loop {
-        let run = || earlier::finish_and_run(&current, &start, &plan_earlier);
-        let (replanned, state) = (text.clone(), store.clone());
-        let replan = move |plan: &Plan| {
-            let infer = |stage: &str, source: &dyn Source, format: &dyn Format| {
-                infer_once(stage, source, format, &replanned.base, state.as_ref())
-            };
-            replanned.plan_again(plan, &infer)
-        };
-        match reload::run_watched(&current, &interfaces.control, replan, run) {
-            (Ok(Finished::Reloading), Some(next)) => {
-                *replaced.borrow_mut() = Some(std::mem::replace(&mut current, Arc::new(next)));
-            }
-            (outcome, _) => break outcome,
-        }
-    };
+    let outcome = PlanSequence {
+        text: &text,
+        store: &store,
+        pools: &pools,
+        entry: &entry,
+        interfaces: &interfaces,
+        accept_changed_plan: args.accept_changed_plan,
+        replaced: RefCell::new(None),
+    }
+    .run(plan.clone());
     drop(interfaces);
     let has_read_all = matches!(outcome, Ok(Finished::Complete));
     let exit = report(outcome, &plan, ("run", &text.name), &runs);

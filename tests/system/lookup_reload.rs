@@ -214,7 +214,7 @@ fn standard_input_goes_on_where_it_was() {
         r#"{:name "stdin"
             in (stdin {:format "csv" :schema {:n :int64 :k :int64}})
             pipeline (-> in (lookup "table.csv" "key = k" "version" {:reload "100ms"})
-                         (files {:path "out" :codec :json :check-freq "10ms" :rollover {:idle "50ms"}}))}"#,
+                         (files {:path "out" :codec :json :check-freq "10ms" :rollover {:records 1}}))}"#,
     );
     let mut command = site.pseidon();
     command.args(["run", "pipeline.edn"]).stdin(Stdio::piped());

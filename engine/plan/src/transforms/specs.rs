@@ -128,7 +128,7 @@ pub(super) static LOOKUP: PluginSpec = PluginSpec {
         warning, and the run continues with the table that it has. Replace the file with a rename, \
         so that no half of it is read. With a Kafka group, its partitions are assigned again; \
         several instances may use different versions for a moment, and each record gets fields from \
-        one of them. What counts for a run, such as `limit` and `:until :latest`, counts anew. In a \
+        one of them. What counts for a run, such as `limit` and `:until :latest`, begins again. In a \
         template, all logs use the same tables; a path with `${log:…}` is read when its log starts.",
     positional: LookupOptions::POSITIONAL,
     options: LookupOptions::DECLARED,
