@@ -11,6 +11,7 @@ use pseidon_delivery::{
     Claimant, Commit, CommitError, Reason, SinkId, SplitCommit, SplitId, StoreError, WithCauses,
 };
 use pseidon_dsl::document;
+use pseidon_exec::Run;
 use pseidon_plan::{PlanContext, plan};
 use pseidon_plugin::metrics::Metrics;
 
