@@ -96,24 +96,26 @@ fn expect_progress(watcher: &Watcher, instance: &mut Pseidon) {
     assert!(instance.is_running());
 }
 
+/// A version of the test's pipeline whose files begin with this name.
+fn version(site: &Site, name: &str, rollover: &str) -> String {
+    let rollover = format!(":rollover {{{rollover}}} :check-freq \"50ms\"");
+    let sink =
+        format!("(files {{:path \"out/{{bucket}}\" :name \"{name}\" :codec :json {rollover}}})");
+    pipeline(
+        &site.name,
+        &settings(site, Store::Redis),
+        &kafka_source(&site.name, Membership::Dynamic, ""),
+        &sink,
+    )
+}
+
 /// One version of a pipeline replaces another while both run, and the old one is killed with lanes
 /// ahead. The new one must not take those over: it commits its records of other partitions and
 /// ends, the old version finishes its work, and then the new one continues.
 #[test]
 fn a_version_that_is_killed_is_finished_before_the_next_one() {
     let site = Site::new("versions");
-    let version = |name: &str, rollover: &str| {
-        let rollover = format!(":rollover {{{rollover}}} :check-freq \"50ms\"");
-        let sink = format!(
-            "(files {{:path \"out/{{bucket}}\" :name \"{name}\" :codec :json {rollover}}})"
-        );
-        pipeline(
-            &site.name,
-            &settings(&site, Store::Redis),
-            &kafka_source(&site.name, Membership::Dynamic, ""),
-            &sink,
-        )
-    };
+    let version = |name: &str, rollover: &str| version(&site, name, rollover);
     // Whenever a file of the old version is full, others are still open, so some lanes are ahead.
     site.write("old.edn", version("old", ":records 20 :idle \"1h\""));
     site.write("new.edn", version("new", ":records 150 :idle \"300ms\""));
@@ -166,18 +168,7 @@ fn a_version_that_is_killed_is_finished_before_the_next_one() {
 #[test]
 fn two_versions_that_are_killed_are_finished_before_a_third_one() {
     let site = Site::new("two-versions");
-    let version = |name: &str, rollover: &str| {
-        let rollover = format!(":rollover {{{rollover}}} :check-freq \"50ms\"");
-        let sink = format!(
-            "(files {{:path \"out/{{bucket}}\" :name \"{name}\" :codec :json {rollover}}})"
-        );
-        pipeline(
-            &site.name,
-            &settings(&site, Store::Redis),
-            &kafka_source(&site.name, Membership::Dynamic, ""),
-            &sink,
-        )
-    };
+    let version = |name: &str, rollover: &str| version(&site, name, rollover);
     for name in ["one", "two"] {
         let slow = version(name, ":records 20 :idle \"1h\"");
         site.write(&format!("{name}.edn"), slow);

@@ -138,6 +138,10 @@ fn tables_that_cannot_be_used_are_errors() {
             r#""countries.csv" "code" "name, region as name""#,
             "`name` is changed twice",
         ),
+        (
+            r#""countries.csv" "code" "name" {:reload "1s"}"#,
+            "`:reload` requires a pipeline file",
+        ),
     ];
     for (arguments, expected) in cases {
         let stage = format!("(lookup {arguments})");

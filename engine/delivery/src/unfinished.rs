@@ -90,6 +90,7 @@ impl fmt::Display for UnfinishedWork {
         write!(f, "{first}")?;
         match self.splits.len() - 1 {
             0 => Ok(()),
+            1 => f.write_str(", and 1 more split"),
             more => write!(f, ", and {more} more splits"),
         }
     }
