@@ -119,19 +119,22 @@ impl LogRun {
     /// the log.
     pub(super) fn start(self) {
         let pools = self.runs.pools.clone();
-        pools.run_blocking(move || {
-            let planned = catch_unwind(AssertUnwindSafe(|| {
-                let text = PipelineText {
-                    tables: self.template.tables.lock().clone(),
-                    ..self.template.text.clone()
-                };
-                self.plan(&text, &self.row)
-            }));
-            match planned.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
-                Ok(plan) => self.start_plan(plan),
-                Err(outcome) => self.finish(outcome),
-            }
+        pools.run_blocking(move || match self.plan_now() {
+            Ok(plan) => self.start_plan(plan),
+            Err(outcome) => self.finish(outcome),
         });
+    }
+
+    /// Plans the log with its row, and with the tables as they are now. A panic is a failure.
+    fn plan_now(&self) -> Result<Arc<Plan>, LogOutcome> {
+        let planned = catch_unwind(AssertUnwindSafe(|| {
+            let text = PipelineText {
+                tables: self.template.tables.lock().clone(),
+                ..self.template.text.clone()
+            };
+            self.plan(&text, &self.row)
+        }));
+        planned.unwrap_or_else(|panic| Err(failed_by(panic.as_ref())))
     }
 
     fn start_plan(self, plan: Arc<Plan>) {
@@ -188,10 +191,26 @@ impl LogRun {
     }
 
     /// Plans the log again, with the tables as they are now, and continues with that plan instead of
-    /// this one.
+    /// this one. If it cannot be planned, it continues with this one.
     fn restart(mut self, plan: Arc<Plan>) {
-        self.replaced = Some(plan);
-        self.start();
+        self.replaced = Some(plan.clone());
+        let pools = self.runs.pools.clone();
+        pools.run_blocking(move || {
+            let next = match self.plan_now() {
+                Ok(next) => next,
+                Err(LogOutcome::InvalidRow(reason) | LogOutcome::Failed(reason)) => {
+                    tracing::warn!(
+                        log = self.row.log(),
+                        reason,
+                        "a table has changed and cannot be used; the log continues with the one \
+                         that it has"
+                    );
+                    plan
+                }
+                Err(outcome) => return self.finish(outcome),
+            };
+            self.start_plan(next);
+        });
     }
 
     /// Reports the outcome, after dropping what the logs share, since the supervisor may close it

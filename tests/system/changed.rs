@@ -206,3 +206,50 @@ fn a_move_after_a_change_is_read_by_the_changed_version() {
         assert_eq!(numbers(&site.path(folder)), all, "{folder}");
     }
 }
+
+/// After a crash, a version without one of the sinks starts, whichever of the files had been read to
+/// their end.
+#[test]
+fn a_sink_is_removed_after_a_crash() {
+    const FILES: u64 = 12;
+    const RECORDS: u64 = 500;
+    let version = |second: &str| {
+        format!(
+            r#"{{:name "removed" :settings {{:commit-interval "10ms"}}
+                in (files {{:path "in/*.ndjson"}})
+                pipeline (-> in (all (files {{:path "one" :codec :json :check-freq "5ms" :rollover {{:records 100}}}})
+                                     {second}))}}"#
+        )
+    };
+    let both = version(
+        r#"(files {:path "two/{n % 2}" :codec :json :check-freq "5ms" :rollover {:records 170}})"#,
+    );
+    let all: Vec<u64> = (0..FILES * RECORDS).collect();
+    for step in [
+        "committed:3",
+        "committed:20",
+        "committed:60",
+        "flushed:1",
+        "released:1",
+    ] {
+        let site = Site::new(&format!("removed-{}", step.replace(':', "-")));
+        for (file, numbers) in all.chunks(RECORDS as usize).enumerate() {
+            let lines: String = numbers.iter().map(|n| format!("{{\"n\":{n}}}\n")).collect();
+            site.write(&format!("in/{file:02}.ndjson"), lines);
+        }
+        site.write("pipeline.edn", &both);
+        kill_at(&site, step);
+        site.write("pipeline.edn", version(""));
+        site.finish("pipeline.edn", 60);
+        assert_eq!(numbers(&site.path("one")), all, "killed at {step}");
+        // What the first version had read is in both.
+        let second = numbers(&site.path("two"));
+        assert!(
+            second.is_sorted_by(|one, next| one < next),
+            "killed at {step}"
+        );
+        site.finish("pipeline.edn", 60);
+        assert_eq!(numbers(&site.path("one")), all, "killed at {step}");
+        assert!(hidden(&site.path("one")).is_empty());
+    }
+}

@@ -34,6 +34,13 @@ pub struct CommitRecord {
     pub finished: Option<u64>,
 }
 
+impl CommitRecord {
+    /// Whether nothing of the split is left to read or to commit in this sink.
+    pub fn is_settled(&self) -> bool {
+        self.finished.is_some() && self.ahead.is_empty()
+    }
+}
+
 /// What a source stores beside a position, such as a topic's id or a digest of the bytes before it.
 /// The store and the engine do not interpret it.
 #[derive(Clone, PartialEq, Eq, Hash)]

@@ -100,6 +100,9 @@ impl fmt::Display for UnfinishedSplit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let split = &self.split;
         match &self.left {
+            LeftWork::LanesAhead { sink, lanes: 1 } => {
+                write!(f, "1 lane of {split} is ahead in `{sink}`")
+            }
             LeftWork::LanesAhead { sink, lanes } => {
                 write!(f, "{lanes} lanes of {split} are ahead in `{sink}`")
             }
@@ -157,6 +160,10 @@ pub fn unfinished_work<'a>(
 }
 
 fn left_by_one_plan(records: &[SinkRecord<'_>]) -> Option<LeftWork> {
+    // No record is left that could reach another sink.
+    if records.iter().all(|of| of.record.is_settled()) {
+        return None;
+    }
     if let Some(of_sink) = records.iter().find(|of| !of.record.ahead.is_empty()) {
         return Some(LeftWork::LanesAhead {
             sink: of_sink.sink.clone(),
@@ -287,6 +294,38 @@ mod tests {
         );
         // A plan before the last one, whose sinks were released.
         assert_eq!(left(&records(5, of_plan("older", 3))), "nothing");
+    }
+
+    #[test]
+    fn a_split_that_every_sink_has_finished_is_not_left() {
+        let finished = |record| CommitRecord {
+            finished: Some(1),
+            ..record
+        };
+        let ahead = CommitRecord {
+            ahead: [("x".into(), 7)].into(),
+            ..finished(at(5))
+        };
+        for (expected, records) in [
+            (
+                "nothing",
+                vec![("a", finished(at(5))), ("-b", finished(owned(5)))],
+            ),
+            (
+                "nothing",
+                vec![("a", finished(at(5))), ("b", finished(at(7)))],
+            ),
+            (
+                "p: s is at position 4 in `b` and at 5 in `a`; up to 5",
+                vec![("a", finished(at(5))), ("b", at(4))],
+            ),
+            (
+                "p: 1 lane of s is ahead in `a`; up to 7",
+                vec![("a", ahead), ("b", finished(at(7)))],
+            ),
+        ] {
+            assert_eq!(left(&records), expected, "{records:?}");
+        }
     }
 
     #[test]

@@ -355,7 +355,11 @@ fn a_split_that_was_taken_since_is_not_held() {
         other => panic!("{other:?}"),
     }
     // What is released meanwhile stays with the other instance.
-    committer.release_unbegun(&[(split(), taken)]).unwrap();
+    let free = CommitRecord {
+        epoch: taken,
+        ..CommitRecord::default()
+    };
+    committer.release_free([(&split(), &free)]).unwrap();
     let kept = &store.records(&sink()).unwrap()[0].1;
     assert_eq!(kept.plan.as_deref(), Some("p"));
     assert_eq!(kept.owners, ["a".into(), "b".into()]);
@@ -394,4 +398,32 @@ fn a_plan_whose_text_was_removed_is_stored_again() {
         assert_eq!(store.plan("p").unwrap().as_deref(), Some("text"));
         store.forget_plans(&["p".to_owned()]).unwrap();
     }
+}
+
+#[test]
+fn only_what_was_free_or_is_settled_is_released_unbegun() {
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InStore);
+    let owners = || store.records(&sink()).unwrap()[0].1.owners.len();
+    // The instance that has begun it is dead.
+    let taken = committer.take(&[split()]).unwrap().remove(0);
+    let had_owner = CommitRecord {
+        owners: vec!["dead".into()],
+        ..taken.clone()
+    };
+    committer.release_free([(&split(), &had_owner)]).unwrap();
+    assert_eq!(owners(), 1);
+    let settled = CommitRecord {
+        finished: Some(1),
+        ..had_owner
+    };
+    committer.release_free([(&split(), &settled)]).unwrap();
+    assert_eq!(owners(), 0);
+    let taken = committer.take(&[split()]).unwrap().remove(0);
+    assert_eq!(owners(), 1);
+    committer.release_free([(&split(), &taken)]).unwrap();
+    assert_eq!(owners(), 0);
 }

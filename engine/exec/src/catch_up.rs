@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId, UnfinishedSplit};
 
-/// How long the run waits for splits that are left while none of them is read. They may be gone, or
-/// belong to another instance by now.
+/// How long the run waits for splits that are left while none of them is read, beside the lease of a
+/// dead instance that may have claimed them. They may be gone, or belong to another instance by now.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same as long as there are no splits at all: after a crash, a group withholds its partitions
 /// until the session of the dead member has expired.
@@ -22,6 +22,7 @@ pub(crate) struct CatchUp {
     pub(crate) only: Option<HashSet<SplitId>>,
     /// How many sources are read first.
     sources: usize,
+    lease: Duration,
     state: Mutex<State>,
 }
 
@@ -39,13 +40,20 @@ struct State {
 }
 
 impl CatchUp {
-    /// `sources` is the number of sources that are read first.
-    pub(crate) fn new(splits: &[UnfinishedSplit], sources: usize, has_groups: bool) -> CatchUp {
+    /// `sources` is the number of sources that are read first. `lease` is how long an instance that
+    /// has died keeps its claims.
+    pub(crate) fn new(
+        splits: &[UnfinishedSplit],
+        sources: usize,
+        has_groups: bool,
+        lease: Duration,
+    ) -> CatchUp {
         let names = splits.iter().map(|left| left.split.clone());
         CatchUp {
             // A group is complete only with all that comes before it.
             only: (!has_groups).then(|| names.collect()),
             sources,
+            lease,
             state: Mutex::new(State {
                 left: splits
                     .iter()
@@ -107,7 +115,7 @@ impl CatchUp {
         let patience = if state.sources.is_empty() {
             FIRST_PATIENCE
         } else {
-            PATIENCE
+            PATIENCE + self.lease
         };
         state.has_given_up |= now >= *state.waiting_since.get_or_insert(now) + patience;
         state.has_given_up
@@ -128,7 +136,7 @@ mod tests {
             left: LeftWork::Held { sink: "out".into() },
         };
         let splits: Vec<UnfinishedSplit> = splits.iter().map(split).collect();
-        CatchUp::new(&splits, sources, false)
+        CatchUp::new(&splits, sources, false, Duration::ZERO)
     }
 
     #[test]
@@ -169,7 +177,7 @@ mod tests {
         let catch_up = left(&[("a", 10)], 1);
         assert!(catch_up.reads(&"a".into()));
         assert!(!catch_up.reads(&"b".into()));
-        let with_groups = CatchUp::new(&[], 1, true);
+        let with_groups = CatchUp::new(&[], 1, true, Duration::ZERO);
         assert!(with_groups.reads(&"b".into()));
     }
 

@@ -239,12 +239,14 @@ impl Intake {
         let Some(catch_up) = &self.attempt.catch_up else {
             return;
         };
-        for split in catch_up.left() {
+        let own = format!("{}:", self.planned().stage);
+        let left = catch_up.left();
+        for split in left.iter().filter(|split| split.as_str().starts_with(&own)) {
             let frontiers = self
                 .sinks()
-                .map(|open| open.committer.ledger().frontier(&split));
+                .map(|open| open.committer.ledger().frontier(split));
             if let Some(frontier) = frontiers.min().flatten() {
-                catch_up.reach(&split, frontier);
+                catch_up.reach(split, frontier);
             }
         }
         if catch_up.is_complete() {
@@ -435,19 +437,13 @@ impl Intake {
         Ok(())
     }
 
-    /// Releases splits that were taken and of which nothing was read. Those that had owners keep
-    /// one: they were not released by a graceful stop, and another plan has to see that.
+    /// Releases splits that were taken and of which nothing was read.
     fn release_unbegun(&self, unread: &[(SplitId, Vec<CommitRecord>)]) -> Result<(), Failure> {
-        let was_free = |(_, records): &&(SplitId, Vec<CommitRecord>)| {
-            records.iter().all(|record| record.owners.is_empty())
-        };
         for (number, open) in self.sinks().enumerate() {
-            let epoch = |(split, records): &(SplitId, Vec<CommitRecord>)| {
-                Some((split.clone(), records.get(number)?.epoch))
-            };
-            let free = unread.iter().filter(was_free);
-            open.committer
-                .release_unbegun(&free.filter_map(epoch).collect::<Vec<_>>())?;
+            let taken = unread
+                .iter()
+                .filter_map(|(split, records)| Some((split, records.get(number)?)));
+            open.committer.release_free(taken)?;
         }
         Ok(())
     }

@@ -15,8 +15,8 @@ pub enum Finished {
     /// It has finished what an earlier version of the pipeline had left, and everything that was
     /// read is committed; see [`Run::catch_up`](crate::Run::catch_up).
     CaughtUp,
-    /// It was asked to end for another plan, and everything that was read is committed; see
-    /// [`Control::Reload`](crate::Control::Reload).
+    /// It was asked to end for another plan; see [`Control::Reload`](crate::Control::Reload). What it
+    /// has not committed, its plan has left unfinished.
     Reloading,
     /// It was left before everything was committed.
     Left,

@@ -273,7 +273,7 @@ impl RunningAttempt {
 fn catch_up(plan: &Plan, left: &[UnfinishedSplit]) -> CatchUp {
     let first = plan.sources.iter().filter(|source| source.phase == 0);
     let has_groups = plan.sources.iter().any(|source| source.group.is_some());
-    CatchUp::new(left, first.count(), has_groups)
+    CatchUp::new(left, first.count(), has_groups, plan.settings.lease.get())
 }
 
 /// The context of a source.

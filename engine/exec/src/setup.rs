@@ -34,8 +34,11 @@ impl RunSetup {
         StateCheck {
             plan: self.plan.clone(),
             store: self.store.clone(),
-            // A run that only finishes what is its own leaves the rest to its caller.
-            ignores_other_plans: self.accept_changed_plan || self.catch_up.is_some(),
+            // A run that only finishes what is its own leaves the rest to its caller. One that
+            // continues has the same sinks as the one before it, which was checked.
+            ignores_other_plans: self.accept_changed_plan
+                || self.catch_up.is_some()
+                || self.was_open,
         }
     }
 

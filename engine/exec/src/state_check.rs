@@ -121,12 +121,14 @@ impl StateCheck {
         }))
     }
 
-    /// The plans of all records.
+    /// The plans of all records of which anything may be left.
     fn named_plans(&self) -> Result<HashSet<String>, StoreError> {
         let mut named = HashSet::new();
         for sink in self.store.sinks()? {
             let records = self.store.records(&sink)?.into_iter();
-            named.extend(records.filter_map(|(_, record)| record.plan));
+            let is_over = |record: &CommitRecord| record.is_settled() && record.owners.is_empty();
+            let open = records.filter(|(_, record)| !is_over(record));
+            named.extend(open.filter_map(|(_, record)| record.plan));
         }
         Ok(named)
     }

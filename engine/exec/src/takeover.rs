@@ -64,7 +64,10 @@ pub fn take_over(
     let numbers: Vec<usize> = (0..splits.len())
         .filter(|number| is_held(&splits[*number]))
         .collect();
-    check_plans(sinks, splits, &numbers, &by_sink)?;
+    if let Err(refused) = check_plans(sinks, splits, &numbers, &by_sink) {
+        release_free(sinks, splits, &by_sink)?;
+        return Err(refused);
+    }
     for (TakeoverSink { committer, .. }, records) in sinks.iter().zip(&by_sink) {
         let epoch = |number: &usize| (splits[*number].clone(), records[*number].epoch);
         let held = committer.hold(&numbers.iter().map(epoch).collect::<Vec<_>>());
@@ -77,6 +80,22 @@ pub fn take_over(
         both.for_each(|(of_split, record)| of_split.push(record));
     }
     Ok(by_split)
+}
+
+/// Releases splits of a takeover that was refused, in each sink in which they had no owner before.
+/// Where they had one, they were not released by a graceful stop, and the next takeover has to see
+/// that.
+fn release_free(
+    sinks: &[TakeoverSink<'_>],
+    splits: &[SplitId],
+    by_sink: &[Vec<CommitRecord>],
+) -> Result<(), TakeoverError> {
+    for (TakeoverSink { committer, .. }, records) in sinks.iter().zip(by_sink) {
+        let taken = splits.iter().zip(records);
+        let released = committer.release_free(taken);
+        released.map_err(|error| TakeoverError::of(committer, error))?;
+    }
+    Ok(())
 }
 
 /// Refuses splits, given by their numbers, of which another plan has left something unfinished.

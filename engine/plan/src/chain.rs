@@ -168,7 +168,10 @@ impl Operator {
             }
             Operator::Unnest(list, _) => format!("each element of {}", list.field().name()),
             Operator::Lookup(_, table, _) => {
-                format!("the row of {} with {}", table.path(), table.on())
+                let reload = table.reload();
+                let reload = reload.map(|often| format!(", looked at every {often:?} for changes"));
+                let reload = reload.unwrap_or_default();
+                format!("the row of {} with {}{reload}", table.path(), table.on())
             }
             Operator::Sample(sample) => sample.to_string(),
             Operator::Limit(1, _) => "the first record of each run".to_owned(),

@@ -41,6 +41,8 @@ pub struct LookupTable {
     key: String,
     /// A digest of its content.
     digest: String,
+    /// How often its file is looked at for changes.
+    reload: Option<Duration>,
 }
 
 impl LookupTable {
@@ -52,6 +54,11 @@ impl LookupTable {
     /// The column with the keys, and the key of a record, as in the pipeline file.
     pub fn on(&self) -> &str {
         &self.on
+    }
+
+    /// How often its file is looked at for changes; `None` if it is not.
+    pub fn reload(&self) -> Option<Duration> {
+        self.reload
     }
 
     /// The columns that [`LookupTable::find`] returns.
@@ -152,6 +159,7 @@ impl Lookup<'_> {
             rows: self.index(keys.as_string())?,
             key: key_column.to_owned(),
             digest,
+            reload: self.reload,
         };
         Ok(LookupSteps { key, table, edits })
     }

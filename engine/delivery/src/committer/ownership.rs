@@ -179,15 +179,30 @@ impl Committer {
             .into_iter()
             .map(|(split, epoch, _)| (split, epoch))
             .collect();
-        self.release_unbegun(&held)
+        self.release_held(&held)
     }
 
-    /// Releases splits that were taken and not begun, under the epochs that [`Committer::take`]
-    /// returned.
-    pub fn release_unbegun(&self, taken: &[(SplitId, u64)]) -> Result<(), CommitterError> {
-        if taken.is_empty() {
+    /// Releases those splits of which nothing was left when they were taken, with the records that
+    /// [`Committer::take`] returned: they had no owner, or they are settled. The others keep an
+    /// owner although they were not begun: they were not released by a graceful stop, and another
+    /// plan has to see that.
+    pub fn release_free<'a>(
+        &self,
+        taken: impl IntoIterator<Item = (&'a SplitId, &'a CommitRecord)>,
+    ) -> Result<(), CommitterError> {
+        let is_free = |record: &CommitRecord| record.owners.is_empty() || record.is_settled();
+        let free: Vec<(SplitId, u64)> = taken
+            .into_iter()
+            .filter(|(_, record)| is_free(record))
+            .map(|(split, record)| (split.clone(), record.epoch))
+            .collect();
+        self.release_held(&free)
+    }
+
+    fn release_held(&self, held: &[(SplitId, u64)]) -> Result<(), CommitterError> {
+        if held.is_empty() {
             return Ok(());
         }
-        self.until_answered(|| self.store.release(&self.sink, taken))
+        self.until_answered(|| self.store.release(&self.sink, held))
     }
 }

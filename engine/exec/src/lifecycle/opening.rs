@@ -33,6 +33,10 @@ impl RunLifecycle {
     /// what is committed.
     pub(super) fn attempt(&mut self) -> RunEnd {
         self.began = Instant::now();
+        if !self.stop_requested {
+            // What another plan has left is found again by this attempt.
+            self.deadline = None;
+        }
         let stop = Stop::new();
         if self.deadline.is_some() || self.is_reloading() {
             stop.stop_reading();

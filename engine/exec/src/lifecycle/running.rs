@@ -19,7 +19,10 @@ impl RunLifecycle {
     pub(super) fn advance_running(&mut self, now: Instant) -> RunEnd {
         let end = self
             .receive_failures(now)
-            .or_else(|| self.receive_ended_sources(now))
+            .or_else(|| self.receive_ended_sources())
+            // What a source has found before it ended is known now.
+            .or_else(|| self.receive_failures(now))
+            .or_else(|| self.continue_after_sources(now))
             .or_else(|| self.receive_requests(now))
             .or_else(|| self.check_deadline(now))?;
         self.close(end)
@@ -43,8 +46,31 @@ impl RunLifecycle {
         None
     }
 
-    /// Waits for the sources of the current phase, and starts those of the next one.
-    fn receive_ended_sources(&mut self, now: Instant) -> AttemptEnd {
+    /// Counts the sources of the current phase that have ended.
+    fn receive_ended_sources(&mut self) -> AttemptEnd {
+        let RunPhase::Running(running) = &mut self.phase else {
+            return None;
+        };
+        while running.left > 0 {
+            match running.done.try_recv() {
+                Ok(()) => running.left -= 1,
+                Err(TryRecvError::Empty) => return None,
+                // A source that ends has reported why before it is dropped.
+                Err(TryRecvError::Disconnected) => {
+                    let failure = running
+                        .failures
+                        .try_recv()
+                        .unwrap_or(Failure::Gone("a source has ended without reporting why"));
+                    return Some(Err(failure));
+                }
+            }
+        }
+        None
+    }
+
+    /// Ends the attempt, or starts the sources of the next phase, when those of the current one have
+    /// ended.
+    fn continue_after_sources(&mut self, now: Instant) -> AttemptEnd {
         let RunLifecycle {
             run,
             phase: RunPhase::Running(running),
@@ -62,19 +88,8 @@ impl RunLifecycle {
         if has_caught_up {
             running.attempt.stop.stop_reading();
         }
-        while running.left > 0 {
-            match running.done.try_recv() {
-                Ok(()) => running.left -= 1,
-                Err(TryRecvError::Empty) => return None,
-                // A source that ends has reported why before it is dropped.
-                Err(TryRecvError::Disconnected) => {
-                    let failure = running
-                        .failures
-                        .try_recv()
-                        .unwrap_or(Failure::Gone("a source has ended without reporting why"));
-                    return Some(Err(failure));
-                }
-            }
+        if running.left > 0 {
+            return None;
         }
         if reloading_since.is_some() && !*stop_requested {
             return Some(running.outcome(Finished::Reloading, true));

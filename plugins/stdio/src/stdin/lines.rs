@@ -59,6 +59,9 @@ impl LineReader {
     /// stopped in.
     pub(super) fn begin_run(&mut self, framing: Framing) {
         self.offset = 0;
+        if self.framing != framing {
+            self.header = None;
+        }
         self.framing = framing;
     }
 
