@@ -226,9 +226,9 @@ fn a_sink_is_removed_after_a_crash() {
     );
     let all: Vec<u64> = (0..FILES * RECORDS).collect();
     for step in [
-        "committed:3",
-        "committed:20",
-        "committed:60",
+        "committed:2",
+        "renamed:20",
+        "renamed:70",
         "flushed:1",
         "released:1",
     ] {

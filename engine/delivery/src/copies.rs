@@ -25,12 +25,13 @@ struct PositionCopy {
 }
 
 impl PositionCopies {
-    /// Starts to own a split with this record.
+    /// Starts to own a split with this record, whose position is that of the target. The copy may be
+    /// older, so it is written once in any case: another plan may have to rely on it.
     pub(crate) fn take(&mut self, split: SplitId, record: &CommitRecord) {
         let copy = PositionCopy {
             epoch: record.epoch,
             sequence: record.sequence,
-            low: record.low,
+            low: None,
             finished: record.finished,
         };
         self.0.insert(split, copy);

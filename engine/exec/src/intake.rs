@@ -161,6 +161,8 @@ impl Intake {
         let all = splits.open.keys().chain(splits.taken.keys());
         let all: Vec<SplitId> = all.cloned().collect();
         self.release(&all, splits)?;
+        // What was only published is removed from the state too.
+        self.commit_idle()?;
         // A source that failed has reported why by now, and that decides.
         self.ended_well
             .recv()
@@ -383,13 +385,13 @@ impl Intake {
             .filter_map(|id| splits.taken.remove_entry(id))
             .collect();
         ids.iter().for_each(|id| _ = splits.aside.remove(id));
-        self.release_unbegun(&unread)?;
-        splits.sharing.release(
-            &unread
-                .iter()
-                .map(|(split, _)| split.clone())
-                .collect::<Vec<_>>(),
-        );
+        let is_aside = |(id, _): &(SplitId, Vec<CommitRecord>)| splits.aside.contains(id);
+        let (aside, held): (Vec<_>, Vec<_>) = unread.into_iter().partition(is_aside);
+        self.release_unbegun(&held)?;
+        self.release_free(aside.iter())?;
+        let unread = held.iter().chain(&aside);
+        let unread: Vec<SplitId> = unread.map(|(split, _)| split.clone()).collect();
+        splits.sharing.release(&unread);
         let mut read = Vec::with_capacity(ids.len());
         for id in ids {
             let Some(split) = splits.open.remove(id) else {
@@ -437,13 +439,51 @@ impl Intake {
         Ok(())
     }
 
-    /// Releases splits that were taken and of which nothing was read.
+    /// Releases splits that are held and of which nothing was read. In sinks that have begun them
+    /// before, they are begun here first: then they are released like others, with the current
+    /// positions of targets in the state.
     fn release_unbegun(&self, unread: &[(SplitId, Vec<CommitRecord>)]) -> Result<(), Failure> {
+        let mut begun = Vec::new();
         for (number, open) in self.sinks().enumerate() {
-            let taken = unread
+            let of_sink = |(split, records): &(SplitId, Vec<CommitRecord>)| {
+                let record = records.get(number)?.clone();
+                Some(SplitToBegin {
+                    split: split.clone(),
+                    start: record.low?,
+                    record,
+                    resume: None,
+                })
+            };
+            let known: Vec<SplitToBegin> = unread.iter().filter_map(of_sink).collect();
+            begun.push(
+                known
+                    .iter()
+                    .map(|known| known.split.clone())
+                    .collect::<Vec<_>>(),
+            );
+            open.committer.begin(known)?;
+        }
+        self.check_caught_up();
+        for (open, begun) in self.sinks().zip(&begun) {
+            open.committer.release(begun)?;
+        }
+        self.release_free(
+            unread
                 .iter()
+                .filter(|(_, records)| records.iter().any(|record| record.low.is_none())),
+        )
+    }
+
+    /// Releases splits that are not begun, as far as they were free before.
+    fn release_free<'a>(
+        &self,
+        taken: impl Iterator<Item = &'a (SplitId, Vec<CommitRecord>)> + Clone,
+    ) -> Result<(), Failure> {
+        for (number, open) in self.sinks().enumerate() {
+            let of_sink = taken
+                .clone()
                 .filter_map(|(split, records)| Some((split, records.get(number)?)));
-            open.committer.release_free(taken)?;
+            open.committer.release_free(of_sink)?;
         }
         Ok(())
     }
