@@ -14,7 +14,11 @@ const BEGUN: u64 = 1;
 
 /// The store's records of the owned splits, as they were last written.
 #[derive(Debug, Default)]
-pub(crate) struct PositionCopies(HashMap<SplitId, PositionCopy>);
+pub(crate) struct PositionCopies {
+    owned: HashMap<SplitId, PositionCopy>,
+    /// The copies of splits that are taken and not begun.
+    stored: HashMap<SplitId, Option<Position>>,
+}
 
 #[derive(Clone, Debug)]
 struct PositionCopy {
@@ -25,22 +29,31 @@ struct PositionCopy {
 }
 
 impl PositionCopies {
-    /// Starts to own a split with this record, whose position is that of the target. The copy may be
-    /// older, so it is written once in any case: another plan may have to rely on it.
-    pub(crate) fn take(&mut self, split: SplitId, record: &CommitRecord) {
+    /// Notes the copy that the store has of a split that is taken. It may be older than the target's
+    /// position.
+    pub(crate) fn note_stored(&mut self, split: &SplitId, copy: Option<Position>) {
+        self.stored.insert(split.clone(), copy);
+    }
+
+    /// Starts to own a split with this record, whose position is that of the target. `is_new` says
+    /// that the record was stored just now. Otherwise an older copy is replaced soon, even if the
+    /// position does not move: another plan may have to rely on it.
+    pub(crate) fn take(&mut self, split: SplitId, record: &CommitRecord, is_new: bool) {
+        let stored = self.stored.remove(&split).filter(|_| !is_new);
         let copy = PositionCopy {
             epoch: record.epoch,
             sequence: record.sequence,
-            low: None,
+            low: stored.unwrap_or(record.low),
             finished: record.finished,
         };
-        self.0.insert(split, copy);
+        self.owned.insert(split, copy);
     }
 
     /// Stops owning the splits.
     pub(crate) fn drop_splits(&mut self, splits: &[SplitId]) {
         for split in splits {
-            self.0.remove(split);
+            self.owned.remove(split);
+            self.stored.remove(split);
         }
     }
 
@@ -52,7 +65,7 @@ impl PositionCopies {
                 sequence,
                 low,
                 finished,
-            } = *self.0.get(&durable.split)?;
+            } = *self.owned.get(&durable.split)?;
             let is_news = Some(durable.low) > low || durable.finished != finished;
             is_news.then_some(SplitCommit {
                 epoch,
@@ -66,7 +79,7 @@ impl PositionCopies {
     /// Notes that the store has applied the step.
     pub(crate) fn confirm(&mut self, step: &[SplitCommit]) {
         for commit in step {
-            if let Some(copy) = self.0.get_mut(&commit.split) {
+            if let Some(copy) = self.owned.get_mut(&commit.split) {
                 (copy.sequence, copy.low, copy.finished) =
                     (commit.sequence + 1, Some(commit.low), commit.finished);
             }
@@ -116,5 +129,35 @@ mod tests {
                 "{sequence} {low:?} {held:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_copy_that_is_older_than_the_target_is_replaced_without_a_move() {
+        let split = SplitId::from("s");
+        let record = |sequence, low| CommitRecord {
+            epoch: 1,
+            sequence,
+            low: Some(low),
+            ..CommitRecord::default()
+        };
+        let steps = |stored: Option<Option<Position>>, is_new: bool| {
+            let (mut copies, mut ledger) = (PositionCopies::default(), Ledger::default());
+            if let Some(stored) = stored {
+                copies.note_stored(&split, stored);
+            }
+            copies.take(split.clone(), &record(4, 9), is_new);
+            ledger.take(split.clone(), record(4, 9), 9);
+            let steps = copies.prepare(&ledger);
+            steps.iter().map(|step| step.low).collect::<Vec<_>>()
+        };
+        assert_eq!(steps(Some(Some(5)), false), [9]);
+        assert_eq!(
+            steps(Some(None), false),
+            [9],
+            "the target knows it from elsewhere"
+        );
+        assert!(steps(Some(Some(9)), false).is_empty());
+        assert!(steps(Some(None), true).is_empty(), "it was stored just now");
+        assert!(steps(None, false).is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Owning splits: they are taken, begun and released, and dead owners are fenced.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use super::{Committer, CommitterError, Positions, now};
@@ -35,6 +35,11 @@ impl Committer {
         let records = records.map_err(CommitterError::Fenced)?;
         for (split, record) in splits.iter().zip(&records) {
             self.seen.check(split, record)?;
+        }
+        if self.positions == Positions::InTarget {
+            let mut copies = self.copies.lock();
+            let both = splits.iter().zip(&records);
+            both.for_each(|(split, record)| copies.note_stored(split, record.low));
         }
         Ok(records)
     }
@@ -136,8 +141,10 @@ impl Committer {
             self.commit_until_answered(&self.step_of(begun, Vec::new(), Vec::new()))?;
         }
         let mut ledger = self.ledger.lock();
+        let mut new = HashSet::new();
         for begin in &mut splits {
             if begin.record.low.is_none() {
+                new.insert(begin.split.clone());
                 begin.record.sequence += 1;
                 begin.record.low = Some(begin.start);
                 begin.record.resume = begin.resume.take();
@@ -148,7 +155,8 @@ impl Committer {
             self.seen
                 .note(&begin.split, begin.record.epoch, begin.record.sequence);
             if self.positions == Positions::InTarget {
-                copies.take(begin.split.clone(), &begin.record);
+                let is_new = new.contains(&begin.split);
+                copies.take(begin.split.clone(), &begin.record, is_new);
             }
             ledger.take(begin.split, begin.record, begin.start);
         }
@@ -191,6 +199,9 @@ impl Committer {
         taken: impl IntoIterator<Item = (&'a SplitId, &'a CommitRecord)>,
     ) -> Result<(), CommitterError> {
         let is_free = |record: &CommitRecord| record.owners.is_empty() || record.is_settled();
+        let taken: Vec<_> = taken.into_iter().collect();
+        let splits: Vec<SplitId> = taken.iter().map(|(split, _)| (*split).clone()).collect();
+        self.copies.lock().drop_splits(&splits);
         let free: Vec<(SplitId, u64)> = taken
             .into_iter()
             .filter(|(_, record)| is_free(record))
