@@ -27,6 +27,7 @@ pub struct Committer {
     sink: SinkId,
     store: Arc<dyn StateStore>,
     claimant: Claimant,
+    /// Locked after `step` and `copies`, if these are locked too.
     ledger: Mutex<Ledger>,
     /// Held from preparing a step until it is confirmed, so that steps are strictly sequential.
     step: Mutex<()>,

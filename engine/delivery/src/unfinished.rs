@@ -160,10 +160,6 @@ pub fn unfinished_work<'a>(
 }
 
 fn left_by_one_plan(records: &[SinkRecord<'_>]) -> Option<LeftWork> {
-    // No record is left that could reach another sink.
-    if records.iter().all(|of| of.record.is_settled()) {
-        return None;
-    }
     if let Some(of_sink) = records.iter().find(|of| !of.record.ahead.is_empty()) {
         return Some(LeftWork::LanesAhead {
             sink: of_sink.sink.clone(),
@@ -175,6 +171,10 @@ fn left_by_one_plan(records: &[SinkRecord<'_>]) -> Option<LeftWork> {
     let ahead = at(records.iter().max_by_key(|of| of.record.low)?);
     if behind.1 < ahead.1 {
         return Some(LeftWork::Uneven { behind, ahead });
+    }
+    // If no sink has anything to come, a target is not further either.
+    if records.iter().all(|of| of.record.is_settled()) {
+        return None;
     }
     let is_held = |of: &&SinkRecord<'_>| !of.is_reached && !of.record.owners.is_empty();
     let held = records.iter().find(is_held)?;
@@ -312,7 +312,8 @@ mod tests {
                 vec![("a", finished(at(5))), ("-b", finished(owned(5)))],
             ),
             (
-                "nothing",
+                // The file has grown since `a` has finished it.
+                "p: s is at position 5 in `a` and at 7 in `b`; up to 7",
                 vec![("a", finished(at(5))), ("b", finished(at(7)))],
             ),
             (

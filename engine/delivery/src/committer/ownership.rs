@@ -1,6 +1,6 @@
 //! Owning splits: they are taken, begun and released, and dead owners are fenced.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Committer, CommitterError, Positions, now};
@@ -123,40 +123,49 @@ impl Committer {
     }
 
     /// Starts to own the splits. The start of splits that were never begun is stored first, in one
-    /// step for all of them: a start such as "the latest" must mean the same after a crash.
+    /// step for all of them: a start such as "the latest" must mean the same after a crash. The same
+    /// step says that splits which were finished are read again, because they have grown: what is
+    /// committed of them in one sink only must not look finished in all.
     pub fn begin(&self, mut splits: Vec<SplitToBegin>) -> Result<(), CommitterError> {
+        if splits.is_empty() {
+            return Ok(());
+        }
         let _step = self.step.lock();
-        let is_new = |begin: &&SplitToBegin| begin.record.low.is_none();
+        let changes = |record: &CommitRecord| record.low.is_none() || record.finished.is_some();
         let first = |begin: &SplitToBegin| SplitCommit {
-            resume: begin.resume.clone(),
+            resume: begin.resume.clone().filter(|_| begin.record.low.is_none()),
             ..SplitCommit::to_low(
                 begin.split.clone(),
                 begin.record.epoch,
                 begin.record.sequence,
-                begin.start,
+                begin.record.low.unwrap_or(begin.start),
             )
         };
-        let begun: Vec<SplitCommit> = splits.iter().filter(is_new).map(first).collect();
+        let begun: Vec<SplitCommit> = splits
+            .iter()
+            .filter(|begin| changes(&begin.record))
+            .map(first)
+            .collect();
         if !begun.is_empty() {
             self.commit_until_answered(&self.step_of(begun, Vec::new(), Vec::new()))?;
         }
+        // In this order, as where the copies are written.
+        let mut copies = self.copies.lock();
         let mut ledger = self.ledger.lock();
-        let mut new = HashSet::new();
-        for begin in &mut splits {
-            if begin.record.low.is_none() {
-                new.insert(begin.split.clone());
+        for mut begin in splits.drain(..) {
+            let is_stored = changes(&begin.record);
+            if is_stored {
                 begin.record.sequence += 1;
+                begin.record.finished = None;
+            }
+            if begin.record.low.is_none() {
                 begin.record.low = Some(begin.start);
                 begin.record.resume = begin.resume.take();
             }
-        }
-        let mut copies = self.copies.lock();
-        for begin in splits {
             self.seen
                 .note(&begin.split, begin.record.epoch, begin.record.sequence);
             if self.positions == Positions::InTarget {
-                let is_new = new.contains(&begin.split);
-                copies.take(begin.split.clone(), &begin.record, is_new);
+                copies.take(begin.split.clone(), &begin.record, is_stored);
             }
             ledger.take(begin.split, begin.record, begin.start);
         }
@@ -187,7 +196,7 @@ impl Committer {
             .into_iter()
             .map(|(split, epoch, _)| (split, epoch))
             .collect();
-        self.release_held(&held)
+        self.release_unbegun(&held)
     }
 
     /// Releases those splits of which nothing was left when they were taken, with the records that
@@ -207,13 +216,15 @@ impl Committer {
             .filter(|(_, record)| is_free(record))
             .map(|(split, record)| (split.clone(), record.epoch))
             .collect();
-        self.release_held(&free)
+        self.release_unbegun(&free)
     }
 
-    fn release_held(&self, held: &[(SplitId, u64)]) -> Result<(), CommitterError> {
-        if held.is_empty() {
+    /// Releases splits that were taken and not begun, under the epochs that [`Committer::take`]
+    /// returned.
+    pub fn release_unbegun(&self, taken: &[(SplitId, u64)]) -> Result<(), CommitterError> {
+        if taken.is_empty() {
             return Ok(());
         }
-        self.until_answered(|| self.store.release(&self.sink, held))
+        self.until_answered(|| self.store.release(&self.sink, taken))
     }
 }

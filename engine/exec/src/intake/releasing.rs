@@ -1,7 +1,6 @@
 //! How splits are released: what was read of them is committed before, and what was not read is left
 //! as it was.
 
-use pseidon_delivery::committer::SplitToBegin;
 use pseidon_delivery::{CommitRecord, SplitId, failpoint};
 
 use super::{CHECK_INTERVAL, Intake, SourceSplits};
@@ -21,11 +20,11 @@ impl Intake {
             .iter()
             .filter_map(|id| splits.taken.remove_entry(id))
             .collect();
-        ids.iter().for_each(|id| _ = splits.aside.remove(id));
         let is_aside = |(id, _): &(SplitId, Vec<CommitRecord>)| splits.aside.contains(id);
         let (aside, held): (Vec<_>, Vec<_>) = unread.into_iter().partition(is_aside);
+        ids.iter().for_each(|id| _ = splits.aside.remove(id));
         self.release_unbegun(&held)?;
-        self.release_free(aside.iter())?;
+        self.release_free(&aside)?;
         let unread = held.iter().chain(&aside);
         let unread: Vec<SplitId> = unread.map(|(split, _)| split.clone()).collect();
         splits.sharing.release(&unread);
@@ -76,52 +75,38 @@ impl Intake {
         Ok(())
     }
 
-    /// Releases splits that are held and of which nothing was read. In sinks that have begun them
-    /// before, they are begun here first: then they are released like others, with the current
-    /// positions of targets in the state.
+    /// Releases splits that are held and of which nothing was read.
     fn release_unbegun(&self, unread: &[(SplitId, Vec<CommitRecord>)]) -> Result<(), Failure> {
-        let mut begun = Vec::new();
+        let (even, uneven): (Vec<_>, Vec<_>) = unread
+            .iter()
+            .cloned()
+            .partition(|(_, records)| are_even(records));
         for (number, open) in self.sinks().enumerate() {
-            let of_sink = |(split, records): &(SplitId, Vec<CommitRecord>)| {
-                let record = records.get(number)?.clone();
-                Some(SplitToBegin {
-                    split: split.clone(),
-                    start: record.low?,
-                    record,
-                    resume: None,
-                })
+            let epoch = |(split, records): &(SplitId, Vec<CommitRecord>)| {
+                Some((split.clone(), records.get(number)?.epoch))
             };
-            let known: Vec<SplitToBegin> = unread.iter().filter_map(of_sink).collect();
-            begun.push(
-                known
-                    .iter()
-                    .map(|known| known.split.clone())
-                    .collect::<Vec<_>>(),
-            );
-            open.committer.begin(known)?;
+            open.committer
+                .release_unbegun(&even.iter().filter_map(epoch).collect::<Vec<_>>())?;
         }
-        self.check_caught_up();
-        for (open, begun) in self.sinks().zip(&begun) {
-            open.committer.release(begun)?;
-        }
-        self.release_free(
-            unread
-                .iter()
-                .filter(|(_, records)| records.iter().any(|record| record.low.is_none())),
-        )
+        self.release_free(&uneven)
     }
 
-    /// Releases splits that are not begun, as far as they were free before.
-    fn release_free<'a>(
-        &self,
-        taken: impl Iterator<Item = &'a (SplitId, Vec<CommitRecord>)> + Clone,
-    ) -> Result<(), Failure> {
+    /// Releases splits of which something may be left, as far as they were free before.
+    fn release_free(&self, taken: &[(SplitId, Vec<CommitRecord>)]) -> Result<(), Failure> {
         for (number, open) in self.sinks().enumerate() {
             let of_sink = taken
-                .clone()
+                .iter()
                 .filter_map(|(split, records)| Some((split, records.get(number)?)));
             open.committer.release_free(of_sink)?;
         }
         Ok(())
     }
+}
+
+/// Whether the sinks of a plan that holds a split are at one position, as after a graceful stop: then
+/// nothing is left that only this plan could finish.
+fn are_even(records: &[CommitRecord]) -> bool {
+    let mut lows = records.iter().filter_map(|record| record.low);
+    let first = lows.next();
+    lows.all(|low| Some(low) == first) && records.iter().all(|record| record.ahead.is_empty())
 }

@@ -59,9 +59,6 @@ impl LineReader {
     /// stopped in.
     pub(super) fn begin_run(&mut self, framing: Framing) {
         self.offset = 0;
-        if self.framing != framing {
-            self.header = None;
-        }
         self.framing = framing;
     }
 
