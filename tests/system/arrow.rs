@@ -106,8 +106,8 @@ const COUNT: u64 = 40_000;
 fn files_are_read_once() {
     let killed = KillTest {
         extension: "arrow",
-        count: COUNT,
-        used: 0..COUNT,
+        count: 3 * COUNT,
+        used: 0..3 * COUNT,
         write: &|site, path, records| write_arrow(site, path, FIELDS, records, None),
     };
     killed.read_once("arrow-kills");

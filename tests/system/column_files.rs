@@ -116,7 +116,7 @@ impl KillTest<'_> {
                         :codec :json :check-freq "10ms" :rollover {{:size "20KB" :idle "1s"}}}}))}}"#
             ),
         );
-        for commits in [2, 3, 4] {
+        for commits in [2, 3, 3] {
             let mut command = site.command("pipeline.edn");
             command.env("PSEIDON_FAIL", format!("committed:{commits}"));
             site.start(command).expect_death("committed", 60);
