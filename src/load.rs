@@ -184,23 +184,28 @@ impl PipelineText {
         plan: &Plan,
         infer: &SchemaInference<'_>,
     ) -> Result<Plan, String> {
-        let text = self.with_unchanged_tables(plan);
-        let log = sample_log();
-        let (document, _) = text.document_for(&log).map_err(as_sentences)?;
-        text.plan_in(&registry(), &document, infer)
-            .map_err(as_sentences)
+        self.plan_again_in(&registry(), plan, infer)
     }
 
     /// The same for a template.
     pub(crate) fn template_again(&self, plan: &Plan) -> Result<Plan, String> {
+        let registry = registry_with(Arc::new(MysqlLogs::new(Arc::new(sample_log()))));
+        self.plan_again_in(&registry, plan, &|_, _, _| {
+            Err(LOGS_ARE_NOT_INFERRED.to_owned())
+        })
+    }
+
+    fn plan_again_in(
+        &self,
+        registry: &PluginRegistry,
+        plan: &Plan,
+        infer: &SchemaInference<'_>,
+    ) -> Result<Plan, String> {
         let text = self.with_unchanged_tables(plan);
         let log = sample_log();
         let (document, _) = text.document_for(&log).map_err(as_sentences)?;
-        let registry = registry_with(Arc::new(MysqlLogs::new(Arc::new(sample_log()))));
-        text.plan_in(&registry, &document, &|_, _, _| {
-            Err(LOGS_ARE_NOT_INFERRED.to_owned())
-        })
-        .map_err(as_sentences)
+        text.plan_in(registry, &document, infer)
+            .map_err(as_sentences)
     }
 
     /// The same text with those tables of a plan that are not looked at for changes.

@@ -82,6 +82,23 @@ pub enum LeftWork {
     },
 }
 
+impl UnfinishedWork {
+    /// The work of one plan: the one of which a split is found first. What others have left is found
+    /// when this one is finished.
+    pub fn of_one_plan<'a>(
+        found: impl IntoIterator<Item = (Option<&'a str>, UnfinishedSplit)>,
+    ) -> Option<UnfinishedWork> {
+        let mut found = found.into_iter();
+        let (plan, first) = found.next()?;
+        let others = found.filter(|(other, _)| *other == plan);
+        let others = others.map(|(_, split)| split);
+        Some(UnfinishedWork {
+            plan: plan.map(str::to_owned),
+            splits: std::iter::once(first).chain(others).collect(),
+        })
+    }
+}
+
 impl fmt::Display for UnfinishedWork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(first) = self.splits.first() else {

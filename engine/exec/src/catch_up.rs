@@ -19,7 +19,7 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct CatchUp {
     /// The splits that were left when the attempt began. If the plan has no groups, it reads these
     /// only, so that the records after them are left to the next version.
-    pub(crate) only: Option<HashSet<SplitId>>,
+    only: Option<HashSet<SplitId>>,
     /// How many sources are read first.
     sources: usize,
     lease: Duration,

@@ -133,40 +133,26 @@ fn check_plans(
         committer.records_in_other_sinks(&reached, &splits)
     };
     let others = others.map_err(|error| TakeoverError::of(committer, error))?;
-    let mut unfinished: Option<UnfinishedWork> = None;
-    for (place, number) in numbers.into_iter().enumerate() {
-        let split = &splits[number];
-        let of_reached = reached
-            .iter()
-            .zip(by_sink)
-            .map(|(sink, records)| SinkRecord {
+    let found = numbers
+        .into_iter()
+        .enumerate()
+        .filter_map(|(place, number)| {
+            let of_reached = reached.iter().zip(by_sink);
+            let of_reached = of_reached.map(|(sink, records)| SinkRecord {
                 sink,
                 record: &records[number],
                 is_reached: true,
             });
-        let of_others = others.iter().map(|(sink, records)| SinkRecord {
-            sink,
-            record: &records[place],
-            is_reached: false,
+            let of_others = others.iter().map(|(sink, records)| SinkRecord {
+                sink,
+                record: &records[place],
+                is_reached: false,
+            });
+            let records: Vec<SinkRecord<'_>> = of_reached.chain(of_others).collect();
+            unfinished_work(&splits[number], &records, plan)
         });
-        let records: Vec<SinkRecord<'_>> = of_reached.chain(of_others).collect();
-        let Some((other, of_split)) = unfinished_work(split, &records, plan) else {
-            continue;
-        };
-        // What other versions have left is found when this one is finished.
-        match &mut unfinished {
-            Some(work) if work.plan.as_deref() == other => work.splits.push(of_split),
-            Some(_) => {}
-            None => {
-                unfinished = Some(UnfinishedWork {
-                    plan: other.map(str::to_owned),
-                    splits: vec![of_split],
-                });
-            }
-        }
-    }
     let refused = |work| TakeoverError::of(committer, CommitterError::OtherPlan(work));
-    unfinished.map_or(Ok(()), |work| Err(refused(work)))
+    UnfinishedWork::of_one_plan(found).map_or(Ok(()), |work| Err(refused(work)))
 }
 
 /// Takes splits over in one sink, and publishes what was committed and not yet published before

@@ -71,13 +71,13 @@ impl RunLifecycle {
     /// Ends the attempt, or starts the sources of the next phase, when those of the current one have
     /// ended.
     fn continue_after_sources(&mut self, now: Instant) -> AttemptEnd {
+        let is_reloading = self.is_reloading();
         let RunLifecycle {
             run,
             phase: RunPhase::Running(running),
             store_id,
             pause,
             deadline,
-            reloading_since,
             stop_requested,
             ..
         } = self
@@ -91,7 +91,7 @@ impl RunLifecycle {
         if running.left > 0 {
             return None;
         }
-        if reloading_since.is_some() && !*stop_requested {
+        if is_reloading {
             return Some(running.outcome(Finished::Reloading, true));
         }
         if deadline.is_some() {
