@@ -200,13 +200,13 @@ impl HttpResponse {
     }
 }
 
-/// Calls `look` until it returns a value; panics after 30 s.
+/// Calls `look` until it returns a value; panics after 120 s.
 fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..600 {
+    for _ in 0..2400 {
         if let Some(value) = look() {
             return value;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    panic!("no value within 30 s");
+    panic!("no value within 120 s");
 }

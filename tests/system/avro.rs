@@ -242,7 +242,7 @@ fn blocks_that_are_appended_to_a_followed_file_are_read() {
     let first = visible();
     // A writer that recovers cuts the part of a block off. The source sees that within some polls.
     file().set_len(ends[1] as u64).expect("it can be cut");
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_secs(2));
     append(&whole[ends[1]..ends[2]]);
     wait_until("the second block is read", 60, || visible() > first);
     pseidon.stop(60);

@@ -152,8 +152,8 @@ fn a_followed_file_is_quarantined_and_read_when_it_can_be() {
         "{log}"
     );
 
-    let mut pseidon = start();
     site.write("in/b.ndjson.gz", [first, second].concat());
+    let mut pseidon = start();
     set_mode(&site, "in/c.ndjson", 0o644);
     wait_until("everything is visible", 60, || {
         all_lines(&site.path("out")).len() >= 50_001

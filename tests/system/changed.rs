@@ -1,17 +1,15 @@
 //! A pipeline that was changed after a run of it crashed.
 
-use std::time::Duration;
-
 use crate::harness::output::{count_gapless, files, hidden, numbers};
 use crate::harness::{Site, wait_until};
 
-/// Numbered records, in lanes of which one hardly ever fills a file. So whenever files of the others
+/// Numbered records, in lanes of which some hardly ever fill a file. So whenever files of the others
 /// are committed, these lanes are ahead.
 fn counted(condition: &str) -> String {
     format!(
         r#"{{:name "counted"
             in (generate {{:record {{:n "n"}} :rate 2000}})
-            pipeline (-> in (where "{condition}") (files {{:path "out/{{n % 4}}/{{n % 100 = 0}}" :codec :json :rollover {{:records 50 :idle "300ms"}} :check-freq "50ms"}}))}}"#
+            pipeline (-> in (where "{condition}") (files {{:path "out/{{n % 4}}/{{n % 100 = 0}}" :codec :json :rollover {{:records 50 :idle "1h"}} :check-freq "50ms"}}))}}"#
     )
 }
 

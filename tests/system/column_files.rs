@@ -113,7 +113,7 @@ impl KillTest<'_> {
                 r#"{{:name "rows" :settings {{:commit-interval "50ms"}}
                     in (files {{:path "in/*.{extension}" {more}}})
                     pipeline (-> in (where "id >= {from} and id < {to} and id % 3 <> 1") (files {{:path "out"
-                        :codec :json :check-freq "10ms" :rollover {{:size "20KB" :idle "1s"}}}}))}}"#
+                        :codec :json :check-freq "10ms" :rollover {{:records 400 :idle "1s"}}}}))}}"#
             ),
         );
         for commits in [2, 3, 3] {

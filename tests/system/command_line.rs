@@ -149,6 +149,13 @@ fn the_json_schema_of_a_plugin_without_options_has_no_properties() {
     );
 }
 
+/// The files that are open in the output folder.
+fn open_files(site: &Site) -> BTreeSet<PathBuf> {
+    let hidden = hidden(&site.path("out"));
+    let is_open = |path: &PathBuf| path.extension().is_some_and(|end| end == "open");
+    hidden.into_iter().filter(is_open).collect()
+}
+
 /// A pipeline that does not end by itself, whose files stay open until it is stopped.
 fn endless(settings: &str) -> String {
     format!(
@@ -166,12 +173,12 @@ fn a_signal_stops_a_run_with_everything_delivered() {
     let mut before = 0;
     for _ in 0..3 {
         let mut pseidon = site.run("pipeline.edn");
-        wait_until("it writes", 30, || !hidden(&site.path("out")).is_empty());
+        wait_until("it writes", 30, || !open_files(&site).is_empty());
         std::thread::sleep(Duration::from_millis(800));
         let began = Instant::now();
         pseidon.stop(20);
         assert!(
-            began.elapsed() < Duration::from_secs(10),
+            began.elapsed() < Duration::from_secs(25),
             "a graceful stop took {:?}",
             began.elapsed()
         );
@@ -188,16 +195,6 @@ fn a_signal_stops_a_run_with_everything_delivered() {
 fn a_blocked_stop_ends() {
     let site = Site::new("held-up");
     let mut redis = Redis::start(&site);
-    let open_files = || {
-        let hidden = hidden(&site.path("out"));
-        hidden
-            .into_iter()
-            .filter(|path| {
-                path.extension()
-                    .is_some_and(|extension| extension == "open")
-            })
-            .collect::<BTreeSet<_>>()
-    };
     for (grace, signals) in [("2s", 1), ("60s", 2)] {
         site.write(
             "pipeline.edn",
@@ -206,11 +203,11 @@ fn a_blocked_stop_ends() {
                 redis.url()
             )),
         );
-        let left = open_files();
+        let left = open_files(&site);
         let mut pseidon = site.run("pipeline.edn");
         // Files that the previous run left do not count.
         wait_until("it writes", 30, || {
-            !open_files().is_subset(&left) && pseidon.is_listening()
+            !open_files(&site).is_subset(&left) && pseidon.is_listening()
         });
         std::thread::sleep(Duration::from_millis(500));
         redis.kill();
@@ -224,9 +221,11 @@ fn a_blocked_stop_ends() {
         redis.up(&site);
     }
     // Uncommitted records are re-read.
-    let left = open_files();
+    let left = open_files(&site);
     let mut pseidon = site.run("pipeline.edn");
-    wait_until("it writes again", 60, || !open_files().is_subset(&left));
+    wait_until("it writes again", 60, || {
+        !open_files(&site).is_subset(&left)
+    });
     pseidon.stop(20);
     assert!(count_gapless(&site.path("out")) > 0);
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());

@@ -192,7 +192,7 @@ fn killed_while_reading(test: &str, path: &str, more: &str, encode: fn(Vec<u8>) 
         format!(
             r#"{{:name "csv" :settings {{:commit-interval "50ms"}}
                 in (files {{:path "{path}" :schema {{:id :int64 :text :utf8}} :on-error :noop {more}}})
-                pipeline (-> in (select "id, translate(text, chr(10), '|') as text") (files {{:path "out" :codec :csv :compression :gzip :check-freq "10ms" :rollover {{:size "20KB" :idle "1s"}}}}))}}"#
+                pipeline (-> in (select "id, translate(text, chr(10), '|') as text") (files {{:path "out" :codec :csv :compression :gzip :check-freq "10ms" :rollover {{:records 400 :idle "1s"}}}}))}}"#
         ),
     );
     for commits in KILLED_AFTER {

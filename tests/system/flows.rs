@@ -305,12 +305,12 @@ fn hundreds_of_buckets_in_little_memory() {
     site.write(
         "pipeline.edn",
         r#"{:settings {:memory "16MiB" :etl-threads 2 :writer-threads 2}
-            in (generate {:record {:n "n" :bucket "h % 600" :pad "repeat('x', 50 + h % 100)"} :count 60000 :splits 3})
+            in (generate {:record {:n "n" :bucket "h % 600" :pad "repeat('x', 50 + h % 100)"} :count 24000 :splits 3})
             pipeline (-> in (files {:path "out/{bucket}" :codec :json :compression :gzip :max-open-files 100}))}"#,
     );
     let mut pseidon = site.finish("pipeline.edn", 200);
     assert!(!pseidon.is_running());
-    assert_eq!(numbers(&site.path("out")), (0..60000).collect::<Vec<_>>());
+    assert_eq!(numbers(&site.path("out")), (0..24000).collect::<Vec<_>>());
     assert_eq!(by_folder(&site, "out").len(), 600);
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
 }

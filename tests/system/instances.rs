@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::harness::feed::{Feeder, PARTITIONS};
 use crate::harness::output::{check, files};
 use crate::harness::pipeline::{
-    Layout, Membership, Store, kafka_source, kafka_to_files, pipeline, settings,
+    Layout, Membership, SESSION_MILLIS, Store, kafka_source, kafka_to_files, pipeline, settings,
 };
 use crate::harness::watch::Watcher;
 use crate::harness::{Pseidon, Site, wait_until};
@@ -15,7 +15,7 @@ use crate::kills::settle;
 pub(crate) const FENCED: &str = "restarting from the committed positions";
 
 /// The log message of an instance whose partitions the group has given to others.
-const LOST: &str = "partitions lost";
+pub(crate) const LOST: &str = "partitions lost";
 
 /// One of two instances is frozen until the other has all partitions, and resumed: it still has
 /// open files, and perhaps a commit in progress. All of that must be refused.
@@ -56,7 +56,10 @@ fn a_frozen_instance_is_fenced() {
     }
     let fed = background.finish().fed();
     watcher.wait_for(fed.total(), 90);
-    instances.iter_mut().for_each(|instance| instance.stop(40));
+    for instance in &mut instances {
+        instance.stop_beside_others(40);
+    }
+    settle(&site, &watcher, fed.total());
     watcher.finish();
     check(&site.path("out"), &fed);
 }
@@ -83,7 +86,7 @@ pub(crate) fn held(log: &str) -> usize {
 
 /// How often an instance has noticed that others have its partitions: because a commit was refused,
 /// or, if it had nothing to commit, from the group.
-fn losses(log: &str) -> usize {
+pub(crate) fn losses(log: &str) -> usize {
     log.matches(FENCED).count() + log.matches(LOST).count()
 }
 
@@ -96,7 +99,8 @@ fn expect_progress(watcher: &Watcher, instance: &mut Pseidon) {
     assert!(instance.is_running());
 }
 
-/// A version of the test's pipeline whose files begin with this name.
+/// A version of the test's pipeline whose files begin with this name. Its session is so long that it
+/// does not end while the process is alive.
 fn version(site: &Site, name: &str, rollover: &str) -> String {
     let rollover = format!(":rollover {{{rollover}}} :check-freq \"50ms\"");
     let sink =
@@ -104,7 +108,8 @@ fn version(site: &Site, name: &str, rollover: &str) -> String {
     pipeline(
         &site.name,
         &settings(site, Store::Redis),
-        &kafka_source(&site.name, Membership::Dynamic, ""),
+        &kafka_source(&site.name, Membership::Dynamic, "")
+            .replace(&format!("\"{SESSION_MILLIS}\""), "\"6000\""),
         &sink,
     )
 }
@@ -122,7 +127,7 @@ fn a_version_that_is_killed_is_finished_before_the_next_one() {
     let watcher = Watcher::start(&[site.path("out")]);
     let mut feed = Feeder::new(&site.name, 4);
     feed.send(500);
-    let background = feed.in_background(3000);
+    let background = feed.in_background(2000);
     let mut old = site.run("old.edn");
     expect_progress(&watcher, &mut old);
     let mut new = site.run("new.edn");
@@ -175,7 +180,7 @@ fn two_versions_that_are_killed_are_finished_before_a_third_one() {
     let watcher = Watcher::start(&[site.path("out")]);
     let mut feed = Feeder::new(&site.name, 4);
     feed.send(500);
-    let background = feed.in_background(4000);
+    let background = feed.in_background(2500);
     let count = |name: &str| {
         let is_named = |file: &&PathBuf| {
             let file = file.file_name().unwrap_or_default().as_encoded_bytes();
@@ -238,7 +243,7 @@ fn come_and_go(test: &str, store: Store, layout: Layout) {
         };
         match site.random.of(0..10) {
             0..=1 if !running.is_empty() => running.swap_remove(one).kill(),
-            2..=4 if !running.is_empty() => running.swap_remove(one).stop(40),
+            2..=4 if !running.is_empty() => running.swap_remove(one).stop_beside_others(40),
             _ if running.len() < 3 => running.push(site.run("pipeline.edn")),
             _ => {}
         }
@@ -248,7 +253,9 @@ fn come_and_go(test: &str, store: Store, layout: Layout) {
             "an instance ended by itself"
         );
     }
-    running.iter_mut().for_each(|instance| instance.stop(40));
+    running
+        .iter_mut()
+        .for_each(|instance| instance.stop_beside_others(40));
     let fed = background.finish().fed();
     settle(&site, &watcher, fed.total());
     watcher.finish();

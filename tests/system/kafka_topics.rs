@@ -2,6 +2,7 @@
 
 use crate::harness::mysql::LogTable;
 use crate::harness::output::{all_lines, files};
+use crate::harness::pipeline::SESSION_MILLIS;
 use crate::harness::servers::{free_port, get};
 use crate::harness::topics::{create, delete, produce};
 use crate::harness::{Site, brokers, wait_until};
@@ -226,10 +227,13 @@ fn a_deleted_or_missing_topic_affects_only_its_log() {
     .text(&site, &table);
     site.write(
         "pipeline.edn",
-        template.replace(
-            ":records 2000 :idle \"500ms\"",
-            ":records 2000 :idle \"1h\" :age \"1h\"",
-        ),
+        template
+            .replace(
+                ":records 2000 :idle \"500ms\"",
+                ":records 2000 :idle \"1h\" :age \"1h\"",
+            )
+            // A session that ends closes the files.
+            .replace(&format!("\"{}\"", SESSION_MILLIS * 2), "\"20000\""),
     );
     let line = |number: usize| format!("1700000000000\t{number}\tmore of it");
     for topic in [&gone, &stays] {
@@ -269,8 +273,10 @@ fn a_deleted_or_missing_topic_affects_only_its_log() {
             missing.iter().any(|topic| line.contains(topic.as_str())) && line.contains("WARN")
         })
         .count();
+    // Logs are started one after another, and those that were started since the last look at the
+    // topics share a line.
     assert!(
-        lines <= 2,
+        lines <= missing.len() / 2,
         "{lines} lines for topics that do not exist: {log}"
     );
 }

@@ -63,6 +63,13 @@ fn a_json_file_without_a_last_line_end_is_read_and_may_grow() {
 fn a_line_of_text_that_is_being_written_is_not_torn() {
     let site = site("last-text", r#":format "txt""#, "line");
     site.write("in/a.log", "one\nhello wor");
+    // However slowly it is read, it was written a moment ago.
+    let options = fs::OpenOptions::new()
+        .append(true)
+        .open(site.path("in/a.log"));
+    let file = options.expect("it is there");
+    file.set_modified(SystemTime::now() + Duration::from_secs(3600))
+        .expect("a time");
     let log = run(&site);
     assert!(log.contains("the last line has no line end"), "{log}");
     append(&site, "in/a.log", "ld\nnext");

@@ -133,7 +133,7 @@ fn pseidon_edn(site: &Site, table: &LogTable, data_dir: &Path, more: &str) -> St
  :etl-error-threshold   100
 
  :data-dir "{data_dir}"
- :writer {{:codec :gzip :check-freq 200 :rollover-size 115000000 :rollover-abs-timeout 600000 :parallel-files 3 :rollover-timeout 4000
+ :writer {{:codec :gzip :check-freq 200 :rollover-size 115000000 :rollover-abs-timeout 600000 :parallel-files 3 :rollover-timeout 15000
           :out-buffer-size 500000 :use-buffer false :flush-on-write true :write-multiplier 1 :allow-all-ts true}}
 
  :consume-step             10
@@ -167,7 +167,7 @@ fn pseidon_edn(site: &Site, table: &LogTable, data_dir: &Path, more: &str) -> St
 /// Runs the file until this number of lines is visible, and stops it. Returns the log output.
 fn run_until(site: &Site, pipeline: &str, folder: &Path, expected: u64) -> String {
     let mut pseidon = site.run(pipeline);
-    wait_until("everything is visible", 120, || {
+    wait_until("everything is visible", 150, || {
         let visible: u64 = files(folder)
             .iter()
             .map(|file| lines(file).len() as u64)

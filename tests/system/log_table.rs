@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
+use crate::harness::feed::PARTITIONS;
 use crate::harness::mysql::LogTable;
 use crate::harness::output::{files, hidden, lines};
 use crate::harness::pipeline::{SESSION_MILLIS, state_in};
@@ -45,7 +46,7 @@ impl Template<'_> {
             .unwrap_or_default();
         format!(
             r#"{{:name "{}"
-            :settings {{:etl-threads 2 :io-threads 2 :writer-threads 2 :memory "64MB" :commit-interval "200ms" {state} {port}}}
+            :settings {{:etl-threads 2 :io-threads 2 :writer-threads 2 :memory "64MB" :commit-interval "200ms" :shutdown-grace "5m" {state} {port}}}
             logs (mysql-logs {{:url "{}" :group "etl" :refresh "300ms" {} :on-error {{:quarantine "${{log:quarantine}}"}}
                    :kafka {{:brokers "{}" :start :earliest
                             :properties {{"session.timeout.ms" "{}" "heartbeat.interval.ms" "500"}}}}}})
@@ -303,11 +304,19 @@ fn latest_starts_at_the_first_start() {
         template(&site, &table, "").replace(":start :earliest", ":start :latest"),
     );
     table.set(&name, FORMATS[0], "txt");
-    let mut pseidon = site.run("pipeline.edn");
-    wait_until("the log has its partitions", 60, || {
-        pseidon.log().contains("partitions assigned")
+    let mut command = site.command("pipeline.edn");
+    command.env("PSEIDON_LOG", "info,pseidon_kafka=debug");
+    let mut pseidon = site.start(command);
+    // By then the state has where each partition starts.
+    wait_until("the log reads its partitions", 60, || {
+        let log = pseidon.log();
+        let counts = log.lines().filter_map(|line| {
+            let count = line.contains("reading partitions").then_some(line)?;
+            let digits = count.split("count=").nth(1)?.split_whitespace().next()?;
+            digits.parse::<u64>().ok()
+        });
+        counts.sum::<u64>() >= PARTITIONS
     });
-    std::thread::sleep(Duration::from_secs(3));
     topics.send_all(20);
     wait_until("the new records are read", 60, || {
         is_complete(&site, &name, 20)
@@ -395,7 +404,7 @@ fn a_changed_row_takes_effect() {
     let mut pseidon = site.run("pipeline.edn");
     wait_until("the first records", 60, || is_complete(&site, &name, 10));
     table.set(&name, FORMATS[1], "gzip");
-    wait_until("the change is seen", 30, || {
+    wait_until("the change is seen", 60, || {
         pseidon.log().matches("started").count() >= 2
     });
     topics.send(0, 10);
@@ -409,8 +418,10 @@ fn a_changed_row_takes_effect() {
             .count()
     };
     assert!(ends(".txt") > 0 && ends(".txt.gz") > 0);
+    let stops = || pseidon.log().matches(" stopped ").count();
+    let before = stops();
     table.disable(&name);
-    std::thread::sleep(Duration::from_secs(2));
+    wait_until("the log is stopped", 60, || stops() > before);
     topics.send(0, 10);
     topics.flush();
     std::thread::sleep(Duration::from_secs(2));

@@ -13,7 +13,7 @@ use crate::harness::{Site, brokers, server, wait_until};
 fn template(site: &Site, table: &LogTable) -> String {
     format!(
         r#"{{:name "{}"
-            :settings {{:etl-threads 2 :io-threads 2 :writer-threads 2 :memory "64MB" :commit-interval "200ms" {}}}
+            :settings {{:etl-threads 2 :io-threads 2 :writer-threads 2 :memory "64MB" :commit-interval "200ms" :shutdown-grace "5m" {}}}
             logs (mysql-logs {{:url "{}" :group "etl" :refresh "300ms"
                    :kafka {{:brokers "{}" :start :earliest
                             :properties {{"session.timeout.ms" "{}" "heartbeat.interval.ms" "500"}}}}}})
@@ -171,14 +171,18 @@ fn published_files_are_moved_to_their_partitions() {
     CASES.iter().for_each(|case| case.insert(&site, &table));
     site.write("pipeline.edn", template(&site, &table));
     let mut pseidon = site.run("pipeline.edn");
+    let moved = || -> usize {
+        CASES
+            .iter()
+            .map(|case| files(&case.lake(&site)).len())
+            .sum()
+    };
+    let mut before = 0;
     for round in 1..4_u64 {
-        wait_until("some files are moved", 60, || {
-            CASES
-                .iter()
-                .any(|case| !files(&case.lake(&site)).is_empty())
-        });
+        wait_until("more files are moved", 60, || moved() > before);
         std::thread::sleep(site.random.millis(0..1500));
         pseidon.kill();
+        before = moved();
         let numbers = round * 800..(round + 1) * 800;
         CASES
             .iter()

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::harness::output::hidden;
 use crate::harness::servers::{free_port, get};
-use crate::harness::{Pseidon, Site, wait_until};
+use crate::harness::{Pseidon, Site, exchange, wait_until};
 
 /// The sink's folder is replaced by a file: open files are lost, and no attempt can open the sink.
 #[test]
@@ -91,8 +91,8 @@ fn block_output_folder(site: &Site, pseidon: &Pseidon) {
         });
         let count = |what: &str| pseidon.log().matches(what).count();
         let (restarts, waits) = (count("restarting from"), count("cannot write"));
-        fs::rename(&out, &moved).expect("the folder can be moved");
-        site.write("out", "in the way");
+        fs::write(&moved, "in the way").expect("a file");
+        exchange(&out, &moved);
         wait_until("it fails or waits", 60, || {
             count("restarting from") > restarts || count("cannot write") > waits
         });

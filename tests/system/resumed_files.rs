@@ -16,7 +16,8 @@ use crate::harness::{Site, wait_until};
 const LINES: u64 = 300_000;
 /// The longest record if longer ones are skipped, in bytes.
 const LONGEST: usize = 60;
-/// After how many commits each run is killed. The file is enough for more commits than all of them.
+/// After how many commits each run is killed. A commit has at most 16 of the 300 files, so these are
+/// not all commits.
 const KILLED_AFTER: [u32; 3] = [2, 3, 4];
 
 #[test]
@@ -68,7 +69,7 @@ fn killed_while_reading(test: &str, path: &str, more: &str, encode: fn(Vec<u8>) 
         format!(
             r#"{{:name "resumed" :settings {{:commit-interval "50ms"}}
                 in (files {{:path "{path}" :format "raw" :on-error :noop {more}}})
-                pipeline (-> in (files {{:path "out" :codec :txt :compression :gzip :check-freq "10ms" :rollover {{:size "30KB" :idle "1s"}}}}))}}"#
+                pipeline (-> in (files {{:path "out" :codec :txt :compression :gzip :check-freq "10ms" :rollover {{:records 1000 :idle "1s"}}}}))}}"#
         ),
     );
     for commits in KILLED_AFTER {

@@ -61,9 +61,9 @@ fn killed_runs_deliver_each_record_to_one_branch_once() {
         "pipeline.edn",
         r#"{:name "route" :settings {:commit-interval "20ms"}
             in (files "in.ndjson")
-            pipeline (-> in (route "k < 1" (files {:path "out/few" :rollover {:size "3KB"} :check-freq "10ms"})
-                                   "k < 50" (files {:path "out/half" :rollover {:size "40KB"} :check-freq "10ms"})
-                                   :else (files {:path "out/rest" :rollover {:size "30KB"} :check-freq "10ms"})))}"#,
+            pipeline (-> in (route "k < 1" (files {:path "out/few" :rollover {:records 5} :check-freq "10ms"})
+                                   "k < 50" (files {:path "out/half" :rollover {:records 200} :check-freq "10ms"})
+                                   :else (files {:path "out/rest" :rollover {:records 200} :check-freq "10ms"})))}"#,
     );
     for commits in [2, 3, 5] {
         let mut command = site.command("pipeline.edn");

@@ -43,7 +43,7 @@ pub(crate) fn settings(site: &Site, store: Store) -> String {
         Store::Cluster => state_in(site, &server("PSEIDON_TEST_REDIS_CLUSTER")),
     };
     format!(
-        "{{:etl-threads 2 :io-threads 2 :writer-threads 2 :memory \"64MB\" :commit-interval \"200ms\" {state}}}"
+        "{{:etl-threads 2 :io-threads 2 :writer-threads 2 :memory \"64MB\" :commit-interval \"200ms\" :shutdown-grace \"5m\" {state}}}"
     )
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures_executor::block_on;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+    TopicResult,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -15,7 +16,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 /// How long a topic may be unreadable.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(180);
 
 use super::wait_until;
 
@@ -26,9 +27,14 @@ pub(crate) fn create(topic: &str, config: &[(&str, &str)]) {
         |new, (name, value)| new.set(name, value),
     );
     let (admin, topics) = (admin(), [new]);
+    // A request that timed out may have been carried out.
+    let is_there = |result: &TopicResult| match result {
+        Ok(_) => true,
+        Err((_, code)) => *code == RDKafkaErrorCode::TopicAlreadyExists,
+    };
     wait_until(&format!("{topic} is created"), 30, || {
         block_on(admin.create_topics(&topics, &AdminOptions::new()))
-            .is_ok_and(|results| results.iter().all(Result::is_ok))
+            .is_ok_and(|results| results.iter().all(is_there))
     });
     wait_until(&format!("{topic} is there"), 30, || exists(topic));
 }

@@ -70,15 +70,19 @@ impl Watcher {
         self.records.load(Ordering::Relaxed)
     }
 
-    /// Waits until this number of records is visible.
+    /// Waits until this number of records is visible, as long as more of them become visible within
+    /// the limit.
     pub(crate) fn wait_for(&self, records: u64, seconds: u64) {
-        wait_until(&format!("{records} records are visible"), seconds, || {
-            let ended = self
-                .thread
-                .as_ref()
-                .is_some_and(|thread| thread.is_finished());
-            self.records() >= records || ended
-        });
+        let thread = self.thread.as_ref();
+        let has_ended = || thread.is_some_and(|thread| thread.is_finished());
+        loop {
+            let before = self.records();
+            if before >= records || has_ended() {
+                return;
+            }
+            let what = format!("more than {before} of {records} records are visible");
+            wait_until(&what, seconds, || self.records() > before || has_ended());
+        }
     }
 
     /// Stops watching; panics if there was a violation.

@@ -182,7 +182,9 @@ fn a_source_that_begins_at_the_end_is_moved_to_the_beginning() {
     done(&site, &["reset", "pipeline.edn", "--execute"]);
     site.write("in/a.log", "a1\na2\n");
     done(&site, TO_EARLIEST);
-    until_it_reads(6).stop(30);
+    let mut pseidon = until_it_reads(6);
+    wait_until("everything is delivered", 60, || delivered().count() == 3);
+    pseidon.stop(30);
     assert_eq!(delivered().collect::<Vec<_>>(), ["a1", "a2", "b1"]);
 
     // The first run after a reset is like the first one.

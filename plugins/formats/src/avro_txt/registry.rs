@@ -57,7 +57,7 @@ const UNKNOWN_TTL: Duration = Duration::from_secs(30);
 const MAX_CACHED: usize = 10_000;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long no request is sent after a failed one.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// The body of a successful response.
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@ use pseidon_plugin::options::Options;
 use pseidon_plugin::spec::PluginSpec;
 
 /// The timeout of every wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The brokers of the tests.
 pub(crate) fn brokers() -> String {

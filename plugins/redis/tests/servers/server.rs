@@ -159,7 +159,7 @@ pub(super) fn free_port() -> u16 {
 }
 
 pub(super) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !done() {
         assert!(Instant::now() < deadline, "timed out: {what}");
         std::thread::sleep(Duration::from_millis(50));
@@ -172,7 +172,7 @@ pub(super) fn sentinel_of(master: &Server) -> Server {
         let config = dir.join("sentinel.conf");
         let text = format!(
             "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main \
-             300\nsentinel failover-timeout main 2000\n",
+             3000\nsentinel failover-timeout main 2000\n",
             master.port
         );
         fs::write(&config, text).unwrap();

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use pseidon_delivery::WithCauses;
 
 use super::*;
+use crate::avro_txt::registry::RETRY_PAUSE;
 
 #[test]
 fn an_unavailable_registry_does_not_make_records_bad() {
@@ -32,12 +33,18 @@ fn an_unavailable_registry_does_not_make_records_bad() {
         "cannot fetch schema 7 from schema registry {}: unexpected HTTP status 503",
         server.address
     );
-    // No request is sent during the pause, whichever decoder needs the schema.
+    // No request is sent during the pause, whichever decoder needs the schema. If this thread was
+    // suspended for that long, the pause is over.
+    let began = Instant::now();
+    let is_pause = || began.elapsed() < RETRY_PAUSE;
     for number in [0, 1, 0, 1] {
-        let failure = decoders[number].prepare(&whole).unwrap_err();
-        assert_eq!(WithCauses(&failure).to_string(), expected);
+        let result = decoders[number].prepare(&whole);
+        if is_pause() {
+            let failure = result.unwrap_err();
+            assert_eq!(WithCauses(&failure).to_string(), expected);
+            assert_eq!(server.requests().len(), 1);
+        }
     }
-    assert_eq!(server.requests().len(), 1);
     let deadline = Instant::now() + Duration::from_secs(30);
     while decoders[0].prepare(&whole).is_err() {
         assert!(Instant::now() < deadline);
