@@ -358,7 +358,7 @@ impl Buffers {
     /// batches to process until the next response arrives.
     fn for_memory(memory: usize) -> Buffers {
         let queue = (memory / 8).clamp(Self::MB, 48 * Self::MB);
-        let fetch_bytes = (memory / 32).clamp(Self::MB, 8 * Self::MB);
+        let fetch_bytes = (memory / 32).clamp(Self::MB, 4 * Self::MB);
         Buffers {
             queue_kilobytes: queue / 1024,
             queue_messages: (memory / Self::MB).clamp(32, 200),
