@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use crate::fail_points::{STEPS_OF_LOGS, STEPS_TO_FILES};
+use crate::harness::feed::PARTITIONS;
 use crate::harness::mysql::LogTable;
 use crate::harness::output::{files, lines};
 use crate::harness::servers::{Servers, free_port, get};
 use crate::harness::{Pseidon, Site, brokers, wait_until};
+use crate::instances::held;
 use crate::log_table::{FORMATS, Template, Topics, check_topic, found, is_complete, template};
 use crate::outages::SmallDisk;
 
@@ -370,6 +372,65 @@ fn the_disk_of_one_log_is_full() {
     });
     assert_eq!(numbers_on(&disk), (0..sent).collect::<Vec<u64>>());
     pseidon.stop(60);
+    for (log, sent) in others.iter().zip(&topics.sent[1..]) {
+        check_topic(&site, log, *sent);
+    }
+}
+
+/// One log of an instance is blocked when another instance comes. The other one gets its part of the
+/// partitions, also of the blocked log, whose uncommitted records it reads again. Meanwhile the
+/// other logs continue.
+#[test]
+fn a_blocked_log_does_not_hold_up_a_rebalance() {
+    let site = Site::new("logs-rebalance");
+    let table = LogTable::new(&site);
+    let mut topics = Topics::new(&site, 3);
+    let disk = SmallDisk::mount(&site);
+    site.write(
+        "pipeline.edn",
+        template(&site, &table, "").replace(":path \"out/", ":path \"${log:base_partition}/"),
+    );
+    let names = topics.names.clone();
+    let (full, others) = names.split_first().expect("several logs");
+    for log in &names {
+        let place = if log == full { "disk/out" } else { "out" };
+        let row = [("format", FORMATS[0]), ("output_format", "gzip")];
+        table.insert(log, &[row[0], row[1], ("base_partition", place)]);
+    }
+    topics.send_all(20);
+    let mut one = disk.start(&site);
+    for log in others {
+        wait_until("the others are read", 60, || found(&site, log).len() == 20);
+    }
+    fill(&disk);
+    topics.send(0, 5000);
+    topics.flush();
+    wait_until("it reports that the disk is full", 60, || {
+        one.log().contains("cannot write")
+    });
+    let mut two = disk.start(&site);
+    wait_until(
+        "the other instance has its part of the partitions",
+        60,
+        || held(&two.log()) as u64 == 3 * PARTITIONS / 2,
+    );
+    assert!(one.is_running());
+    topics.send_all(50);
+    topics.flush();
+    for log in others {
+        wait_until(&format!("{log} continues"), 60, || {
+            found(&site, log).len() == 70
+        });
+    }
+    let sent = topics.sent[0];
+    assert!((numbers_on(&disk).len() as u64) < sent, "it is blocked");
+    std::fs::remove_file(disk.path("ballast")).expect("the file can be removed");
+    wait_until("it continues when there is space", 120, || {
+        numbers_on(&disk).len() as u64 >= sent
+    });
+    two.stop(60);
+    one.stop(60);
+    assert_eq!(numbers_on(&disk), (0..sent).collect::<Vec<u64>>());
     for (log, sent) in others.iter().zip(&topics.sent[1..]) {
         check_topic(&site, log, *sent);
     }

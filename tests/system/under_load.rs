@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -29,6 +29,10 @@ struct Observer {
     pseidon: Pseidon,
     /// The different numbers of visible files that were observed.
     steps: BTreeSet<usize>,
+    /// When the last of them was observed first.
+    last_step: Instant,
+    /// The longest time from one of them to the next, which is shown and not checked.
+    longest: Duration,
 }
 
 impl Observer {
@@ -38,11 +42,28 @@ impl Observer {
             site,
             pseidon,
             steps: BTreeSet::new(),
+            last_step: Instant::now(),
+            longest: Duration::ZERO,
         }
     }
 
+    /// Stops the run, and prints what was observed.
+    fn stop(&mut self) {
+        self.pseidon.stop(60);
+        println!(
+            "{} steps, at most {:.1?} from one to the next",
+            self.steps.len(),
+            self.longest
+        );
+    }
+
     fn observe(&mut self) {
-        self.steps.insert(files(&self.site.path("out")).len());
+        if self.steps.insert(files(&self.site.path("out")).len()) {
+            if self.steps.len() > 2 {
+                self.longest = self.longest.max(self.last_step.elapsed());
+            }
+            self.last_step = Instant::now();
+        }
         // A writer has one open file and those that became full since the last check, a second ago.
         // If no more than this is hidden, full files do not wait for anything else.
         let hidden: u64 = hidden(&self.site.path("out"))
@@ -74,7 +95,7 @@ fn files_of_an_endless_source_become_visible_on_time() {
         observer.observe();
         observer.steps.len() > STEPS
     });
-    observer.pseidon.stop(60);
+    observer.stop();
     assert!(count_gapless(&observer.site.path("out")) > 0);
 }
 
@@ -121,7 +142,7 @@ fn a_backlog_becomes_visible_while_it_is_read() {
         offsets.iter().any(is_between),
         "committed offsets while the backlog was read: {offsets:?}"
     );
-    observer.pseidon.stop(60);
+    observer.stop();
     check(&observer.site.path("out"), &feed.fed());
 }
 

@@ -17,7 +17,7 @@ use pseidon_plugin::sink::SinkError;
 
 use super::super::disk::DiskId;
 use super::super::entry::{Move, read_moves};
-use super::super::file_system::sync_dirs;
+use super::super::file_system::{metadata, sync_dirs};
 use super::super::folder::DeadFolder;
 use super::{ErrorMapper, Publication, Staging, cannot_write};
 
@@ -62,7 +62,11 @@ impl Staging {
         let staged = read_moves(self.committer.staged()?)?;
         let mut failed = Vec::new();
         for (base, sink, folder) in dead {
-            failed.extend(self.clean_up_folder(base, sink, folder, &staged));
+            let prefix = format!("{sink}/{}/", folder.name());
+            let disk = DiskId::of(base).map_err(|error| map_error(base, error))?;
+            let staged = staged_on_disk(&staged, base, disk.as_ref(), &prefix)
+                .map_err(|error| map_error(base, error))?;
+            failed.extend(self.clean_up_folder(folder, staged));
         }
         Ok(failed)
     }
@@ -89,20 +93,18 @@ impl Staging {
         Ok(dead)
     }
 
-    /// Publishes the committed files in a dead run's folder, and deletes the folder. The folder
-    /// stays while it may contain committed files; those that could not be published are returned.
+    /// Publishes the committed files in a dead run's folder, which are `staged`, and deletes the
+    /// folder. The folder stays while it may contain committed files; those that could not be
+    /// published are returned.
     fn clean_up_folder(
         &self,
-        base: &Path,
-        sink: &str,
         folder: DeadFolder,
-        staged: &[(StagedId, Move)],
+        staged: Vec<(StagedId, Move)>,
     ) -> Vec<(StagedId, Move)> {
-        let prefix = format!("{sink}/{}/", folder.name());
         let mut changed = BTreeSet::new();
         let (mut published, mut failed) = (Vec::new(), Vec::new());
         let mut is_clear = true;
-        for (id, moving) in staged_on_disk(staged, base, &prefix) {
+        for (id, moving) in staged {
             match self.publish_one(&id, &moving, &mut changed) {
                 Publication::Done => published.push((id, moving)),
                 Publication::NotHere => is_clear = false,
@@ -127,25 +129,34 @@ impl Staging {
     }
 }
 
-/// The staged files that are in the folder `prefix` below this base directory. Their base directory
-/// may have had another path when they were written; the paths below it are the same.
+/// The staged files that are in the folder `prefix` below this base directory, which is on this disk.
+/// Their base directory may have had another path when they were written; the paths below it are the
+/// same. The folder is named after one run of one process, so what is there now was written by it,
+/// whatever the id of the disk has become.
 fn staged_on_disk(
     staged: &[(StagedId, Move)],
     base: &Path,
+    disk: Option<&DiskId>,
     prefix: &str,
-) -> impl Iterator<Item = (StagedId, Move)> {
-    let disk = DiskId::of(base).ok().flatten();
-    staged.iter().filter_map(move |(id, written)| {
+) -> io::Result<Vec<(StagedId, Move)>> {
+    let mut found = Vec::new();
+    for (id, written) in staged {
+        if !written.hidden.starts_with(prefix) {
+            continue;
+        }
         let is_on_this_disk = match &written.disk {
-            Some(wanted) => disk.as_ref() == Some(wanted),
-            None => written.base == base || base.join(&written.hidden).exists(),
+            Some(wanted) => disk == Some(wanted),
+            None => written.base == base,
         };
-        let moving = || Move {
-            base: base.to_owned(),
-            ..written.clone()
-        };
-        (is_on_this_disk && written.hidden.starts_with(prefix)).then(|| (id.clone(), moving()))
-    })
+        if is_on_this_disk || metadata(&base.join(&written.hidden))?.is_some() {
+            let moving = Move {
+                base: base.to_owned(),
+                ..written.clone()
+            };
+            found.push((id.clone(), moving));
+        }
+    }
+    Ok(found)
 }
 
 /// Removes the folder of a dead run, `published` of whose files were published.

@@ -160,6 +160,37 @@ fn the_disk_id_stays_when_everything_else_is_removed() {
     assert_eq!(DiskId::of(&world.path("out")).unwrap().unwrap(), id);
 }
 
+/// Without its id, a disk cannot be told from another one. What a dead run has left there is its own.
+#[test]
+fn committed_files_stay_whatever_becomes_of_the_disk_id() {
+    let id_file = |world: &World| world.path("out").join(OPEN).join("disk");
+    let world = World::new();
+    commit_only(&world, 12);
+    fs::remove_file(id_file(&world)).unwrap();
+    world.start(EVERY_5).finish();
+    world.assert_exactly_once("out", [12, 0]);
+    assert_eq!(staged(&world), []);
+
+    type Damage = fn(&Path);
+    let damages: [Damage; 2] = [
+        |path| fs::write(path, "not an id").unwrap(),
+        |path| fs::create_dir(path).unwrap(),
+    ];
+    for damage in damages {
+        let world = World::new();
+        commit_only(&world, 12);
+        let (path, aside) = (id_file(&world), world.path("id"));
+        fs::rename(&path, &aside).unwrap();
+        damage(&path);
+        assert!(world.try_start("lake", EVERY_5, input()).is_err());
+        fs::rename(&path, world.path("damaged")).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        world.start(EVERY_5).finish();
+        world.assert_exactly_once("out", [12, 0]);
+        assert_eq!(staged(&world), []);
+    }
+}
+
 #[test]
 fn a_committed_file_that_cannot_be_published_does_not_block_the_start() {
     let world = World::new();
