@@ -462,7 +462,8 @@ impl Supervisor {
             control: (control.clone(), controls),
             reporter: OutcomeReporter::new(name.to_owned(), self.outcomes.clone()),
             found_earlier: Vec::new(),
-            replaced: None,
+            replaced: Vec::new(),
+            was_open: false,
         };
         log.entry.view.resume();
         log.entry.set_state(EntryState::Starting);

@@ -3,7 +3,7 @@
 pub(crate) mod earlier;
 mod plans;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -187,7 +187,8 @@ fn run_pipeline(
         entry: &entry,
         interfaces: &interfaces,
         accept_changed_plan: args.accept_changed_plan,
-        replaced: RefCell::new(None),
+        replaced: RefCell::default(),
+        was_open: Cell::new(false),
     }
     .run(plan.clone());
     drop(interfaces);

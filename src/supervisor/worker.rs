@@ -36,8 +36,10 @@ pub(super) struct LogRun {
     pub(super) reporter: OutcomeReporter,
     /// The work of earlier versions that was found so far, one after another.
     pub(super) found_earlier: Vec<PlanChanged>,
-    /// The plan that this run has continued from, since a table has changed.
-    pub(super) replaced: Option<Arc<Plan>>,
+    /// The plans before the current one that may have left something since a plan was open.
+    pub(super) replaced: Vec<Arc<Plan>>,
+    /// Whether a plan was open: then earlier processes have left nothing.
+    pub(super) was_open: bool,
 }
 
 /// Reports the outcome of a run to the supervisor. Dropped without an outcome, it reports an
@@ -144,10 +146,14 @@ impl LogRun {
 
     /// Handles the outcome of the run: what an earlier version has left is finished first, and then
     /// the run is started again.
-    fn handle_outcome(self, plan: Arc<Plan>, outcome: Result<Finished, RunError>) {
+    fn handle_outcome(mut self, plan: Arc<Plan>, outcome: Result<Finished, RunError>) {
         let changed = match outcome {
             Err(RunError::PlanChanged(changed)) => changed,
-            Ok(Finished::Reloading) => return self.restart(plan),
+            Ok(Finished::Reloading) => {
+                self.was_open = true;
+                self.replaced.clear();
+                return self.restart(plan);
+            }
             outcome => {
                 drop(plan);
                 return self.finish(LogOutcome::of(outcome));
@@ -178,10 +184,8 @@ impl LogRun {
         self.found_earlier.push(changed);
         run.start(move |outcome| match outcome {
             Ok(Finished::CaughtUp | Finished::Complete) => self.start_plan(plan),
-            Err(error @ RunError::PlanChanged(_)) => {
-                drop(plan);
-                self.finish(cannot_finish(&WithCauses(&error)));
-            }
+            // It may need splits of which a third version has left something.
+            Err(RunError::PlanChanged(_)) => self.handle_outcome(plan, outcome),
             Ok(Finished::Reloading) => self.restart(plan),
             outcome => {
                 drop(plan);
@@ -193,7 +197,7 @@ impl LogRun {
     /// Plans the log again, with the tables as they are now, and continues with that plan instead of
     /// this one. If it cannot be planned, it continues with this one.
     fn restart(mut self, plan: Arc<Plan>) {
-        self.replaced = Some(plan.clone());
+        self.replaced.push(plan.clone());
         let pools = self.runs.pools.clone();
         pools.run_blocking(move || {
             let next = match self.plan_now() {
@@ -242,7 +246,7 @@ impl LogRun {
             return Err(cannot_finish(&RunError::PlanChanged(changed.clone())));
         }
         let is_it = |plan: &&Arc<Plan>| Some(&plan.fingerprint) == changed.plan.as_ref();
-        if let Some(plan) = self.replaced.as_ref().filter(is_it) {
+        if let Some(plan) = self.replaced.iter().find(is_it) {
             return Ok(plan.clone());
         }
         let stored = changed.plan.as_deref().map(|plan| self.store().plan(plan));
@@ -285,9 +289,9 @@ impl LogRun {
             pools: self.runs.pools.clone(),
             store,
             metrics: self.entry.metrics.clone(),
-            accept_changed_plan: self.template.accept_changed_plan && self.replaced.is_none(),
+            accept_changed_plan: self.template.accept_changed_plan && !self.was_open,
             catch_up: None,
-            was_open: self.replaced.is_some(),
+            was_open: self.was_open,
             control: controls,
             view: self.entry.view.clone(),
         }

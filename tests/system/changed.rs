@@ -208,6 +208,41 @@ fn a_move_after_a_change_is_read_by_the_changed_version() {
     }
 }
 
+/// What a crashed version has read of a file cannot be finished when the file has been rewritten. The
+/// file is read from its start, and the changed version goes on.
+#[test]
+fn a_file_that_is_rewritten_after_a_crash_holds_nothing_up() {
+    // More than a batch, so that the state has a mark of what was read.
+    const RECORDS: u64 = 300_000;
+    let site = Site::new("changed-rewritten");
+    let version = |condition: &str| {
+        format!(
+            r#"{{:name "rewritten" :settings {{:commit-interval "10ms"}}
+                in (files "in.ndjson")
+                pipeline (-> in (where "{condition}") (all
+                  (files {{:path "one" :codec :json :check-freq "5ms" :rollover {{:records 1000}}}})
+                  (files {{:path "two/{{n % 3 = 0}}" :codec :json :check-freq "5ms" :rollover {{:records 7000}}}})))}}"#
+        )
+    };
+    let lines = |numbers: std::ops::Range<u64>| -> String {
+        numbers.map(|n| format!("{{\"n\":{n}}}\n")).collect()
+    };
+    site.write("in.ndjson", lines(0..RECORDS));
+    site.write("pipeline.edn", version("n >= 0"));
+    kill_at(&site, "committed:9");
+    // The first line is the same, so it looks like the same file.
+    let rewritten = lines(0..1) + &lines(RECORDS..2 * RECORDS);
+    site.write("in.ndjson", rewritten);
+    site.write("pipeline.edn", version("n >= 0 or n < 0"));
+    site.finish("pipeline.edn", 60);
+    for folder in ["one", "two"] {
+        let found = numbers(&site.path(folder));
+        let new = found.iter().filter(|n| **n >= RECORDS).count() as u64;
+        assert_eq!(new, RECORDS, "{folder}");
+        assert!(hidden(&site.path(folder)).is_empty());
+    }
+}
+
 /// After a crash, a version without one of the sinks starts, whichever of the files had been read to
 /// their end.
 #[test]

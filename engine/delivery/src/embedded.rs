@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
-use self::file::{damaged, file_name, open_file, open_or_create, open_other, unavailable};
+use self::file::{
+    damaged, groups_beside, open_file, open_or_create, open_other, state_name, unavailable,
+};
 pub use self::snapshot::StateSnapshot;
 use self::steps::{apply, is_fenced, take_split};
 use self::tables::{
@@ -33,18 +35,19 @@ use crate::{
 /// The folder for state, in the folder of a pipeline file.
 pub const STATE_FOLDER: &str = ".pseidon";
 
-/// Opens a database file beside the state, for a sink that keeps its content there: `<dir>/<name>.redb`.
-/// Creates it if it is missing, and locks it against every other process. `cache` is the memory for
-/// its pages, in bytes. Returns the file with its path.
+/// Opens the database file of a sink that keeps its content beside the state:
+/// `<dir>/<pipeline>~<sink>.groups.redb`. Creates it if it is missing, and locks it against every
+/// other process. `cache` is the memory for its pages, in bytes. Returns the file with its path.
 ///
 /// # Errors
 /// The file cannot be used, or not now.
 pub fn open_database(
     dir: &Path,
-    name: &str,
+    pipeline: &str,
+    sink: &SinkId,
     cache: usize,
 ) -> Result<(PathBuf, Database), StoreError> {
-    let path = dir.join(file_name(name));
+    let path = groups_beside(&dir.join(state_name(pipeline)), sink);
     let database = open_or_create(dir, &path, |path| open_other(path, cache))?;
     Ok((path, database))
 }
@@ -61,7 +64,7 @@ impl EmbeddedStore {
     /// Opens `<dir>/<pipeline>.redb`, creates it if it is missing, and locks it against every other
     /// process.
     pub fn open(dir: &Path, pipeline: &str) -> Result<EmbeddedStore, StoreError> {
-        let path = dir.join(file_name(pipeline));
+        let path = dir.join(state_name(pipeline));
         let database = open_or_create(dir, &path, open_file).map_err(permanent)?;
         let store = EmbeddedStore {
             path,
@@ -73,7 +76,7 @@ impl EmbeddedStore {
 
     /// The path of the state file of a pipeline: `<dir>/<pipeline>.redb`.
     pub fn path(dir: &Path, pipeline: &str) -> PathBuf {
-        dir.join(file_name(pipeline))
+        dir.join(state_name(pipeline))
     }
 
     /// Whether the state file of a pipeline exists.

@@ -341,16 +341,21 @@ impl SplitLedger {
             .filter(|(_, upto)| **upto > low)
             .map(|(lane, upto)| ((*lane).clone(), *upto))
             .collect();
-        let passed = self.ahead_order.iter().take_while(|(upto, _)| *upto <= low);
+        let finished = self
+            .is_finished_at(low)
+            .then(|| self.finished.unwrap_or(now));
+        // Nothing comes after the end, so no lane stays ahead of it.
+        let is_passed = |upto: Position| upto <= low || finished.is_some();
+        let passed = self
+            .ahead_order
+            .iter()
+            .take_while(|(upto, _)| is_passed(*upto));
         let caught_up = passed
             .map(|(_, lane)| lane)
             .filter(|lane| durable.get(lane).is_none_or(|upto| *upto <= low))
             .cloned()
             .collect();
         let resume = self.resume_at(low).cloned();
-        let finished = self
-            .is_finished_at(low)
-            .then(|| self.finished.unwrap_or(now));
         SplitCommit {
             split,
             epoch: self.epoch,

@@ -339,6 +339,22 @@ fn a_finished_split_that_is_gone_is_forgotten_after_its_retention() {
     assert_eq!(committer.take(&[split()]).unwrap()[0].epoch, 1);
 }
 
+/// The target would keep the position, and nothing would tell a new file from the old one.
+#[test]
+fn a_finished_split_is_not_forgotten_where_the_target_holds_positions() {
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InTarget);
+    committer.ledger().end(&split());
+    committer.commit_through(&[], |_| Ok(())).unwrap();
+    committer.release(&[split()]).unwrap();
+    assert!(store.records(&sink()).unwrap()[0].1.finished.is_some());
+    let forgotten = committer.forget_finished(Duration::ZERO, |_| true).unwrap();
+    assert_eq!((forgotten, store.records(&sink()).unwrap().len()), (0, 1));
+}
+
 #[test]
 fn a_split_that_was_taken_since_is_not_held() {
     let Setup {

@@ -20,8 +20,8 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
-use pseidon_delivery::StoreError;
 use pseidon_delivery::embedded::STATE_FOLDER;
+use pseidon_delivery::{SinkId, StoreError};
 use pseidon_plugin::group::{GroupContent, GroupStage};
 use pseidon_plugin::options::OnError;
 use pseidon_plugin::sink::{NeedsColumns, Protocol, SinkFacts};
@@ -104,9 +104,8 @@ impl SharedGroups {
         let table = match base {
             None => self.in_memory()?,
             Some(base) => {
-                let name = format!("{pipeline}.{stage}.groups");
-                let folder = base.join(STATE_FOLDER);
-                Arc::new(GroupTable::open(&folder, &name, CACHE_BYTES)?)
+                let (folder, stage) = (base.join(STATE_FOLDER), SinkId::from(stage));
+                Arc::new(GroupTable::open(&folder, pipeline, &stage, CACHE_BYTES)?)
             }
         };
         *self.table.lock() = Arc::downgrade(&table);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::error::ArrowError;
 use pseidon_delivery::embedded::open_database;
 use pseidon_delivery::failpoint::reach;
-use pseidon_delivery::{LaneId, Position, Reason, SplitCommit, SplitId, StoreError};
+use pseidon_delivery::{LaneId, Position, Reason, SinkId, SplitCommit, SplitId, StoreError};
 use pseidon_expr::aggregate::{Group, Grouping, Groups};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
@@ -88,9 +88,14 @@ pub(crate) struct GroupTable {
 }
 
 impl GroupTable {
-    /// Opens the table with this name in a folder, and creates it if it is missing.
-    pub(crate) fn open(folder: &Path, name: &str, cache: usize) -> Result<GroupTable, StoreError> {
-        let (path, database) = open_database(folder, name, cache)?;
+    /// Opens the table of a stage in a folder, and creates it if it is missing.
+    pub(crate) fn open(
+        folder: &Path,
+        pipeline: &str,
+        stage: &SinkId,
+        cache: usize,
+    ) -> Result<GroupTable, StoreError> {
+        let (path, database) = open_database(folder, pipeline, stage, cache)?;
         GroupTable::with(database, path.display().to_string())
     }
 

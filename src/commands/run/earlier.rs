@@ -34,10 +34,10 @@ pub(super) fn finish_and_run(
     plan_earlier: &PlanFn<'_>,
 ) -> Result<Finished, RunError> {
     let mut found: Vec<PlanChanged> = Vec::new();
+    let mut outcome = start(plan.clone(), None);
     loop {
-        let changed = match start(plan.clone(), None) {
-            Err(RunError::PlanChanged(changed)) => changed,
-            outcome => return outcome,
+        let Err(RunError::PlanChanged(changed)) = outcome else {
+            return outcome;
         };
         found.push(changed.clone());
         let rounds = found.iter().filter(|known| **known == changed).count();
@@ -57,12 +57,14 @@ pub(super) fn finish_and_run(
             "the pipeline has changed since a run of it crashed; its own version finishes that run \
              first"
         );
-        match start(earlier, Some(changed.splits)) {
+        outcome = match start(earlier, Some(changed.splits)) {
             Ok(Finished::CaughtUp | Finished::Complete) => {
                 tracing::info!("the earlier version has finished; starting the current one");
+                start(plan.clone(), None)
             }
-            outcome => return outcome,
-        }
+            // It may need splits of which a third version has left something.
+            ended => ended,
+        };
     }
 }
 

@@ -1,7 +1,7 @@
 //! The plans that a run goes through in one process: those of earlier versions that have left work,
 //! the current one, and the ones that follow when a table of a `lookup` changes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,8 +24,10 @@ pub(super) struct PlanSequence<'a> {
     pub(super) entry: &'a RunEntry,
     pub(super) interfaces: &'a Interfaces,
     pub(super) accept_changed_plan: bool,
-    /// The plan that the current one has replaced, since a table has changed.
-    pub(super) replaced: RefCell<Option<Arc<Plan>>>,
+    /// The plans before the current one that may have left something since a plan was open.
+    pub(super) replaced: RefCell<Vec<Arc<Plan>>>,
+    /// Whether a plan was open: then earlier processes have left nothing.
+    pub(super) was_open: Cell<bool>,
 }
 
 impl PlanSequence<'_> {
@@ -41,7 +43,7 @@ impl PlanSequence<'_> {
             match reload::run_watched(&current, control, self.replan(), run) {
                 (Ok(Finished::Reloading), Some(next)) => {
                     let replaced = std::mem::replace(&mut current, Arc::new(next));
-                    *self.replaced.borrow_mut() = Some(replaced);
+                    self.replaced.borrow_mut().push(replaced);
                 }
                 (outcome, _) => return outcome,
             }
@@ -58,25 +60,30 @@ impl PlanSequence<'_> {
             control: self.interfaces.control.clone(),
             since: Instant::now(),
         }));
-        let is_first = self.replaced.borrow().is_none();
+        let (is_current, was_open) = (catch_up.is_none(), self.was_open.get());
         let run = Run {
             plan,
             pools: self.pools.clone(),
             store: self.store.clone(),
             metrics: self.entry.metrics.clone(),
             // What is accepted is what earlier processes have left.
-            accept_changed_plan: self.accept_changed_plan && is_first,
+            accept_changed_plan: self.accept_changed_plan && !was_open,
             catch_up,
-            was_open: !is_first,
+            was_open,
             control: self.interfaces.controls.clone(),
             view: self.entry.view.clone(),
         };
-        run.run()
+        let outcome = run.run();
+        if is_current && matches!(outcome, Ok(Finished::Reloading)) {
+            self.was_open.set(true);
+            self.replaced.borrow_mut().clear();
+        }
+        outcome
     }
 
     fn plan_earlier(&self, changed: &PlanChanged) -> Result<Arc<Plan>, String> {
         let is_it = |plan: &&Arc<Plan>| Some(&plan.fingerprint) == changed.plan.as_ref();
-        if let Some(plan) = self.replaced.borrow().as_ref().filter(is_it) {
+        if let Some(plan) = self.replaced.borrow().iter().find(is_it) {
             return Ok(plan.clone());
         }
         let infer = |stage: &str, source: &dyn Source, format: &dyn Format| {

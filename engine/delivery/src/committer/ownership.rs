@@ -105,11 +105,18 @@ impl Committer {
 
     /// Removes splits that were finished at least `retention` ago and for which `is_gone` returns
     /// true: the source does not find them any more. Returns their number.
+    ///
+    /// A sink whose target holds the positions forgets none. The target keeps the position, and only
+    /// the record has the [`ResumeToken`](crate::ResumeToken) by which the source tells a new file
+    /// with the same identity from the old one.
     pub fn forget_finished(
         &self,
         retention: Duration,
         is_gone: impl Fn(&SplitId) -> bool,
     ) -> Result<usize, CommitterError> {
+        if self.positions == Positions::InTarget {
+            return Ok(0);
+        }
         let until = now().saturating_sub(retention.as_secs());
         let records = self.until_answered(|| self.store.records(&self.sink))?;
         let is_over = |record: &CommitRecord| record.finished.is_some_and(|at| at <= until);

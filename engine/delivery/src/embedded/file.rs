@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,22 +12,35 @@ use redb::{Database, DatabaseError, StorageError};
 use super::format;
 use crate::failpoint::reach;
 use crate::store::new_identity;
-use crate::{Reason, StoreError};
+use crate::{Reason, SinkId, StoreError};
 
 /// The state is small; redb's default would let the cache grow to a gigabyte.
 const CACHE_BYTES: usize = 4 << 20;
 
-/// Maps any name to one file name: characters with a meaning to a file system are percent-encoded.
-pub(super) fn file_name(pipeline: &str) -> String {
-    let mut name = String::with_capacity(pipeline.len() + 5);
-    for (at, byte) in pipeline.bytes().enumerate() {
+/// The name of the file with the state of a pipeline.
+pub(super) fn state_name(pipeline: &str) -> String {
+    format!("{}.redb", encoded(pipeline))
+}
+
+/// The file with the groups of a sink, beside that of the state. No encoded name has a `~`, so each
+/// sink of each pipeline has a file of its own.
+pub(super) fn groups_beside(state: &Path, sink: &SinkId) -> PathBuf {
+    let pipeline = state.file_stem().unwrap_or_default().to_string_lossy();
+    state.with_file_name(format!("{pipeline}~{}.groups.redb", encoded(sink.as_str())))
+}
+
+/// Maps any name to a part of a file name: characters with a meaning to a file system are
+/// percent-encoded.
+fn encoded(plain: &str) -> String {
+    let mut name = String::with_capacity(plain.len());
+    for (at, byte) in plain.bytes().enumerate() {
         match byte {
             b'.' if at == 0 => name.push_str("%2E"),
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => name.push(byte.into()),
             other => name.push_str(&format!("%{other:02X}")),
         }
     }
-    name + ".redb"
+    name
 }
 
 /// Creates the folder, with a `.gitignore` so that its content is not committed to a repository.
@@ -235,6 +248,18 @@ pub(super) fn damaged(path: &Path, error: impl Error + Send + Sync + 'static) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_sink_of_each_pipeline_has_a_file_of_its_own() {
+        let groups = |pipeline: &str, sink: &str| {
+            let path = groups_beside(Path::new(&state_name(pipeline)), &sink.into());
+            path.to_str().unwrap().to_owned()
+        };
+        assert_eq!(groups("a", "g"), "a~g.groups.redb");
+        assert_ne!(groups("a", "in.quarantine"), groups("a.in", "quarantine"));
+        assert_ne!(groups("a", "g"), state_name("a.g.groups"));
+        assert_ne!(groups("a", "x~y"), groups("a~x", "y"));
+    }
 
     #[test]
     fn the_name_of_every_created_folder_is_synced() {

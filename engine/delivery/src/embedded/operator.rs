@@ -11,7 +11,7 @@ use std::io;
 use redb::{ReadableTable, WriteTransaction};
 
 use super::EmbeddedStore;
-use super::file::{file_name, sync_dir, unavailable};
+use super::file::{groups_beside, sync_dir, unavailable};
 use super::tables::{
     self, AHEAD, CLEARING_KEY, FENCED, META, NOTES, PLANS, RECORDS, STAGED, lanes_ahead, record_of,
     value,
@@ -43,7 +43,13 @@ impl OperatorStore for EmbeddedStore {
     }
 
     fn clear(&self) -> Result<(), OperatorError> {
-        let files: Vec<String> = self.sinks()?.iter().map(|sink| self.groups(sink)).collect();
+        // Only a `group` has such a file.
+        let groups = |sink: &SinkId| {
+            let path = groups_beside(&self.path, sink);
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        };
+        let files: Vec<String> = self.sinks()?.iter().map(groups).collect();
         let staged = self.write(|transaction| {
             let staged = transaction.open_table(STAGED)?;
             if let Some(row) = staged.iter()?.next() {
@@ -62,14 +68,6 @@ impl OperatorStore for EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// The name of the file with the groups of a sink, if the sink is a `group`; see
-    /// [`open_database`](super::open_database).
-    fn groups(&self, sink: &SinkId) -> String {
-        let state = self.path.file_stem().unwrap_or_default().to_string_lossy();
-        let suffix = file_name(&format!("_.{sink}.groups"));
-        format!("{state}{}", suffix.trim_start_matches('_'))
-    }
-
     /// The names of the files to remove, if clearing the state was begun.
     fn clearing(&self) -> Result<Option<String>, StoreError> {
         self.read(|transaction| value(transaction, META, CLEARING_KEY))

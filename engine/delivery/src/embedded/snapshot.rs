@@ -17,7 +17,7 @@ use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
 use super::EmbeddedStore;
-use super::file::{builder, checked_format, damaged, file_name, is_locked, unavailable};
+use super::file::{builder, checked_format, damaged, is_locked, state_name, unavailable};
 use crate::{Reason, StoreError};
 
 /// How many bytes at the beginning of the file are compared; redb's header is in them.
@@ -40,7 +40,7 @@ impl EmbeddedStore {
     /// Copies `<dir>/<pipeline>.redb`, also while another process has it open. `None` if the file
     /// does not exist.
     pub fn snapshot(dir: &Path, pipeline: &str) -> Result<Option<StateSnapshot>, StoreError> {
-        let path = dir.join(file_name(pipeline));
+        let path = dir.join(state_name(pipeline));
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

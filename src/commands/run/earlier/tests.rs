@@ -60,6 +60,20 @@ fn what_an_earlier_version_left_is_finished_first() {
 }
 
 #[test]
+fn what_a_third_version_left_is_finished_before_the_earlier_one() {
+    let (end, starts) = outcome(vec![
+        Err(left("known", 5)),
+        Err(left("known", 3)),
+        Ok(Finished::CaughtUp),
+        Err(left("known", 5)),
+        Ok(Finished::CaughtUp),
+        Ok(Finished::Stopped),
+    ]);
+    assert!(matches!(end, Ok(Finished::Stopped)));
+    assert_eq!(starts, [false, true, true, false, true, false]);
+}
+
+#[test]
 fn a_stop_and_a_failure_end_the_earlier_version_too() {
     for finished in [Finished::Stopped, Finished::Left] {
         let (end, starts) = outcome(vec![Err(left("known", 5)), Ok(finished)]);
