@@ -16,7 +16,7 @@ use crossbeam_channel::{
 };
 use parking_lot::Mutex;
 use pseidon_delivery::Reason;
-use pseidon_exec::{Control, Finished, RunError};
+use pseidon_exec::{Control, Finished, PlanChanged, RunError};
 use pseidon_expr::panics;
 use pseidon_plan::Plan;
 
@@ -94,6 +94,30 @@ pub(crate) fn watch_template(
         changes,
         _running: running,
     })
+}
+
+/// How many replaced plans are kept, since each has its tables: the one before the current plan, and
+/// the one whose work that plan may not have finished yet.
+const REPLACED_PLANS: usize = 2;
+
+/// The last plans that were replaced in this process. Their tables need not be in the state.
+#[derive(Default)]
+pub(crate) struct ReplacedPlans(Vec<Arc<Plan>>);
+
+impl ReplacedPlans {
+    /// Adds a plan that was replaced just now.
+    pub(crate) fn push(&mut self, plan: Arc<Plan>) {
+        if self.0.len() == REPLACED_PLANS {
+            self.0.remove(0);
+        }
+        self.0.push(plan);
+    }
+
+    /// The plan that has left this work, if it is one of them.
+    pub(crate) fn find(&self, changed: &PlanChanged) -> Option<Arc<Plan>> {
+        let is_it = |plan: &&Arc<Plan>| Some(&plan.fingerprint) == changed.plan.as_ref();
+        self.0.iter().find(is_it).cloned()
+    }
 }
 
 /// See [`watch_template`].

@@ -29,7 +29,7 @@ use self::table::{TableEvent, TableRequest};
 use self::worker::{LogOutcome, LogRun, OutcomeReporter};
 use crate::load::PipelineText;
 use crate::load::kept::Tables;
-use crate::reload;
+use crate::reload::{self, ReplacedPlans};
 
 /// How often the error counts of the logs are checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -462,7 +462,7 @@ impl Supervisor {
             control: (control.clone(), controls),
             reporter: OutcomeReporter::new(name.to_owned(), self.outcomes.clone()),
             found_earlier: Vec::new(),
-            replaced: Vec::new(),
+            replaced: ReplacedPlans::default(),
             was_open: false,
         };
         log.entry.view.resume();

@@ -24,6 +24,7 @@ use super::LogTemplate;
 use crate::commands::run::earlier::{ANOTHER_PLAN, MAX_ROUNDS};
 use crate::load::PipelineText;
 use crate::load::kept::KeptPipeline;
+use crate::reload::ReplacedPlans;
 
 /// A run of a log that is ready to be started.
 pub(super) struct LogRun {
@@ -36,9 +37,9 @@ pub(super) struct LogRun {
     pub(super) reporter: OutcomeReporter,
     /// The work of earlier versions that was found so far, one after another.
     pub(super) found_earlier: Vec<PlanChanged>,
-    /// The plans before the current one that may have left something since a plan was open.
-    pub(super) replaced: Vec<Arc<Plan>>,
-    /// Whether a plan was open: then earlier processes have left nothing.
+    /// The last plans that were replaced since a table has changed. They may have left something.
+    pub(super) replaced: ReplacedPlans,
+    /// Whether the run of a current plan has ended for another plan.
     pub(super) was_open: bool,
 }
 
@@ -151,7 +152,6 @@ impl LogRun {
             Err(RunError::PlanChanged(changed)) => changed,
             Ok(Finished::Reloading) => {
                 self.was_open = true;
-                self.replaced.clear();
                 return self.restart(plan);
             }
             outcome => {
@@ -245,9 +245,8 @@ impl LogRun {
         if rounds.count() >= MAX_ROUNDS {
             return Err(cannot_finish(&RunError::PlanChanged(changed.clone())));
         }
-        let is_it = |plan: &&Arc<Plan>| Some(&plan.fingerprint) == changed.plan.as_ref();
-        if let Some(plan) = self.replaced.iter().find(is_it) {
-            return Ok(plan.clone());
+        if let Some(plan) = self.replaced.find(changed) {
+            return Ok(plan);
         }
         let stored = changed.plan.as_deref().map(|plan| self.store().plan(plan));
         let stored = stored.transpose();

@@ -210,6 +210,14 @@ impl Ledger {
         self.splits.get(split).map(|ledger| ledger.frontier)
     }
 
+    /// The highest position of a split: its frontier, or that of a lane which is further ahead; `None`
+    /// if the split is not owned.
+    pub fn highest(&self, split: &SplitId) -> Option<Position> {
+        let ledger = self.splits.get(split)?;
+        let ahead = ledger.ahead_order.last().map_or(0, |(upto, _)| *upto);
+        Some(ledger.frontier.max(ahead))
+    }
+
     /// The splits whose low position in the store has moved since the last call, including those
     /// that became owned.
     pub fn take_moved(&mut self) -> HashSet<SplitId> {
@@ -341,21 +349,16 @@ impl SplitLedger {
             .filter(|(_, upto)| **upto > low)
             .map(|(lane, upto)| ((*lane).clone(), *upto))
             .collect();
-        let finished = self
-            .is_finished_at(low)
-            .then(|| self.finished.unwrap_or(now));
-        // Nothing comes after the end, so no lane stays ahead of it.
-        let is_passed = |upto: Position| upto <= low || finished.is_some();
-        let passed = self
-            .ahead_order
-            .iter()
-            .take_while(|(upto, _)| is_passed(*upto));
+        let passed = self.ahead_order.iter().take_while(|(upto, _)| *upto <= low);
         let caught_up = passed
             .map(|(_, lane)| lane)
             .filter(|lane| durable.get(lane).is_none_or(|upto| *upto <= low))
             .cloned()
             .collect();
         let resume = self.resume_at(low).cloned();
+        let finished = self
+            .is_finished_at(low)
+            .then(|| self.finished.unwrap_or(now));
         SplitCommit {
             split,
             epoch: self.epoch,

@@ -183,16 +183,15 @@ fn left_by_one_plan(records: &[SinkRecord<'_>]) -> Option<LeftWork> {
             lanes: of_sink.record.ahead.len(),
         });
     }
-    // What is finished in every sink has nothing to come, also if it ended at different positions: a
-    // file that is rewritten after a crash ends where it was read up to.
-    if records.iter().all(|of| of.record.is_settled()) {
-        return None;
-    }
     let at = |of: &SinkRecord<'_>| (of.sink.clone(), of.record.low.unwrap_or(0));
     let behind = at(records.iter().min_by_key(|of| of.record.low)?);
     let ahead = at(records.iter().max_by_key(|of| of.record.low)?);
     if behind.1 < ahead.1 {
         return Some(LeftWork::Uneven { behind, ahead });
+    }
+    // If no sink has anything to come, a target is not further either.
+    if records.iter().all(|of| of.record.is_settled()) {
+        return None;
     }
     let is_held = |of: &&SinkRecord<'_>| !of.is_reached && !of.record.owners.is_empty();
     let held = records.iter().find(is_held)?;
@@ -330,9 +329,8 @@ mod tests {
                 vec![("a", finished(at(5))), ("-b", finished(owned(5)))],
             ),
             (
-                // The file was rewritten before `a` was as far as `b`. (If it had grown, neither
-                // would be finished.)
-                "nothing",
+                // The file has grown since `a` has finished it.
+                "p: s is at position 5 in `a` and at 7 in `b`; up to 7",
                 vec![("a", finished(at(5))), ("b", finished(at(7)))],
             ),
             (

@@ -443,19 +443,21 @@ fn a_split_is_finished_when_its_last_record_is_durable() {
     assert_eq!((steps[0].low, steps[0].finished), (5, Some(9)));
 }
 
-/// A file that is rewritten after a crash ends below what lanes have of it.
 #[test]
-fn no_lane_is_ahead_of_the_end() {
+fn the_highest_position_is_that_of_the_frontier_or_of_a_lane() {
     let mut ledger = Ledger::default();
-    let ahead = [("x", 9), ("y", 7)];
-    ledger.take("s".into(), record(1, 1, Some(5), &ahead), 0);
-    assert!(ledger.prepare_idle(7).is_empty());
+    assert_eq!(ledger.highest(&"s".into()), None);
+    ledger.take("s".into(), record(1, 1, Some(5), &[("x", 9), ("y", 7)]), 0);
+    assert_eq!(ledger.highest(&"s".into()), Some(9));
+    // A split that ends there has no lane ahead.
+    ledger.advance(&"s".into(), 9, None);
     ledger.end(&"s".into());
     let steps = ledger.prepare_idle(7);
-    assert_eq!(shown(&steps), ["s: 1→1 low 5 -x -y"]);
+    assert_eq!(shown(&steps), ["s: 1→1 low 9 -x -y"]);
     assert_eq!(steps[0].finished, Some(7));
     ledger.confirm(&[], &steps);
-    assert!(ledger.prepare_idle(8).is_empty());
+    ledger.advance(&"s".into(), 12, None);
+    assert_eq!(ledger.highest(&"s".into()), Some(12));
 }
 
 #[test]

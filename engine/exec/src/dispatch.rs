@@ -5,6 +5,7 @@
 
 use pseidon_delivery::{Committer, Position, ResumePoint, SplitId};
 use pseidon_plan::SinkIndex;
+use pseidon_plugin::batch::SplitEnd;
 use pseidon_plugin::sink::Chunk;
 
 /// The results of a batch, or of a part of it.
@@ -13,8 +14,8 @@ pub struct BatchOutput {
     pub next: Position,
     /// What the source stored beside the batch's positions.
     pub resume: Option<ResumePoint>,
-    /// Whether the split ends with it.
-    pub ends: bool,
+    /// How the split ends with it, if it does.
+    pub end: Option<SplitEnd>,
     /// Chunks, each with its sink.
     pub chunks: Vec<(SinkIndex, Chunk)>,
 }
@@ -44,10 +45,22 @@ pub fn enter<'c>(
         chunk.next = outcome.next;
         to_write.push((sink, chunk));
     }
+    let frontier = match outcome.end {
+        // What a lane or another sink has of it above is not read again, so it ends in all of them at
+        // one position, and no lane stays ahead.
+        Some(SplitEnd::Gone) => {
+            let highest = |sink: &SinkIndex| committer(*sink).ledger().highest(split);
+            sinks
+                .iter()
+                .filter_map(highest)
+                .fold(outcome.next, Position::max)
+        }
+        Some(SplitEnd::Read) | None => outcome.next,
+    };
     for sink in sinks {
         let mut ledger = committer(*sink).ledger();
-        ledger.advance(split, outcome.next, outcome.resume.as_ref());
-        if outcome.ends {
+        ledger.advance(split, frontier, outcome.resume.as_ref());
+        if outcome.end.is_some() {
             ledger.end(split);
         }
     }

@@ -127,7 +127,7 @@ fn handle(
             BatchOutput {
                 next: batch.next,
                 resume,
-                ends: batch.ends,
+                end: batch.end,
                 chunks,
             },
             send,
@@ -137,7 +137,7 @@ fn handle(
         send(BatchOutput {
             next: batch.positions[upto],
             resume,
-            ends: false,
+            end: None,
             chunks,
         })?;
         queue.put_back(attempt.id, QueuedBatch { done: upto, ..unit });

@@ -131,7 +131,7 @@ mod tests {
         BatchOutput {
             next,
             resume: None,
-            ends: false,
+            end: None,
             chunks: Vec::new(),
         }
     }

@@ -59,8 +59,8 @@ pub struct Settings {
     #[option(default = "15s")]
     pub lease: Lease,
     /// How long the state remembers a file that was read to its end and no longer exists. A file
-    /// that reappears later is read again. A sink whose positions are in its target, such as
-    /// `kafka`, remembers it for good.
+    /// that reappears later is read again. With a sink whose positions are in its target, such as
+    /// `kafka`, it is remembered for good.
     #[option(default = "7d")]
     pub forget_after: Duration,
     /// How many records may be invalid, as a share of those that a run has read (`"1%"`) or as a

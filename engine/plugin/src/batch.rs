@@ -65,8 +65,8 @@ pub struct Batch {
     /// that the batch covers, or from [`Batch::next`] on. The engine stores it with the position
     /// and does not interpret it.
     pub resume: Option<ResumePoint>,
-    /// Whether no record of the split will follow this batch, in this run or a later one.
-    pub ends: bool,
+    /// If no record of the split follows this batch: how the split ends with it.
+    pub end: Option<SplitEnd>,
     /// Milliseconds since 1970, if wanted and known; `i64::MIN` for a record without a timestamp.
     pub timestamps: Option<Vec<i64>>,
     /// Keys, if wanted as text or raw.
@@ -83,6 +83,16 @@ pub struct Batch {
     pub origin: Option<Origin>,
     /// The charge against the memory budget, until the batch is dropped.
     charge: Option<Charge>,
+}
+
+/// How a split ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SplitEnd {
+    /// It was read up to [`Batch::next`]. If it has more one day, it is continued there.
+    Read,
+    /// What it had above [`Batch::next`] does not exist any more, and nothing of it is ever read
+    /// again: a file was rewritten, and its new content is another split.
+    Gone,
 }
 
 /// The timestamp of a record without a timestamp.
@@ -252,7 +262,7 @@ impl BatchBuilder {
             positions: self.positions,
             next,
             resume: None,
-            ends: false,
+            end: None,
             timestamps: self.timestamps,
             keys: self.keys.as_mut().map(BinaryBuilder::finish),
             headers: self.headers.as_mut().map(StringBuilder::finish),
@@ -279,7 +289,7 @@ impl Batch {
             positions,
             next,
             resume: None,
-            ends: false,
+            end: None,
             timestamps: None,
             keys: None,
             headers: None,
@@ -295,11 +305,11 @@ impl Batch {
         Batch::from_payloads(split, Payloads::default(), Vec::new(), next)
     }
 
-    /// Creates the last batch of a split: no record at or above `next` will ever follow. Once
-    /// everything below is durable the split is finished.
+    /// Creates the last batch of a split: no record at or above `next` follows, as far as the source
+    /// knows. Once everything below is durable the split is finished.
     pub fn end_of(split: Arc<Split>, next: Position) -> Batch {
         Batch {
-            ends: true,
+            end: Some(SplitEnd::Read),
             ..Batch::without_records(split, next)
         }
     }

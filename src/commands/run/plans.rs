@@ -14,7 +14,7 @@ use pseidon_service::runs::{LiveRun, RunEntry};
 
 use super::{Interfaces, earlier, infer_once};
 use crate::load::PipelineText;
-use crate::reload;
+use crate::reload::{self, ReplacedPlans};
 
 /// What all plans of a run share.
 pub(super) struct PlanSequence<'a> {
@@ -24,9 +24,9 @@ pub(super) struct PlanSequence<'a> {
     pub(super) entry: &'a RunEntry,
     pub(super) interfaces: &'a Interfaces,
     pub(super) accept_changed_plan: bool,
-    /// The plans before the current one that may have left something since a plan was open.
-    pub(super) replaced: RefCell<Vec<Arc<Plan>>>,
-    /// Whether a plan was open: then earlier processes have left nothing.
+    /// The last plans that were replaced since a table has changed. They may have left something.
+    pub(super) replaced: RefCell<ReplacedPlans>,
+    /// Whether the run of a current plan has ended for another plan.
     pub(super) was_open: Cell<bool>,
 }
 
@@ -76,15 +76,13 @@ impl PlanSequence<'_> {
         let outcome = run.run();
         if is_current && matches!(outcome, Ok(Finished::Reloading)) {
             self.was_open.set(true);
-            self.replaced.borrow_mut().clear();
         }
         outcome
     }
 
     fn plan_earlier(&self, changed: &PlanChanged) -> Result<Arc<Plan>, String> {
-        let is_it = |plan: &&Arc<Plan>| Some(&plan.fingerprint) == changed.plan.as_ref();
-        if let Some(plan) = self.replaced.borrow().iter().find(is_it) {
-            return Ok(plan.clone());
+        if let Some(plan) = self.replaced.borrow().find(changed) {
+            return Ok(plan);
         }
         let infer = |stage: &str, source: &dyn Source, format: &dyn Format| {
             infer_once(stage, source, format, &self.text.base, self.store.as_ref())

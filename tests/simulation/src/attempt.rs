@@ -320,7 +320,7 @@ impl Attempt<'_> {
         let outcome = BatchOutput {
             next,
             resume,
-            ends: false,
+            end: None,
             chunks,
         };
         for (sink, chunk) in enter(

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pseidon_delivery::{Position, Reason, SplitId, WithCauses};
-use pseidon_plugin::batch::NO_PAYLOAD;
+use pseidon_plugin::batch::{NO_PAYLOAD, SplitEnd};
 use pseidon_plugin::source::{SourceHandle, Stopped};
 use pseidon_plugin::{Batch, Payloads, Split};
 
@@ -86,7 +86,7 @@ impl Damage {
         let (split, next) = (self.split.clone(), self.position.saturating_add(1));
         let mut batch = Batch::from_payloads(split, payloads, vec![self.position], next);
         batch.invalid = vec![(0, self.reason.clone())];
-        batch.ends = true;
+        batch.end = Some(SplitEnd::Read);
         batch
     }
 }

@@ -45,7 +45,7 @@ use self::tracked::{ReadResult, StartPoint, TrackedFile};
 use super::Config;
 use super::glob::Glob;
 use super::identity::{FileKey, Head, file_id, file_of};
-use super::progress::{end_of, rewritten};
+use super::progress::rewritten;
 use super::skipped::report_skipped;
 
 /// How long a file that no glob matches is kept open after its last growth.
@@ -268,8 +268,7 @@ impl Follower<'_> {
     fn end(&mut self, splits: Vec<(Arc<Split>, Position)>) -> Result<(), Stopped> {
         for (split, position) in &splits {
             self.durable.remove(&split.id);
-            self.handle
-                .emit(end_of(split.clone(), *position, rewritten()))?;
+            self.handle.emit(rewritten(split.clone(), *position))?;
         }
         self.handle
             .release(splits.into_iter().map(|(split, _)| split).collect())

@@ -22,6 +22,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use pseidon_delivery::{Position, ResumePoint, ResumeToken};
+use pseidon_plugin::batch::SplitEnd;
 use pseidon_plugin::source::Resumption;
 use pseidon_plugin::{Batch, Split};
 use sha2::{Digest, Sha256};
@@ -93,9 +94,11 @@ pub(super) fn read_to_end(size: u64) -> ResumeToken {
     format!("size {size}").into()
 }
 
-/// The string that is stored with the last position of a file that was rewritten.
-pub(super) fn rewritten() -> ResumeToken {
-    "rewritten".into()
+/// The end of a split whose file was rewritten: its new content is another split.
+pub(super) fn rewritten(split: Arc<Split>, position: Position) -> Batch {
+    let mut end = end_of(split, position, "rewritten".into());
+    end.end = Some(SplitEnd::Gone);
+    end
 }
 
 /// The end of a split, with the string that is stored with its last position.
@@ -312,7 +315,7 @@ mod tests {
                     size: 5,
                 },
             ),
-            (7, Some(rewritten()), FileProgress::Rewritten),
+            (7, Some("rewritten".into()), FileProgress::Rewritten),
             (7, Some("something newer".into()), up_to(7, None)),
             (7, Some("mark 1 64 00".into()), up_to(7, None)),
             (7, None, up_to(7, None)),

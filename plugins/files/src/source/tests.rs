@@ -41,6 +41,8 @@ struct EngineState {
     /// How many requests started splits, of any number: each costs a step of the state store.
     steps: usize,
     released: usize,
+    /// What is appended to a file when the next splits start.
+    grown_at_begin: Option<(PathBuf, &'static str)>,
 }
 
 /// A folder of files, and the state of an engine that persists across runs.
@@ -274,6 +276,10 @@ impl EngineState {
     /// Starts splits that were taken.
     fn begin(&mut self, splits: Vec<SplitStart>) {
         self.steps += 1;
+        if let Some((path, more)) = self.grown_at_begin.take() {
+            let file = OpenOptions::new().append(true).open(path);
+            file.unwrap().write_all(more.as_bytes()).unwrap();
+        }
         for SplitStart {
             split,
             position,
@@ -319,7 +325,7 @@ impl EngineState {
             .resume
             .map(|from| from.resume)
             .or(stored.resume.take());
-        stored.is_finished = batch.ends;
+        stored.is_finished = batch.end.is_some();
     }
 
     fn release(&mut self, splits: &[Arc<Split>]) {

@@ -76,7 +76,7 @@ fn run_from(
                     reply.send(()).unwrap();
                 }
                 // The end-of-split batch has no records.
-                SourceEvent::Emit(batch) if batch.ends => assert!(batch.is_empty()),
+                SourceEvent::Emit(batch) if batch.end.is_some() => assert!(batch.is_empty()),
                 SourceEvent::Emit(batch) => {
                     batches.push(*batch);
                     if enough(&batches) {

@@ -9,7 +9,7 @@ use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceHandle, Stopped};
 
-use super::super::progress::{FileProgress, end_of, rewritten};
+use super::super::progress::{FileProgress, rewritten};
 use super::ROOM_POLL;
 use super::failures::FileFailures;
 use super::found_file::{FoundFile, Remaining, remaining};
@@ -221,8 +221,7 @@ impl FileQueue<'_> {
             self.handle.begin(to_end.clone())?;
         }
         for (split, position) in to_end {
-            self.handle
-                .emit(end_of(split.clone(), position, rewritten()))?;
+            self.handle.emit(rewritten(split.clone(), position))?;
             to_release.push(split);
         }
         if to_release.is_empty() {

@@ -64,6 +64,14 @@ impl Reading<'_> {
             Ok(open) => open,
             Err(error) => return Ok(Err((error, Tail::unknown(job.from)))),
         };
+        if let Some(line) = &job.file.identity.unended {
+            match open.has_grown(line) {
+                // It may have another identity now. The next run reads it.
+                Ok(true) => return Ok(Ok(())),
+                Ok(false) => {}
+                Err(error) => return Ok(Err((error, open.reader.before()))),
+            }
+        }
         loop {
             while !self.handle.wait_for_room(ROOM_POLL)? {}
             if self.failures.stops() {
@@ -129,8 +137,8 @@ impl Reading<'_> {
 
     /// The next records, and at the end of the file a last line without a line end, if it is taken.
     fn next(self, open: &mut JobReader<'_>) -> Result<Option<Records>, ReadError> {
-        if let Some(line) = &open.job.file.identity.unended {
-            return open.unended(line);
+        if open.job.file.identity.unended.is_some() {
+            return open.reader.last_line();
         }
         if let Some(records) = open.reader.next()? {
             return Ok(Some(records));
@@ -151,16 +159,13 @@ impl Reading<'_> {
 }
 
 impl JobReader<'_> {
-    /// The only line of the file, if it still is: a file that has grown meanwhile may have another
-    /// identity, and is read by the next run.
-    fn unended(&mut self, line: &[u8]) -> Result<Option<Records>, ReadError> {
-        let is_grown = self.reader.next()?.is_some() || {
+    /// Whether the file has more than the line that was its only one, without an end, when it was
+    /// found. This reads it, so nothing of the file may be read after that if it has.
+    fn has_grown(&mut self, line: &[u8]) -> Result<bool, ReadError> {
+        let is_other = self.reader.next()?.is_some() || {
             let rest = self.reader.lines().and_then(|lines| lines.rest());
             rest.is_some_and(|rest| !line.ends_with(rest))
         };
-        match is_grown || self.reader.read_to() != line.len() as u64 {
-            true => Ok(None),
-            false => self.reader.last_line(),
-        }
+        Ok(is_other || self.reader.read_to() != line.len() as u64)
     }
 }

@@ -48,6 +48,21 @@ fn a_complete_json_object_is_read_and_what_follows_is_read_once() {
 }
 
 #[test]
+fn a_file_that_grows_after_it_was_found_loses_nothing() {
+    for more in ["\n", "\n{\"id\":2}\n", "\n{\"id\":2}", " \n{\"id\":2}\n"] {
+        let world = json_world();
+        world.write("a.json", "{\"id\":1}");
+        world.seen.lock().grown_at_begin = Some((world.path("a.json"), more));
+        let mut read = Vec::new();
+        for _ in 0..3 {
+            read.extend(world.read(r#""*.json""#).unwrap());
+        }
+        let records = 1 + usize::from(more.contains('2'));
+        assert_eq!(read.len(), records, "{more:?}: {read:?}");
+    }
+}
+
+#[test]
 fn a_file_keeps_its_identity_when_its_only_line_is_ended() {
     for end in ["\n", "\r\n"] {
         let world = World::new();
