@@ -151,7 +151,7 @@ impl Follower<'_> {
     fn scan(&mut self) -> Result<(), SourceExit> {
         self.scans += 1;
         let mut new = BTreeMap::new();
-        let mut refused = Vec::new();
+        let (mut refused, mut is_complete) = (Vec::new(), true);
         for glob in &self.globs {
             let found = glob
                 .find()
@@ -161,11 +161,18 @@ impl Follower<'_> {
                 (path, name, error)
             };
             refused.extend(found.refused.into_iter().map(named));
+            // The folder may be on a disk that is not mounted.
+            is_complete &= !found.files.is_empty();
             for path in found.files {
-                // The file may have been removed by now.
                 let now = SystemTime::now();
-                let Ok(metadata) = fs::metadata(&path) else {
-                    continue;
+                let metadata = match fs::metadata(&path) {
+                    Ok(metadata) => metadata,
+                    // It has been removed by now.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => {
+                        refused.push(named((path, error)));
+                        continue;
+                    }
                 };
                 let key = FileKey::of(&metadata);
                 match self.tracked.get_mut(&key) {
@@ -174,7 +181,7 @@ impl Follower<'_> {
                 }
             }
         }
-        let is_complete = refused.is_empty();
+        is_complete &= refused.is_empty();
         self.note_refused(refused)?;
         self.check_unseen();
         self.give_up_incomplete()?;

@@ -87,7 +87,8 @@ pub(super) fn run(
                 });
             }
         }
-        if failures.is_empty() {
+        // Without any file, the disk may not be mounted.
+        if failures.is_empty() && !unclaimed.is_empty() {
             let existing: HashSet<String> = unclaimed
                 .iter()
                 .map(|file| file_id(&setup.stage, &file.file.key))

@@ -41,8 +41,10 @@ struct EngineState {
     /// How many requests started splits, of any number: each costs a step of the state store.
     steps: usize,
     released: usize,
-    /// What is appended to a file when the next splits start.
-    grown_at_begin: Option<(PathBuf, &'static str)>,
+    /// What happens when the next splits start.
+    at_begin: Option<Box<dyn FnOnce() + Send>>,
+    /// What happens when splits are claimed next.
+    at_claim: Option<Box<dyn FnOnce(&mut EngineState) + Send>>,
 }
 
 /// A folder of files, and the state of an engine that persists across runs.
@@ -234,6 +236,9 @@ fn engine(
 impl EngineState {
     /// Grants a run its fair share of the splits that no run has claimed.
     fn share(&mut self, run: usize, found: Vec<SplitId>) -> SplitShare {
+        if let Some(happens) = self.at_claim.take() {
+            happens(self);
+        }
         let fair_share = found.len().div_ceil(self.runs.len());
         let held = self.claims.values().filter(|owner| **owner == run).count();
         let free = found
@@ -276,9 +281,8 @@ impl EngineState {
     /// Starts splits that were taken.
     fn begin(&mut self, splits: Vec<SplitStart>) {
         self.steps += 1;
-        if let Some((path, more)) = self.grown_at_begin.take() {
-            let file = OpenOptions::new().append(true).open(path);
-            file.unwrap().write_all(more.as_bytes()).unwrap();
+        if let Some(happens) = self.at_begin.take() {
+            happens();
         }
         for SplitStart {
             split,

@@ -114,6 +114,19 @@ pub(super) enum ContentCheck {
 }
 
 impl Candidate {
+    /// Looks at its size again. Once it is taken over, no other instance reads it, so it has
+    /// everything that was committed of it.
+    pub(super) fn look_again(&mut self) {
+        let now = SystemTime::now();
+        match fs::metadata(&self.path) {
+            Ok(metadata) if FileKey::of(&metadata) == self.key => {
+                (self.size, self.stat) = (metadata.len(), Stat::of(&metadata, now));
+            }
+            // That shows when it is opened.
+            _ => {}
+        }
+    }
+
     /// Checks the bytes before the position up to which the file was read.
     pub(super) fn check_before(
         &self,

@@ -95,7 +95,8 @@ impl Follower<'_> {
         *is_first_start &= known.iter().all(Option::is_none);
         let (mut taken, mut starts, mut to_end, mut to_release, mut rewritten) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for ((candidate, split), known) in candidates.into_iter().zip(splits).zip(known) {
+        for ((mut candidate, split), known) in candidates.into_iter().zip(splits).zip(known) {
+            candidate.look_again();
             match self.next_step(&candidate, known.map(FileProgress::of), *is_first_start)? {
                 TakeoverStep::Follow(begin) => {
                     starts.push(begin.to_start(split.clone()));

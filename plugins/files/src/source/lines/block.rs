@@ -41,6 +41,8 @@ pub(in crate::source) struct Batches<'a> {
     split: &'a Arc<Split>,
     done: usize,
     tail: Tail,
+    /// The header's length, until there is a batch.
+    header: usize,
 }
 
 impl Block {
@@ -53,6 +55,7 @@ impl Block {
             block: self,
             split,
             done,
+            header: done,
         }
     }
 }
@@ -63,9 +66,11 @@ impl Iterator for Batches<'_> {
     fn next(&mut self) -> Option<Batch> {
         let from = self.done;
         let bytes = &self.block.bytes[from..];
-        if bytes.is_empty() {
+        // A header without records is covered by a batch without records.
+        if bytes.is_empty() && std::mem::take(&mut self.header) == 0 {
             return None;
         }
+        self.header = 0;
         let start = self.block.start + from as u64;
         let mut spans: Vec<(u32, u32)> = Vec::new();
         let mut positions = Vec::new();

@@ -77,6 +77,19 @@ impl FoundFile {
         start.map(Remaining::Read)
     }
 
+    /// Opens the file again: `None` if its path names another file by now, or if it was rewritten
+    /// with another first line.
+    pub(super) fn open_as_found(&self) -> io::Result<Option<File>> {
+        let file = File::open(&self.path)?;
+        if FileKey::of(&file.metadata()?) != self.key {
+            return Ok(None);
+        }
+        let head = self.identity.head;
+        let is_same = Identity::of(&file, self.compression)?
+            .is_some_and(|now| now.head == head || now.before == Some(head));
+        Ok(is_same.then_some(file))
+    }
+
     fn open(&self) -> io::Result<File> {
         let file = File::open(&self.path)?;
         if FileKey::of(&file.metadata()?) != self.key {

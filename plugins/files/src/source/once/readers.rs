@@ -61,7 +61,15 @@ impl Reading<'_> {
     /// failed.
     fn read_file(self, job: &ReadJob) -> Result<Result<(), (ReadError, Tail)>, Stopped> {
         let mut open = match self.open(job) {
-            Ok(open) => open,
+            Ok(Some(open)) => open,
+            Ok(None) => {
+                tracing::warn!(
+                    stage = self.setup.stage,
+                    file = job.file.display_path,
+                    "file was replaced after it was found; the next run reads it"
+                );
+                return Ok(Ok(()));
+            }
             Err(error) => return Ok(Err((error, Tail::unknown(job.from)))),
         };
         if let Some(line) = &job.file.identity.unended {
@@ -119,20 +127,23 @@ impl Reading<'_> {
         report_skipped(self.setup, &open.job.split.topic, &skipped);
     }
 
-    fn open<'j>(self, job: &'j ReadJob) -> Result<JobReader<'j>, ReadError> {
-        let file = File::open(&job.file.path)?;
+    /// Opens the file of a job; `None` if it is not the file that was found.
+    fn open<'j>(self, job: &'j ReadJob) -> Result<Option<JobReader<'j>>, ReadError> {
+        let Some(file) = job.file.open_as_found()? else {
+            return Ok(None);
+        };
         let size = file.metadata()?.len();
         let compression = self.config.compression_of(&file, &job.file.path)?;
         let reader = self
             .config
             .open(file.try_clone()?, &job.file.path, job.from)?;
-        Ok(JobReader {
+        Ok(Some(JobReader {
             job,
             file,
             compression,
             size,
             reader,
-        })
+        }))
     }
 
     /// The next records, and at the end of the file a last line without a line end, if it is taken.

@@ -52,7 +52,12 @@ fn a_file_that_grows_after_it_was_found_loses_nothing() {
     for more in ["\n", "\n{\"id\":2}\n", "\n{\"id\":2}", " \n{\"id\":2}\n"] {
         let world = json_world();
         world.write("a.json", "{\"id\":1}");
-        world.seen.lock().grown_at_begin = Some((world.path("a.json"), more));
+        let path = world.path("a.json");
+        let grow = move || {
+            let file = OpenOptions::new().append(true).open(path);
+            file.unwrap().write_all(more.as_bytes()).unwrap();
+        };
+        world.seen.lock().at_begin = Some(Box::new(grow));
         let mut read = Vec::new();
         for _ in 0..3 {
             read.extend(world.read(r#""*.json""#).unwrap());

@@ -391,3 +391,36 @@ fn instances_read_each_file_once_and_exit_when_all_are_read() {
     assert_eq!((records.len(), all), (600, 600));
     assert_eq!(world.read(r#""in/*.log""#).unwrap().len(), 0);
 }
+
+/// The path of a job names another file when the job is begun.
+#[test]
+fn files_that_are_rotated_after_they_were_found_are_read_once() {
+    for (first, second) in [("1\n", "two\n"), ("longer\n", "x\n")] {
+        let world = World::new();
+        world.write("app.log", first);
+        let (path, rotated) = (world.path("app.log"), world.path("app.log.1"));
+        world.seen.lock().at_begin = Some(Box::new(move || {
+            fs::rename(&path, rotated).unwrap();
+            fs::write(&path, second).unwrap();
+        }));
+        let mut read = Vec::new();
+        for _ in 0..3 {
+            read.extend(world.read(r#""app.log*""#).unwrap());
+        }
+        read.sort();
+        let expected = [format!("app.log.1: {first}"), format!("app.log: {second}")];
+        assert_eq!(read, expected.map(|line| line.trim_end().to_owned()));
+    }
+}
+
+/// The same file, which has another first line.
+#[test]
+fn a_file_that_is_rewritten_after_it_was_found_is_read_once() {
+    let world = World::new();
+    world.write("a.log", "one\n");
+    let path = world.path("a.log");
+    world.seen.lock().at_begin = Some(Box::new(move || fs::write(path, "two\n").unwrap()));
+    assert_eq!(world.read(r#""*.log""#).unwrap(), Vec::<String>::new());
+    assert_eq!(world.read(r#""*.log""#).unwrap(), ["a.log: two"]);
+    assert_eq!(world.read(r#""*.log""#).unwrap(), Vec::<String>::new());
+}
