@@ -87,13 +87,12 @@ pub(super) fn run(
                 });
             }
         }
-        // Without any file, the disk may not be mounted.
+        // Without any file, the disk may not be mounted. A stopped run forgets nothing either.
         if failures.is_empty() && !unclaimed.is_empty() {
             let existing: HashSet<String> = unclaimed
                 .iter()
                 .map(|file| file_id(&setup.stage, &file.file.key))
                 .collect();
-            // A stopped run forgets nothing.
             let _ = handle.forget_finished(move |split| !existing.contains(file_of(split)));
         }
         let queue = FileQueue {

@@ -20,6 +20,7 @@ use super::*;
 
 mod broken;
 mod follow;
+mod handover;
 mod last_line;
 mod once;
 
@@ -42,10 +43,13 @@ struct EngineState {
     steps: usize,
     released: usize,
     /// What happens when the next splits start.
-    at_begin: Option<Box<dyn FnOnce() + Send>>,
+    at_begin: Option<Happening>,
     /// What happens when splits are claimed next.
-    at_claim: Option<Box<dyn FnOnce(&mut EngineState) + Send>>,
+    at_claim: Option<Happening>,
 }
+
+/// What another program or instance does meanwhile.
+type Happening = Box<dyn FnOnce(&mut EngineState) + Send>;
 
 /// A folder of files, and the state of an engine that persists across runs.
 pub(super) struct World {
@@ -282,7 +286,7 @@ impl EngineState {
     fn begin(&mut self, splits: Vec<SplitStart>) {
         self.steps += 1;
         if let Some(happens) = self.at_begin.take() {
-            happens();
+            happens(self);
         }
         for SplitStart {
             split,

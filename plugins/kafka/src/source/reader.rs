@@ -147,7 +147,7 @@ impl<'a> Reader<'a> {
 
     /// Whether a finite run has read everything.
     fn is_complete(&self) -> bool {
-        self.membership.joined
+        self.membership.is_assigned
             && self.arrivals.is_empty()
             && self.departures.is_empty()
             && self.assignment.is_done()

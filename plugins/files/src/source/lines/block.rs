@@ -66,12 +66,12 @@ impl Iterator for Batches<'_> {
     fn next(&mut self) -> Option<Batch> {
         let from = self.done;
         let bytes = &self.block.bytes[from..];
-        // A header without records is covered by a batch without records.
-        if bytes.is_empty() && std::mem::take(&mut self.header) == 0 {
+        let start = self.block.start + from as u64;
+        // A header without records is covered by a batch without records, if it has a line end.
+        let is_header = std::mem::take(&mut self.header) > 0 && start <= self.block.end;
+        if bytes.is_empty() && !is_header {
             return None;
         }
-        self.header = 0;
-        let start = self.block.start + from as u64;
         let mut spans: Vec<(u32, u32)> = Vec::new();
         let mut positions = Vec::new();
         // Whether every line so far is a record that ends with just `\n`.

@@ -53,7 +53,7 @@ fn a_file_that_grows_after_it_was_found_loses_nothing() {
         let world = json_world();
         world.write("a.json", "{\"id\":1}");
         let path = world.path("a.json");
-        let grow = move || {
+        let grow = move |_: &mut EngineState| {
             let file = OpenOptions::new().append(true).open(path);
             file.unwrap().write_all(more.as_bytes()).unwrap();
         };

@@ -399,7 +399,7 @@ fn files_that_are_rotated_after_they_were_found_are_read_once() {
         let world = World::new();
         world.write("app.log", first);
         let (path, rotated) = (world.path("app.log"), world.path("app.log.1"));
-        world.seen.lock().at_begin = Some(Box::new(move || {
+        world.seen.lock().at_begin = Some(Box::new(move |_| {
             fs::rename(&path, rotated).unwrap();
             fs::write(&path, second).unwrap();
         }));
@@ -419,7 +419,7 @@ fn a_file_that_is_rewritten_after_it_was_found_is_read_once() {
     let world = World::new();
     world.write("a.log", "one\n");
     let path = world.path("a.log");
-    world.seen.lock().at_begin = Some(Box::new(move || fs::write(path, "two\n").unwrap()));
+    world.seen.lock().at_begin = Some(Box::new(move |_| fs::write(path, "two\n").unwrap()));
     assert_eq!(world.read(r#""*.log""#).unwrap(), Vec::<String>::new());
     assert_eq!(world.read(r#""*.log""#).unwrap(), ["a.log: two"]);
     assert_eq!(world.read(r#""*.log""#).unwrap(), Vec::<String>::new());

@@ -124,6 +124,7 @@ impl Arrivals {
             );
         }
         self.failed_lookups.retain(|wanted| !is_removed(&wanted.at));
+        self.suspect.retain(|at| !is_removed(at));
         gone
     }
 

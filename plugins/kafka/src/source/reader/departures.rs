@@ -125,6 +125,7 @@ impl Reader<'_> {
         partitions: Vec<TopicPartition>,
     ) -> Result<(), SourceExit> {
         self.flush()?;
+        self.membership.lose();
         tracing::info!(
             count = partitions.len(),
             partitions = summary(&partitions),
@@ -146,6 +147,7 @@ impl Reader<'_> {
     /// was read can still be committed.
     pub(super) fn handle_loss(&mut self, partitions: &[TopicPartition]) -> Result<(), SourceExit> {
         self.flush()?;
+        self.membership.lose();
         log_loss(partitions);
         self.runs.forget(|at| partitions.contains(at));
         let (gone, arriving) = self.remove(|at| partitions.contains(at));
@@ -161,6 +163,7 @@ impl Reader<'_> {
     /// Handles the loss of all partitions.
     pub(super) fn handle_total_loss(&mut self) -> Result<(), SourceExit> {
         self.flush()?;
+        self.membership.lose();
         self.runs.forget(|_| true);
         let (gone, arriving) = self.remove(|_| true);
         log_loss(&names(&gone));

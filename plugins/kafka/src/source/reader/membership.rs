@@ -28,6 +28,9 @@ pub(super) struct Membership {
     since: Instant,
     /// Whether the group has sent an assignment, even an empty one.
     pub(super) joined: bool,
+    /// Whether it has sent one since it last took partitions away: only then is what is assigned all
+    /// that there is to read.
+    pub(super) is_assigned: bool,
     /// Whether no broker could be reached when one was last needed.
     pub(super) unreachable: bool,
     /// Why the group does not admit this instance.
@@ -43,6 +46,7 @@ impl Membership {
             topics: 0,
             since: Instant::now(),
             joined: false,
+            is_assigned: false,
             unreachable: false,
             problem: None,
         }
@@ -51,7 +55,13 @@ impl Membership {
     /// Records that the group has sent an assignment.
     pub(super) fn confirm(&mut self) {
         self.joined = true;
+        self.is_assigned = true;
         self.problem = None;
+    }
+
+    /// Records that the group has taken partitions away.
+    pub(super) fn lose(&mut self) {
+        self.is_assigned = false;
     }
 
     /// Records that other members use another assignment strategy, and returns the problem.
