@@ -107,8 +107,8 @@ impl Committer {
     /// true: the source does not find them any more. Returns their number.
     ///
     /// A sink whose target holds the positions forgets none. The target keeps the position, and only
-    /// the record has the [`ResumeToken`](crate::ResumeToken) by which the source tells a new file
-    /// with the same identity from the old one.
+    /// the record has the [`ResumeToken`] by which the source tells a new file with the same identity
+    /// from the old one.
     pub fn forget_finished(
         &self,
         retention: Duration,
