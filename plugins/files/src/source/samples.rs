@@ -88,7 +88,9 @@ impl Config {
                 None => reader.last_line()?,
             };
             let Some(records) = records else { break };
-            for batch in records.batches(&samples.split) {
+            // A batch of only a header has no records.
+            let batches = records.batches(&samples.split);
+            for batch in batches.filter(|batch| !batch.is_empty()) {
                 let some = batch.payloads.part(0..batch.len().min(samples.missing));
                 samples.missing -= some.len();
                 samples.payloads.push(some);
