@@ -96,8 +96,8 @@ pub(crate) fn watch_template(
     })
 }
 
-/// How many replaced plans are kept, since each has its tables: the one before the current plan, and
-/// the one whose work that plan may not have finished yet.
+/// How many replaced plans are kept: the one before the current plan, and the one before that, whose
+/// work it may not have finished. Each keeps its tables in memory.
 const REPLACED_PLANS: usize = 2;
 
 /// The last plans that were replaced in this process. Their tables need not be in the state.
