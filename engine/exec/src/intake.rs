@@ -196,6 +196,13 @@ impl Intake {
                 let _ = reply.send(splits.sharing.share(&found)?);
             }
             SourceEvent::ForgetFinished(is_gone) => self.forget_finished(&is_gone)?,
+            SourceEvent::Note(reply) => {
+                let _ = reply.send(self.note()?);
+            }
+            SourceEvent::SetNote(value, reply) => {
+                self.set_note(&value)?;
+                let _ = reply.send(());
+            }
             SourceEvent::Begin(begun, reply) => {
                 self.begin(begun, splits)?;
                 let _ = reply.send(());
@@ -317,6 +324,26 @@ impl Intake {
             return Ok(());
         };
         Ok(open.committer.keep_plan(&*self.attempt.plan.stored)?)
+    }
+
+    /// The name of the source's note in the store.
+    fn note_key(&self) -> String {
+        format!("source {}", self.planned().stage)
+    }
+
+    /// What the source has noted. All sinks of a run have one store.
+    fn note(&self) -> Result<Option<String>, Failure> {
+        match self.sinks().next() {
+            Some(open) => Ok(open.committer.note(&self.note_key())?),
+            None => Ok(None),
+        }
+    }
+
+    fn set_note(&self, value: &str) -> Result<(), Failure> {
+        match self.sinks().next() {
+            Some(open) => Ok(open.committer.set_note(&self.note_key(), value)?),
+            None => Ok(()),
+        }
     }
 
     /// Removes finished splits of the source that no longer exist.

@@ -75,6 +75,17 @@ impl Committer {
         })
     }
 
+    /// The store's note of this name, if there is one; see
+    /// [`StateStore::note`](crate::StateStore::note).
+    pub fn note(&self, key: &str) -> Result<Option<String>, CommitterError> {
+        self.until_answered(|| self.store.note(key))
+    }
+
+    /// Sets the store's note of this name.
+    pub fn set_note(&self, key: &str, value: &str) -> Result<(), CommitterError> {
+        self.until_answered(|| self.store.set_note(key, value))
+    }
+
     /// The records of splits in every sink of the state except these, each in the order of
     /// `splits`.
     pub fn records_in_other_sinks(

@@ -50,6 +50,8 @@ use super::skipped::report_skipped;
 
 /// How long a file that no glob matches is kept open after its last growth.
 pub(super) const DRAINED_AFTER: Duration = Duration::from_secs(300);
+/// What is noted when the files that exist at the first start have been begun at their end.
+const STARTED: &str = "started at the end of the files that existed";
 /// How long to wait for room in memory before checking again whether the run stops.
 const ROOM_POLL: Duration = Duration::from_millis(100);
 /// How often files are redistributed among instances.
@@ -93,6 +95,7 @@ pub(super) fn run(
         next_round: Instant::now(),
         next_forgetting: None,
         scans: 0,
+        is_first_start: settings.from_latest && handle.note()?.is_none(),
     };
     follower.run()
 }
@@ -120,6 +123,8 @@ struct Follower<'a> {
     /// When the state store has to forget files that no longer exist; `None` at first.
     next_forgetting: Option<Instant>,
     scans: u64,
+    /// Whether no earlier start has decided which files existed when reading began at their end.
+    is_first_start: bool,
 }
 
 /// What a scan saw of a file without a complete first line.
@@ -200,6 +205,7 @@ impl Follower<'_> {
             }
         }
         self.take_new(new, is_round)?;
+        self.note_first_start()?;
         if is_round {
             self.quarantine_unidentified()?;
         }
@@ -317,8 +323,8 @@ impl Follower<'_> {
         Ok(self.handle.release(splits)?)
     }
 
-    /// Reads one block of every file that has more. Opens files up to the limit of open files.
-    /// Returns whether any block was read.
+    /// Reads one block of every file that has more. Opens files up to the limit of open files,
+    /// also those without more. Returns whether any block was read.
     fn read_round(&mut self) -> Result<bool, SourceExit> {
         let mut ready: Vec<FileKey> = self
             .tracked
@@ -328,6 +334,9 @@ impl Follower<'_> {
             .collect();
         ready.sort_by_key(|key| self.tracked.get(key).is_some_and(|file| !file.is_open()));
         let mut open = self.tracked.values().filter(|file| file.is_open()).count();
+        let room = MAX_OPEN_FILES.saturating_sub(open + ready.len());
+        let idle = self.tracked.iter().filter(|(_, file)| file.is_to_be_held());
+        ready.extend(idle.map(|(key, _)| *key).take(room));
         let mut progress = false;
         for key in ready {
             if open >= MAX_OPEN_FILES && self.tracked.get(&key).is_some_and(|file| !file.is_open())

@@ -28,6 +28,8 @@ mod once;
 #[derive(Default)]
 struct EngineState {
     stored: HashMap<SplitId, Resumption>,
+    /// What the source has noted.
+    note: Option<String>,
     /// Splits that are taken, and neither started nor released.
     taken: HashSet<SplitId>,
     /// The position of each split that has been started.
@@ -217,6 +219,11 @@ fn engine(
         let mut seen = seen.lock();
         match event {
             SourceEvent::ForgetFinished(_) => {}
+            SourceEvent::Note(reply) => reply.send(seen.note.clone()).unwrap(),
+            SourceEvent::SetNote(note, reply) => {
+                seen.note = Some(note);
+                reply.send(()).unwrap();
+            }
             SourceEvent::ShareSplits(found, reply) => reply.send(seen.share(run, found)).unwrap(),
             SourceEvent::Take(splits, reply) => reply.send(seen.take(run, &splits)).unwrap(),
             SourceEvent::Begin(splits, reply) => {

@@ -17,6 +17,7 @@ use super::super::identity::{FileKey, Head};
 use super::super::lines::{LineReader, record_start};
 use super::super::progress::{Mark, Tail};
 use super::super::read_error::ReadError;
+use super::super::reader::FileReader;
 use super::stat::Stat;
 use super::tracked::{StartPoint, TrackedFile};
 use super::{Follower, LastLook};
@@ -67,6 +68,9 @@ impl Follower<'_> {
             true => None,
         };
         let Some(head) = head else {
+            if compressed && !compression.may_grow() && self.is_first_scan_from_latest() {
+                self.latest.insert(key, StartPoint::End(0, size));
+            }
             self.unidentified.insert(
                 key,
                 LastLook {
@@ -86,6 +90,9 @@ impl Follower<'_> {
                 StartPoint::After(Tail::of(&file, start)?)
             }
             false => StartPoint::After(Tail::unknown(0)),
+            true if compression.may_grow() && self.is_first_scan_from_latest() => {
+                end_of_rows(&file, self.config, compression, size)?
+            }
             true => StartPoint::End(0, size),
         };
         let stat = Stat::of(&metadata, now);
@@ -124,6 +131,15 @@ impl Candidate {
             }
             // That shows when it is opened.
             _ => {}
+        }
+    }
+
+    /// Whether this start holds for the file as it is now: a compressed file that has grown since
+    /// the first start was not complete then.
+    pub(super) fn is_begun_at(&self, start: StartPoint) -> bool {
+        match start {
+            StartPoint::End(_, size) => self.compression.may_grow() || size == self.size,
+            StartPoint::After(_) => true,
         }
     }
 
@@ -211,6 +227,25 @@ fn head_of_compressed(file: &File, compression: InputCompression) -> io::Result<
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The start behind the last complete row of a file of rows that may grow.
+fn end_of_rows(
+    file: &File,
+    config: &Config,
+    compression: InputCompression,
+    size: u64,
+) -> io::Result<StartPoint> {
+    let start = Tail::unknown(0);
+    let Ok(mut reader) = FileReader::open(file.try_clone()?, config, compression, start) else {
+        return Ok(StartPoint::After(start));
+    };
+    // What cannot be read shows again, and is reported, when the file is read from there.
+    while let Ok(Some(_)) = reader.next() {}
+    Ok(match reader.position() {
+        0 => StartPoint::After(start),
+        position => StartPoint::End(position, size),
+    })
 }
 
 /// The start of the incomplete last line, to which the next appended bytes belong.

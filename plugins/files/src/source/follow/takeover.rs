@@ -12,9 +12,9 @@ use pseidon_plugin::source::{SourceError, SourceExit, SplitStart, Stopped};
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, split_id};
 use super::super::progress::{FileProgress, Tail};
-use super::Follower;
 use super::candidate::{Candidate, ContentCheck};
 use super::tracked::{StartPoint, TrackedFile};
+use super::{Follower, STARTED};
 
 /// What is done with a file that was taken over.
 enum TakeoverStep {
@@ -50,9 +50,19 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Whether this is the first scan, and reading begins at the end of files that exist now.
+    /// Whether reading begins at the end of files that exist now. Then [`Self::note_first_start`]
+    /// must follow.
     pub(super) fn is_first_scan_from_latest(&self) -> bool {
-        self.scans == 1 && self.settings.from_latest
+        self.scans == 1 && self.is_first_start
+    }
+
+    /// Notes that files which are found from now on are new, also by another start or instance. An
+    /// instance that starts later finds all files of the first scan begun or claimed.
+    pub(super) fn note_first_start(&self) -> Result<(), Stopped> {
+        match self.is_first_scan_from_latest() {
+            true => self.handle.set_note(STARTED.to_owned()),
+            false => Ok(()),
+        }
     }
 
     fn identify_all(
@@ -81,7 +91,8 @@ impl Follower<'_> {
 
     /// Takes over claimed files, and follows those that are as the state store describes them.
     /// Returns the files that were rewritten: their splits are ended, and they are taken over in
-    /// their next generation. `is_first_start` is cleared if the store knows one of the files.
+    /// their next generation. `is_first_start` is cleared if the store knows one of the files: an
+    /// earlier version has not noted its first start.
     fn take_over(
         &mut self,
         candidates: Vec<Candidate>,
@@ -172,11 +183,11 @@ impl Follower<'_> {
                 TakeoverStep::Follow(StartPoint::End(position, size))
             }
             None if is_first_start => TakeoverStep::Follow(candidate.latest),
-            None => TakeoverStep::Follow(
-                self.latest
-                    .remove(&candidate.key)
-                    .unwrap_or(StartPoint::After(Tail::unknown(0))),
-            ),
+            None => {
+                let latest = self.latest.remove(&candidate.key);
+                let start = latest.filter(|start| candidate.is_begun_at(*start));
+                TakeoverStep::Follow(start.unwrap_or(StartPoint::After(Tail::unknown(0))))
+            }
         })
     }
 

@@ -294,6 +294,14 @@ impl TrackedFile {
         }
     }
 
+    /// Whether it is closed, and is opened although it has no more: when it is renamed or deleted, no
+    /// path may lead to what is appended afterwards.
+    pub(super) fn is_to_be_held(&self) -> bool {
+        let may_be_appended_to = self.compression == InputCompression::None;
+        let is_closed = matches!(self.state, ReadState::Closed(_));
+        may_be_appended_to && is_closed && !self.drained && !self.is_rewritten && !self.has_more()
+    }
+
     fn has_buffered(&self) -> bool {
         matches!(&self.state, ReadState::Open(reader, _) if reader.has_buffered())
     }

@@ -354,7 +354,9 @@ fn stops_while_memory_is_full() {
                             excess: 0,
                         })
                         .unwrap(),
-                    SourceEvent::ForgetFinished(_) => {}
+                    SourceEvent::ForgetFinished(_)
+                    | SourceEvent::Note(_)
+                    | SourceEvent::SetNote(..) => {}
                     SourceEvent::Take(splits, reply) => {
                         reply.send(vec![None; splits.len()]).unwrap()
                     }
