@@ -1,17 +1,19 @@
 //! How the source detects a state that was lost or is outdated, and a topic that was recreated.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pseidon_delivery::WithCauses;
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::source::SourceError;
 use rdkafka::Offset;
+use rdkafka::producer::{BaseRecord, Producer};
 
-use crate::clients::{Writer, group_offsets, set_group_offset};
+use crate::clients::{Writer, group_offsets, set_group_offset, transactional};
 use crate::engine::{EngineState, Run, setup, source};
 use crate::source::{PLENTY, read, run, split, values};
-use crate::support::unique;
+use crate::support::{PATIENCE, eventually, unique};
 use crate::topics::{create_topic, delete_records, delete_topic, new_topic};
 
 /// A store in which partition 0 of the topic has this position.
@@ -240,6 +242,42 @@ fn a_topic_that_is_created_again_while_it_is_read_is_an_error() {
     };
     let reason = WithCauses(&reason).to_string();
     assert!(reason.contains("deleted and created again"), "{reason}");
+}
+
+/// A pause discards what was fetched ahead, but not the error about the next offset. The records are
+/// deleted before they become visible, so that none is fetched first.
+#[test]
+fn records_that_are_deleted_before_a_pause_are_a_gap() {
+    let (topic, writer) = (new_topic("paused-gap", 1), Writer::new());
+    writer.write(&topic, 0, values("a", 10));
+    let other = transactional(&unique("other"));
+    other.begin_transaction().unwrap();
+    for value in values("b", 10) {
+        let record = BaseRecord::<(), String>::to(&topic).partition(0);
+        other.send(record.payload(&value)).unwrap();
+    }
+    other.flush(PATIENCE).unwrap();
+    let seen = Arc::new(Mutex::new(EngineState::default()));
+    let run = Run::start(
+        source(&format!(":topics \"{topic}\" :on-gap :continue")),
+        setup(&unique("p"), WantedMetadata::default()),
+        seen.clone(),
+        10,
+        true,
+    );
+    eventually("the budget is full", || run.budget.is_full());
+    delete_records(&topic, 0, 20);
+    // The source pauses after a second without room. If this machine is slower, it has received the
+    // error, which must have the same result.
+    std::thread::sleep(Duration::from_millis(1500));
+    other.abort_transaction(PATIENCE).unwrap();
+    writer.write(&topic, 0, values("c", 10));
+    eventually("what was not deleted is read", || {
+        run.held.lock().clear();
+        seen.lock().count() == 20
+    });
+    run.stop().unwrap();
+    assert_eq!(read(&seen, &topic, 0)[10..], values("c", 10));
 }
 
 #[test]

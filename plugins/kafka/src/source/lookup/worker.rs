@@ -4,11 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
+use rdkafka::types::RDKafkaErrorCode;
 
 use super::super::start::{self, REQUEST_TIMEOUT};
 use super::super::{KafkaSource, Topics};
 use super::{LookupRequest, LookupResponse};
 use crate::native::{Client, NativeError, TopicPartition};
+
+/// How many first requests for topic ids may fail before partitions are read without ids.
+const MAX_FAILED_IDS: u32 = 2;
 
 /// The state of the lookup thread.
 pub(super) struct LookupWorker {
@@ -22,6 +26,8 @@ pub(super) struct LookupWorker {
     has_ids: bool,
     /// Whether the brokers have returned topic ids before.
     ids_confirmed: bool,
+    /// How many requests for topic ids have failed before the first answer.
+    failed_ids: u32,
 }
 
 impl LookupWorker {
@@ -33,6 +39,7 @@ impl LookupWorker {
             existed_before: HashSet::new(),
             has_ids: true,
             ids_confirmed: false,
+            failed_ids: 0,
         }
     }
 
@@ -115,6 +122,10 @@ impl LookupWorker {
                 Ok(Some(ids))
             }
             Err(error) if self.ids_confirmed => Err(error),
+            Err(error) if is_of_connection(&error) && self.failed_ids < MAX_FAILED_IDS => {
+                self.failed_ids += 1;
+                Err(error)
+            }
             Err(error) => {
                 tracing::debug!(
                     %error,
@@ -142,6 +153,18 @@ impl LookupWorker {
         self.looked_up.extend(new);
         Ok(())
     }
+}
+
+/// Whether a request failed before a broker could answer, which says nothing about the brokers.
+fn is_of_connection(error: &NativeError) -> bool {
+    matches!(
+        error.code,
+        RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::RequestTimedOut
+    )
 }
 
 /// Merges the waiting requests for offsets into one, since hundreds of runs may send one at the
