@@ -2,6 +2,7 @@
 //! [`BlockingPool`](crate::blocking::BlockingPool) whenever there are some.
 
 mod releasing;
+mod state;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -196,13 +197,7 @@ impl Intake {
                 let _ = reply.send(splits.sharing.share(&found)?);
             }
             SourceEvent::ForgetFinished(is_gone) => self.forget_finished(&is_gone)?,
-            SourceEvent::Note(reply) => {
-                let _ = reply.send(self.note()?);
-            }
-            SourceEvent::SetNote(value, reply) => {
-                self.set_note(&value)?;
-                let _ = reply.send(());
-            }
+            SourceEvent::State(request) => self.answer(request)?,
             SourceEvent::Begin(begun, reply) => {
                 self.begin(begun, splits)?;
                 let _ = reply.send(());
@@ -250,7 +245,7 @@ impl Intake {
         let Some(catch_up) = &self.attempt.catch_up else {
             return;
         };
-        let own = format!("{}:", self.planned().stage);
+        let own = self.split_prefix();
         let left = catch_up.left();
         for split in left.iter().filter(|split| split.as_str().starts_with(&own)) {
             let frontiers = self
@@ -326,29 +321,14 @@ impl Intake {
         Ok(open.committer.keep_plan(&*self.attempt.plan.stored)?)
     }
 
-    /// The name of the source's note in the store.
-    fn note_key(&self) -> String {
-        format!("source {}", self.planned().stage)
-    }
-
-    /// What the source has noted. All sinks of a run have one store.
-    fn note(&self) -> Result<Option<String>, Failure> {
-        match self.sinks().next() {
-            Some(open) => Ok(open.committer.note(&self.note_key())?),
-            None => Ok(None),
-        }
-    }
-
-    fn set_note(&self, value: &str) -> Result<(), Failure> {
-        match self.sinks().next() {
-            Some(open) => Ok(open.committer.set_note(&self.note_key(), value)?),
-            None => Ok(()),
-        }
+    /// How the name of each split of the source begins.
+    fn split_prefix(&self) -> String {
+        format!("{}:", self.planned().stage)
     }
 
     /// Removes finished splits of the source that no longer exist.
     fn forget_finished(&self, is_gone: &SplitPredicate) -> Result<(), Failure> {
-        let prefix = format!("{}:", self.planned().stage);
+        let prefix = self.split_prefix();
         let retention = self.attempt.plan.settings.forget_after;
         for open in self.sinks() {
             let is_gone = |split: &SplitId| split.as_str().starts_with(&prefix) && is_gone(split);

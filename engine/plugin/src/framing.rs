@@ -6,11 +6,14 @@
 //!
 //! The rule for quotes is that of RFC 4180, and of csv-core for what the RFC leaves open: a quote at
 //! the beginning of a field opens it, two quotes inside are one quote of the value, and another
-//! quote closes it. A quote inside a field that does not begin with one is an ordinary character.
+//! quote closes it. A quote inside a field that does not begin with one is an ordinary character. A
+//! byte order mark before a record is not part of its first field.
 
 mod end_search;
 
 use std::ops::Range;
+
+use crate::batch::BYTE_ORDER_MARK;
 
 pub use self::end_search::EndSearch;
 
@@ -154,7 +157,9 @@ impl Quotes {
             if bytes[found] == b'\n' {
                 return Some(found);
             }
-            let opens = found == start || bytes[found - 1] == self.separator;
+            let opens = found == start
+                || bytes[found - 1] == self.separator
+                || &bytes[start..found] == BYTE_ORDER_MARK;
             at = match opens {
                 true => closing_quote(bytes, found + 1)? + 1,
                 false => found + 1,
@@ -207,6 +212,12 @@ mod tests {
             ["a,\"b\nc\"", "\"x\"\"\n\",y", "z,5\" pipe", "\"\","]
         );
         assert_eq!(records(Framing::default(), text).len(), 7);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_before_the_first_field() {
+        let text = "\u{feff}\"a\nb\",c\n\u{feff}a\"\n";
+        assert_eq!(records(CSV, text), ["\u{feff}\"a\nb\",c", "\u{feff}a\""]);
     }
 
     #[test]

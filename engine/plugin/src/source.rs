@@ -7,6 +7,7 @@
 
 mod exit;
 mod positions;
+mod state;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use crate::stop::{Pause, Stop};
 
 pub use self::exit::{SourceError, SourceExit, Stopped};
 pub use self::positions::{KnownSplit, MoveTo, NewPlace, SplitStatus, SplitTarget};
+pub use self::state::StateRequest;
 
 /// A source plugin: declares its options and prepares sources.
 pub trait SourcePlugin: Send + Sync + 'static {
@@ -295,10 +297,8 @@ pub enum SourceEvent {
     ShareSplits(Vec<SplitId>, Sender<SplitShare>),
     /// [`SourceHandle::forget_finished`]
     ForgetFinished(SplitPredicate),
-    /// [`SourceHandle::note`]
-    Note(Sender<Option<String>>),
-    /// [`SourceHandle::set_note`]
-    SetNote(String, Sender<()>),
+    /// A request about the state as a whole.
+    State(StateRequest),
     /// [`SourceHandle::begin`]
     Begin(Vec<SplitStart>, Sender<()>),
     /// [`SourceHandle::emit`]
@@ -364,16 +364,6 @@ impl SourceHandle {
         is_gone: impl Fn(&SplitId) -> bool + Send + 'static,
     ) -> Result<(), Stopped> {
         self.send(SourceEvent::ForgetFinished(Box::new(is_gone)))
-    }
-
-    /// What the source noted last, in this run or an earlier one, on this or another instance.
-    pub fn note(&self) -> Result<Option<String>, Stopped> {
-        self.ask(SourceEvent::Note)?.wait()
-    }
-
-    /// Notes a small value in the state, apart from all splits. It is stored when this returns.
-    pub fn set_note(&self, value: String) -> Result<(), Stopped> {
-        self.ask(|reply| SourceEvent::SetNote(value, reply))?.wait()
     }
 
     /// Declares where the taken splits are read from. A start that the source decided is stored

@@ -26,11 +26,13 @@ use thiserror::Error;
 
 use crate::logs::ClientLogs;
 
+mod ends;
 mod messages;
 mod metadata;
 mod positions;
 mod requests;
 
+pub(crate) use ends::Isolation;
 pub(crate) use messages::{Message, MessageBatch};
 pub(crate) use metadata::FoundPartition;
 pub(crate) use positions::OffsetAndEpoch;
@@ -201,9 +203,10 @@ impl Consumer {
         self.fetch_more(fetched, Duration::ZERO, usize::MAX);
         if fetched.is_empty() && !timeout.is_zero() {
             self.fetch_more(fetched, timeout, 1);
+            self.fetch_more(fetched, Duration::ZERO, usize::MAX);
         }
         if !fetched.is_empty() && fetched.len() < FULL_BATCH {
-            self.fetch_more(fetched, LINGER, usize::MAX);
+            self.fetch_more(fetched, LINGER, FULL_BATCH - fetched.len());
         }
     }
 

@@ -112,8 +112,9 @@ pub struct ConsumerOptions {
     /// Where to start a partition that was never read: `:earliest`, `:latest`, or a time
     /// (`"2026-01-31T00:00:00Z"`, or milliseconds since 1970), which stands for the first record
     /// that is not older. The default is `:earliest`, unlike that of Kafka's own consumers, so that
-    /// nothing is skipped unless you ask for it. With `:latest`, partitions that appear later are
-    /// still read from their beginning.
+    /// nothing is skipped unless you ask for it. With `:latest`, partitions that appear while an
+    /// instance runs are still read from their beginning; those that appear while none runs begin at
+    /// their end.
     #[option(free, default = "earliest")]
     start: StartOption,
     /// What to do if the Kafka group has an offset that is missing from the state: for a partition
@@ -358,7 +359,7 @@ impl Buffers {
     /// batches to process until the next response arrives.
     fn for_memory(memory: usize) -> Buffers {
         let queue = (memory / 8).clamp(Self::MB, 48 * Self::MB);
-        let fetch_bytes = (memory / 32).clamp(Self::MB, 4 * Self::MB);
+        let fetch_bytes = (memory / 32).clamp(Self::MB, 3 * Self::MB);
         Buffers {
             queue_kilobytes: queue / 1024,
             queue_messages: (memory / Self::MB).clamp(32, 200),

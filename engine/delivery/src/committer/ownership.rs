@@ -81,6 +81,14 @@ impl Committer {
         self.until_answered(|| self.store.note(key))
     }
 
+    /// Whether the sink has a record of a split whose name begins with `prefix`.
+    pub fn knows_splits(&self, prefix: &str) -> Result<bool, CommitterError> {
+        let records = self.until_answered(|| self.store.records(&self.sink))?;
+        Ok(records
+            .iter()
+            .any(|(split, _)| split.as_str().starts_with(prefix)))
+    }
+
     /// Sets the store's note of this name.
     pub fn set_note(&self, key: &str, value: &str) -> Result<(), CommitterError> {
         self.until_answered(|| self.store.set_note(key, value))

@@ -1,6 +1,7 @@
 //! The end of a record that does not fit into memory: it is searched piece by piece.
 
 use super::{Framing, QUOTE, Quotes};
+use crate::batch::BYTE_ORDER_MARK;
 
 /// A search for the end of one record.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +13,8 @@ pub struct EndSearch {
 /// Where in a record the next byte is, if fields may be in quotes.
 #[derive(Clone, Copy, Debug)]
 enum Place {
+    /// At the beginning of the record, after as many bytes of a byte order mark.
+    Start(usize),
     /// At the beginning of a field.
     FieldStart,
     /// In a field without quotes, or after one in quotes.
@@ -27,7 +30,7 @@ impl EndSearch {
     pub fn new(framing: Framing) -> EndSearch {
         EndSearch {
             quotes: framing.quotes,
-            place: Place::FieldStart,
+            place: Place::Start(0),
         }
     }
 
@@ -43,6 +46,19 @@ impl EndSearch {
     /// Takes the next byte; whether it ends the record.
     fn is_end(&mut self, quotes: Quotes, byte: u8) -> bool {
         let is_quote = byte == QUOTE;
+        if let Place::Start(known) = self.place {
+            self.place = match known {
+                0 => Place::FieldStart,
+                _ => Place::Field,
+            };
+            if byte == BYTE_ORDER_MARK[known] {
+                self.place = match known + 1 == BYTE_ORDER_MARK.len() {
+                    true => Place::FieldStart,
+                    false => Place::Start(known + 1),
+                };
+                return false;
+            }
+        }
         self.place = match self.place {
             Place::Quoted if is_quote => Place::AfterQuote,
             Place::AfterQuote | Place::FieldStart if is_quote => Place::Quoted,
@@ -64,7 +80,7 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_end_where_the_whole_record_ends(
-            text in "[a,\"\n]{0,30}",
+            text in "\u{feff}?[a,\"\n\u{feff}]{0,30}",
             piece in 1..8usize,
             has_quotes: bool,
         ) {

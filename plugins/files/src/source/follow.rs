@@ -29,6 +29,7 @@ mod stat;
 mod takeover;
 mod tracked;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,7 +96,9 @@ pub(super) fn run(
         next_round: Instant::now(),
         next_forgetting: None,
         scans: 0,
-        is_first_start: settings.from_latest && handle.note()?.is_none(),
+        is_first_start: settings.from_latest
+            && handle.note()?.is_none()
+            && !handle.knows_splits()?,
     };
     follower.run()
 }
@@ -124,6 +127,7 @@ struct Follower<'a> {
     next_forgetting: Option<Instant>,
     scans: u64,
     /// Whether no earlier start has decided which files existed when reading began at their end.
+    /// (An earlier version has not noted it, but the state knows its files.)
     is_first_start: bool,
 }
 
@@ -206,6 +210,7 @@ impl Follower<'_> {
         }
         self.take_new(new, is_round)?;
         self.note_first_start()?;
+        self.hold_idle();
         if is_round {
             self.quarantine_unidentified()?;
         }
@@ -323,8 +328,8 @@ impl Follower<'_> {
         Ok(self.handle.release(splits)?)
     }
 
-    /// Reads one block of every file that has more. Opens files up to the limit of open files,
-    /// also those without more. Returns whether any block was read.
+    /// Reads one block of every file that has more. Opens files up to the limit of open files.
+    /// Returns whether any block was read.
     fn read_round(&mut self) -> Result<bool, SourceExit> {
         let mut ready: Vec<FileKey> = self
             .tracked
@@ -334,9 +339,6 @@ impl Follower<'_> {
             .collect();
         ready.sort_by_key(|key| self.tracked.get(key).is_some_and(|file| !file.is_open()));
         let mut open = self.tracked.values().filter(|file| file.is_open()).count();
-        let room = MAX_OPEN_FILES.saturating_sub(open + ready.len());
-        let idle = self.tracked.iter().filter(|(_, file)| file.is_to_be_held());
-        ready.extend(idle.map(|(key, _)| *key).take(room));
         let mut progress = false;
         for key in ready {
             if open >= MAX_OPEN_FILES && self.tracked.get(&key).is_some_and(|file| !file.is_open())
@@ -369,6 +371,26 @@ impl Follower<'_> {
             }
         }
         Ok(progress)
+    }
+
+    /// Opens files that have no more, those that have changed last first, up to the limit of open
+    /// files: when they are renamed or deleted, no path may lead to what is appended afterwards.
+    fn hold_idle(&mut self) {
+        let open = self.tracked.values().filter(|file| file.is_open()).count();
+        let mut room = MAX_OPEN_FILES.saturating_sub(open);
+        let mut idle: Vec<_> = self
+            .tracked
+            .iter_mut()
+            .filter(|(_, file)| file.is_to_be_held())
+            .collect();
+        idle.sort_by_key(|(_, file)| Reverse(file.changed()));
+        for (key, file) in idle {
+            if room == 0 {
+                return;
+            }
+            file.hold(self.config, key);
+            room -= usize::from(file.is_open());
+        }
     }
 
     /// Closes the file that has not grown for the longest time, if one can be closed.

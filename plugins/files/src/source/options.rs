@@ -47,7 +47,8 @@ pub struct FilesSourceOptions {
     #[option(default = "auto")]
     pub(super) last_line: LastLine,
     /// With `:follow`: where to begin in files that exist at the first start, or at the first one
-    /// after `pseidon reset`. Files that are created later are read from their start.
+    /// after `pseidon reset`. Compressed files are read from their start in any case, and so are files
+    /// that are created later.
     #[option(free, default = "earliest")]
     pub(super) start: Start,
     /// The maximum length of a line, or of a record of several lines.

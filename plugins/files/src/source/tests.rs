@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId, WithCauses};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
-use pseidon_plugin::source::{Resumption, SourceEvent, SourceExit, SplitShare, SplitStart};
+use pseidon_plugin::source::{
+    Resumption, SourceEvent, SourceExit, SplitShare, SplitStart, StateRequest,
+};
 use pseidon_plugin::{Batch, Budget, Pause, Split, Stop};
 use tempfile::TempDir;
 
@@ -22,6 +24,7 @@ mod broken;
 mod follow;
 mod handover;
 mod last_line;
+mod latest;
 mod once;
 
 /// The state of the engine and its store, across runs.
@@ -219,11 +222,7 @@ fn engine(
         let mut seen = seen.lock();
         match event {
             SourceEvent::ForgetFinished(_) => {}
-            SourceEvent::Note(reply) => reply.send(seen.note.clone()).unwrap(),
-            SourceEvent::SetNote(note, reply) => {
-                seen.note = Some(note);
-                reply.send(()).unwrap();
-            }
+            SourceEvent::State(request) => seen.answer(request),
             SourceEvent::ShareSplits(found, reply) => reply.send(seen.share(run, found)).unwrap(),
             SourceEvent::Take(splits, reply) => reply.send(seen.take(run, &splits)).unwrap(),
             SourceEvent::Begin(splits, reply) => {
@@ -261,6 +260,17 @@ impl EngineState {
         SplitShare {
             granted,
             excess: held.saturating_sub(fair_share),
+        }
+    }
+
+    fn answer(&mut self, request: StateRequest) {
+        match request {
+            StateRequest::Note(reply) => reply.send(self.note.clone()).unwrap(),
+            StateRequest::SetNote(note, reply) => {
+                self.note = Some(note);
+                reply.send(()).unwrap();
+            }
+            StateRequest::KnowsSplits(reply) => reply.send(!self.stored.is_empty()).unwrap(),
         }
     }
 

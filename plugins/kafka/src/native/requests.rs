@@ -228,7 +228,7 @@ impl Client {
 
     /// Makes a request whose result is the one event of a queue. An event that carries an error is
     /// returned as that error.
-    fn request_event(
+    pub(super) fn request_event(
         &self,
         timeout: Duration,
         ask: impl FnOnce(*mut rd::rd_kafka_queue_t) -> Result<(), NativeError>,
@@ -270,7 +270,7 @@ impl Client {
 }
 
 /// An event of librdkafka, which is destroyed when this is dropped.
-struct OwnedEvent(*mut rd::rd_kafka_event_t);
+pub(super) struct OwnedEvent(pub(super) *mut rd::rd_kafka_event_t);
 
 impl Drop for OwnedEvent {
     fn drop(&mut self) {

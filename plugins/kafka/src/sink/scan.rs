@@ -10,10 +10,13 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::KafkaSink;
 use crate::logs::ClientLogs;
-use crate::native::{Consumer, MessageBatch, NativeError, TopicPartition};
+use crate::native::{Consumer, Isolation, MessageBatch, NativeError, TopicPartition};
 
 /// The timeout of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for the leader of a partition, and how often to ask again.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(60);
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// How long to wait for an open transaction of another sink. Brokers abort transactions after at
 /// most a quarter of an hour by default, and those of this sink much sooner.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(900);
@@ -42,8 +45,9 @@ pub(super) enum ScanExtent {
 /// A partition that is being read.
 struct ScannedPartition {
     at: TopicPartition,
-    /// The end of the partition when it was first known.
-    end: Option<i64>,
+    /// The end of the partition when reading began. What fetches say about it may be older, after
+    /// another broker has become the leader.
+    end: i64,
 }
 
 impl Scanner {
@@ -84,11 +88,12 @@ impl Scanner {
         mut each: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), SinkError>,
     ) -> Result<(), SinkError> {
         let wanted = self.partitions.iter().filter(|at| partitions(at.partition));
+        let wanted: Vec<TopicPartition> = wanted.cloned().collect();
+        let ends = self.ends(&wanted, extent)?;
         let mut reading: Vec<ScannedPartition> = wanted
-            .map(|at| ScannedPartition {
-                at: at.clone(),
-                end: None,
-            })
+            .into_iter()
+            .zip(ends)
+            .map(|(at, end)| ScannedPartition { at, end })
             .collect();
         let mut list = TopicPartitionList::new();
         for ScannedPartition { at, .. } in &reading {
@@ -122,11 +127,7 @@ impl Scanner {
                     Some(error) if error.code == RDKafkaErrorCode::PartitionEOF => {
                         reading.retain(|reading| {
                             let is_at = reading.at.partition == message.partition();
-                            !is_at
-                                || extent == ScanExtent::WithOpenTransactions
-                                    && self
-                                        .end_of(reading)
-                                        .is_none_or(|end| message.offset() < end)
+                            !is_at || message.offset() < reading.end
                         })
                     }
                     Some(error) => {
@@ -142,20 +143,34 @@ impl Scanner {
         Ok(())
     }
 
-    /// The end of a partition including uncommitted messages, when it was first known; `None`
-    /// before the broker has reported it.
-    fn end_of(&self, reading: &ScannedPartition) -> Option<i64> {
-        reading
-            .end
-            .or_else(|| self.consumer.last_high_watermark(&reading.at))
+    /// Where to stop reading each partition. Waits for one without a leader.
+    fn ends(
+        &self,
+        partitions: &[TopicPartition],
+        extent: ScanExtent,
+    ) -> Result<Vec<i64>, SinkError> {
+        let isolation = match extent {
+            ScanExtent::WithOpenTransactions => Isolation::ReadUncommitted,
+            ScanExtent::Readable => Isolation::ReadCommitted,
+        };
+        let deadline = Instant::now() + LEADER_TIMEOUT;
+        loop {
+            match self.consumer.ends(partitions, isolation, REQUEST_TIMEOUT) {
+                Ok(ends) => return Ok(ends),
+                Err(error) if self.stop.leaving_now() || Instant::now() >= deadline => {
+                    return Err(failed(&self.topic, error));
+                }
+                Err(error) => {
+                    tracing::debug!(topic = self.topic, %error, "cannot look up the end; retrying");
+                    std::thread::sleep(RETRY_INTERVAL);
+                }
+            }
+        }
     }
 
     /// Removes the partitions that were read to their ends. Transaction markers count, although
     /// they are not returned.
     fn forget_reached(&self, reading: &mut Vec<ScannedPartition>) {
-        for one in reading.iter_mut() {
-            one.end = self.end_of(one);
-        }
         let names: Vec<TopicPartition> = reading.iter().map(|one| one.at.clone()).collect();
         let Ok(positions) = self.consumer.positions(&names) else {
             return;
@@ -163,7 +178,7 @@ impl Scanner {
         let mut positions = positions.into_iter();
         reading.retain(|one| {
             let reached = positions.next().flatten();
-            !matches!((reached, one.end), (Some(reached), Some(end)) if reached.offset >= end)
+            reached.is_none_or(|reached| reached.offset < one.end)
         });
     }
 }

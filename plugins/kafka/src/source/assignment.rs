@@ -319,8 +319,12 @@ fn capacity(fetched: &MessageBatch, index: usize) -> usize {
     let same = |message: &Message<'_>| {
         message.topic_handle() == first.topic_handle() && message.partition() == first.partition()
     };
-    let run = fetched.iter_from(index).take_while(same);
-    run.map(|message| message.payload().map_or(0, |payload| payload.len() + 1))
-        .sum::<usize>()
-        .min(BATCH_BYTES)
+    let mut bytes = 0;
+    for message in fetched.iter_from(index).take_while(same) {
+        bytes += message.payload().map_or(0, |payload| payload.len() + 1);
+        if bytes >= BATCH_BYTES {
+            return BATCH_BYTES;
+        }
+    }
+    bytes
 }

@@ -50,8 +50,9 @@ use super::outlet::{Outlet, Outlets};
 use crate::logs::ClientLogs;
 use crate::native::{Consumer, Event, MessageBatch, TopicPartition};
 
-/// The maximum number of messages of one fetch.
-const FETCH_MESSAGES: usize = 8192;
+/// The maximum number of messages of one fetch: all of a response as a rule. Then librdkafka's queue
+/// is empty, and the next response is under way while these messages are processed.
+const FETCH_MESSAGES: usize = 64 << 10;
 /// How often a source that waits for messages checks whether a run has stopped or attached.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 

@@ -307,7 +307,7 @@ fn answer(
         SourceEvent::ShareSplits(..) | SourceEvent::ForgetFinished(_) => {
             panic!("kafka shares partitions by its own protocol")
         }
-        SourceEvent::Note(_) | SourceEvent::SetNote(..) => panic!("kafka notes nothing"),
+        SourceEvent::State(_) => panic!("kafka asks nothing about the state"),
         SourceEvent::Take(splits, reply) => {
             let _ = reply.send(seen.take(&splits));
         }

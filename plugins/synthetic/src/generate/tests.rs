@@ -64,7 +64,7 @@ fn run_from(
                     reply.send(known.collect()).unwrap();
                 }
                 SourceEvent::ForgetFinished(_) => panic!("splits of generate never disappear"),
-                SourceEvent::Note(_) | SourceEvent::SetNote(..) => panic!("it notes nothing"),
+                SourceEvent::State(_) => panic!("it asks nothing about the state"),
                 SourceEvent::ShareSplits(found, reply) => {
                     let granted = found
                         .into_iter()

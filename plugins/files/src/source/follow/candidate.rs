@@ -68,9 +68,6 @@ impl Follower<'_> {
             true => None,
         };
         let Some(head) = head else {
-            if compressed && !compression.may_grow() && self.is_first_scan_from_latest() {
-                self.latest.insert(key, StartPoint::End(0, size));
-            }
             self.unidentified.insert(
                 key,
                 LastLook {
@@ -131,15 +128,6 @@ impl Candidate {
             }
             // That shows when it is opened.
             _ => {}
-        }
-    }
-
-    /// Whether this start holds for the file as it is now: a compressed file that has grown since
-    /// the first start was not complete then.
-    pub(super) fn is_begun_at(&self, start: StartPoint) -> bool {
-        match start {
-            StartPoint::End(_, size) => self.compression.may_grow() || size == self.size,
-            StartPoint::After(_) => true,
         }
     }
 
@@ -240,7 +228,7 @@ fn end_of_rows(
     let Ok(mut reader) = FileReader::open(file.try_clone()?, config, compression, start) else {
         return Ok(StartPoint::After(start));
     };
-    // What cannot be read shows again, and is reported, when the file is read from there.
+    // What cannot be read is reported when the file has grown and is read from there.
     while let Ok(Some(_)) = reader.next() {}
     Ok(match reader.position() {
         0 => StartPoint::After(start),

@@ -37,6 +37,11 @@ impl Stat {
         }
     }
 
+    /// The time of its last change, in seconds and nanoseconds since 1970.
+    pub(super) fn changed(&self) -> (i64, i64) {
+        self.changed
+    }
+
     /// Whether the file has certainly changed since `before`.
     pub(super) fn differs_from(&self, before: &Stat) -> bool {
         (self.size, self.changed) != (before.size, before.changed)

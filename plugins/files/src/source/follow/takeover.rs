@@ -38,14 +38,13 @@ impl Follower<'_> {
         is_round: bool,
     ) -> Result<(), SourceExit> {
         let mut candidates = self.identify_all(new)?;
-        let mut is_first_start = self.is_first_scan_from_latest();
         let mut is_round = is_round;
         while is_round || !candidates.is_empty() {
             (candidates, is_round) = (self.share(candidates, is_round)?, false);
             if candidates.is_empty() {
                 break;
             }
-            candidates = self.take_over(candidates, &mut is_first_start)?;
+            candidates = self.take_over(candidates)?;
         }
         Ok(())
     }
@@ -56,8 +55,9 @@ impl Follower<'_> {
         self.scans == 1 && self.is_first_start
     }
 
-    /// Notes that files which are found from now on are new, also by another start or instance. An
-    /// instance that starts later finds all files of the first scan begun or claimed.
+    /// Notes that files which are found from now on are new, also for another start or instance. Files
+    /// of the first scan that were not begun by now are read from their beginning if this instance
+    /// stops before it has begun them.
     pub(super) fn note_first_start(&self) -> Result<(), Stopped> {
         match self.is_first_scan_from_latest() {
             true => self.handle.set_note(STARTED.to_owned()),
@@ -91,24 +91,18 @@ impl Follower<'_> {
 
     /// Takes over claimed files, and follows those that are as the state store describes them.
     /// Returns the files that were rewritten: their splits are ended, and they are taken over in
-    /// their next generation. `is_first_start` is cleared if the store knows one of the files: an
-    /// earlier version has not noted its first start.
-    fn take_over(
-        &mut self,
-        candidates: Vec<Candidate>,
-        is_first_start: &mut bool,
-    ) -> Result<Vec<Candidate>, SourceExit> {
+    /// their next generation.
+    fn take_over(&mut self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, SourceExit> {
         let splits: Vec<Arc<Split>> = candidates
             .iter()
             .map(|candidate| self.split_of(candidate))
             .collect();
         let known = self.handle.take(splits.clone())?;
-        *is_first_start &= known.iter().all(Option::is_none);
         let (mut taken, mut starts, mut to_end, mut to_release, mut rewritten) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for ((mut candidate, split), known) in candidates.into_iter().zip(splits).zip(known) {
             candidate.look_again();
-            match self.next_step(&candidate, known.map(FileProgress::of), *is_first_start)? {
+            match self.next_step(&candidate, known.map(FileProgress::of))? {
                 TakeoverStep::Follow(begin) => {
                     starts.push(begin.to_start(split.clone()));
                     self.unidentified.remove(&candidate.key);
@@ -153,7 +147,6 @@ impl Follower<'_> {
         &mut self,
         candidate: &Candidate,
         known: Option<FileProgress>,
-        is_first_start: bool,
     ) -> Result<TakeoverStep, SourceError> {
         Ok(match known {
             Some(FileProgress::Rewritten) => TakeoverStep::NextGeneration,
@@ -182,11 +175,10 @@ impl Follower<'_> {
             Some(FileProgress::ReadToEnd { position, size }) => {
                 TakeoverStep::Follow(StartPoint::End(position, size))
             }
-            None if is_first_start => TakeoverStep::Follow(candidate.latest),
+            None if self.is_first_scan_from_latest() => TakeoverStep::Follow(candidate.latest),
             None => {
                 let latest = self.latest.remove(&candidate.key);
-                let start = latest.filter(|start| candidate.is_begun_at(*start));
-                TakeoverStep::Follow(start.unwrap_or(StartPoint::After(Tail::unknown(0))))
+                TakeoverStep::Follow(latest.unwrap_or(StartPoint::After(Tail::unknown(0))))
             }
         })
     }

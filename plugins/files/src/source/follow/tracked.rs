@@ -82,8 +82,8 @@ enum ReadState {
 pub(super) enum StartPoint {
     /// After these bytes, at [`Tail::upto`].
     After(Tail),
-    /// Nowhere: an earlier run has read the file to its end, at this position, when it had this
-    /// size on disk.
+    /// At its end, at this position, when it had this size on disk: an earlier run has read what is
+    /// before, or it existed at the first start.
     End(Position, u64),
 }
 
@@ -294,8 +294,7 @@ impl TrackedFile {
         }
     }
 
-    /// Whether it is closed, and is opened although it has no more: when it is renamed or deleted, no
-    /// path may lead to what is appended afterwards.
+    /// Whether it is closed, has no more, and may be appended to.
     pub(super) fn is_to_be_held(&self) -> bool {
         let may_be_appended_to = self.compression == InputCompression::None;
         let is_closed = matches!(self.state, ReadState::Closed(_));
@@ -385,6 +384,17 @@ impl TrackedFile {
             }
         });
         outcome.or_else(|error| self.handle_error(error))
+    }
+
+    /// Opens it although it has no more, if that is possible now. What is wrong with it is reported
+    /// when it is read.
+    pub(super) fn hold(&mut self, config: &Config, key: &FileKey) {
+        let _ = self.open(config, key);
+    }
+
+    /// When it was last seen to have changed, in seconds and nanoseconds since 1970.
+    pub(super) fn changed(&self) -> Option<(i64, i64)> {
+        self.stat.map(|stat| stat.changed())
     }
 
     /// Opens the file. Returns whether it could be opened: by now its path may name another file.

@@ -195,68 +195,6 @@ fn a_file_truncated_between_runs_is_read_from_its_start() {
     }
 }
 
-#[test]
-fn latest_skips_existing_content_only_at_the_first_start() {
-    let world = World::new();
-    world.write("app.log", "one\ntwo\nthr");
-    let run = world.start_following("*.log", true);
-    run.until(|seen| seen.begun == 1);
-    world.append("app.log", "ee\n");
-    world.write("new.log", "four\n");
-    run.until(|seen| seen.records.len() == 2);
-    let mut read = run.stop();
-    read.sort();
-    assert_eq!(read, ["app.log: three", "new.log: four"]);
-
-    world.write("later.log", "five\n");
-    let run = world.start_following("*.log", true);
-    run.until(|seen| seen.records.len() == 3);
-    assert_eq!(run.stop()[2], "later.log: five");
-}
-
-/// Files are rotated, and another instance starts, between two starts: what is new then is read.
-#[test]
-fn latest_is_decided_once() {
-    let world = World::new();
-    world.write("app.log", "one\n");
-    let run = world.start_following("app.log", true);
-    run.until(|seen| seen.note.is_some());
-    run.stop();
-
-    fs::rename(world.path("app.log"), world.path("app.log.1")).unwrap();
-    world.write("app.log", "two\n");
-    let run = world.start_following("app.log", true);
-    run.until_read(&["app.log: two"]);
-    let other = world.start_following("new.log", true);
-    world.write("new.log", "three\n");
-    run.until_read(&["app.log: two", "new.log: three"]);
-    other.stop();
-    run.stop();
-}
-
-#[test]
-fn a_first_start_without_files_skips_none_later() {
-    let world = World::new();
-    let run = world.start_following("*.log", true);
-    run.until(|seen| seen.note.is_some());
-    run.stop();
-    world.write("app.log", "one\n");
-    let run = world.start_following("*.log", true);
-    run.until_read(&["app.log: one"]);
-    run.stop();
-}
-
-#[test]
-fn latest_skips_compressed_files_that_exist() {
-    let world = World::new();
-    world.write("old.gz", gzip(&["one\n"]));
-    let run = world.start_following("*.gz", true);
-    run.until(|seen| seen.begun == 1);
-    world.write("new.gz", gzip(&["two\n"]));
-    run.until_read(&["new.gz: two"]);
-    run.stop();
-}
-
 /// A file that has nothing new since the last run is held open too.
 #[test]
 fn what_is_appended_after_a_rename_is_read_after_a_restart() {
@@ -269,7 +207,7 @@ fn what_is_appended_after_a_rename_is_read_after_a_restart() {
     let mut source = following("*.log", false);
     source.follow.as_mut().unwrap().drained_after = Duration::from_secs(300);
     let run = world.start_source(Arc::new(source));
-    // Idle files are opened in the round in which this one is read.
+    // Idle files are opened in each scan, before new content is read.
     world.write("other.log", "two\n");
     run.until_read(&["app.log: one", "other.log: two"]);
     world.append("other.log", "three\n");

@@ -354,9 +354,7 @@ fn stops_while_memory_is_full() {
                             excess: 0,
                         })
                         .unwrap(),
-                    SourceEvent::ForgetFinished(_)
-                    | SourceEvent::Note(_)
-                    | SourceEvent::SetNote(..) => {}
+                    SourceEvent::ForgetFinished(_) | SourceEvent::State(_) => {}
                     SourceEvent::Take(splits, reply) => {
                         reply.send(vec![None; splits.len()]).unwrap()
                     }
