@@ -187,7 +187,7 @@ impl Committer {
     ) -> Result<(), CommitterError> {
         let _step = self.step.lock();
         let prepared = {
-            let ledger = self.ledger.lock();
+            let mut ledger = self.ledger.lock();
             let named = lanes
                 .iter()
                 .flat_map(|lane| &lane.splits)

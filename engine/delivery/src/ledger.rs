@@ -26,6 +26,9 @@ pub struct Ledger {
     splits: HashMap<SplitId, SplitLedger>,
     /// The splits whose low position has moved since [`Ledger::take_moved`].
     moved: HashSet<SplitId>,
+    /// The splits that have changed since [`Ledger::prepare_idle`] found nothing to store of them. A
+    /// process may own many splits of which few have records.
+    changed: HashSet<SplitId>,
 }
 
 #[derive(Debug)]
@@ -85,6 +88,7 @@ impl Ledger {
             finished: None,
         };
         self.moved.insert(split.clone());
+        self.changed.insert(split.clone());
         self.splits.insert(split, ledger);
     }
 
@@ -92,6 +96,7 @@ impl Ledger {
     /// finished. `None` if it was not owned.
     pub fn drop_split(&mut self, split: &SplitId) -> Option<(u64, bool)> {
         self.moved.remove(split);
+        self.changed.remove(split);
         self.splits
             .remove(split)
             .map(|ledger| (ledger.epoch, ledger.finished.is_some()))
@@ -159,7 +164,10 @@ impl Ledger {
         let Some(ledger) = self.splits.get_mut(split) else {
             return;
         };
-        ledger.frontier = ledger.frontier.max(frontier);
+        if frontier > ledger.frontier {
+            ledger.frontier = frontier;
+            note_change(&mut self.changed, split);
+        }
         if let Some(resume) = resume.filter(|resume| resume.position <= frontier) {
             ledger.keep_resume(resume);
         }
@@ -170,6 +178,7 @@ impl Ledger {
     pub fn end(&mut self, split: &SplitId) {
         if let Some(ledger) = self.splits.get_mut(split) {
             ledger.end = Some(ledger.frontier);
+            note_change(&mut self.changed, split);
         }
     }
 
@@ -252,16 +261,19 @@ impl Ledger {
 
     /// Prepares a step for every split whose low position has moved, or which is finished, without
     /// any lane's commit.
-    pub fn prepare_idle(&self, now: u64) -> Vec<SplitCommit> {
+    pub fn prepare_idle(&mut self, now: u64) -> Vec<SplitCommit> {
         let none = HashMap::new();
         let has_news = |ledger: &SplitLedger| {
             let low = ledger.low_after(&none);
             low > ledger.low || (ledger.finished.is_none() && ledger.is_finished_at(low))
         };
-        let moved = self.splits.iter().filter(|(_, ledger)| has_news(ledger));
-        moved
-            .map(|(split, ledger)| ledger.prepare(split.clone(), &none, now))
-            .collect()
+        let mut news = Vec::new();
+        self.changed.retain(|split| {
+            let ledger = self.splits.get(split).filter(|ledger| has_news(ledger));
+            news.extend(ledger.map(|ledger| ledger.prepare(split.clone(), &none, now)));
+            ledger.is_some()
+        });
+        news
     }
 
     /// Notes that the store has applied a prepared step.
@@ -270,6 +282,7 @@ impl Ledger {
             for (split, upto) in &lane_commit.splits {
                 if let Some(ledger) = self.splits.get_mut(split) {
                     ledger.settle(&lane_commit.lane, *upto);
+                    note_change(&mut self.changed, split);
                 }
             }
         }
@@ -281,6 +294,13 @@ impl Ledger {
                 ledger.apply(commit);
             }
         }
+    }
+}
+
+/// Adds a split to those that have changed; mostly it is among them.
+fn note_change(changed: &mut HashSet<SplitId>, split: &SplitId) {
+    if !changed.contains(split) {
+        changed.insert(split.clone());
     }
 }
 

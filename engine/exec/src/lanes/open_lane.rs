@@ -1,6 +1,6 @@
 //! An open lane, and what the engine tracks of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +15,8 @@ use crate::sync::now;
 /// A lane that accepts rows.
 pub(super) struct OpenLane {
     pub(super) lane: Box<dyn Lane>,
-    held: Vec<SplitInLane>,
+    /// What it holds of each split; in order, so that a step is the same in each run of a simulation.
+    held: BTreeMap<SplitId, SplitInLane>,
     records: u64,
     opened: Instant,
     written: Instant,
@@ -26,8 +27,8 @@ pub(super) struct OpenLane {
 }
 
 /// What a lane holds of a split.
+#[derive(Default)]
 struct SplitInLane {
-    split: SplitId,
     /// The position after the last record.
     upto: Position,
     /// How many of the last chunks ended with that record's position while more rows of it were to
@@ -41,7 +42,7 @@ impl OpenLane {
         let (opened, memory) = (now(), lane.memory());
         OpenLane {
             lane,
-            held: Vec::new(),
+            held: BTreeMap::new(),
             records: 0,
             opened,
             written: opened,
@@ -53,11 +54,7 @@ impl OpenLane {
     /// Called with the next rows of a split before they are offered. If they begin at a higher
     /// position, the one before is complete.
     pub(super) fn expect(&mut self, rows: &Rows) {
-        let Some(held) = self
-            .held
-            .iter_mut()
-            .find(|held| held.split == rows.batch().split.id)
-        else {
+        let Some(held) = self.held.get_mut(&rows.batch().split.id) else {
             return;
         };
         if rows.position(0) >= held.upto {
@@ -72,19 +69,12 @@ impl OpenLane {
             return;
         };
         let split = &rows.batch().split.id;
-        let number = self
-            .held
-            .iter()
-            .position(|held| held.split == *split)
-            .unwrap_or_else(|| {
-                self.held.push(SplitInLane {
-                    split: split.clone(),
-                    upto: 0,
-                    cut_chunks: 0,
-                });
-                self.held.len() - 1
-            });
-        let held = &mut self.held[number];
+        if !self.held.contains_key(split) {
+            self.held.insert(split.clone(), SplitInLane::default());
+        }
+        let Some(held) = self.held.get_mut(split) else {
+            return;
+        };
         let is_cut = end.is_some_and(|next| last >= next);
         held.cut_chunks = if !is_cut {
             0
@@ -126,7 +116,7 @@ impl OpenLane {
 
     /// Whether it holds records of one of these splits.
     pub(super) fn holds(&self, splits: &[SplitId]) -> bool {
-        self.held.iter().any(|held| splits.contains(&held.split))
+        splits.iter().any(|split| self.held.contains_key(split))
     }
 
     /// The split of which it holds a part of a position, if there is one: more rows of that
@@ -136,16 +126,16 @@ impl OpenLane {
     /// when its end was dispatched, and all chunks of it that were dispatched to this lane have
     /// arrived.
     pub(super) fn cut_split(&self, lane: &LaneId, ledger: &Ledger) -> Option<&SplitId> {
-        let is_over = |held: &SplitInLane| {
+        let is_over = |split: &SplitId, held: &SplitInLane| {
             let has_ended = ledger
-                .frontier(&held.split)
+                .frontier(split)
                 .is_none_or(|frontier| frontier >= held.upto);
-            has_ended && ledger.chunks_up_to(&held.split, lane, held.upto - 1) == held.cut_chunks
+            has_ended && ledger.chunks_up_to(split, lane, held.upto - 1) == held.cut_chunks
         };
         self.held
             .iter()
-            .find(|held| held.cut_chunks > 0 && !is_over(held))
-            .map(|held| &held.split)
+            .find(|(split, held)| held.cut_chunks > 0 && !is_over(split, held))
+            .map(|(split, _)| split)
     }
 
     /// Returns the content of its commit, and the lane itself.
@@ -156,7 +146,7 @@ impl OpenLane {
                 splits: self
                     .held
                     .into_iter()
-                    .map(|held| (held.split, held.upto))
+                    .map(|(split, held)| (split, held.upto))
                     .collect(),
             },
             self.lane,

@@ -41,10 +41,10 @@ impl ProducerRun {
     /// Removes the refusals of durable records, which were judged. Once no suspects are left, the
     /// run restarts with records that share batches again.
     fn settle_refusals(&self) -> Result<(), SinkError> {
-        let lows = self.committer.ledger().lows();
+        let low = |split: &SplitId| self.committer.ledger().low(split);
         self.sink
             .refusals
-            .forget_below(&lows, self.opened.elapsed() >= SETTLED);
+            .forget_below(low, self.opened.elapsed() >= SETTLED);
         if self.producer.sends_alone() && !self.sink.refusals.has_suspects() {
             return Err(SinkError::Refused(
                 "the records of a refused batch were checked one by one; restarting with full \

@@ -95,19 +95,17 @@ impl Refusals {
 
     /// Removes what is below the durable positions of the instance's splits, and with `others` also
     /// the suspects of other splits.
-    pub(super) fn forget_below(&self, durable: &[(SplitId, Position)], others: bool) {
+    pub(super) fn forget_below(&self, low: impl Fn(&SplitId) -> Option<Position>, others: bool) {
         if !self.some.load(Ordering::Relaxed) {
             return;
         }
-        let durable: HashMap<&SplitId, Position> =
-            durable.iter().map(|(split, low)| (split, *low)).collect();
         let mut known = self.known.lock();
         known
             .suspects
-            .retain(|split, last| durable.get(split).map_or(!others, |low| low <= last));
+            .retain(|split, last| low(split).map_or(!others, |low| low <= *last));
         known.refused.retain(|split, positions| {
-            if let Some(low) = durable.get(split) {
-                positions.retain(|position, _| position >= low);
+            if let Some(low) = low(split) {
+                positions.retain(|position, _| *position >= low);
             }
             !positions.is_empty()
         });
@@ -145,7 +143,7 @@ mod tests {
             (refusals.reason(&a, 3), refusals.reason(&a, 4)),
             (Some("no 3".to_owned()), None)
         );
-        refusals.forget_below(&[(a.clone(), 9)], false);
+        refusals.forget_below(|split| (*split == a).then_some(9), false);
         assert_eq!(
             (refusals.reason(&a, 3), refusals.reason(&a, 9)),
             (None, Some("no 9".to_owned()))
@@ -161,13 +159,13 @@ mod tests {
         assert_eq!(refusals.reason(&a, 3), None, "a suspect may be good");
         assert!(!refusals.note(&[refusal("a", 5, false)]));
         for (low, suspects) in [(3, true), (7, true), (8, false)] {
-            refusals.forget_below(&[(a.clone(), low)], false);
+            refusals.forget_below(|split| (*split == a).then_some(low), false);
             assert_eq!(refusals.has_suspects(), suspects, "{low}");
         }
         assert!(refusals.note(&[refusal("gone", 1, false)]));
-        refusals.forget_below(&[(a.clone(), 8)], false);
+        refusals.forget_below(|split| (*split == a).then_some(8), false);
         assert!(refusals.has_suspects(), "the split may still come");
-        refusals.forget_below(&[(a, 8)], true);
+        refusals.forget_below(|split| (*split == a).then_some(8), true);
         assert!(!refusals.has_suspects(), "another instance has that split");
     }
 }
