@@ -438,6 +438,7 @@ fn a_split_is_finished_when_its_last_record_is_durable() {
 
     // The same holds for a split without a record, whose position does not move.
     ledger.take("empty".into(), record(1, 1, Some(5), &[]), 0);
+    assert!(ledger.prepare_idle(9).is_empty());
     ledger.end(&"empty".into());
     let steps = ledger.prepare_idle(9);
     assert_eq!((steps[0].low, steps[0].finished), (5, Some(9)));
