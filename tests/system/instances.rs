@@ -66,6 +66,12 @@ fn a_frozen_instance_is_fenced() {
 
 /// How many partitions an instance holds, by its log.
 pub(crate) fn held(log: &str) -> usize {
+    let since_restart = log.rfind(FENCED).map_or(log, |at| &log[at..]);
+    assigned(since_restart)
+}
+
+/// How many partitions the group has assigned to an instance and not taken away.
+pub(crate) fn assigned(log: &str) -> usize {
     log.lines().fold(0, |held, line| {
         let count = || {
             let digits = line.split("count=").nth(1).unwrap_or_default();
@@ -76,8 +82,6 @@ pub(crate) fn held(log: &str) -> usize {
             held + count()
         } else if line.contains("partitions revoked") || line.contains(LOST) {
             held.saturating_sub(count())
-        } else if line.contains(FENCED) {
-            0
         } else {
             held
         }

@@ -9,7 +9,7 @@ use crate::harness::mysql::LogTable;
 use crate::harness::output::{files, lines};
 use crate::harness::servers::{Servers, free_port, get};
 use crate::harness::{Pseidon, Site, brokers, wait_until};
-use crate::instances::held;
+use crate::instances::assigned;
 use crate::log_table::{FORMATS, Template, Topics, check_topic, found, is_complete, template};
 use crate::outages::SmallDisk;
 
@@ -412,7 +412,7 @@ fn a_blocked_log_does_not_hold_up_a_rebalance() {
     wait_until(
         "the other instance has its part of the partitions",
         60,
-        || held(&two.log()) as u64 == 3 * PARTITIONS / 2,
+        || assigned(&two.log()) as u64 == 3 * PARTITIONS / 2,
     );
     assert!(one.is_running());
     topics.send_all(50);

@@ -13,7 +13,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::batch::{Batch, Split};
-use crate::source::{Pending, Resumption, SourceEvent, SourceHandle, SplitStart, Stopped};
+use crate::source::{
+    Pending, Resumption, SourceEvent, SourceHandle, SplitStart, StateRequest, Stopped,
+};
 
 /// Events that wait for room in the engine's queue.
 pub struct Outbox {
@@ -64,6 +66,20 @@ impl Outbox {
     pub fn begin(&self, splits: Vec<SplitStart>) -> Result<Pending<()>, Stopped> {
         let (reply, pending) = self.handle.pending();
         self.post(SourceEvent::Begin(splits, reply))?;
+        Ok(pending)
+    }
+
+    /// [`SourceHandle::note`] without waiting.
+    pub fn note(&self) -> Result<Pending<Option<String>>, Stopped> {
+        let (reply, pending) = self.handle.pending();
+        self.post(SourceEvent::State(StateRequest::Note(reply)))?;
+        Ok(pending)
+    }
+
+    /// [`SourceHandle::set_note`] without waiting.
+    pub fn set_note(&self, value: String) -> Result<Pending<()>, Stopped> {
+        let (reply, pending) = self.handle.pending();
+        self.post(SourceEvent::State(StateRequest::SetNote(value, reply)))?;
         Ok(pending)
     }
 

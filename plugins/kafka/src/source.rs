@@ -26,6 +26,7 @@ use crate::topics::{INTERNAL_PATTERN, Topics};
 
 mod assignment;
 mod failure;
+mod first_start;
 mod identity;
 mod lookup;
 mod lost_records;
@@ -112,9 +113,8 @@ pub struct ConsumerOptions {
     /// Where to start a partition that was never read: `:earliest`, `:latest`, or a time
     /// (`"2026-01-31T00:00:00Z"`, or milliseconds since 1970), which stands for the first record
     /// that is not older. The default is `:earliest`, unlike that of Kafka's own consumers, so that
-    /// nothing is skipped unless you ask for it. With `:latest`, partitions that appear while an
-    /// instance runs are still read from their beginning; those that appear while none runs begin at
-    /// their end.
+    /// nothing is skipped unless you ask for it. With `:latest`, partitions that appear later are
+    /// still read from their beginning, also if no instance runs when they appear.
     #[option(free, default = "earliest")]
     start: StartOption,
     /// What to do if the Kafka group has an offset that is missing from the state: for a partition

@@ -49,6 +49,9 @@ pub(super) struct PartitionQuery {
     pub(super) known: Option<Position>,
     /// The topic and the leader epoch that `known` belongs to.
     pub(super) identity: PartitionIdentity,
+    /// With `:start :latest`: whether it existed at the first start of its topic; `None` if this is
+    /// that start.
+    pub(super) existed: Option<bool>,
 }
 
 /// The offsets of a partition that decide where reading starts and ends.
@@ -60,6 +63,8 @@ pub(super) struct PartitionOffsets {
     pub(super) external: Option<Position>,
     /// The offset of `:start`, for a partition that is not in the state.
     pub(super) start: Position,
+    /// How many partitions its topic had, if this is the topic's first start.
+    pub(super) partitions: Option<i32>,
     /// The offset after the last record that can be read, in a finite run.
     pub(super) end: Option<Position>,
     /// The offset after the last record, if it is below the position in the state.

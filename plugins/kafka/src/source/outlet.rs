@@ -18,6 +18,7 @@ use pseidon_plugin::source::{
 };
 use pseidon_plugin::stop::Stop;
 
+use super::first_start::FirstStarts;
 use crate::native::{CommittedOffset, TopicPartition};
 
 /// How long a run may wait for room in its engine's queue, and with how many events, before its
@@ -37,6 +38,8 @@ pub(super) struct Outlet {
     /// 1 while no broker can be reached.
     pub(super) unreachable: IntGauge,
     pub(super) metrics: Metrics,
+    /// Which partitions existed at the first starts of its topics, with `:start :latest`.
+    pub(super) first_starts: Mutex<FirstStarts>,
     /// Identifies its state in the metadata of offsets that are committed to the group.
     state: String,
     /// Whether its partitions are paused.
@@ -72,6 +75,7 @@ impl Outlet {
                 .source_unreachable
                 .with_label_values(&[&setup.stage]),
             metrics: setup.metrics.clone(),
+            first_starts: Mutex::default(),
             state: setup.state.clone(),
             paused: AtomicBool::new(false),
             full_since: Mutex::new(None),

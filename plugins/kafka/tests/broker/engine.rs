@@ -14,7 +14,7 @@ use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{
     Resumption, Source, SourceEndCallback, SourceError, SourceEvent, SourceExit, SourceHandle,
-    SourcePlugin, SourceRun, SourceSetup, SplitStart,
+    SourcePlugin, SourceRun, SourceSetup, SplitStart, StateRequest,
 };
 use pseidon_plugin::{Batch, Budget, Pause, Split, Stop};
 
@@ -56,6 +56,8 @@ pub(crate) struct EngineState {
     pub(crate) resumes: HashMap<SplitId, ResumeToken>,
     /// The records of each split, with their positions.
     pub(crate) records: HashMap<SplitId, Vec<(Position, Option<String>)>>,
+    /// What the source has noted.
+    pub(crate) note: Option<String>,
     pub(crate) keys: Vec<Option<String>>,
     pub(crate) timestamps: Vec<i64>,
     pub(crate) headers: Vec<Option<String>>,
@@ -307,7 +309,14 @@ fn answer(
         SourceEvent::ShareSplits(..) | SourceEvent::ForgetFinished(_) => {
             panic!("kafka shares partitions by its own protocol")
         }
-        SourceEvent::State(_) => panic!("kafka asks nothing about the state"),
+        SourceEvent::State(StateRequest::Note(reply)) => {
+            let _ = reply.send(seen.note.clone());
+        }
+        SourceEvent::State(StateRequest::SetNote(note, reply)) => {
+            seen.note = Some(note);
+            let _ = reply.send(());
+        }
+        SourceEvent::State(StateRequest::KnowsSplits(_)) => panic!("kafka does not ask that"),
         SourceEvent::Take(splits, reply) => {
             let _ = reply.send(seen.take(&splits));
         }

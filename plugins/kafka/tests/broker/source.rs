@@ -181,6 +181,15 @@ fn starts_at_the_end_and_at_a_time() {
     running.stop().unwrap();
     assert_eq!(read(&latest, &topic, 0), values("new", 2));
     assert_eq!(read(&latest, &topic, 2), ["grown"]);
+
+    // The same holds for a partition that appears while no instance runs.
+    grow_topic(&topic, 4);
+    Writer::new().write(&topic, 3, ["later".to_owned()]);
+    let options = format!(":topics \"{topic}\" :start :latest");
+    let running = run(&options, &pipeline, &latest);
+    running.wait_for(4);
+    running.stop().unwrap();
+    assert_eq!(read(&latest, &topic, 3), ["later"]);
 }
 
 #[test]

@@ -75,18 +75,12 @@ impl LookupWorker {
     ) -> Result<Vec<LookupResult>, NativeError> {
         let ids = self.ids(topics)?.unwrap_or_default();
         let is_unknown = |one: &&PartitionQuery| one.known.is_none();
-        let unknown: Vec<TopicPartition> = wanted
-            .iter()
-            .filter(is_unknown)
-            .map(|one| one.at.clone())
-            .collect();
+        let new: Vec<&PartitionQuery> = wanted.iter().filter(is_unknown).collect();
+        let unknown: Vec<TopicPartition> = new.iter().map(|one| one.at.clone()).collect();
         let external = self.external_offsets(&unknown);
         let all: Vec<TopicPartition> = wanted.iter().map(|one| one.at.clone()).collect();
         let committed = self.committed(&all)?;
-        let starts: HashMap<_, _> = unknown
-            .iter()
-            .zip(self.offsets_at_start(&unknown)?)
-            .collect();
+        let starts: HashMap<_, _> = unknown.iter().zip(self.offsets_at_start(&new)?).collect();
         let ends = if self.source.until_latest {
             Some(self.ends(&all)?)
         } else {
@@ -111,6 +105,7 @@ impl LookupWorker {
                     None => None,
                 },
                 start,
+                partitions: self.first_partitions(one),
                 end,
                 too_short: self.too_short(one, end).map_err(LookupError::Retryable)?,
                 topic_id: TopicId(ids.get(&one.at.topic).cloned().unwrap_or_default()),
@@ -191,24 +186,42 @@ impl LookupWorker {
             .collect())
     }
 
-    /// The offsets of `:start` for these partitions.
+    /// How many partitions the topic of a new partition has at its first start, if this is it.
+    fn first_partitions(&self, new: &PartitionQuery) -> Option<i32> {
+        let is_first = self.source.start == StartOption::Latest
+            && new.known.is_none()
+            && new.existed.is_none();
+        is_first.then(|| self.partitions_before(&new.at.topic))
+    }
+
+    /// Whether a new partition existed at the first start of its topic.
+    fn existed(&self, new: &PartitionQuery) -> bool {
+        let existed_before = || new.at.partition < self.partitions_before(&new.at.topic);
+        new.existed.unwrap_or_else(existed_before)
+    }
+
+    /// The offsets of `:start` for these new partitions.
     fn offsets_at_start(
         &self,
-        partitions: &[TopicPartition],
+        new: &[&PartitionQuery],
     ) -> Result<Vec<Result<Position, NativeError>>, NativeError> {
+        let partitions: Vec<TopicPartition> = new.iter().map(|one| one.at.clone()).collect();
+        let is_new = |one: &&&PartitionQuery| !self.existed(one);
+        let appeared: HashSet<&TopicPartition> =
+            new.iter().filter(is_new).map(|one| &one.at).collect();
         let times = |at: &TopicPartition| match self.source.start {
             StartOption::Earliest => BEGINNING,
-            StartOption::Latest if !self.existed_before.contains(at) => BEGINNING,
+            StartOption::Latest if appeared.contains(at) => BEGINNING,
             StartOption::Latest => END,
             StartOption::At(millis) => millis,
         };
         // Looked up first, so that a record that arrives between the two requests is not skipped.
         let ends = if matches!(self.source.start, StartOption::At(_)) {
-            self.ends(partitions)?
+            self.ends(&partitions)?
         } else {
             vec![Ok(0); partitions.len()]
         };
-        let found = offsets_at(&self.client, partitions, times)?;
+        let found = offsets_at(&self.client, &partitions, times)?;
         Ok(found
             .into_iter()
             .zip(ends)

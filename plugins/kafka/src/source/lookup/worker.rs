@@ -9,7 +9,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use super::super::start::{self, REQUEST_TIMEOUT};
 use super::super::{KafkaSource, Topics};
 use super::{LookupRequest, LookupResponse};
-use crate::native::{Client, NativeError, TopicPartition};
+use crate::native::{Client, FoundPartition, NativeError};
 
 /// How many first requests for topic ids may fail before partitions are read without ids.
 const MAX_FAILED_IDS: u32 = 2;
@@ -18,10 +18,11 @@ const MAX_FAILED_IDS: u32 = 2;
 pub(super) struct LookupWorker {
     pub(super) source: KafkaSource,
     pub(super) client: Arc<Client>,
-    /// With `:start :latest`, the topics that were looked up before they were subscribed to.
+    /// With `:start :latest`, the names and patterns that were looked up before they were subscribed
+    /// to.
     looked_up: HashSet<String>,
-    /// The partitions that the topics in `looked_up` had then.
-    pub(super) existed_before: HashSet<TopicPartition>,
+    /// How many partitions each topic had then.
+    partitions_before: HashMap<String, i32>,
     /// Whether the brokers have topic ids, as far as is known.
     has_ids: bool,
     /// Whether the brokers have returned topic ids before.
@@ -36,7 +37,7 @@ impl LookupWorker {
             source,
             client,
             looked_up: HashSet::new(),
-            existed_before: HashSet::new(),
+            partitions_before: HashMap::new(),
             has_ids: true,
             ids_confirmed: false,
             failed_ids: 0,
@@ -138,6 +139,11 @@ impl LookupWorker {
         }
     }
 
+    /// How many partitions the topic had before it was subscribed to.
+    pub(super) fn partitions_before(&self, topic: &str) -> i32 {
+        self.partitions_before.get(topic).copied().unwrap_or(0)
+    }
+
     /// Records which partitions exist: records of one that is created later must not be skipped.
     fn record_partitions(&mut self, names: &[String]) -> Result<(), NativeError> {
         let new: Vec<String> = names
@@ -147,8 +153,10 @@ impl LookupWorker {
             .collect();
         if let Ok(topics) = Topics::names(&new) {
             let found = start::partitions(&self.client, &topics)?;
-            self.existed_before
-                .extend(found.into_iter().map(|found| found.at));
+            for FoundPartition { at, .. } in found {
+                let count = self.partitions_before.entry(at.topic).or_default();
+                *count = (*count).max(at.partition + 1);
+            }
         }
         self.looked_up.extend(new);
         Ok(())

@@ -15,13 +15,13 @@ use std::time::Instant;
 
 use pseidon_delivery::Reason;
 use pseidon_plugin::batch::Split;
-use pseidon_plugin::source::{Pending, Resumption, SourceExit};
+use pseidon_plugin::source::{Pending, Resumption, SourceExit, Stopped};
 use rdkafka::Offset;
 
 use super::super::assignment::{ReadySplit, split};
 use super::super::lookup::{LookupRequest, PartitionQuery};
 use super::super::outlet::{Outlet, add_to_run};
-use super::super::start::list_of;
+use super::super::start::{StartOption, list_of};
 use super::Reader;
 use crate::native::TopicPartition;
 
@@ -52,7 +52,23 @@ struct PendingTakeOver {
     outlet: Arc<Outlet>,
     /// In the order of the response; `None` for one that was removed meanwhile.
     partitions: Vec<Option<(TopicPartition, Arc<Split>)>>,
+    /// The state's note about first starts, if it was not read before.
+    note: Option<Pending<Option<String>>>,
     pending: Pending<Vec<Option<Resumption>>>,
+}
+
+impl PendingTakeOver {
+    /// The entries in the state, once the note is read and they have arrived.
+    fn poll(&mut self) -> Result<Option<Vec<Option<Resumption>>>, Stopped> {
+        if let Some(pending) = &self.note {
+            let Some(note) = pending.poll()? else {
+                return Ok(None);
+            };
+            self.outlet.first_starts.lock().read(note.as_deref());
+            self.note = None;
+        }
+        self.pending.poll()
+    }
 }
 
 /// A partition whose offsets are being looked up.
@@ -188,12 +204,15 @@ impl Reader<'_> {
                 .iter()
                 .map(|at| split(&outlet.stage, at))
                 .collect();
-            match outlet.outbox.take(splits.clone()) {
-                Ok(pending) => {
+            let note = self.ask_for_first_starts(&outlet);
+            let taken = note.and_then(|note| Ok((note, outlet.outbox.take(splits.clone())?)));
+            match taken {
+                Ok((note, pending)) => {
                     let partitions = partitions.into_iter().zip(splits).map(Some).collect();
                     self.arrivals.take_overs.push(PendingTakeOver {
                         outlet,
                         partitions,
+                        note,
                         pending,
                     });
                 }
@@ -206,24 +225,27 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Asks the state of a run for its note about first starts, if it is needed and was not read.
+    fn ask_for_first_starts(
+        &self,
+        outlet: &Outlet,
+    ) -> Result<Option<Pending<Option<String>>>, Stopped> {
+        let is_needed = self.source.start == StartOption::Latest;
+        if !is_needed || outlet.first_starts.lock().are_read() {
+            return Ok(None);
+        }
+        outlet.outbox.note().map(Some)
+    }
+
     pub(super) fn advance_arrivals(&mut self) -> Result<(), SourceExit> {
-        for PendingTakeOver {
-            outlet,
-            partitions,
-            pending,
-        } in std::mem::take(&mut self.arrivals.take_overs)
-        {
-            match pending.poll() {
-                Ok(None) => self.arrivals.take_overs.push(PendingTakeOver {
-                    outlet,
-                    partitions,
-                    pending,
-                }),
-                Ok(Some(known)) => self.look_up_offsets(&outlet, partitions, known),
+        for mut taking in std::mem::take(&mut self.arrivals.take_overs) {
+            match taking.poll() {
+                Ok(None) => self.arrivals.take_overs.push(taking),
+                Ok(Some(known)) => self.look_up_offsets(&taking.outlet, taking.partitions, known),
                 Err(stopped) => {
                     self.runs.continue_without(stopped)?;
-                    self.runs
-                        .wait_for_run(partitions.into_iter().flatten().map(|(at, _)| at));
+                    let partitions = taking.partitions.into_iter().flatten();
+                    self.runs.wait_for_run(partitions.map(|(at, _)| at));
                 }
             }
         }

@@ -71,6 +71,7 @@ impl Arrivals {
             outlet,
             identity,
             start,
+            partitions: offsets.partitions,
             until: offsets.end,
         })
     }
@@ -102,6 +103,10 @@ impl Reader<'_> {
                 ticket,
                 known: known.map(|known| known.position),
                 identity,
+                existed: outlet
+                    .first_starts
+                    .lock()
+                    .existed(&at, self.source.topics.names_topic(&at.topic)),
             });
             self.arrivals.lookups_in_progress.insert(
                 at,
@@ -185,7 +190,14 @@ impl Reader<'_> {
             position: one.start,
             resume: one.identity.to_resume(),
         };
-        match outlet.outbox.begin(ready.iter().map(start).collect()) {
+        let firsts = ready
+            .iter()
+            .filter_map(|one| Some((one.at.topic.clone(), one.partitions?)));
+        let note = outlet.first_starts.lock().add(firsts);
+        // The state handles these in order.
+        let noted = note.map_or(Ok(()), |note| outlet.outbox.set_note(note).map(drop));
+        let starts = ready.iter().map(start).collect();
+        match noted.and_then(|()| outlet.outbox.begin(starts)) {
             Ok(pending) => self.arrivals.starts.push(PendingStart {
                 outlet,
                 ready,
