@@ -62,11 +62,6 @@ impl Topics {
             .filter(|name| !name.starts_with('^'))
     }
 
-    /// Whether the topic is given by name.
-    pub(crate) fn names_topic(&self, topic: &str) -> bool {
-        self.fixed_names().any(|name| name == topic)
-    }
-
     /// Whether Kafka's internal topics (`__consumer_offsets` and the like) are included: only if a
     /// name or a pattern starts with their prefix.
     pub(crate) fn includes_internal(&self) -> bool {

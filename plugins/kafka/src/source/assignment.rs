@@ -34,9 +34,6 @@ pub(super) struct ReadySplit {
     /// The topic and the leader epoch that `start` belongs to.
     pub(super) identity: PartitionIdentity,
     pub(super) start: Position,
-    /// How many partitions its topic has, if this is the topic's first start; see
-    /// [`FirstStarts`](super::first_start::FirstStarts).
-    pub(super) partitions: Option<i32>,
     /// Where reading ends, in a finite run.
     pub(super) until: Option<Position>,
 }
@@ -116,7 +113,6 @@ impl Assignment {
             identity,
             start,
             until,
-            partitions: _,
         } = begun;
         self.places.clear();
         self.partitions.push(AssignedPartition {

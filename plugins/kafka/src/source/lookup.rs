@@ -32,7 +32,7 @@ pub(super) enum LookupRequest {
     OffsetsRetry(Vec<PartitionQuery>),
     /// Which of these topics exist.
     Topics(Vec<String>),
-    /// Which partitions these topics have before they are subscribed to. Partitions that are
+    /// How many partitions these topics have before they are subscribed to. Partitions that are
     /// created later are read from their beginning.
     Partitions(Vec<String>),
     /// Which offsets a partition has, after the requested one was not found.
@@ -49,9 +49,8 @@ pub(super) struct PartitionQuery {
     pub(super) known: Option<Position>,
     /// The topic and the leader epoch that `known` belongs to.
     pub(super) identity: PartitionIdentity,
-    /// With `:start :latest`: whether it existed at the first start of its topic; `None` if this is
-    /// that start.
-    pub(super) existed: Option<bool>,
+    /// With `:start :latest`: whether it existed at the first subscription to its topic.
+    pub(super) existed: bool,
 }
 
 /// The offsets of a partition that decide where reading starts and ends.
@@ -63,8 +62,6 @@ pub(super) struct PartitionOffsets {
     pub(super) external: Option<Position>,
     /// The offset of `:start`, for a partition that is not in the state.
     pub(super) start: Position,
-    /// How many partitions its topic had, if this is the topic's first start.
-    pub(super) partitions: Option<i32>,
     /// The offset after the last record that can be read, in a finite run.
     pub(super) end: Option<Position>,
     /// The offset after the last record, if it is below the position in the state.
@@ -89,7 +86,8 @@ pub(super) enum LookupResponse {
     Offsets(Vec<(PartitionQuery, LookupResult)>),
     /// The topics of the request, and the ids of those that exist.
     Topics(Vec<String>, Result<HashMap<String, String>, NativeError>),
-    Partitions(Vec<String>, Result<(), NativeError>),
+    /// The topics of the request, and the numbers of partitions of those that exist.
+    Partitions(Vec<String>, Result<HashMap<String, i32>, NativeError>),
     /// The first offset and the one after the last.
     Gap(TopicPartition, Result<(i64, i64), NativeError>),
 }

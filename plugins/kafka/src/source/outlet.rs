@@ -38,7 +38,7 @@ pub(super) struct Outlet {
     /// 1 while no broker can be reached.
     pub(super) unreachable: IntGauge,
     pub(super) metrics: Metrics,
-    /// Which partitions existed at the first starts of its topics, with `:start :latest`.
+    /// How many partitions its topics had at their first subscriptions, with `:start :latest`.
     pub(super) first_starts: Mutex<FirstStarts>,
     /// Identifies its state in the metadata of offsets that are committed to the group.
     state: String,

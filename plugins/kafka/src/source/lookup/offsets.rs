@@ -105,7 +105,6 @@ impl LookupWorker {
                     None => None,
                 },
                 start,
-                partitions: self.first_partitions(one),
                 end,
                 too_short: self.too_short(one, end).map_err(LookupError::Retryable)?,
                 topic_id: TopicId(ids.get(&one.at.topic).cloned().unwrap_or_default()),
@@ -186,29 +185,14 @@ impl LookupWorker {
             .collect())
     }
 
-    /// How many partitions the topic of a new partition has at its first start, if this is it.
-    fn first_partitions(&self, new: &PartitionQuery) -> Option<i32> {
-        let is_first = self.source.start == StartOption::Latest
-            && new.known.is_none()
-            && new.existed.is_none();
-        is_first.then(|| self.partitions_before(&new.at.topic))
-    }
-
-    /// Whether a new partition existed at the first start of its topic.
-    fn existed(&self, new: &PartitionQuery) -> bool {
-        let existed_before = || new.at.partition < self.partitions_before(&new.at.topic);
-        new.existed.unwrap_or_else(existed_before)
-    }
-
     /// The offsets of `:start` for these new partitions.
     fn offsets_at_start(
         &self,
         new: &[&PartitionQuery],
     ) -> Result<Vec<Result<Position, NativeError>>, NativeError> {
         let partitions: Vec<TopicPartition> = new.iter().map(|one| one.at.clone()).collect();
-        let is_new = |one: &&&PartitionQuery| !self.existed(one);
-        let appeared: HashSet<&TopicPartition> =
-            new.iter().filter(is_new).map(|one| &one.at).collect();
+        let appeared = new.iter().filter(|one| !one.existed);
+        let appeared: HashSet<&TopicPartition> = appeared.map(|one| &one.at).collect();
         let times = |at: &TopicPartition| match self.source.start {
             StartOption::Earliest => BEGINNING,
             StartOption::Latest if appeared.contains(at) => BEGINNING,

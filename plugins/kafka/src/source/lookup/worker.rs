@@ -1,6 +1,6 @@
 //! The lookup thread: answers one request after another.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
@@ -18,11 +18,6 @@ const MAX_FAILED_IDS: u32 = 2;
 pub(super) struct LookupWorker {
     pub(super) source: KafkaSource,
     pub(super) client: Arc<Client>,
-    /// With `:start :latest`, the names and patterns that were looked up before they were subscribed
-    /// to.
-    looked_up: HashSet<String>,
-    /// How many partitions each topic had then.
-    partitions_before: HashMap<String, i32>,
     /// Whether the brokers have topic ids, as far as is known.
     has_ids: bool,
     /// Whether the brokers have returned topic ids before.
@@ -36,8 +31,6 @@ impl LookupWorker {
         LookupWorker {
             source,
             client,
-            looked_up: HashSet::new(),
-            partitions_before: HashMap::new(),
             has_ids: true,
             ids_confirmed: false,
             failed_ids: 0,
@@ -84,8 +77,8 @@ impl LookupWorker {
                 LookupResponse::Topics(names, found)
             }
             LookupRequest::Partitions(names) => {
-                let recorded = self.record_partitions(&names);
-                LookupResponse::Partitions(names, recorded)
+                let counts = self.count_partitions(&names);
+                LookupResponse::Partitions(names, counts)
             }
             LookupRequest::Gap(at) => {
                 let offsets = self.client.watermarks(&at, REQUEST_TIMEOUT);
@@ -139,27 +132,17 @@ impl LookupWorker {
         }
     }
 
-    /// How many partitions the topic had before it was subscribed to.
-    pub(super) fn partitions_before(&self, topic: &str) -> i32 {
-        self.partitions_before.get(topic).copied().unwrap_or(0)
-    }
-
-    /// Records which partitions exist: records of one that is created later must not be skipped.
-    fn record_partitions(&mut self, names: &[String]) -> Result<(), NativeError> {
-        let new: Vec<String> = names
-            .iter()
-            .filter(|name| !self.looked_up.contains(*name))
-            .cloned()
-            .collect();
-        if let Ok(topics) = Topics::names(&new) {
-            let found = start::partitions(&self.client, &topics)?;
-            for FoundPartition { at, .. } in found {
-                let count = self.partitions_before.entry(at.topic).or_default();
+    /// How many partitions these topics have: records of one that is created later must not be
+    /// skipped.
+    fn count_partitions(&self, names: &[String]) -> Result<HashMap<String, i32>, NativeError> {
+        let mut counts: HashMap<String, i32> = HashMap::new();
+        if let Ok(topics) = Topics::names(names) {
+            for FoundPartition { at, .. } in start::partitions(&self.client, &topics)? {
+                let count = counts.entry(at.topic).or_default();
                 *count = (*count).max(at.partition + 1);
             }
         }
-        self.looked_up.extend(new);
-        Ok(())
+        Ok(counts)
     }
 }
 

@@ -58,6 +58,12 @@ struct PendingTakeOver {
 }
 
 impl PendingTakeOver {
+    /// The topics of its partitions.
+    fn topics(&self) -> impl Iterator<Item = &str> {
+        let partitions = self.partitions.iter().flatten();
+        partitions.map(|(at, _)| at.topic.as_str())
+    }
+
     /// The entries in the state, once the note is read and they have arrived.
     fn poll(&mut self) -> Result<Option<Vec<Option<Resumption>>>, Stopped> {
         if let Some(pending) = &self.note {
@@ -239,7 +245,13 @@ impl Reader<'_> {
 
     pub(super) fn advance_arrivals(&mut self) -> Result<(), SourceExit> {
         for mut taking in std::mem::take(&mut self.arrivals.take_overs) {
-            match taking.poll() {
+            let known = taking.poll().and_then(|known| {
+                if known.is_some() {
+                    self.note_first_starts(&taking.outlet, taking.topics())?;
+                }
+                Ok(known)
+            });
+            match known {
                 Ok(None) => self.arrivals.take_overs.push(taking),
                 Ok(Some(known)) => self.look_up_offsets(&taking.outlet, taking.partitions, known),
                 Err(stopped) => {

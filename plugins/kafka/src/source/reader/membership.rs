@@ -1,13 +1,15 @@
 //! The membership in the consumer group: which topics are subscribed to, and whether the group has
 //! admitted this instance.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::Reason;
-use pseidon_plugin::source::SourceExit;
+use pseidon_plugin::source::{SourceExit, Stopped};
 
 use super::super::failure::{ErrorClass, denied};
 use super::super::lookup::LookupRequest;
+use super::super::outlet::{Outlet, Outlets};
 use super::super::start::StartOption;
 use super::Reader;
 use super::topics::TopicWatch;
@@ -22,6 +24,8 @@ pub(super) struct Membership {
     pub(super) group: String,
     /// Topics to subscribe to once their partitions are looked up.
     to_subscribe: Option<Vec<String>>,
+    /// With `:start :latest`, how many partitions topics had before they were subscribed to.
+    partitions_before: HashMap<String, i32>,
     /// The number of topics that are subscribed to.
     topics: usize,
     /// Since when they are subscribed to.
@@ -43,6 +47,7 @@ impl Membership {
         Membership {
             group: group.to_owned(),
             to_subscribe: None,
+            partitions_before: HashMap::new(),
             topics: 0,
             since: Instant::now(),
             joined: false,
@@ -127,13 +132,19 @@ impl Reader<'_> {
     pub(super) fn handle_partitions(
         &mut self,
         names: &[String],
-        noted: Result<(), NativeError>,
+        found: Result<HashMap<String, i32>, NativeError>,
     ) -> Result<(), SourceExit> {
+        if let Ok(counts) = &found {
+            for (topic, count) in counts {
+                let before = &mut self.membership.partitions_before;
+                before.entry(topic.clone()).or_insert(*count);
+            }
+        }
         if self.membership.to_subscribe.as_deref() != Some(names) {
             return Ok(());
         }
-        match noted {
-            Ok(()) => {
+        match found {
+            Ok(_) => {
                 self.membership.to_subscribe = None;
                 self.subscribe_now(names)
             }
@@ -149,6 +160,29 @@ impl Reader<'_> {
                     .request(LookupRequest::Partitions(names.to_vec()));
                 Ok(())
             }
+        }
+    }
+
+    /// With `:start :latest`, notes in the state of a run how many partitions its topics had when they
+    /// were subscribed to for the first time. The engine handles events in order, so the note is
+    /// stored before a partition is begun.
+    pub(super) fn note_first_starts<'a>(
+        &self,
+        outlet: &Outlet,
+        topics: impl Iterator<Item = &'a str>,
+    ) -> Result<(), Stopped> {
+        if self.source.start != StartOption::Latest {
+            return Ok(());
+        }
+        let subscription = match &self.runs.outlets {
+            Outlets::One(_) => self.source.topics.subscription().to_vec(),
+            Outlets::ByTopic { .. } => topics.map(str::to_owned).collect(),
+        };
+        let before = &self.membership.partitions_before;
+        let note = outlet.first_starts.lock().add(&subscription, before);
+        match note {
+            Some(note) => outlet.outbox.set_note(note).map(drop),
+            None => Ok(()),
         }
     }
 }

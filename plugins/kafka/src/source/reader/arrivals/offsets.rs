@@ -71,7 +71,6 @@ impl Arrivals {
             outlet,
             identity,
             start,
-            partitions: offsets.partitions,
             until: offsets.end,
         })
     }
@@ -103,10 +102,7 @@ impl Reader<'_> {
                 ticket,
                 known: known.map(|known| known.position),
                 identity,
-                existed: outlet
-                    .first_starts
-                    .lock()
-                    .existed(&at, self.source.topics.names_topic(&at.topic)),
+                existed: outlet.first_starts.lock().existed(&at),
             });
             self.arrivals.lookups_in_progress.insert(
                 at,
@@ -190,14 +186,7 @@ impl Reader<'_> {
             position: one.start,
             resume: one.identity.to_resume(),
         };
-        let firsts = ready
-            .iter()
-            .filter_map(|one| Some((one.at.topic.clone(), one.partitions?)));
-        let note = outlet.first_starts.lock().add(firsts);
-        // The state handles these in order.
-        let noted = note.map_or(Ok(()), |note| outlet.outbox.set_note(note).map(drop));
-        let starts = ready.iter().map(start).collect();
-        match noted.and_then(|()| outlet.outbox.begin(starts)) {
+        match outlet.outbox.begin(ready.iter().map(start).collect()) {
             Ok(pending) => self.arrivals.starts.push(PendingStart {
                 outlet,
                 ready,
