@@ -13,12 +13,12 @@ use crate::native::TopicPartition;
 /// What a run's state notes about first subscriptions.
 #[derive(Debug, Default)]
 pub(super) struct FirstStarts {
-    noted: Option<Noted>,
+    noted: Option<FirstSubscriptions>,
 }
 
 /// The note.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Noted {
+struct FirstSubscriptions {
     /// The names and patterns that were subscribed to.
     subscribed: Vec<String>,
     /// How many partitions each topic had then; 0 for a name without a topic.
@@ -34,7 +34,7 @@ impl FirstStarts {
     /// Reads the state's note, once.
     pub(super) fn read(&mut self, note: Option<&str>) {
         if self.noted.is_none() {
-            self.noted = Some(note.and_then(Noted::parse).unwrap_or_default());
+            self.noted = Some(note.and_then(FirstSubscriptions::parse).unwrap_or_default());
         }
     }
 
@@ -65,7 +65,7 @@ impl FirstStarts {
     }
 }
 
-impl Noted {
+impl FirstSubscriptions {
     fn add(&mut self, name: &str, before: &HashMap<String, i32>) {
         self.subscribed.push(name.to_owned());
         if !name.starts_with('^') {
@@ -85,10 +85,10 @@ impl Noted {
         json!({"subscribed": self.subscribed, "partitions": self.partitions}).to_string()
     }
 
-    fn parse(note: &str) -> Option<Noted> {
+    fn parse(note: &str) -> Option<FirstSubscriptions> {
         let noted: Value = serde_json::from_str(note).ok()?;
         let field = |name: &str| noted.get(name).cloned();
-        Some(Noted {
+        Some(FirstSubscriptions {
             subscribed: serde_json::from_value(field("subscribed")?).ok()?,
             partitions: serde_json::from_value(field("partitions")?).ok()?,
         })
