@@ -1,7 +1,7 @@
 //! With `:start :latest`: how many partitions each topic had when the source subscribed to it for the
-//! first time. Those begin at their end. Partitions and topics that appear later begin at their
-//! beginning, also if no instance runs when they appear. The source notes the numbers in the state
-//! before it begins a partition.
+//! first time. The partitions below that number begin at their end. Partitions and topics that appear
+//! later begin at their beginning, also if no instance runs when they appear. The source notes the
+//! numbers in the state before it begins a partition.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,6 +13,7 @@ use crate::native::TopicPartition;
 /// What a run's state notes about first subscriptions.
 #[derive(Debug, Default)]
 pub(super) struct FirstStarts {
+    /// `None` until the state has answered and the topics were looked up.
     noted: Option<FirstSubscriptions>,
 }
 
@@ -26,59 +27,55 @@ struct FirstSubscriptions {
 }
 
 impl FirstStarts {
-    /// Whether the state's note was read.
-    pub(super) fn are_read(&self) -> bool {
+    /// Whether the note is known, with the run's subscription in it.
+    pub(super) fn are_known(&self) -> bool {
         self.noted.is_some()
     }
 
-    /// Reads the state's note, once.
-    pub(super) fn read(&mut self, note: Option<&str>) {
-        if self.noted.is_none() {
-            self.noted = Some(note.and_then(FirstSubscriptions::parse).unwrap_or_default());
-        }
-    }
-
-    /// Adds the names and patterns that are subscribed to, with the partitions that topics had
-    /// before. Returns the new note if one of them is new.
-    pub(super) fn add(
+    /// Takes the state's note, and adds the names and patterns that are subscribed to, with the
+    /// numbers of partitions that topics had before. Returns the new note if one of them is new.
+    pub(super) fn note(
         &mut self,
+        note: Option<&str>,
         subscription: &[String],
         before: &HashMap<String, i32>,
     ) -> Option<String> {
-        let noted = self.noted.get_or_insert_default();
-        let known = noted.subscribed.len();
-        for name in subscription {
-            if !noted.subscribed.contains(name) {
-                noted.add(name, before);
-            }
-        }
-        (noted.subscribed.len() > known).then(|| noted.print())
+        let parsed = note.and_then(FirstSubscriptions::parse);
+        let noted = self.noted.insert(parsed.unwrap_or_default());
+        noted.add(subscription, before).then(|| noted.print())
     }
 
     /// Whether the partition existed when the source subscribed to its topic for the first time.
     pub(super) fn existed(&self, at: &TopicPartition) -> bool {
-        let count = self
-            .noted
-            .as_ref()
-            .and_then(|noted| noted.partitions.get(&at.topic));
+        let noted = self.noted.as_ref();
+        let count = noted.and_then(|noted| noted.partitions.get(&at.topic));
         count.is_some_and(|count| at.partition < *count)
     }
 }
 
 impl FirstSubscriptions {
-    fn add(&mut self, name: &str, before: &HashMap<String, i32>) {
-        self.subscribed.push(name.to_owned());
-        if !name.starts_with('^') {
-            let count = before.get(name).copied().unwrap_or(0);
-            self.partitions.entry(name.to_owned()).or_insert(count);
-            return;
-        }
-        let Ok(pattern) = Topics::names(&[name.to_owned()]) else {
-            return;
+    /// Adds names and patterns that are not known. Returns whether there are any. What a known pattern
+    /// covers and is not known has appeared later.
+    fn add(&mut self, subscription: &[String], before: &HashMap<String, i32>) -> bool {
+        let is_new = |name: &&String| !self.subscribed.contains(name);
+        let new: Vec<String> = subscription.iter().filter(is_new).cloned().collect();
+        let (Ok(added), covered) = (Topics::names(&new), Topics::names(&self.subscribed)) else {
+            return false;
         };
-        for (topic, count) in before.iter().filter(|(topic, _)| pattern.contains(topic)) {
-            self.partitions.entry(topic.clone()).or_insert(*count);
+        let names = added
+            .fixed_names()
+            .filter(|name| !before.contains_key(*name));
+        let missing = names.map(|name| (name, &0));
+        for (topic, count) in before.iter().chain(missing) {
+            let is_covered = covered
+                .as_ref()
+                .is_ok_and(|covered| covered.contains(topic));
+            if added.contains(topic) && !is_covered {
+                self.partitions.entry(topic.clone()).or_insert(*count);
+            }
         }
+        self.subscribed.extend(new);
+        true
     }
 
     fn print(&self) -> String {
@@ -120,23 +117,15 @@ mod tests {
     #[test]
     fn what_appears_after_the_first_subscription_is_new() {
         let mut first = FirstStarts::default();
-        assert!(!first.are_read());
-        first.read(None);
+        assert!(!first.are_known());
+        let subscription = names(&["a", "missing", "^x.*"]);
         let before = counts(&[("a", 2), ("xa", 1), ("other", 5)]);
-        let note = first
-            .add(&names(&["a", "missing", "^x.*"]), &before)
-            .unwrap();
-        assert_eq!(
-            first.add(&names(&["a"]), &counts(&[("a", 3)])),
-            None,
-            "it is known"
-        );
+        let note = first.note(None, &subscription, &before).unwrap();
+        assert!(first.are_known());
 
         let mut later = FirstStarts::default();
-        later.read(Some(&note));
-        later.read(None);
         let before = counts(&[("a", 3), ("missing", 2), ("xa", 2), ("xb", 1), ("new", 4)]);
-        assert_eq!(later.add(&names(&["a", "missing", "^x.*"]), &before), None);
+        assert_eq!(later.note(Some(&note), &subscription, &before), None);
         for (topic, partition, expected) in [
             ("a", 1, true),
             ("a", 2, false),
@@ -152,19 +141,34 @@ mod tests {
                 "{topic}/{partition}"
             );
         }
-        assert!(later.add(&names(&["a", "new"]), &before).is_some());
+    }
+
+    #[test]
+    fn what_is_added_to_the_pipeline_existed_unless_it_was_covered() {
+        let mut first = FirstStarts::default();
+        let note = first
+            .note(None, &names(&["^x.*"]), &counts(&[("xa", 1)]))
+            .unwrap();
+        let mut later = FirstStarts::default();
+        let before = counts(&[("xa", 2), ("xb", 1), ("new", 4)]);
         assert!(
-            existed(&later, "new", 3),
-            "the name was added to the pipeline"
+            later
+                .note(Some(&note), &names(&["new", "xb", "^(x|y).*"]), &before)
+                .is_some()
         );
+        assert!(existed(&later, "new", 3), "the name was added");
+        assert!(existed(&later, "xa", 0) && !existed(&later, "xa", 1));
+        assert!(!existed(&later, "xb", 0), "the pattern covered it");
     }
 
     #[test]
     fn a_damaged_note_counts_as_missing() {
         let mut first = FirstStarts::default();
-        first.read(Some("{"));
-        assert!(first.are_read());
-        assert!(first.add(&names(&["a"]), &counts(&[("a", 1)])).is_some());
+        assert!(
+            first
+                .note(Some("{"), &names(&["a"]), &counts(&[("a", 1)]))
+                .is_some()
+        );
         assert!(existed(&first, "a", 0));
     }
 }

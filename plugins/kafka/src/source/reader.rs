@@ -2,9 +2,9 @@
 //!
 //! The consumer's thread never waits for one run or one broker. Partitions arrive in steps
 //! ([`arrivals`]) and leave after what was read of them is committed ([`departures`]); between two
-//! fetches [`Reader::pass`] advances each of them by a step. [`membership`] joins the group,
-//! [`pauses`] keeps what is fetched within the memory, [`runs`] attaches runs to a shared consumer.
-//! Errors of single partitions are handled in [`gaps`], topics are watched in [`topics`], and
+//! fetches [`Reader::pass`] advances each of them by a step. [`membership`] joins the group, [`notes`]
+//! stores which partitions there were at first, [`pauses`] keeps what is fetched within the memory,
+//! [`runs`] attaches runs to a shared consumer. Errors of single partitions are handled in [`gaps`], topics are watched in [`topics`], and
 //! periodic work is done in [`ticks`], such as the commit of the group's offsets
 //! ([`group_offsets`]). [`pace`] determines how long fetches wait and when a tick is due. In the
 //! end, what was read is committed before the consumer leaves the group ([`ending`]).
@@ -18,6 +18,7 @@ mod ending;
 mod gaps;
 mod group_offsets;
 mod membership;
+mod notes;
 mod pace;
 mod pauses;
 mod runs;
@@ -38,6 +39,7 @@ use self::departures::Departures;
 use self::ending::Phase;
 use self::group_offsets::GroupOffsets;
 use self::membership::Membership;
+use self::notes::PendingNote;
 use self::pace::Pace;
 use self::pauses::Pauses;
 pub(super) use self::runs::Command;
@@ -64,8 +66,9 @@ pub(super) fn run(
 ) -> Result<(), SourceExit> {
     let consumer = Consumer::new(&source.config(setup), ClientLogs::new(&setup.stage))
         .map_err(SourceError::Fatal)?;
-    let outlets = Outlets::One(Arc::new(Outlet::new(setup, handle, None)));
-    let mut reader = Reader::new(source, setup, &consumer, outlets)?;
+    let outlet = Arc::new(Outlet::new(setup, handle, None));
+    let mut reader = Reader::new(source, setup, &consumer, Outlets::One(outlet.clone()))?;
+    reader.ask_for_note(&outlet, source.topics.subscription());
     reader.subscribe(source.topics.subscription())?;
     match reader.read() {
         Ok(()) | Err(SourceExit::Stopped) => reader.finish(),
@@ -90,6 +93,8 @@ pub(super) struct Reader<'a> {
     /// Partitions of which librdkafka has found that records below the position no longer exist.
     truncated: BTreeSet<TopicPartition>,
     membership: Membership,
+    /// Notes that the states of runs were asked for.
+    notes: Vec<PendingNote>,
     phase: Phase,
     pauses: Pauses,
     pace: Pace,
@@ -116,6 +121,7 @@ impl<'a> Reader<'a> {
             topics: TopicWatch::default(),
             truncated: BTreeSet::new(),
             membership: Membership::new(source.group(setup)),
+            notes: Vec::new(),
             phase: Phase::default(),
             pauses: Pauses::default(),
             pace: Pace::new(),
@@ -241,8 +247,8 @@ impl<'a> Reader<'a> {
             match answer {
                 LookupResponse::Offsets(places) => self.handle_offsets(places)?,
                 LookupResponse::Topics(asked, found) => self.handle_topics(asked, found)?,
-                LookupResponse::Partitions(names, noted) => {
-                    self.handle_partitions(&names, noted)?
+                LookupResponse::Partitions(names, found) => {
+                    self.handle_partitions(&names, found)?
                 }
                 LookupResponse::Gap(at, offsets) => self.handle_gap(&at, offsets)?,
             }

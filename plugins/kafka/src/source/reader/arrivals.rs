@@ -21,7 +21,7 @@ use rdkafka::Offset;
 use super::super::assignment::{ReadySplit, split};
 use super::super::lookup::{LookupRequest, PartitionQuery};
 use super::super::outlet::{Outlet, add_to_run};
-use super::super::start::{StartOption, list_of};
+use super::super::start::list_of;
 use super::Reader;
 use crate::native::TopicPartition;
 
@@ -52,28 +52,22 @@ struct PendingTakeOver {
     outlet: Arc<Outlet>,
     /// In the order of the response; `None` for one that was removed meanwhile.
     partitions: Vec<Option<(TopicPartition, Arc<Split>)>>,
-    /// The state's note about first starts, if it was not read before.
-    note: Option<Pending<Option<String>>>,
     pending: Pending<Vec<Option<Resumption>>>,
+    /// The response, once it has arrived.
+    known: Option<Vec<Option<Resumption>>>,
 }
 
 impl PendingTakeOver {
-    /// The topics of its partitions.
-    fn topics(&self) -> impl Iterator<Item = &str> {
-        let partitions = self.partitions.iter().flatten();
-        partitions.map(|(at, _)| at.topic.as_str())
-    }
-
-    /// The entries in the state, once the note is read and they have arrived.
-    fn poll(&mut self) -> Result<Option<Vec<Option<Resumption>>>, Stopped> {
-        if let Some(pending) = &self.note {
-            let Some(note) = pending.poll()? else {
-                return Ok(None);
-            };
-            self.outlet.first_starts.lock().read(note.as_deref());
-            self.note = None;
+    /// The response, if it has arrived and does not wait for the run's note.
+    fn poll(&mut self, waits: bool) -> Result<Option<Vec<Option<Resumption>>>, Stopped> {
+        if self.known.is_none() {
+            self.known = self.pending.poll()?;
         }
-        self.pending.poll()
+        match waits {
+            false => Ok(self.known.take()),
+            true if self.outlet.outbox.handle().is_stopped() => Err(Stopped),
+            true => Ok(None),
+        }
     }
 }
 
@@ -210,16 +204,14 @@ impl Reader<'_> {
                 .iter()
                 .map(|at| split(&outlet.stage, at))
                 .collect();
-            let note = self.ask_for_first_starts(&outlet);
-            let taken = note.and_then(|note| Ok((note, outlet.outbox.take(splits.clone())?)));
-            match taken {
-                Ok((note, pending)) => {
+            match outlet.outbox.take(splits.clone()) {
+                Ok(pending) => {
                     let partitions = partitions.into_iter().zip(splits).map(Some).collect();
                     self.arrivals.take_overs.push(PendingTakeOver {
                         outlet,
                         partitions,
-                        note,
                         pending,
+                        known: None,
                     });
                 }
                 Err(stopped) => {
@@ -231,27 +223,10 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Asks the state of a run for its note about first starts, if it is needed and was not read.
-    fn ask_for_first_starts(
-        &self,
-        outlet: &Outlet,
-    ) -> Result<Option<Pending<Option<String>>>, Stopped> {
-        let is_needed = self.source.start == StartOption::Latest;
-        if !is_needed || outlet.first_starts.lock().are_read() {
-            return Ok(None);
-        }
-        outlet.outbox.note().map(Some)
-    }
-
     pub(super) fn advance_arrivals(&mut self) -> Result<(), SourceExit> {
+        self.advance_notes();
         for mut taking in std::mem::take(&mut self.arrivals.take_overs) {
-            let known = taking.poll().and_then(|known| {
-                if known.is_some() {
-                    self.note_first_starts(&taking.outlet, taking.topics())?;
-                }
-                Ok(known)
-            });
-            match known {
+            match taking.poll(self.waits_for_note(&taking.outlet)) {
                 Ok(None) => self.arrivals.take_overs.push(taking),
                 Ok(Some(known)) => self.look_up_offsets(&taking.outlet, taking.partitions, known),
                 Err(stopped) => {

@@ -1,15 +1,15 @@
 //! The membership in the consumer group: which topics are subscribed to, and whether the group has
 //! admitted this instance.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::Reason;
-use pseidon_plugin::source::{SourceExit, Stopped};
+use pseidon_plugin::source::SourceExit;
 
+use super::super::Topics;
 use super::super::failure::{ErrorClass, denied};
 use super::super::lookup::LookupRequest;
-use super::super::outlet::{Outlet, Outlets};
 use super::super::start::StartOption;
 use super::Reader;
 use super::topics::TopicWatch;
@@ -24,8 +24,8 @@ pub(super) struct Membership {
     pub(super) group: String,
     /// Topics to subscribe to once their partitions are looked up.
     to_subscribe: Option<Vec<String>>,
-    /// With `:start :latest`, how many partitions topics had before they were subscribed to.
-    partitions_before: HashMap<String, i32>,
+    /// With `:start :latest`, what was looked up before it was subscribed to.
+    pub(super) looked_up: LookedUp,
     /// The number of topics that are subscribed to.
     topics: usize,
     /// Since when they are subscribed to.
@@ -41,13 +41,53 @@ pub(super) struct Membership {
     problem: Option<String>,
 }
 
+/// Names and patterns that were looked up, and how many partitions topics had then.
+#[derive(Default)]
+pub(super) struct LookedUp {
+    subscription: BTreeSet<String>,
+    pub(super) partitions: HashMap<String, i32>,
+}
+
+impl LookedUp {
+    /// Adds the answer to a request. For a name that was looked up before, the first one counts.
+    fn add(&mut self, names: &[String], found: &HashMap<String, i32>) {
+        for name in names {
+            if !self.subscription.insert(name.clone()) {
+                continue;
+            }
+            if name.starts_with('^') {
+                let found = found.iter().map(|(topic, count)| (topic.clone(), *count));
+                found.for_each(|(topic, count)| _ = self.partitions.entry(topic).or_insert(count));
+            } else {
+                let count = found.get(name).copied().unwrap_or(0);
+                self.partitions.entry(name.clone()).or_insert(count);
+            }
+        }
+    }
+
+    /// Forgets what is not subscribed to any more.
+    fn forget_all_but(&mut self, subscription: &[String]) {
+        self.subscription.retain(|name| subscription.contains(name));
+        let subscribed = Topics::names(subscription);
+        let is_subscribed = |topic: &str| subscribed.as_ref().is_ok_and(|all| all.contains(topic));
+        self.partitions.retain(|topic, _| is_subscribed(topic));
+    }
+
+    /// Whether all of these were looked up.
+    pub(super) fn have(&self, subscription: &[String]) -> bool {
+        subscription
+            .iter()
+            .all(|name| self.subscription.contains(name))
+    }
+}
+
 impl Membership {
     /// Of a consumer without a subscription.
     pub(super) fn new(group: &str) -> Membership {
         Membership {
             group: group.to_owned(),
             to_subscribe: None,
-            partitions_before: HashMap::new(),
+            looked_up: LookedUp::default(),
             topics: 0,
             since: Instant::now(),
             joined: false,
@@ -105,12 +145,14 @@ impl Reader<'_> {
     /// Joins the group for these topics, or leaves it if there are none.
     pub(in super::super) fn subscribe(&mut self, topics: &[String]) -> Result<(), SourceExit> {
         if self.source.start == StartOption::Latest && !topics.is_empty() {
+            self.membership.looked_up.forget_all_but(topics);
             self.membership.to_subscribe = Some(topics.to_vec());
             self.lookups
                 .request(LookupRequest::Partitions(topics.to_vec()));
             return Ok(());
         }
         self.membership.to_subscribe = None;
+        self.membership.looked_up.forget_all_but(topics);
         self.subscribe_now(topics)
     }
 
@@ -135,10 +177,7 @@ impl Reader<'_> {
         found: Result<HashMap<String, i32>, NativeError>,
     ) -> Result<(), SourceExit> {
         if let Ok(counts) = &found {
-            for (topic, count) in counts {
-                let before = &mut self.membership.partitions_before;
-                before.entry(topic.clone()).or_insert(*count);
-            }
+            self.membership.looked_up.add(names, counts);
         }
         if self.membership.to_subscribe.as_deref() != Some(names) {
             return Ok(());
@@ -162,27 +201,39 @@ impl Reader<'_> {
             }
         }
     }
+}
 
-    /// With `:start :latest`, notes in the state of a run how many partitions its topics had when they
-    /// were subscribed to for the first time. The engine handles events in order, so the note is
-    /// stored before a partition is begun.
-    pub(super) fn note_first_starts<'a>(
-        &self,
-        outlet: &Outlet,
-        topics: impl Iterator<Item = &'a str>,
-    ) -> Result<(), Stopped> {
-        if self.source.start != StartOption::Latest {
-            return Ok(());
-        }
-        let subscription = match &self.runs.outlets {
-            Outlets::One(_) => self.source.topics.subscription().to_vec(),
-            Outlets::ByTopic { .. } => topics.map(str::to_owned).collect(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_first_answer_for_a_name_counts() {
+        let mut looked_up = LookedUp::default();
+        let found = |counts: &[(&str, i32)]| -> HashMap<String, i32> {
+            let counts = counts.iter();
+            counts
+                .map(|(topic, count)| ((*topic).to_owned(), *count))
+                .collect()
         };
-        let before = &self.membership.partitions_before;
-        let note = outlet.first_starts.lock().add(&subscription, before);
-        match note {
-            Some(note) => outlet.outbox.set_note(note).map(drop),
-            None => Ok(()),
-        }
+        looked_up.add(&names(&["missing"]), &found(&[]));
+        looked_up.add(
+            &names(&["missing", "t"]),
+            &found(&[("missing", 1), ("t", 2)]),
+        );
+        assert_eq!(looked_up.partitions, found(&[("missing", 0), ("t", 2)]));
+        assert!(looked_up.have(&names(&["t", "missing"])) && !looked_up.have(&names(&["u"])));
+
+        looked_up.forget_all_but(&names(&["missing"]));
+        assert!(!looked_up.have(&names(&["t"])));
+        looked_up.add(
+            &names(&["missing", "t"]),
+            &found(&[("missing", 1), ("t", 3)]),
+        );
+        assert_eq!(looked_up.partitions, found(&[("missing", 0), ("t", 3)]));
     }
 }
