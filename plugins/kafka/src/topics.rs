@@ -40,6 +40,14 @@ impl Topics {
         })
     }
 
+    /// Those of these names and patterns that are valid.
+    pub(crate) fn valid(names: &[String]) -> Topics {
+        let is_valid = |name: &&String| Topics::names(std::slice::from_ref(*name)).is_ok();
+        Topics {
+            subscription: names.iter().filter(is_valid).cloned().collect(),
+        }
+    }
+
     /// All topics whose whole name matches the pattern.
     pub(crate) fn pattern(pattern: &str) -> Result<Topics, String> {
         check_pattern(pattern)?;

@@ -22,7 +22,7 @@ pub(super) struct FirstStarts {
 struct FirstSubscriptions {
     /// The names and patterns that were subscribed to.
     subscribed: Vec<String>,
-    /// How many partitions each topic had then; 0 for a name without a topic.
+    /// How many partitions each topic had then.
     partitions: BTreeMap<String, i32>,
 }
 
@@ -54,23 +54,17 @@ impl FirstStarts {
 }
 
 impl FirstSubscriptions {
-    /// Adds names and patterns that are not known. Returns whether there are any. What a known pattern
-    /// covers and is not known has appeared later.
+    /// Adds names and patterns that are not known. Returns whether there are any. A topic that a known
+    /// pattern covers and that is not known has appeared later.
     fn add(&mut self, subscription: &[String], before: &HashMap<String, i32>) -> bool {
         let is_new = |name: &&String| !self.subscribed.contains(name);
         let new: Vec<String> = subscription.iter().filter(is_new).cloned().collect();
-        let (Ok(added), covered) = (Topics::names(&new), Topics::names(&self.subscribed)) else {
+        if new.is_empty() {
             return false;
-        };
-        let names = added
-            .fixed_names()
-            .filter(|name| !before.contains_key(*name));
-        let missing = names.map(|name| (name, &0));
-        for (topic, count) in before.iter().chain(missing) {
-            let is_covered = covered
-                .as_ref()
-                .is_ok_and(|covered| covered.contains(topic));
-            if added.contains(topic) && !is_covered {
+        }
+        let (added, covered) = (Topics::valid(&new), Topics::valid(&self.subscribed));
+        for (topic, count) in before {
+            if added.contains(topic) && !covered.contains(topic) {
                 self.partitions.entry(topic.clone()).or_insert(*count);
             }
         }

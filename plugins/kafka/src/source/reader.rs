@@ -2,12 +2,13 @@
 //!
 //! The consumer's thread never waits for one run or one broker. Partitions arrive in steps
 //! ([`arrivals`]) and leave after what was read of them is committed ([`departures`]); between two
-//! fetches [`Reader::pass`] advances each of them by a step. [`membership`] joins the group, [`notes`]
-//! stores which partitions there were at first, [`pauses`] keeps what is fetched within the memory,
-//! [`runs`] attaches runs to a shared consumer. Errors of single partitions are handled in [`gaps`], topics are watched in [`topics`], and
-//! periodic work is done in [`ticks`], such as the commit of the group's offsets
-//! ([`group_offsets`]). [`pace`] determines how long fetches wait and when a tick is due. In the
-//! end, what was read is committed before the consumer leaves the group ([`ending`]).
+//! fetches [`Reader::pass`] advances each of them by a step. [`membership`] joins the group,
+//! [`notes`] stores which partitions there were at first, [`pauses`] keeps what is fetched within
+//! the memory, [`runs`] attaches runs to a shared consumer. Errors of single partitions are handled
+//! in [`gaps`], topics are watched in [`topics`], and periodic work is done in [`ticks`], such as
+//! the commit of the group's offsets ([`group_offsets`]). [`pace`] determines how long fetches wait
+//! and when a tick is due. In the end, what was read is committed before the consumer leaves the
+//! group ([`ending`]).
 //!
 //! Most of these modules have a struct for their part of the state. Their steps, which need several
 //! parts, are methods of [`Reader`].
@@ -68,7 +69,7 @@ pub(super) fn run(
         .map_err(SourceError::Fatal)?;
     let outlet = Arc::new(Outlet::new(setup, handle, None));
     let mut reader = Reader::new(source, setup, &consumer, Outlets::One(outlet.clone()))?;
-    reader.ask_for_note(&outlet, source.topics.subscription());
+    reader.want_note(&outlet, source.topics.subscription());
     reader.subscribe(source.topics.subscription())?;
     match reader.read() {
         Ok(()) | Err(SourceExit::Stopped) => reader.finish(),
@@ -93,7 +94,7 @@ pub(super) struct Reader<'a> {
     /// Partitions of which librdkafka has found that records below the position no longer exist.
     truncated: BTreeSet<TopicPartition>,
     membership: Membership,
-    /// Notes that the states of runs were asked for.
+    /// Notes of runs that are not known yet.
     notes: Vec<PendingNote>,
     phase: Phase,
     pauses: Pauses,
@@ -155,6 +156,7 @@ impl<'a> Reader<'a> {
     /// Whether a finite run has read everything.
     fn is_complete(&self) -> bool {
         self.membership.is_assigned
+            && self.notes.is_empty()
             && self.arrivals.is_empty()
             && self.departures.is_empty()
             && self.assignment.is_done()
@@ -163,7 +165,8 @@ impl<'a> Reader<'a> {
 
     /// How long a fetch may wait for messages.
     fn fetch_timeout(&mut self) -> Duration {
-        let is_busy = !(self.arrivals.is_empty() && self.departures.is_empty());
+        let is_busy = !(self.arrivals.is_empty() && self.departures.is_empty())
+            || self.notes.iter().any(PendingNote::is_asked);
         self.pace.fetch_timeout(is_busy)
     }
 

@@ -136,11 +136,10 @@ impl LookupWorker {
     /// skipped.
     fn count_partitions(&self, names: &[String]) -> Result<HashMap<String, i32>, NativeError> {
         let mut counts: HashMap<String, i32> = HashMap::new();
-        if let Ok(topics) = Topics::names(names) {
-            for FoundPartition { at, .. } in start::partitions(&self.client, &topics)? {
-                let count = counts.entry(at.topic).or_default();
-                *count = (*count).max(at.partition + 1);
-            }
+        // A topic whose name is not valid does not exist.
+        for FoundPartition { at, .. } in start::partitions(&self.client, &Topics::valid(names))? {
+            let count = counts.entry(at.topic).or_default();
+            *count = (*count).max(at.partition + 1);
         }
         Ok(counts)
     }

@@ -22,6 +22,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Membership {
     /// The name of the group.
     pub(super) group: String,
+    /// The names and patterns of the last subscription.
+    wanted: Vec<String>,
     /// Topics to subscribe to once their partitions are looked up.
     to_subscribe: Option<Vec<String>>,
     /// With `:start :latest`, what was looked up before it was subscribed to.
@@ -68,9 +70,9 @@ impl LookedUp {
     /// Forgets what is not subscribed to any more.
     fn forget_all_but(&mut self, subscription: &[String]) {
         self.subscription.retain(|name| subscription.contains(name));
-        let subscribed = Topics::names(subscription);
-        let is_subscribed = |topic: &str| subscribed.as_ref().is_ok_and(|all| all.contains(topic));
-        self.partitions.retain(|topic, _| is_subscribed(topic));
+        let subscribed = Topics::valid(subscription);
+        self.partitions
+            .retain(|topic, _| subscribed.contains(topic) || subscription.contains(topic));
     }
 
     /// Whether all of these were looked up.
@@ -86,6 +88,7 @@ impl Membership {
     pub(super) fn new(group: &str) -> Membership {
         Membership {
             group: group.to_owned(),
+            wanted: Vec::new(),
             to_subscribe: None,
             looked_up: LookedUp::default(),
             topics: 0,
@@ -144,15 +147,15 @@ impl Membership {
 impl Reader<'_> {
     /// Joins the group for these topics, or leaves it if there are none.
     pub(in super::super) fn subscribe(&mut self, topics: &[String]) -> Result<(), SourceExit> {
+        self.membership.wanted = topics.to_vec();
+        self.membership.looked_up.forget_all_but(topics);
         if self.source.start == StartOption::Latest && !topics.is_empty() {
-            self.membership.looked_up.forget_all_but(topics);
             self.membership.to_subscribe = Some(topics.to_vec());
             self.lookups
                 .request(LookupRequest::Partitions(topics.to_vec()));
             return Ok(());
         }
         self.membership.to_subscribe = None;
-        self.membership.looked_up.forget_all_but(topics);
         self.subscribe_now(topics)
     }
 
@@ -177,7 +180,11 @@ impl Reader<'_> {
         found: Result<HashMap<String, i32>, NativeError>,
     ) -> Result<(), SourceExit> {
         if let Ok(counts) = &found {
-            self.membership.looked_up.add(names, counts);
+            // Another subscription may have come meanwhile.
+            let wanted = &self.membership.wanted;
+            let names = names.iter().filter(|name| wanted.contains(name));
+            let names: Vec<String> = names.cloned().collect();
+            self.membership.looked_up.add(&names, counts);
         }
         if self.membership.to_subscribe.as_deref() != Some(names) {
             return Ok(());
@@ -228,7 +235,7 @@ mod tests {
         assert_eq!(looked_up.partitions, found(&[("missing", 0), ("t", 2)]));
         assert!(looked_up.have(&names(&["t", "missing"])) && !looked_up.have(&names(&["u"])));
 
-        looked_up.forget_all_but(&names(&["missing"]));
+        looked_up.forget_all_but(&names(&["missing", "no name"]));
         assert!(!looked_up.have(&names(&["t"])));
         looked_up.add(
             &names(&["missing", "t"]),

@@ -1,8 +1,9 @@
 //! With `:start :latest`: asks the state of each run for its note about first subscriptions, and
 //! stores what is new ([`FirstStarts`](super::super::first_start::FirstStarts)).
 //!
-//! That needs the state's answer and the lookup that comes before a subscription, and waits for
-//! neither. Partitions of the run that arrive meanwhile wait for it.
+//! The state is asked when the run's topics have been looked up, since another instance may store a
+//! note meanwhile. The consumer's thread waits for neither answer; the run's partitions wait for
+//! both.
 
 use std::sync::Arc;
 
@@ -12,69 +13,76 @@ use super::super::outlet::Outlet;
 use super::super::start::StartOption;
 use super::Reader;
 
-/// A note that the state was asked for.
+/// The note of a run, until it is known and stored.
 pub(super) struct PendingNote {
     outlet: Arc<Outlet>,
     /// The names and patterns that the run reads.
     subscription: Vec<String>,
-    pending: Pending<Option<String>>,
-    /// The answer, once it has arrived.
-    answer: Option<Option<String>>,
+    step: Step,
+}
+
+/// What a note waits for.
+enum Step {
+    /// That the topics are looked up.
+    Lookup,
+    /// The state's answer.
+    Answer(Pending<Option<String>>),
+    /// That the new note is stored.
+    Storage(Pending<()>),
 }
 
 impl PendingNote {
-    /// Whether the answer has arrived.
-    fn poll(&mut self) -> Result<bool, Stopped> {
-        if self.answer.is_none() {
-            self.answer = self.pending.poll()?;
-        }
-        match self.outlet.outbox.handle().is_stopped() {
-            true => Err(Stopped),
-            false => Ok(self.answer.is_some()),
-        }
+    /// Whether it waits for the state.
+    pub(super) fn is_asked(&self) -> bool {
+        !matches!(self.step, Step::Lookup)
     }
 }
 
 impl Reader<'_> {
-    /// Asks the state of a run that reads these names and patterns.
-    pub(super) fn ask_for_note(&mut self, outlet: &Arc<Outlet>, subscription: &[String]) {
-        if self.source.start != StartOption::Latest {
-            return;
-        }
-        // A run that has stopped reads nothing.
-        if let Ok(pending) = outlet.outbox.note() {
+    /// Has the note of a run known that reads these names and patterns.
+    pub(super) fn want_note(&mut self, outlet: &Arc<Outlet>, subscription: &[String]) {
+        if self.source.start == StartOption::Latest {
             self.notes.push(PendingNote {
                 outlet: outlet.clone(),
                 subscription: subscription.to_vec(),
-                pending,
-                answer: None,
+                step: Step::Lookup,
             });
         }
     }
 
-    /// Handles the notes that have arrived, of runs whose topics were looked up. The engine handles
-    /// events in order, so what is new is stored before a partition is begun.
+    /// Advances each note by a step. Drops those of runs that have stopped.
     pub(super) fn advance_notes(&mut self) {
-        for mut asked in std::mem::take(&mut self.notes) {
-            let is_due = match asked.poll() {
-                Ok(has_arrived) => {
-                    has_arrived && self.membership.looked_up.have(&asked.subscription)
-                }
-                Err(Stopped) => continue,
-            };
-            if !is_due {
-                self.notes.push(asked);
-                continue;
-            }
-            let new = asked.outlet.first_starts.lock().note(
-                asked.answer.flatten().as_deref(),
-                &asked.subscription,
-                &self.membership.looked_up.partitions,
-            );
-            if let Some(new) = new {
-                let _ = asked.outlet.outbox.set_note(new);
+        for note in std::mem::take(&mut self.notes) {
+            if !note.outlet.outbox.handle().is_stopped() {
+                let left = self.advance_note(note);
+                self.notes.extend(left.ok().flatten());
             }
         }
+    }
+
+    /// Returns the note if it still waits.
+    fn advance_note(&self, note: PendingNote) -> Result<Option<PendingNote>, Stopped> {
+        let looked_up = &self.membership.looked_up;
+        let outbox = &note.outlet.outbox;
+        let next = match &note.step {
+            Step::Lookup if looked_up.have(&note.subscription) => Step::Answer(outbox.note()?),
+            Step::Answer(pending) => match pending.poll()? {
+                None => return Ok(Some(note)),
+                Some(answer) => {
+                    let mut first = note.outlet.first_starts.lock();
+                    let before = &looked_up.partitions;
+                    match first.note(answer.as_deref(), &note.subscription, before) {
+                        None => return Ok(None),
+                        // The engine handles events in order, so it is stored before a partition is
+                        // begun.
+                        Some(new) => Step::Storage(outbox.set_note(new)?),
+                    }
+                }
+            },
+            Step::Storage(pending) if pending.poll()?.is_some() => return Ok(None),
+            Step::Lookup | Step::Storage(_) => return Ok(Some(note)),
+        };
+        Ok(Some(PendingNote { step: next, ..note }))
     }
 
     /// Whether partitions of the run wait for its note.
