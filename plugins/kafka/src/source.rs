@@ -26,7 +26,7 @@ use crate::topics::{INTERNAL_PATTERN, Topics};
 
 mod assignment;
 mod failure;
-mod first_start;
+mod first_subscriptions;
 mod identity;
 mod lookup;
 mod lost_records;

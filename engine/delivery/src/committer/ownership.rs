@@ -82,7 +82,7 @@ impl Committer {
     }
 
     /// Whether the sink has a record of a split whose name begins with `prefix`.
-    pub fn knows_splits(&self, prefix: &str) -> Result<bool, CommitterError> {
+    pub fn has_splits(&self, prefix: &str) -> Result<bool, CommitterError> {
         let records = self.until_answered(|| self.store.records(&self.sink))?;
         Ok(records
             .iter()

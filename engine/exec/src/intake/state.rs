@@ -14,7 +14,7 @@ impl Intake {
                 self.set_note(&value)?;
                 let _ = reply.send(());
             }
-            StateRequest::KnowsSplits(reply) => _ = reply.send(self.knows_splits()?),
+            StateRequest::HasSplits(reply) => _ = reply.send(self.has_splits()?),
         }
         Ok(())
     }
@@ -38,10 +38,10 @@ impl Intake {
         }
     }
 
-    fn knows_splits(&self) -> Result<bool, Failure> {
+    fn has_splits(&self) -> Result<bool, Failure> {
         let prefix = self.split_prefix();
         for open in self.sinks() {
-            if open.committer.knows_splits(&prefix)? {
+            if open.committer.has_splits(&prefix)? {
                 return Ok(true);
             }
         }

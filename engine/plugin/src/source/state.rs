@@ -10,8 +10,8 @@ pub enum StateRequest {
     Note(Sender<Option<String>>),
     /// [`SourceHandle::set_note`]
     SetNote(String, Sender<()>),
-    /// [`SourceHandle::knows_splits`]
-    KnowsSplits(Sender<bool>),
+    /// [`SourceHandle::has_splits`]
+    HasSplits(Sender<bool>),
 }
 
 impl SourceHandle {
@@ -22,8 +22,8 @@ impl SourceHandle {
 
     /// Whether the state has a record of any split of the source. The engine reads the records of
     /// all splits for this.
-    pub fn knows_splits(&self) -> Result<bool, Stopped> {
-        self.ask_state(StateRequest::KnowsSplits)
+    pub fn has_splits(&self) -> Result<bool, Stopped> {
+        self.ask_state(StateRequest::HasSplits)
     }
 
     /// Notes a small value in the state, apart from all splits. It is stored when this returns.

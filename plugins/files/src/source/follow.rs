@@ -96,9 +96,7 @@ pub(super) fn run(
         next_round: Instant::now(),
         next_forgetting: None,
         scans: 0,
-        is_first_start: settings.from_latest
-            && handle.note()?.is_none()
-            && !handle.knows_splits()?,
+        is_first_start: settings.from_latest && handle.note()?.is_none() && !handle.has_splits()?,
     };
     follower.run()
 }
@@ -127,7 +125,7 @@ struct Follower<'a> {
     next_forgetting: Option<Instant>,
     scans: u64,
     /// Whether no earlier start has decided which files existed when reading began at their end.
-    /// (An earlier version has not noted it, but the state knows its files.)
+    /// (The state of an earlier version has no note, but records of its files.)
     is_first_start: bool,
 }
 

@@ -270,7 +270,7 @@ impl EngineState {
                 self.note = Some(note);
                 reply.send(()).unwrap();
             }
-            StateRequest::KnowsSplits(reply) => reply.send(!self.stored.is_empty()).unwrap(),
+            StateRequest::HasSplits(reply) => reply.send(!self.stored.is_empty()).unwrap(),
         }
     }
 

@@ -10,7 +10,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::requests::OwnedEvent;
-use super::{Client, NativeError, TopicPartition, check, millis, text};
+use super::{Client, NativeError, TopicPartition, check, text};
 
 /// Which records count for the end of a partition.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +35,8 @@ impl Isolation {
 }
 
 impl Client {
-    /// The offset after the last record of each partition, in the order of `partitions`, or that of
-    /// the first record of an open transaction. A broker that has just become the leader answers
+    /// The offset after the last record of each partition that counts, in the order of `partitions`.
+    /// A broker that has just become the leader answers
     /// only once it knows what was committed before (KIP-207); until then this fails.
     pub(crate) fn ends(
         &self,
@@ -53,26 +53,17 @@ impl Client {
             let _ = list.add_partition_offset(&at.topic, at.partition, Offset::End);
         }
         let event = self.request_event(timeout, |queue| {
-            // SAFETY: the client, the list and the queue are alive; list and options are copied by
-            // the call, and the options are destroyed once after it.
+            let kind = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+            let options = self.admin_options(kind, timeout);
+            // SAFETY: the client, the list, the options and the queue are alive; list and options are
+            // copied by the call. An error, which a valid level does not cause, is owned.
             unsafe {
-                let options = rd::rd_kafka_AdminOptions_new(
-                    self.ptr(),
-                    rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS,
-                );
-                rd::rd_kafka_AdminOptions_set_request_timeout(
-                    options,
-                    millis(timeout),
-                    ptr::null_mut(),
-                    0,
-                );
                 let error =
-                    rd::rd_kafka_AdminOptions_set_isolation_level(options, isolation.level());
+                    rd::rd_kafka_AdminOptions_set_isolation_level(options.0, isolation.level());
                 if !error.is_null() {
                     rd::rd_kafka_error_destroy(error);
                 }
-                rd::rd_kafka_ListOffsets(self.ptr(), list.ptr(), options, queue);
-                rd::rd_kafka_AdminOptions_destroy(options);
+                rd::rd_kafka_ListOffsets(self.ptr(), list.ptr(), options.0, queue);
             }
             Ok(())
         })?;

@@ -97,17 +97,11 @@ impl Client {
         let name = c_string(group);
         let answer = self.request_event(timeout, |queue| {
             // SAFETY: the client, the queue and the list are alive; name, list and options are
-            // copied by the calls, and the request and the options are destroyed once after them.
+            // copied by the calls, and the request is destroyed once after them.
             unsafe {
-                let options = rd::rd_kafka_AdminOptions_new(
-                    self.ptr(),
+                let options = self.admin_options(
                     rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DELETECONSUMERGROUPOFFSETS,
-                );
-                rd::rd_kafka_AdminOptions_set_request_timeout(
-                    options,
-                    millis(timeout),
-                    ptr::null_mut(),
-                    0,
+                    timeout,
                 );
                 let mut request =
                     rd::rd_kafka_DeleteConsumerGroupOffsets_new(name.as_ptr(), partitions.ptr());
@@ -115,11 +109,10 @@ impl Client {
                     self.ptr(),
                     &mut request,
                     1,
-                    options,
+                    options.0,
                     queue,
                 );
                 rd::rd_kafka_DeleteConsumerGroupOffsets_destroy(request);
-                rd::rd_kafka_AdminOptions_destroy(options);
             }
             Ok(())
         });
@@ -202,28 +195,41 @@ impl Client {
         let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         self.request_event(timeout, |queue| {
             // SAFETY: the client and the queue are alive; names and options are copied by the call,
-            // and both are destroyed once after it.
+            // and the collection is destroyed once after it.
             unsafe {
-                let options = rd::rd_kafka_AdminOptions_new(
-                    self.ptr(),
+                let options = self.admin_options(
                     rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-                );
-                rd::rd_kafka_AdminOptions_set_request_timeout(
-                    options,
-                    millis(timeout),
-                    ptr::null_mut(),
-                    0,
+                    timeout,
                 );
                 let collection = rd::rd_kafka_TopicCollection_of_topic_names(
                     pointers.as_mut_ptr(),
                     pointers.len(),
                 );
-                rd::rd_kafka_DescribeTopics(self.ptr(), collection, options, queue);
+                rd::rd_kafka_DescribeTopics(self.ptr(), collection, options.0, queue);
                 rd::rd_kafka_TopicCollection_destroy(collection);
-                rd::rd_kafka_AdminOptions_destroy(options);
             }
             Ok(())
         })
+    }
+
+    /// The options of a request of this kind that may take this long.
+    pub(super) fn admin_options(
+        &self,
+        kind: rd::rd_kafka_admin_op_t,
+        timeout: Duration,
+    ) -> AdminOptions {
+        // SAFETY: the client is alive, and the new options are owned. A duration is a valid timeout,
+        // so no error is written.
+        unsafe {
+            let options = rd::rd_kafka_AdminOptions_new(self.ptr(), kind);
+            rd::rd_kafka_AdminOptions_set_request_timeout(
+                options,
+                millis(timeout),
+                ptr::null_mut(),
+                0,
+            );
+            AdminOptions(options)
+        }
     }
 
     /// Makes a request whose result is the one event of a queue. An event that carries an error is
@@ -266,6 +272,16 @@ impl Client {
         // dropped with it.
         unsafe { rd::rd_kafka_queue_destroy(queue) };
         answer
+    }
+}
+
+/// The options of a request, which are destroyed when this is dropped.
+pub(super) struct AdminOptions(pub(super) *mut rd::rd_kafka_AdminOptions_t);
+
+impl Drop for AdminOptions {
+    fn drop(&mut self) {
+        // SAFETY: the options are owned and not used after this.
+        unsafe { rd::rd_kafka_AdminOptions_destroy(self.0) };
     }
 }
 

@@ -18,7 +18,7 @@ use pseidon_plugin::source::{
 };
 use pseidon_plugin::stop::Stop;
 
-use super::first_start::FirstStarts;
+use super::first_subscriptions::FirstSubscriptions;
 use crate::native::{CommittedOffset, TopicPartition};
 
 /// How long a run may wait for room in its engine's queue, and with how many events, before its
@@ -38,8 +38,9 @@ pub(super) struct Outlet {
     /// 1 while no broker can be reached.
     pub(super) unreachable: IntGauge,
     pub(super) metrics: Metrics,
-    /// How many partitions its topics had at their first subscriptions, with `:start :latest`.
-    pub(super) first_starts: Mutex<FirstStarts>,
+    /// What its topics had at their first subscriptions, with `:start :latest`; `None` until the state
+    /// has answered and the topics were looked up.
+    pub(super) first_subscriptions: Mutex<Option<FirstSubscriptions>>,
     /// Identifies its state in the metadata of offsets that are committed to the group.
     state: String,
     /// Whether its partitions are paused.
@@ -75,7 +76,7 @@ impl Outlet {
                 .source_unreachable
                 .with_label_values(&[&setup.stage]),
             metrics: setup.metrics.clone(),
-            first_starts: Mutex::default(),
+            first_subscriptions: Mutex::default(),
             state: setup.state.clone(),
             paused: AtomicBool::new(false),
             full_since: Mutex::new(None),

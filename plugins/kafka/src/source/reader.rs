@@ -69,7 +69,7 @@ pub(super) fn run(
         .map_err(SourceError::Fatal)?;
     let outlet = Arc::new(Outlet::new(setup, handle, None));
     let mut reader = Reader::new(source, setup, &consumer, Outlets::One(outlet.clone()))?;
-    reader.want_note(&outlet, source.topics.subscription());
+    reader.request_note(&outlet, source.topics.subscription());
     reader.subscribe(source.topics.subscription())?;
     match reader.read() {
         Ok(()) | Err(SourceExit::Stopped) => reader.finish(),

@@ -55,7 +55,7 @@ fn a_first_start_without_files_skips_none_later() {
 
 /// A state without a note: that of an earlier version, or of a source that began at the beginning.
 #[test]
-fn a_state_that_knows_files_has_had_its_first_start() {
+fn a_state_with_files_has_had_its_first_start() {
     let world = World::new();
     world.write("app.log", "one\n");
     let run = world.start_following("*.log", false);

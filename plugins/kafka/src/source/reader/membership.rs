@@ -23,7 +23,7 @@ pub(super) struct Membership {
     /// The name of the group.
     pub(super) group: String,
     /// The names and patterns of the last subscription.
-    wanted: Vec<String>,
+    subscription: Vec<String>,
     /// Topics to subscribe to once their partitions are looked up.
     to_subscribe: Option<Vec<String>>,
     /// With `:start :latest`, what was looked up before it was subscribed to.
@@ -88,7 +88,7 @@ impl Membership {
     pub(super) fn new(group: &str) -> Membership {
         Membership {
             group: group.to_owned(),
-            wanted: Vec::new(),
+            subscription: Vec::new(),
             to_subscribe: None,
             looked_up: LookedUp::default(),
             topics: 0,
@@ -147,7 +147,7 @@ impl Membership {
 impl Reader<'_> {
     /// Joins the group for these topics, or leaves it if there are none.
     pub(in super::super) fn subscribe(&mut self, topics: &[String]) -> Result<(), SourceExit> {
-        self.membership.wanted = topics.to_vec();
+        self.membership.subscription = topics.to_vec();
         self.membership.looked_up.forget_all_but(topics);
         if self.source.start == StartOption::Latest && !topics.is_empty() {
             self.membership.to_subscribe = Some(topics.to_vec());
@@ -181,8 +181,8 @@ impl Reader<'_> {
     ) -> Result<(), SourceExit> {
         if let Ok(counts) = &found {
             // Another subscription may have come meanwhile.
-            let wanted = &self.membership.wanted;
-            let names = names.iter().filter(|name| wanted.contains(name));
+            let subscription = &self.membership.subscription;
+            let names = names.iter().filter(|name| subscription.contains(name));
             let names: Vec<String> = names.cloned().collect();
             self.membership.looked_up.add(&names, counts);
         }

@@ -1,5 +1,5 @@
 //! With `:start :latest`: asks the state of each run for its note about first subscriptions, and
-//! stores what is new ([`FirstStarts`](super::super::first_start::FirstStarts)).
+//! stores what is new ([`FirstSubscriptions`]).
 //!
 //! The state is asked when the run's topics have been looked up, since another instance may store a
 //! note meanwhile. The consumer's thread waits for neither answer; the run's partitions wait for
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use pseidon_plugin::source::{Pending, Stopped};
 
+use super::super::first_subscriptions::FirstSubscriptions;
 use super::super::outlet::Outlet;
 use super::super::start::StartOption;
 use super::Reader;
@@ -39,8 +40,8 @@ impl PendingNote {
 }
 
 impl Reader<'_> {
-    /// Has the note of a run known that reads these names and patterns.
-    pub(super) fn want_note(&mut self, outlet: &Arc<Outlet>, subscription: &[String]) {
+    /// Requests the note of a run that reads these names and patterns.
+    pub(super) fn request_note(&mut self, outlet: &Arc<Outlet>, subscription: &[String]) {
         if self.source.start == StartOption::Latest {
             self.notes.push(PendingNote {
                 outlet: outlet.clone(),
@@ -69,14 +70,15 @@ impl Reader<'_> {
             Step::Answer(pending) => match pending.poll()? {
                 None => return Ok(Some(note)),
                 Some(answer) => {
-                    let mut first = note.outlet.first_starts.lock();
-                    let before = &looked_up.partitions;
-                    match first.note(answer.as_deref(), &note.subscription, before) {
-                        None => return Ok(None),
-                        // The engine handles events in order, so it is stored before a partition is
-                        // begun.
-                        Some(new) => Step::Storage(outbox.set_note(new)?),
+                    let mut first = FirstSubscriptions::of_note(answer.as_deref());
+                    let is_new = first.add(&note.subscription, &looked_up.partitions);
+                    let printed = first.print();
+                    *note.outlet.first_subscriptions.lock() = Some(first);
+                    if !is_new {
+                        return Ok(None);
                     }
+                    // The engine handles events in order, so it is stored before a partition is begun.
+                    Step::Storage(outbox.set_note(printed)?)
                 }
             },
             Step::Storage(pending) if pending.poll()?.is_some() => return Ok(None),
@@ -87,6 +89,6 @@ impl Reader<'_> {
 
     /// Whether partitions of the run wait for its note.
     pub(super) fn waits_for_note(&self, outlet: &Outlet) -> bool {
-        self.source.start == StartOption::Latest && !outlet.first_starts.lock().are_known()
+        self.source.start == StartOption::Latest && outlet.first_subscriptions.lock().is_none()
     }
 }

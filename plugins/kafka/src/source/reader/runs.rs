@@ -142,7 +142,7 @@ impl Reader<'_> {
     /// observed yet.
     fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), SourceExit> {
         self.detach(&topic)?;
-        self.want_note(&outlet, std::slice::from_ref(&topic));
+        self.request_note(&outlet, std::slice::from_ref(&topic));
         if let Outlets::ByTopic { topics, .. } = &mut self.runs.outlets {
             topics.insert(topic, outlet);
             self.topics.refresh_soon();

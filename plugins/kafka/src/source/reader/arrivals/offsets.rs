@@ -86,6 +86,7 @@ impl Reader<'_> {
         known: Vec<Option<Resumption>>,
     ) {
         let mut wanted = Vec::new();
+        let first = outlet.first_subscriptions.lock();
         for (partition, known) in partitions.into_iter().zip(known) {
             let Some((at, split)) = partition else {
                 continue;
@@ -102,7 +103,7 @@ impl Reader<'_> {
                 ticket,
                 known: known.map(|known| known.position),
                 identity,
-                existed: outlet.first_starts.lock().existed(&at),
+                existed: first.as_ref().is_some_and(|first| first.had(&at)),
             });
             self.arrivals.lookups_in_progress.insert(
                 at,

@@ -11,52 +11,30 @@ use super::Topics;
 use crate::native::TopicPartition;
 
 /// What a run's state notes about first subscriptions.
-#[derive(Debug, Default)]
-pub(super) struct FirstStarts {
-    /// `None` until the state has answered and the topics were looked up.
-    noted: Option<FirstSubscriptions>,
-}
-
-/// The note.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct FirstSubscriptions {
+pub(super) struct FirstSubscriptions {
     /// The names and patterns that were subscribed to.
     subscribed: Vec<String>,
     /// How many partitions each topic had then.
     partitions: BTreeMap<String, i32>,
 }
 
-impl FirstStarts {
-    /// Whether the note is known, with the run's subscription in it.
-    pub(super) fn are_known(&self) -> bool {
-        self.noted.is_some()
-    }
-
-    /// Takes the state's note, and adds the names and patterns that are subscribed to, with the
-    /// numbers of partitions that topics had before. Returns the new note if one of them is new.
-    pub(super) fn note(
-        &mut self,
-        note: Option<&str>,
-        subscription: &[String],
-        before: &HashMap<String, i32>,
-    ) -> Option<String> {
-        let parsed = note.and_then(FirstSubscriptions::parse);
-        let noted = self.noted.insert(parsed.unwrap_or_default());
-        noted.add(subscription, before).then(|| noted.print())
+impl FirstSubscriptions {
+    /// Those of the state's note. One that is missing or damaged has none.
+    pub(super) fn of_note(note: Option<&str>) -> FirstSubscriptions {
+        note.and_then(FirstSubscriptions::parse).unwrap_or_default()
     }
 
     /// Whether the partition existed when the source subscribed to its topic for the first time.
-    pub(super) fn existed(&self, at: &TopicPartition) -> bool {
-        let noted = self.noted.as_ref();
-        let count = noted.and_then(|noted| noted.partitions.get(&at.topic));
+    pub(super) fn had(&self, at: &TopicPartition) -> bool {
+        let count = self.partitions.get(&at.topic);
         count.is_some_and(|count| at.partition < *count)
     }
-}
 
-impl FirstSubscriptions {
-    /// Adds names and patterns that are not known. Returns whether there are any. A topic that a known
-    /// pattern covers and that is not known has appeared later.
-    fn add(&mut self, subscription: &[String], before: &HashMap<String, i32>) -> bool {
+    /// Adds names and patterns that are not noted, with the numbers of partitions that topics had
+    /// before. Returns whether there are any. A topic that a noted pattern covers and that is not
+    /// noted itself has appeared later.
+    pub(super) fn add(&mut self, subscription: &[String], before: &HashMap<String, i32>) -> bool {
         let is_new = |name: &&String| !self.subscribed.contains(name);
         let new: Vec<String> = subscription.iter().filter(is_new).cloned().collect();
         if new.is_empty() {
@@ -72,7 +50,8 @@ impl FirstSubscriptions {
         true
     }
 
-    fn print(&self) -> String {
+    /// The note.
+    pub(super) fn print(&self) -> String {
         json!({"subscribed": self.subscribed, "partitions": self.partitions}).to_string()
     }
 
@@ -90,8 +69,8 @@ impl FirstSubscriptions {
 mod tests {
     use super::*;
 
-    fn existed(first: &FirstStarts, topic: &str, partition: i32) -> bool {
-        first.existed(&TopicPartition {
+    fn existed(first: &FirstSubscriptions, topic: &str, partition: i32) -> bool {
+        first.had(&TopicPartition {
             topic: topic.to_owned(),
             partition,
         })
@@ -110,16 +89,15 @@ mod tests {
 
     #[test]
     fn what_appears_after_the_first_subscription_is_new() {
-        let mut first = FirstStarts::default();
-        assert!(!first.are_known());
+        let mut first = FirstSubscriptions::default();
         let subscription = names(&["a", "missing", "^x.*"]);
         let before = counts(&[("a", 2), ("xa", 1), ("other", 5)]);
-        let note = first.note(None, &subscription, &before).unwrap();
-        assert!(first.are_known());
+        assert!(first.add(&subscription, &before));
+        let note = first.print();
 
-        let mut later = FirstStarts::default();
+        let mut later = FirstSubscriptions::of_note(Some(&note));
         let before = counts(&[("a", 3), ("missing", 2), ("xa", 2), ("xb", 1), ("new", 4)]);
-        assert_eq!(later.note(Some(&note), &subscription, &before), None);
+        assert!(!later.add(&subscription, &before));
         for (topic, partition, expected) in [
             ("a", 1, true),
             ("a", 2, false),
@@ -139,17 +117,12 @@ mod tests {
 
     #[test]
     fn what_is_added_to_the_pipeline_existed_unless_it_was_covered() {
-        let mut first = FirstStarts::default();
-        let note = first
-            .note(None, &names(&["^x.*"]), &counts(&[("xa", 1)]))
-            .unwrap();
-        let mut later = FirstStarts::default();
+        let mut first = FirstSubscriptions::of_note(None);
+        assert!(first.add(&names(&["^x.*"]), &counts(&[("xa", 1)])));
+        let note = first.print();
+        let mut later = FirstSubscriptions::of_note(Some(&note));
         let before = counts(&[("xa", 2), ("xb", 1), ("new", 4)]);
-        assert!(
-            later
-                .note(Some(&note), &names(&["new", "xb", "^(x|y).*"]), &before)
-                .is_some()
-        );
+        assert!(later.add(&names(&["new", "xb", "^(x|y).*"]), &before));
         assert!(existed(&later, "new", 3), "the name was added");
         assert!(existed(&later, "xa", 0) && !existed(&later, "xa", 1));
         assert!(!existed(&later, "xb", 0), "the pattern covered it");
@@ -157,12 +130,8 @@ mod tests {
 
     #[test]
     fn a_damaged_note_counts_as_missing() {
-        let mut first = FirstStarts::default();
-        assert!(
-            first
-                .note(Some("{"), &names(&["a"]), &counts(&[("a", 1)]))
-                .is_some()
-        );
+        let mut first = FirstSubscriptions::of_note(Some("{"));
+        assert!(first.add(&names(&["a"]), &counts(&[("a", 1)])));
         assert!(existed(&first, "a", 0));
     }
 }
