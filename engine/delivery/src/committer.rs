@@ -36,6 +36,9 @@ pub struct Committer {
     positions: Positions,
     /// If the target holds the positions: what the store knows of them.
     copies: Mutex<PositionCopies>,
+    /// The splits whose copies may be behind the target. `copies` is locked while the store is
+    /// asked, and a commit into the target must not wait for that, so they have a lock of their own.
+    uncopied: Mutex<HashSet<SplitId>>,
     seen: Arc<AcknowledgedVersions>,
     unreachable: AtomicBool,
     abandoned: Arc<AtomicBool>,
@@ -93,6 +96,7 @@ impl Committer {
             published: Mutex::new(Vec::new()),
             positions,
             copies: Mutex::default(),
+            uncopied: Mutex::default(),
             seen: Arc::default(),
             unreachable: AtomicBool::new(false),
             abandoned,
@@ -206,7 +210,14 @@ impl Committer {
             return Ok(());
         }
         apply(&prepared)?;
-        self.ledger.lock().confirm(lanes, &prepared);
+        let mut ledger = self.ledger.lock();
+        ledger.confirm(lanes, &prepared);
+        if self.positions == Positions::InTarget {
+            // Before the ledger is unlocked: who sees that a split is finished may release it, and
+            // the copy has to say so too.
+            let moved = prepared.into_iter().map(|commit| commit.split);
+            self.uncopied.lock().extend(moved);
+        }
         Ok(())
     }
 
@@ -235,12 +246,16 @@ impl Committer {
     /// acknowledged can be copied meanwhile.
     fn copy_positions(&self) -> Result<(), CommitterError> {
         let mut copies = self.copies.lock();
-        let splits = copies.prepare(&self.ledger.lock());
+        let uncopied = std::mem::take(&mut *self.uncopied.lock());
+        let splits = copies.prepare(&uncopied, &self.ledger.lock());
         if splits.is_empty() {
             return Ok(());
         }
         let commit = self.step_of(splits, Vec::new(), Vec::new());
-        self.commit_until_answered(&commit)?;
+        if let Err(error) = self.commit_until_answered(&commit) {
+            self.uncopied.lock().extend(uncopied);
+            return Err(error);
+        }
         copies.confirm(&commit.splits);
         Ok(())
     }

@@ -57,15 +57,20 @@ impl PositionCopies {
         }
     }
 
-    /// Prepares the step that updates the copies to what is durable in the target.
-    pub(crate) fn prepare(&self, ledger: &Ledger) -> Vec<SplitCommit> {
-        let step = |durable: SplitCommit| {
+    /// Prepares the step that updates the copies of these splits to what is durable in the target.
+    pub(crate) fn prepare<'a>(
+        &self,
+        splits: impl IntoIterator<Item = &'a SplitId>,
+        ledger: &Ledger,
+    ) -> Vec<SplitCommit> {
+        let step = |split: &SplitId| {
+            let durable = ledger.durable(split)?;
             let PositionCopy {
                 epoch,
                 sequence,
                 low,
                 finished,
-            } = *self.owned.get(&durable.split)?;
+            } = *self.owned.get(split)?;
             let is_news = Some(durable.low) > low || durable.finished != finished;
             is_news.then_some(SplitCommit {
                 epoch,
@@ -73,7 +78,7 @@ impl PositionCopies {
                 ..durable
             })
         };
-        ledger.durable().filter_map(step).collect()
+        splits.into_iter().filter_map(step).collect()
     }
 
     /// Notes that the store has applied the step.
@@ -147,7 +152,7 @@ mod tests {
             }
             copies.take(split.clone(), &record(4, 9), is_new);
             ledger.take(split.clone(), record(4, 9), 9);
-            let steps = copies.prepare(&ledger);
+            let steps = copies.prepare([&split], &ledger);
             steps.iter().map(|step| step.low).collect::<Vec<_>>()
         };
         assert_eq!(steps(Some(Some(5)), false), [9]);

@@ -182,9 +182,10 @@ impl Ledger {
         }
     }
 
-    /// What is durable of each split, in the form of a step.
-    pub(crate) fn durable(&self) -> impl Iterator<Item = SplitCommit> {
-        self.splits.iter().map(|(split, ledger)| SplitCommit {
+    /// What is durable of a split, in the form of a step. `None` if it is not owned.
+    pub(crate) fn durable(&self, split: &SplitId) -> Option<SplitCommit> {
+        let ledger = self.splits.get(split)?;
+        Some(SplitCommit {
             resume: ledger.resume.clone(),
             finished: ledger.finished,
             ..SplitCommit::to_low(split.clone(), ledger.epoch, ledger.sequence, ledger.low)

@@ -144,6 +144,12 @@ enum OnGap {
     Continue,
 }
 
+/// How long a broker may wait for records before it answers the fetch of a consumer that many runs
+/// share. Partitions that are added are in no request until the one in flight is answered. Half a
+/// second, the client's default, is noticeable there, and ten requests a second cost the same
+/// however many runs there are.
+const SHARED_FETCH_WAIT_MS: u32 = 100;
+
 /// Properties that users cannot set, because delivery depends on them or an option sets them.
 const RESERVED: [ReservedProperty; 10] = [
     ("bootstrap.servers", "use :brokers"),
@@ -226,6 +232,8 @@ struct KafkaSource {
     on_missing_state: OnMissingState,
     continue_after_gap: bool,
     external_offsets: Option<Arc<ExternalOffsets>>,
+    /// Whether it serves many runs, each of which reads one topic.
+    is_shared: bool,
 }
 
 impl Source for KafkaSource {
@@ -296,6 +304,7 @@ impl KafkaSource {
             on_missing_state: consumer.on_missing_state,
             continue_after_gap: consumer.on_gap == OnGap::Continue,
             external_offsets: None,
+            is_shared: false,
         }
     }
 
@@ -327,6 +336,9 @@ impl KafkaSource {
             ("fetch.max.bytes", fetch_bytes.to_string()),
             ("fetch.message.max.bytes", fetch_bytes.to_string()),
         ];
+        if self.is_shared {
+            settings.push(("fetch.wait.max.ms", SHARED_FETCH_WAIT_MS.to_string()));
+        }
         if self.topics.has_pattern() && !self.topics.includes_internal() {
             settings.push(("topic.blacklist", INTERNAL_PATTERN.to_owned()));
         }

@@ -192,6 +192,7 @@ impl Committer {
                 .note(&begin.split, begin.record.epoch, begin.record.sequence);
             if self.positions == Positions::InTarget {
                 copies.take(begin.split.clone(), &begin.record, is_stored);
+                self.uncopied.lock().insert(begin.split.clone());
             }
             ledger.take(begin.split, begin.record, begin.start);
         }

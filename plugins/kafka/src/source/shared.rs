@@ -64,8 +64,10 @@ impl SharedSettings {
     /// Checks the options of a shared consumer.
     pub fn new(options: &SharedOptions) -> Result<SharedSettings, Vec<Diagnostic>> {
         let connection = Connection::new(&options.brokers, &options.access, &RESERVED)?;
-        let source = KafkaSource::new(connection, Topics::none(), &options.consumer);
-        Ok(SharedSettings(Arc::new(source)))
+        Ok(SharedSettings(Arc::new(KafkaSource {
+            is_shared: true,
+            ..KafkaSource::new(connection, Topics::none(), &options.consumer)
+        })))
     }
 
     /// The same settings, resuming where another program stopped.
@@ -180,7 +182,8 @@ impl SharedWorker {
         }
     }
 
-    /// Ends runs that have stopped, and keeps all other commands for the next consumer.
+    /// Ends runs that have stopped, and keeps the others for the next consumer, which begins with the
+    /// last subscription. A subscription that was sent again could replace a later one.
     fn back_off(&self, wait: Duration) {
         let deadline = Instant::now() + wait;
         let mut commands = Vec::new();
@@ -189,6 +192,7 @@ impl SharedWorker {
                 .received
                 .recv_deadline(deadline.min(Instant::now() + STOP_CHECK_INTERVAL))
             {
+                Ok(Command::Subscribe(_)) => {}
                 Ok(command) => commands.push(command),
                 Err(_) if Instant::now() >= deadline => break,
                 Err(_) => {}

@@ -92,10 +92,8 @@ impl LookupWorker {
         if let Some(ids) = self.ids(names)? {
             return Ok(ids);
         }
-        let Ok(topics) = Topics::names(names) else {
-            return Ok(HashMap::new());
-        };
-        let found = start::partitions(&self.client, &topics)?;
+        // A topic whose name is not valid does not exist.
+        let found = start::partitions(&self.client, &Topics::valid(names))?;
         Ok(found
             .into_iter()
             .map(|found| (found.at.topic, String::new()))
@@ -136,7 +134,6 @@ impl LookupWorker {
     /// skipped.
     fn count_partitions(&self, names: &[String]) -> Result<HashMap<String, i32>, NativeError> {
         let mut counts: HashMap<String, i32> = HashMap::new();
-        // A topic whose name is not valid does not exist.
         for FoundPartition { at, .. } in start::partitions(&self.client, &Topics::valid(names))? {
             let count = counts.entry(at.topic).or_default();
             *count = (*count).max(at.partition + 1);

@@ -69,6 +69,8 @@ impl Reader<'_> {
             Step::Lookup if looked_up.have(&note.subscription) => Step::Answer(outbox.note()?),
             Step::Answer(pending) => match pending.poll()? {
                 None => return Ok(Some(note)),
+                // The subscription has changed meanwhile.
+                Some(_) if !looked_up.have(&note.subscription) => Step::Lookup,
                 Some(answer) => {
                     let mut first = FirstSubscriptions::of_note(answer.as_deref());
                     let is_new = first.add(&note.subscription, &looked_up.partitions);
