@@ -36,8 +36,9 @@ pub struct Committer {
     positions: Positions,
     /// If the target holds the positions: what the store knows of them.
     copies: Mutex<PositionCopies>,
-    /// The splits whose copies may be behind the target. `copies` is locked while the store is
-    /// asked, and a commit into the target must not wait for that, so they have a lock of their own.
+    /// The splits whose copies may be behind the target. Locked last. `copies` is locked while the
+    /// store is asked, and a commit into the target must not wait for that, so this set has its own
+    /// lock.
     uncopied: Mutex<HashSet<SplitId>>,
     seen: Arc<AcknowledgedVersions>,
     unreachable: AtomicBool,

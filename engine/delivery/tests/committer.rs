@@ -313,6 +313,55 @@ fn positions_in_the_target_are_copied_by_idle_commits() {
     assert_eq!(copy(), (Some(8), 3));
 }
 
+/// A step is refused as a whole if another instance has one of its splits. What it contained of the
+/// others is copied with the next one, as is the end of a split.
+#[test]
+fn a_copy_that_was_refused_is_made_again() {
+    let Setup {
+        dir: _dir,
+        store,
+        committer,
+    } = begun(Positions::InTarget);
+    let other = SplitId::from("other");
+    let record = committer
+        .take(std::slice::from_ref(&other))
+        .unwrap()
+        .remove(0);
+    committer
+        .begin(vec![SplitToBegin {
+            split: other.clone(),
+            record,
+            start: 0,
+            resume: None,
+        }])
+        .unwrap();
+    let lanes = dispatched(&committer, 0, 5);
+    committer.commit_through(&lanes, |_| Ok(())).unwrap();
+    committer.ledger().advance(&other, 7, None);
+    committer.commit_through(&[], |_| Ok(())).unwrap();
+    store
+        .take(&sink(), std::slice::from_ref(&other), &"b".into())
+        .unwrap();
+    assert!(matches!(
+        committer.commit_idle(),
+        Err(CommitterError::Fenced(_))
+    ));
+    let copy = || {
+        let records = store.records(&sink()).unwrap();
+        let own = records.into_iter().find(|(known, _)| *known == split());
+        own.map(|(_, record)| (record.low, record.finished.is_some()))
+    };
+    assert_eq!(copy(), Some((Some(0), false)));
+    committer.ledger().drop_split(&other);
+    committer.commit_idle().unwrap();
+    assert_eq!(copy(), Some((Some(5), false)));
+
+    committer.ledger().end(&split());
+    committer.commit_through(&[], |_| Ok(())).unwrap();
+    committer.release(&[split()]).unwrap();
+    assert_eq!(copy(), Some((Some(5), true)));
+}
+
 #[test]
 fn a_finished_split_that_is_gone_is_forgotten_after_its_retention() {
     let Setup {

@@ -17,7 +17,7 @@ use rdkafka::producer::BaseRecord;
 use super::KafkaSink;
 use super::health::SinkHealth;
 use super::messages::Messages;
-use super::positions::{self, PositionKeys};
+use super::positions::PositionKeys;
 use super::producer::TransactionalProducer;
 use super::reports::NOT_A_RECORD;
 use super::transaction::TransactionContent;
@@ -115,7 +115,7 @@ impl TransactionLane {
             run.producer.begin()?;
         }
         for commit in splits {
-            let value = positions::value(commit.upto(&run.lane));
+            let value = run.keys.value(commit.upto(&run.lane));
             let key = run.keys.key(&commit.split);
             let record = BaseRecord::with_opaque_to(&run.sink.positions_topic, NOT_A_RECORD)
                 .partition(run.keys.partition());

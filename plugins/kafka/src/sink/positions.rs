@@ -3,6 +3,10 @@
 //! The key names pipeline, sink and split; the value is the position below which all records of the
 //! split are in the sink's topic. Every commit writes one message for each split that advanced, in
 //! the same transaction as the records.
+//!
+//! The key decides on the partition, so a topic that gets more partitions has older messages of a
+//! key elsewhere. The value therefore also says how many partitions the topic had: a position that
+//! was stored with the present number is newer than all others.
 
 use pseidon_delivery::{Position, Reason, SinkId, SplitId};
 use serde_json::{Value, json};
@@ -17,6 +21,8 @@ pub(super) struct PositionKeys {
     prefix: String,
     /// The partition of all keys.
     partition: i32,
+    /// The number of the topic's partitions, which `partition` follows from.
+    partitions: i32,
 }
 
 impl PositionKeys {
@@ -24,7 +30,11 @@ impl PositionKeys {
     pub(super) fn new(pipeline: &str, sink: &SinkId, partitions: i32) -> PositionKeys {
         let prefix = format!("{}/{}/", escape(pipeline), escape(sink.as_str()));
         let partition = (fnv1a(prefix.as_bytes()) % partitions.max(1) as u64) as i32;
-        PositionKeys { prefix, partition }
+        PositionKeys {
+            prefix,
+            partition,
+            partitions,
+        }
     }
 
     /// The partition that holds all of the sink's positions.
@@ -32,29 +42,48 @@ impl PositionKeys {
         self.partition
     }
 
+    /// The number of partitions of the topic in which these are the keys.
+    pub(super) fn partitions(&self) -> u64 {
+        self.partitions.unsigned_abs().into()
+    }
+
     /// The key of a split's message.
     pub(super) fn key(&self, split: &SplitId) -> String {
         format!("{}{split}", self.prefix)
     }
+
+    /// The value of a message: all records below the position are in the sink's topic.
+    pub(super) fn value(&self, position: Position) -> String {
+        json!({"version": VERSION, "position": position, "partitions": self.partitions()})
+            .to_string()
+    }
 }
 
-/// The value of a message: all records below the position are in the topic.
-pub(super) fn value(position: Position) -> String {
-    json!({"version": VERSION, "position": position}).to_string()
+/// The value of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StoredPosition {
+    /// All records below it are in the sink's topic.
+    pub(super) position: Position,
+    /// The number of partitions of the positions topic when it was stored. `None` if an earlier
+    /// version of the program stored it.
+    pub(super) partitions: Option<u64>,
 }
 
-/// Reads a value. The error says why it is invalid.
-pub(super) fn parse(value: &[u8]) -> Result<Position, Reason> {
-    let value: Value = serde_json::from_slice(value).map_err(Reason::of)?;
-    match value["version"].as_u64() {
-        Some(VERSION) => value["position"]
-            .as_u64()
-            .ok_or_else(|| "it has no position".into()),
-        Some(other) => Err(format!(
-            "it has version {other}, which only a newer version of the program can read"
-        )
-        .into()),
-        None => Err("it has no version".into()),
+impl StoredPosition {
+    /// Reads a value. The error says why it is invalid.
+    pub(super) fn parse(value: &[u8]) -> Result<StoredPosition, Reason> {
+        let value: Value = serde_json::from_slice(value).map_err(Reason::of)?;
+        match value["version"].as_u64() {
+            Some(VERSION) => Ok(StoredPosition {
+                position: value["position"].as_u64().ok_or("it has no position")?,
+                partitions: value["partitions"].as_u64(),
+            }),
+            Some(other) => Err(format!(
+                "it has version {other}, which only a newer version of the program can read"
+            )
+            .into()),
+            None => Err("it has no version".into()),
+        }
     }
 }
 
@@ -100,9 +129,21 @@ mod tests {
 
     #[test]
     fn values_round_trip() {
+        let keys = PositionKeys::new("a", &"lake".into(), 16);
         for position in [0, 17, u64::MAX] {
-            assert_eq!(parse(value(position).as_bytes()).unwrap(), position);
+            let stored = StoredPosition::parse(keys.value(position).as_bytes()).unwrap();
+            let expected = StoredPosition {
+                position,
+                partitions: Some(16),
+            };
+            assert_eq!(stored, expected);
         }
+        let of_earlier_version = StoredPosition::parse(br#"{"version":1,"position":7}"#).unwrap();
+        let expected = StoredPosition {
+            position: 7,
+            partitions: None,
+        };
+        assert_eq!(of_earlier_version, expected);
         for wrong in [
             "",
             "{}",
@@ -111,7 +152,7 @@ mod tests {
             r#"{"version":1,"position":-1}"#,
             r#"{"version":1}"#,
         ] {
-            assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(StoredPosition::parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
 }

@@ -79,13 +79,18 @@ impl Scanner {
         })
     }
 
-    /// Calls `each` with the key and the value of every committed message of these partitions, in
-    /// the order of each partition.
+    /// The number of partitions of the topic.
+    pub(super) fn partition_count(&self) -> u64 {
+        self.partitions.len() as u64
+    }
+
+    /// Calls `each` with the partition, the key and the value of every committed message of these
+    /// partitions, in the order of each partition.
     pub(super) fn read(
         &self,
         extent: ScanExtent,
         partitions: impl Fn(i32) -> bool,
-        mut each: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), SinkError>,
+        mut each: impl FnMut(i32, &[u8], Option<&[u8]>) -> Result<(), SinkError>,
     ) -> Result<(), SinkError> {
         let wanted = self.partitions.iter().filter(|at| partitions(at.partition));
         let wanted: Vec<TopicPartition> = wanted.cloned().collect();
@@ -120,7 +125,7 @@ impl Scanner {
                 match message.error() {
                     None => {
                         if let Some(key) = message.key() {
-                            each(key, message.payload())?;
+                            each(message.partition(), key, message.payload())?;
                         }
                     }
                     // The end of the committed messages.

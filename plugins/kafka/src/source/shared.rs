@@ -106,7 +106,6 @@ impl SharedConsumer {
             stop: stop.clone(),
             subscribed: subscribed.clone(),
             received,
-            commands: commands.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("kafka-shared".to_owned())
@@ -156,17 +155,18 @@ struct SharedWorker {
     stop: Stop,
     subscribed: Arc<Mutex<Vec<String>>>,
     received: Receiver<Command>,
-    /// The sender of `received`.
-    commands: Sender<Command>,
 }
+
+/// A run that waits for a consumer, with its topic.
+type WaitingRun = (String, Arc<Outlet>);
 
 impl SharedWorker {
     fn run(&self) {
-        let mut wait = MIN_BACKOFF;
+        let (mut wait, mut waiting) = (MIN_BACKOFF, Vec::new());
         while !self.stop.reading_stopped() {
             let began = Instant::now();
             // A panic drops the outlets, which tells the runs that nothing more is read for them.
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.read()));
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.read(&mut waiting)));
             let Err(error) = outcome.unwrap_or_else(|_| Err(consumer_failed())) else {
                 return;
             };
@@ -177,42 +177,38 @@ impl SharedWorker {
                 stage = self.setup.stage, error = %WithCauses(&error),
                 "the shared consumer failed; restarting it in {wait:?}"
             );
-            self.back_off(wait);
+            self.back_off(wait, &mut waiting);
             wait = (wait * 2).min(MAX_BACKOFF);
         }
     }
 
-    /// Ends runs that have stopped, and keeps the others for the next consumer, which begins with the
-    /// last subscription. A subscription that was sent again could replace a later one.
-    fn back_off(&self, wait: Duration) {
+    /// Collects the runs that attach meanwhile, and ends those that have stopped. Subscriptions are
+    /// dropped, since the next consumer begins with the last one.
+    fn back_off(&self, wait: Duration, waiting: &mut Vec<WaitingRun>) {
         let deadline = Instant::now() + wait;
-        let mut commands = Vec::new();
         while !self.stop.reading_stopped() {
             match self
                 .received
                 .recv_deadline(deadline.min(Instant::now() + STOP_CHECK_INTERVAL))
             {
                 Ok(Command::Subscribe(_)) => {}
-                Ok(command) => commands.push(command),
+                Ok(Command::Attach(topic, outlet)) => waiting.push((topic, outlet)),
                 Err(_) if Instant::now() >= deadline => break,
                 Err(_) => {}
             }
-            commands.retain(|command| match command {
-                Command::Attach(_, outlet) if outlet.outbox.handle().is_stopped() => {
+            waiting.retain(|(_, outlet)| {
+                let is_stopped = outlet.outbox.handle().is_stopped();
+                if is_stopped {
                     outlet.end();
-                    false
                 }
-                _ => true,
+                !is_stopped
             });
-        }
-        for command in commands {
-            let _ = self.commands.send(command);
         }
     }
 
     /// Reads until the end or a failure, which is reported to the attached runs: they restart from
-    /// their last commit and attach again.
-    fn read(&self) -> Result<(), SourceError> {
+    /// their last commit and attach again. The waiting runs are the first ones.
+    fn read(&self, waiting: &mut Vec<WaitingRun>) -> Result<(), SourceError> {
         let consumer = Consumer::new(
             &self.source.config(&self.setup),
             ClientLogs::new(&self.setup.stage),
@@ -234,7 +230,12 @@ impl SharedWorker {
         } else {
             reader.subscribe(&subscribed)
         };
-        match outcome.and_then(|()| reader.read_for_many(self.received.clone())) {
+        let outcome = outcome.and_then(|()| {
+            let mut waiting = waiting.drain(..);
+            waiting.try_for_each(|(topic, outlet)| reader.attach(topic, outlet))?;
+            reader.read_for_many(self.received.clone())
+        });
+        match outcome {
             Ok(()) | Err(SourceExit::Stopped) => Ok(()),
             Err(SourceExit::Failed(error)) => {
                 let (SourceError::Transient(reason) | SourceError::Fatal(reason)) = &error;

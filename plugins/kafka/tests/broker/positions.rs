@@ -1,10 +1,11 @@
 //! The positions topic, which must not lose positions.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use pseidon_delivery::WithCauses;
 use pseidon_delivery::committer::CommitterError;
-use pseidon_plugin::sink::SinkError;
+use pseidon_plugin::sink::{SinkError, TakenSplit};
 use rdkafka::Message;
 use rdkafka::producer::{BaseRecord, Producer};
 
@@ -112,23 +113,92 @@ fn transactions_in_other_partitions_cause_no_delay() {
 fn positions_are_found_when_the_topic_has_more_partitions_than_before() {
     let (pipeline, at) = (Pipeline::new(1), split(0));
     create_topic(&pipeline.positions, 1, &[("cleanup.policy", "compact")]);
+    let mut upto = 0;
+    // Positions are left in several partitions.
+    for partitions in [1, 3, 4, 5, 16] {
+        if partitions > 1 {
+            grow(&pipeline, partitions);
+        }
+        for _ in 0..2 {
+            let mut next = pipeline.instance();
+            assert_eq!(next.take(&at), upto, "with {partitions} partitions");
+            next.write(records(&at, upto..upto + 10)).unwrap();
+            next.flush().unwrap();
+            next.release(&at);
+            upto += 10;
+        }
+    }
+    assert_eq!(pipeline.values(1), expected(&at, 0..upto));
+}
+
+fn grow(pipeline: &Pipeline, partitions: i32) {
+    grow_topic(&pipeline.positions, partitions);
+    eventually("the topic has grown", || {
+        partitions_of(&pipeline.positions) == partitions
+    });
+}
+
+#[test]
+fn an_open_transaction_hides_no_position_of_a_topic_that_has_grown() {
+    let (pipeline, at) = (Pipeline::new(1), split(0));
+    create_topic(&pipeline.positions, 1, &[("cleanup.policy", "compact")]);
     let mut first = pipeline.instance();
     first.take(&at);
     first.write(records(&at, 0..10)).unwrap();
     first.flush().unwrap();
-    first.release(&at);
-    grow_topic(&pipeline.positions, 16);
-    eventually("the topic has grown", || {
-        partitions_of(&pipeline.positions) == 16
-    });
-    for upto in [20, 30] {
-        let mut next = pipeline.instance();
-        assert_eq!(next.take(&at), upto - 10);
-        next.write(records(&at, upto - 10..upto)).unwrap();
-        next.flush().unwrap();
-        next.release(&at);
+    let other = transactional(&unique("other"));
+    other.begin_transaction().unwrap();
+    other
+        .send(
+            BaseRecord::to(&pipeline.positions)
+                .partition(0)
+                .key("other/sink/split")
+                .payload("{}"),
+        )
+        .unwrap();
+    other.flush(PATIENCE).unwrap();
+    first.write(records(&at, 10..20)).unwrap();
+    first.flush().unwrap();
+    grow(&pipeline, 16);
+    let second = pipeline.instance();
+    let taking = std::thread::spawn(move || second.take(&split(0)));
+    // Longer than a take-over that does not wait takes.
+    std::thread::sleep(Duration::from_secs(3));
+    other.abort_transaction(PATIENCE).unwrap();
+    assert_eq!(taking.join().unwrap(), 20);
+}
+
+/// An instance that still uses the former partition would not see what others have written to the
+/// new one.
+#[test]
+fn an_instance_notices_that_the_topic_has_more_partitions() {
+    let (pipeline, at) = (Pipeline::new(1), split(0));
+    create_topic(&pipeline.positions, 1, &[("cleanup.policy", "compact")]);
+    let mut earlier = pipeline.instance();
+    earlier.take(&at);
+    earlier.write(records(&at, 0..10)).unwrap();
+    earlier.flush().unwrap();
+    grow(&pipeline, 16);
+    // What it has goes on.
+    earlier.write(records(&at, 10..20)).unwrap();
+    earlier.flush().unwrap();
+    let record = earlier.start_take_over(&at);
+    let taken = TakenSplit {
+        split: at.id.clone(),
+        epoch: record.epoch,
+        owners: record.owners,
+        low: record.low,
+    };
+    match earlier.sink.take_over(&[taken], &[]) {
+        Err(SinkError::Transient(reason)) => {
+            assert!(
+                reason.to_string().contains("number of partitions"),
+                "{reason}"
+            )
+        }
+        other => panic!("{:?}", other.err()),
     }
-    assert_eq!(pipeline.values(1), expected(&at, 0..30));
+    assert_eq!(pipeline.instance().take(&at), 20);
 }
 
 /// The transactional ids of this pipeline that the broker has.

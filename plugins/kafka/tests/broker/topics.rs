@@ -81,8 +81,8 @@ pub(crate) fn delete_topic(name: &str) {
 }
 
 /// Increases the number of a topic's partitions.
-pub(crate) fn grow_topic(name: &str, partitions: usize) {
-    let grown = NewPartitions::new(name, partitions);
+pub(crate) fn grow_topic(name: &str, partitions: i32) {
+    let grown = NewPartitions::new(name, partitions as usize);
     for result in block_on(admin().create_partitions(&[grown], &AdminOptions::new())).unwrap() {
         result.unwrap();
     }

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use pseidon_delivery::{Position, Reason, SplitId};
 use pseidon_plugin::sink::{SinkError, TakenSplit, TargetPosition};
 
-use super::super::positions;
+use super::super::positions::StoredPosition;
 use super::super::producer::Batching;
 use super::super::scan::{ScanExtent, Scanner};
 use super::OpenKafkaSink;
@@ -33,65 +33,101 @@ pub(super) fn take_over(
         // refuses its producer.
         sink.producers.open(id, Batching::default())?;
     }
+    let keys = &sink.run.keys;
     let mut search = PositionSearch {
         sink,
         wanted: splits
             .iter()
-            .map(|taken| (sink.run.keys.key(&taken.split), &taken.split))
+            .map(|taken| (keys.key(&taken.split), &taken.split))
             .collect(),
-        found: HashMap::new(),
+        last: HashMap::new(),
+        has_grown: false,
     };
     let scanner = Scanner::new(&sink.run.sink, &sink.stage, &sink.base, sink.stop.clone())?;
-    let own = sink.run.keys.partition();
+    if scanner.partition_count() != keys.partitions() {
+        // Other instances may have stored newer positions in another partition already.
+        let topic = &sink.run.sink.positions_topic;
+        let what = format!("the number of partitions of {topic} has changed");
+        return Err(SinkError::Transient(what.into()));
+    }
+    let own = keys.partition();
     search.read(&scanner, ScanExtent::WithOpenTransactions, |partition| {
         partition == own
     })?;
-    if search.found.len() < splits.len() {
-        // The positions may be in another partition, if the topic had fewer partitions once.
+    if !search.is_complete() {
         search.read(&scanner, ScanExtent::Readable, |partition| partition != own)?;
+    }
+    if !search.is_complete() && search.has_grown {
+        let extent = ScanExtent::WithOpenTransactions;
+        search.read(&scanner, extent, |partition| partition != own)?;
     }
     // The sink has a single lane, so its positions are the low positions.
     let held = |(split, low): (&SplitId, Position)| {
         let ahead = HashMap::new();
         (split.clone(), TargetPosition { low, ahead })
     };
-    Ok(search.found.into_iter().map(held).collect())
+    Ok(search.highest().into_iter().map(held).collect())
 }
 
 /// A search for the positions of splits in the positions topic.
 struct PositionSearch<'a> {
     sink: &'a OpenKafkaSink,
     wanted: HashMap<String, &'a SplitId>,
-    found: HashMap<&'a SplitId, Position>,
+    /// The last position of each split in each partition.
+    last: HashMap<(&'a SplitId, i32), StoredPosition>,
+    /// Whether a position was stored when the topic had another number of partitions. Then open
+    /// transactions in other partitions may hide newer ones.
+    has_grown: bool,
 }
 
-impl PositionSearch<'_> {
+impl<'a> PositionSearch<'a> {
     fn read(
         &mut self,
         scanner: &Scanner,
         extent: ScanExtent,
         partitions: impl Fn(i32) -> bool,
     ) -> Result<(), SinkError> {
-        let mut newer = HashMap::new();
-        scanner.read(extent, partitions, |key, value| {
+        scanner.read(extent, partitions, |partition, key, value| {
+            let Some(value) = value else {
+                return Ok(());
+            };
+            let (keys, stored) = (&self.sink.run.keys, StoredPosition::parse(value));
+            let is_of_another_number =
+                |stored: &StoredPosition| stored.partitions != Some(keys.partitions());
+            self.has_grown |= stored.as_ref().is_ok_and(is_of_another_number);
             let split = std::str::from_utf8(key)
                 .ok()
                 .and_then(|key| self.wanted.get(key));
-            let (Some(split), Some(value)) = (split, value) else {
+            let Some(split) = split else {
                 return Ok(());
             };
-            let position = positions::parse(value).map_err(|reason| {
+            let stored = stored.map_err(|reason| {
                 let topic = &self.sink.run.sink.positions_topic;
                 let what = format!("the position of {split} in {topic} is invalid");
                 SinkError::Fatal(Reason::caused_by(what, reason))
             })?;
-            // A later value replaces an earlier one.
-            newer.insert(*split, position);
+            self.last.insert((*split, partition), stored);
             Ok(())
-        })?;
-        for (split, position) in newer {
-            self.found.entry(split).or_insert(position);
+        })
+    }
+
+    /// Whether the sink's own partition has the newest position of each split. Otherwise it may be
+    /// in another partition, where it was stored when the topic had fewer.
+    fn is_complete(&self) -> bool {
+        let keys = &self.sink.run.keys;
+        self.wanted.values().all(|split| {
+            let own = self.last.get(&(*split, keys.partition()));
+            own.is_some_and(|own| own.partitions == Some(keys.partitions()))
+        })
+    }
+
+    /// The newest position of each split. Positions only rise, so it is the highest.
+    fn highest(self) -> HashMap<&'a SplitId, Position> {
+        let mut highest = HashMap::new();
+        for ((split, _), stored) in self.last {
+            let known = highest.entry(split).or_insert(stored.position);
+            *known = stored.position.max(*known);
         }
-        Ok(())
+        highest
     }
 }

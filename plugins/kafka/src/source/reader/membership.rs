@@ -48,6 +48,8 @@ pub(super) struct Membership {
 pub(super) struct LookedUp {
     subscription: BTreeSet<String>,
     pub(super) partitions: HashMap<String, i32>,
+    /// How often something was forgotten.
+    pub(super) generation: u64,
 }
 
 impl LookedUp {
@@ -69,7 +71,9 @@ impl LookedUp {
 
     /// Forgets what is not subscribed to any more.
     fn forget_all_but(&mut self, subscription: &[String]) {
+        let known = self.subscription.len();
         self.subscription.retain(|name| subscription.contains(name));
+        self.generation += u64::from(self.subscription.len() < known);
         let subscribed = Topics::valid(subscription);
         self.partitions
             .retain(|topic, _| subscribed.contains(topic) || subscription.contains(topic));

@@ -26,8 +26,8 @@ pub(super) struct PendingNote {
 enum Step {
     /// That the topics are looked up.
     Lookup,
-    /// The state's answer.
-    Answer(Pending<Option<String>>),
+    /// The state's answer, to a question that was asked in this generation of the lookup.
+    Answer(Pending<Option<String>>, u64),
     /// That the new note is stored.
     Storage(Pending<()>),
 }
@@ -66,11 +66,13 @@ impl Reader<'_> {
         let looked_up = &self.membership.looked_up;
         let outbox = &note.outlet.outbox;
         let next = match &note.step {
-            Step::Lookup if looked_up.have(&note.subscription) => Step::Answer(outbox.note()?),
-            Step::Answer(pending) => match pending.poll()? {
+            Step::Lookup if looked_up.have(&note.subscription) => {
+                Step::Answer(outbox.note()?, looked_up.generation)
+            }
+            Step::Answer(pending, generation) => match pending.poll()? {
                 None => return Ok(Some(note)),
-                // The subscription has changed meanwhile.
-                Some(_) if !looked_up.have(&note.subscription) => Step::Lookup,
+                // What was looked up before the question may be gone, or newer than the answer.
+                Some(_) if looked_up.generation != *generation => Step::Lookup,
                 Some(answer) => {
                     let mut first = FirstSubscriptions::of_note(answer.as_deref());
                     let is_new = first.add(&note.subscription, &looked_up.partitions);

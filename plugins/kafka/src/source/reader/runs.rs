@@ -140,7 +140,11 @@ impl Reader<'_> {
 
     /// Attaches a run to a topic. An earlier run of the topic has ended, even if that was not
     /// observed yet.
-    fn attach(&mut self, topic: String, outlet: Arc<Outlet>) -> Result<(), SourceExit> {
+    pub(in super::super) fn attach(
+        &mut self,
+        topic: String,
+        outlet: Arc<Outlet>,
+    ) -> Result<(), SourceExit> {
         self.detach(&topic)?;
         self.request_note(&outlet, std::slice::from_ref(&topic));
         if let Outlets::ByTopic { topics, .. } = &mut self.runs.outlets {
