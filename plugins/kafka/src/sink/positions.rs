@@ -29,7 +29,7 @@ impl PositionKeys {
     /// The keys of this sink, in a topic with this number of partitions.
     pub(super) fn new(pipeline: &str, sink: &SinkId, partitions: i32) -> PositionKeys {
         let prefix = format!("{}/{}/", escape(pipeline), escape(sink.as_str()));
-        let partition = (fnv1a(prefix.as_bytes()) % partitions.max(1) as u64) as i32;
+        let partition = partition_of(&prefix, partitions);
         PositionKeys {
             prefix,
             partition,
@@ -45,6 +45,17 @@ impl PositionKeys {
     /// The number of partitions of the topic in which these are the keys.
     pub(super) fn partitions(&self) -> u64 {
         self.partitions.unsigned_abs().into()
+    }
+
+    /// Whether a message of any pipeline is where it would be stored now, so that it says nothing
+    /// about an earlier number of partitions.
+    pub(super) fn is_current(&self, key: &str, partition: i32, stored: &StoredPosition) -> bool {
+        let is_of_another_number = stored
+            .partitions
+            .is_some_and(|number| number != self.partitions());
+        let mut separators = key.match_indices('/').skip(1);
+        let prefix = separators.next().map_or(key, |(at, _)| &key[..=at]);
+        !is_of_another_number && partition_of(prefix, self.partitions) == partition
     }
 
     /// The key of a split's message.
@@ -87,6 +98,11 @@ impl StoredPosition {
     }
 }
 
+/// The partition of the keys with this prefix, in a topic with this number of partitions.
+fn partition_of(prefix: &str, partitions: i32) -> i32 {
+    (fnv1a(prefix.as_bytes()) % partitions.max(1) as u64) as i32
+}
+
 /// The FNV-1a hash, which is the same in every version of the program.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -125,6 +141,22 @@ mod tests {
             .map(|number| partition(&format!("p{number}"), 16))
             .collect();
         assert_eq!(used, (0..16).collect());
+    }
+
+    #[test]
+    fn a_message_shows_whether_the_topic_has_grown() {
+        let keys = |partitions| PositionKeys::new("a", &"lake".into(), partitions);
+        let (before, now) = (keys(3), keys(16));
+        assert_ne!(before.partition(), now.partition());
+        let key = now.key(&SplitId::from("clicks:a/b/3"));
+        let stored = |partitions| StoredPosition {
+            position: 7,
+            partitions,
+        };
+        let is_current =
+            |partition, partitions| now.is_current(&key, partition, &stored(partitions));
+        assert!(is_current(now.partition(), Some(16)) && is_current(now.partition(), None));
+        assert!(!is_current(before.partition(), None) && !is_current(now.partition(), Some(3)));
     }
 
     #[test]

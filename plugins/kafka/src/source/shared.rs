@@ -5,7 +5,7 @@
 //! subscription changes, its partitions are assigned to the runs by topic, and a run that ends or
 //! fails affects only its own topic.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -162,7 +162,7 @@ type WaitingRun = (String, Arc<Outlet>);
 
 impl SharedWorker {
     fn run(&self) {
-        let (mut wait, mut waiting) = (MIN_BACKOFF, Vec::new());
+        let (mut wait, mut waiting) = (MIN_BACKOFF, VecDeque::new());
         while !self.stop.reading_stopped() {
             let began = Instant::now();
             // A panic drops the outlets, which tells the runs that nothing more is read for them.
@@ -184,7 +184,7 @@ impl SharedWorker {
 
     /// Collects the runs that attach meanwhile, and ends those that have stopped. Subscriptions are
     /// dropped, since the next consumer begins with the last one.
-    fn back_off(&self, wait: Duration, waiting: &mut Vec<WaitingRun>) {
+    fn back_off(&self, wait: Duration, waiting: &mut VecDeque<WaitingRun>) {
         let deadline = Instant::now() + wait;
         while !self.stop.reading_stopped() {
             match self
@@ -192,7 +192,7 @@ impl SharedWorker {
                 .recv_deadline(deadline.min(Instant::now() + STOP_CHECK_INTERVAL))
             {
                 Ok(Command::Subscribe(_)) => {}
-                Ok(Command::Attach(topic, outlet)) => waiting.push((topic, outlet)),
+                Ok(Command::Attach(topic, outlet)) => waiting.push_back((topic, outlet)),
                 Err(_) if Instant::now() >= deadline => break,
                 Err(_) => {}
             }
@@ -208,7 +208,7 @@ impl SharedWorker {
 
     /// Reads until the end or a failure, which is reported to the attached runs: they restart from
     /// their last commit and attach again. The waiting runs are the first ones.
-    fn read(&self, waiting: &mut Vec<WaitingRun>) -> Result<(), SourceError> {
+    fn read(&self, waiting: &mut VecDeque<WaitingRun>) -> Result<(), SourceError> {
         let consumer = Consumer::new(
             &self.source.config(&self.setup),
             ClientLogs::new(&self.setup.stage),
@@ -231,8 +231,9 @@ impl SharedWorker {
             reader.subscribe(&subscribed)
         };
         let outcome = outcome.and_then(|()| {
-            let mut waiting = waiting.drain(..);
-            waiting.try_for_each(|(topic, outlet)| reader.attach(topic, outlet))?;
+            while let Some((topic, outlet)) = waiting.pop_front() {
+                reader.attach(topic, outlet)?;
+            }
             reader.read_for_many(self.received.clone())
         });
         match outcome {

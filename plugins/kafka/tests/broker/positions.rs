@@ -164,6 +164,7 @@ fn an_open_transaction_hides_no_position_of_a_topic_that_has_grown() {
     let taking = std::thread::spawn(move || second.take(&split(0)));
     // Longer than a take-over that does not wait takes.
     std::thread::sleep(Duration::from_secs(3));
+    assert!(!taking.is_finished(), "it did not wait");
     other.abort_transaction(PATIENCE).unwrap();
     assert_eq!(taking.join().unwrap(), 20);
 }

@@ -92,13 +92,11 @@ impl<'a> PositionSearch<'a> {
                 return Ok(());
             };
             let (keys, stored) = (&self.sink.run.keys, StoredPosition::parse(value));
-            let is_of_another_number =
-                |stored: &StoredPosition| stored.partitions != Some(keys.partitions());
-            self.has_grown |= stored.as_ref().is_ok_and(is_of_another_number);
-            let split = std::str::from_utf8(key)
-                .ok()
-                .and_then(|key| self.wanted.get(key));
-            let Some(split) = split else {
+            let key = String::from_utf8_lossy(key);
+            if let Ok(stored) = &stored {
+                self.has_grown |= !keys.is_current(&key, partition, stored);
+            }
+            let Some(split) = self.wanted.get(&*key) else {
                 return Ok(());
             };
             let stored = stored.map_err(|reason| {
@@ -106,7 +104,11 @@ impl<'a> PositionSearch<'a> {
                 let what = format!("the position of {split} in {topic} is invalid");
                 SinkError::Fatal(Reason::caused_by(what, reason))
             })?;
-            self.last.insert((*split, partition), stored);
+            // A partition may be read twice, so an older message may follow a newer one.
+            let last = self.last.entry((*split, partition)).or_insert(stored);
+            if stored.position >= last.position {
+                *last = stored;
+            }
             Ok(())
         })
     }
