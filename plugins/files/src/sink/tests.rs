@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Weak;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -104,8 +105,8 @@ impl Store {
 
 /// The lock files below a folder.
 fn find_locks(folder: &Path, locks: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
         if path.is_dir() {
             find_locks(&path, locks);
         } else if path.file_name().is_some_and(|name| name == "lock") {
@@ -119,6 +120,8 @@ struct World {
     dir: TempDir,
     store: Arc<Store>,
     runs: AtomicUsize,
+    /// The name of each run's folder, with its sink as long as it is open.
+    sinks: Mutex<Vec<(String, Weak<dyn Sink>)>>,
 }
 
 /// A run of a sink with one writer, which owns the two splits of a topic.
@@ -238,6 +241,7 @@ impl World {
             dir,
             store,
             runs: AtomicUsize::new(0),
+            sinks: Mutex::default(),
         }
     }
 
@@ -252,14 +256,19 @@ impl World {
     /// Waits until no lock of a dead run is held. A child process inherits the locks of this process
     /// for a moment, until it executes its program, and other tests start such processes.
     fn wait_until_locks_are_free(&self) {
-        let is_free = |lock: &Path| {
-            let file = fs::File::open(lock).unwrap();
-            flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        let sinks = self.sinks.lock();
+        let dead = sinks.iter().filter(|(_, sink)| sink.strong_count() == 0);
+        let dead: Vec<&String> = dead.map(|(folder, _)| folder).collect();
+        let is_free = |lock: &PathBuf| {
+            let folder = lock.parent().and_then(Path::file_name).unwrap();
+            let is_of_dead_run = dead.iter().any(|dead| folder == dead.as_str());
+            let is_locked = |file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err();
+            !is_of_dead_run || !fs::File::open(lock).is_ok_and(is_locked)
         };
         let mut locks = Vec::new();
         find_locks(self.dir.path(), &mut locks);
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !locks.iter().all(|lock| is_free(lock)) {
+        while !locks.iter().all(is_free) {
             assert!(Instant::now() < deadline, "a lock stays held: {locks:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -267,13 +276,13 @@ impl World {
 
     fn try_start(&self, sink: &str, text: &str, input: SinkInput) -> Result<Run, SinkError> {
         let setup = self.setup(sink);
-        if self.store.delayed.lock().is_some() {
-            self.wait_until_locks_are_free();
-        }
+        self.wait_until_locks_are_free();
         let sink = FilesSink
             .prepare(&options(text), &input)
             .unwrap()
             .open(setup.clone())?;
+        let folder = setup.instance.as_str().replace('/', "_");
+        self.sinks.lock().push((folder, Arc::downgrade(&sink)));
         let is_applied = self.store.receive_delayed();
         assert_ne!(is_applied, Some(true), "a dead run has committed");
         let splits = take_over_splits(&*sink, &setup.committer)?;
