@@ -118,7 +118,10 @@ fn open_at(
         base: setup.base,
         stop: setup.stop,
         producers,
-        topic: SinkTopic::new(&prepared.topic, config, rules),
+        topic: SinkTopic::new(&prepared.topic, rules, {
+            let topic = prepared.topic.clone();
+            move || Cluster::new(&config)?.rules(&topic)
+        }),
         run: Arc::new(run),
     })
 }

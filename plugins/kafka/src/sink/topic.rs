@@ -1,86 +1,196 @@
 //! The sink's topic and its current rules: a rule that has changed meanwhile must not cost a
 //! record.
+//!
+//! Records are judged on threads that all pipelines share. So a thread of its own asks the brokers,
+//! and who judges a record waits for the answer only for a moment.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use pseidon_delivery::WithCauses;
-use rdkafka::ClientConfig;
+use pseidon_plugin::sink::SinkError;
 
-use super::cluster::Cluster;
 use super::rules::TopicRules;
 
 /// Rules that are older than this are looked up again before they refuse a record.
 const MAX_RULES_AGE: Duration = Duration::from_secs(30);
+/// How long a record waits for a lookup that has begun. Brokers that work answer sooner.
+const LOOKUP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Looks up the rules of the topic. May wait for brokers.
+type RulesLookup = dyn Fn() -> Result<TopicRules, SinkError> + Send + Sync;
 
 /// The sink's topic with its rules.
-pub(super) struct SinkTopic {
+pub(super) struct SinkTopic(Arc<WatchedTopic>);
+
+/// What a lookup shares with those who wait for it.
+struct WatchedTopic {
     name: String,
-    config: ClientConfig,
+    look_up: Box<RulesLookup>,
     cached: Mutex<CachedRules>,
-    /// Held during a lookup. The cached rules can be read meanwhile.
-    asking: Mutex<()>,
+    /// Notified when a lookup ends.
+    answered: Condvar,
 }
 
 struct CachedRules {
     rules: Arc<TopicRules>,
-    looked_up: Instant,
+    fresh_until: Instant,
+    /// When the lookup in progress began.
+    asked: Option<Instant>,
 }
 
 impl SinkTopic {
-    /// A topic whose rules were just looked up.
-    pub(super) fn new(name: &str, config: ClientConfig, rules: TopicRules) -> SinkTopic {
-        let cached = CachedRules {
-            rules: Arc::new(rules),
-            looked_up: Instant::now(),
-        };
-        SinkTopic {
+    /// A topic with the rules that were just looked up, and how to look them up again.
+    pub(super) fn new(
+        name: &str,
+        rules: TopicRules,
+        look_up: impl Fn() -> Result<TopicRules, SinkError> + Send + Sync + 'static,
+    ) -> SinkTopic {
+        SinkTopic(Arc::new(WatchedTopic {
             name: name.to_owned(),
-            config,
-            cached: Mutex::new(cached),
-            asking: Mutex::new(()),
-        }
+            look_up: Box::new(look_up),
+            cached: Mutex::new(CachedRules {
+                rules: Arc::new(rules),
+                fresh_until: Instant::now() + MAX_RULES_AGE,
+                asked: None,
+            }),
+            answered: Condvar::new(),
+        }))
     }
 
     /// The name of the topic.
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
     /// The cached rules, which may be outdated; see [`SinkTopic::newer_rules`].
     pub(super) fn rules(&self) -> Arc<TopicRules> {
-        self.cached.lock().rules.clone()
+        self.0.cached.lock().rules.clone()
     }
 
     /// Looks the rules up again, unless they are fresh. Returns them if they differ from `used`. If
-    /// the lookup fails, the cached rules stay valid.
+    /// the lookup fails or takes long, the cached rules stay valid.
     pub(super) fn newer_rules(&self, used: &TopicRules) -> Option<Arc<TopicRules>> {
-        let _asking = self.asking.lock();
-        if self.cached.lock().looked_up.elapsed() >= MAX_RULES_AGE {
-            let looked_up =
-                Cluster::new(&self.config).and_then(|cluster| cluster.rules(&self.name));
-            let mut cached = self.cached.lock();
-            cached.looked_up = Instant::now();
-            match looked_up {
-                Ok(rules) => cached.rules = Arc::new(rules),
-                Err(error) => {
-                    tracing::debug!(
-                        topic = self.name, error = %WithCauses(&error),
-                        "cannot refresh the topic's configuration"
-                    )
-                }
+        let mut cached = self.0.cached.lock();
+        if cached.asked.is_none() && cached.fresh_until <= Instant::now() {
+            cached.asked = self.0.ask();
+        }
+        while let Some(asked) = cached.asked {
+            let deadline = asked + LOOKUP_PATIENCE;
+            if self
+                .0
+                .answered
+                .wait_until(&mut cached, deadline)
+                .timed_out()
+            {
+                break;
             }
         }
-        let rules = self.rules();
-        let is_newer = *rules != *used;
-        if is_newer {
-            tracing::info!(
-                topic = self.name,
-                ?rules,
-                "the limits of the topic have changed"
-            );
+        (*cached.rules != *used).then(|| cached.rules.clone())
+    }
+}
+
+impl WatchedTopic {
+    /// Starts a lookup, and returns when it began; `None` if that is not possible now.
+    fn ask(self: &Arc<Self>) -> Option<Instant> {
+        let topic = self.clone();
+        let thread = std::thread::Builder::new().name("kafka-rules".to_owned());
+        match thread.spawn(move || topic.refresh()) {
+            Ok(_) => Some(Instant::now()),
+            Err(error) => {
+                tracing::debug!(topic = self.name, %error, "cannot start a thread");
+                None
+            }
         }
-        is_newer.then_some(rules)
+    }
+
+    /// Replaces the cached rules by the present ones.
+    fn refresh(&self) {
+        // The panic is already in the log.
+        let looked_up = catch_unwind(AssertUnwindSafe(|| (self.look_up)()));
+        let mut cached = self.cached.lock();
+        match looked_up {
+            Ok(Ok(rules)) if rules != *cached.rules => {
+                let topic = &self.name;
+                tracing::info!(topic, ?rules, "the limits of the topic have changed");
+                cached.rules = Arc::new(rules);
+            }
+            Ok(Err(error)) => tracing::debug!(
+                topic = self.name, error = %WithCauses(&error),
+                "cannot refresh the topic's configuration"
+            ),
+            Ok(Ok(_)) | Err(_) => {}
+        }
+        cached.fresh_until = Instant::now() + MAX_RULES_AGE;
+        cached.asked = None;
+        self.answered.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::*;
+
+    fn rules(partitions: i32) -> TopicRules {
+        TopicRules::new(partitions, |_| None)
+    }
+
+    fn outdate(topic: &SinkTopic) {
+        topic.0.cached.lock().fresh_until = Instant::now();
+    }
+
+    #[test]
+    fn outdated_rules_are_looked_up_again() {
+        let (answers, asked) = unbounded();
+        let topic = SinkTopic::new("t", rules(1), move || asked.recv().unwrap());
+        let used = topic.rules();
+        assert!(topic.newer_rules(&used).is_none(), "they are fresh");
+        outdate(&topic);
+        answers.send(Ok(rules(2))).unwrap();
+        // On a busy machine the answer may come too late for the first of them.
+        let newer = (0..).find_map(|_| topic.newer_rules(&used)).unwrap();
+        assert_eq!(*newer, rules(2));
+        assert_eq!(*topic.rules(), rules(2));
+        outdate(&topic);
+        let failed = || SinkError::Transient("no broker".into());
+        answers.send(Err(failed())).unwrap();
+        assert!(topic.newer_rules(&newer).is_none());
+    }
+
+    #[test]
+    fn a_lookup_that_hangs_holds_up_nobody() {
+        let (answer, asked) = bounded::<()>(0);
+        let topic = SinkTopic::new("t", rules(1), move || {
+            asked.recv().unwrap();
+            Ok(rules(2))
+        });
+        let used = topic.rules();
+        outdate(&topic);
+        for _ in 0..3 {
+            assert!(topic.newer_rules(&used).is_none());
+        }
+        answer.send(()).unwrap();
+        let mut cached = topic.0.cached.lock();
+        while cached.asked.is_some() {
+            topic.0.answered.wait(&mut cached);
+        }
+        drop(cached);
+        assert_eq!(topic.newer_rules(&used).as_deref(), Some(&rules(2)));
+    }
+
+    #[test]
+    fn a_lookup_that_panics_is_one_that_fails() {
+        let topic = SinkTopic::new("t", rules(1), || panic!("on purpose"));
+        outdate(&topic);
+        let used = topic.rules();
+        assert!(topic.newer_rules(&used).is_none());
+        let mut cached = topic.0.cached.lock();
+        while cached.asked.is_some() {
+            topic.0.answered.wait(&mut cached);
+        }
     }
 }
