@@ -8,6 +8,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::error::ArrowError;
+use parking_lot::Mutex;
 use pseidon_delivery::{LaneId, StagedEntry};
 use pseidon_plugin::lane::{Lane, LaneRules, Transaction};
 use pseidon_plugin::rollover::Rollover;
@@ -15,6 +16,7 @@ use pseidon_plugin::sink::{
     Chunk, RoutedRows, Sink, SinkError, SinkSetup, TakenSplit, TakeoverResult, TargetPositions,
 };
 use pseidon_plugin::{BadRow, Rows, Stop};
+use rdkafka::ClientConfig;
 
 use super::KafkaSink;
 use super::cluster::Cluster;
@@ -118,12 +120,26 @@ fn open_at(
         base: setup.base,
         stop: setup.stop,
         producers,
-        topic: SinkTopic::new(&prepared.topic, rules, {
-            let topic = prepared.topic.clone();
-            move || Cluster::new(&config)?.rules(&topic)
-        }),
+        topic: SinkTopic::new(&prepared.topic, rules, lookup(&prepared.topic, config)),
         run: Arc::new(run),
     })
+}
+
+/// How to look up the rules of the topic. The client is made for the first lookup, and kept, since
+/// only few sinks need one.
+fn lookup(
+    topic: &str,
+    config: ClientConfig,
+) -> impl Fn() -> Result<TopicRules, SinkError> + Send + Sync + 'static {
+    let (topic, client) = (topic.to_owned(), Mutex::new(None));
+    move || {
+        let mut client = client.lock();
+        let cluster = match &mut *client {
+            Some(cluster) => cluster,
+            none => none.insert(Cluster::new(&config)?),
+        };
+        cluster.rules(&topic)
+    }
 }
 
 impl OpenKafkaSink {

@@ -1,8 +1,8 @@
-//! The sink's topic and its current rules: a rule that has changed meanwhile must not cost a
+//! The sink's topic and its current rules: a rule that has changed meanwhile should not cost a
 //! record.
 //!
 //! Records are judged on threads that all pipelines share. So a thread of its own asks the brokers,
-//! and who judges a record waits for the answer only for a moment.
+//! and the thread that judges a record waits for the answer only for a moment.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,8 +16,9 @@ use super::rules::TopicRules;
 
 /// Rules that are older than this are looked up again before they refuse a record.
 const MAX_RULES_AGE: Duration = Duration::from_secs(30);
-/// How long a record waits for a lookup that has begun. Brokers that work answer sooner.
-const LOOKUP_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a record waits for a lookup, from its beginning. Later records do not wait for the same
+/// lookup again.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Looks up the rules of the topic. May wait for brokers.
 type RulesLookup = dyn Fn() -> Result<TopicRules, SinkError> + Send + Sync;
@@ -75,7 +76,7 @@ impl SinkTopic {
     pub(super) fn newer_rules(&self, used: &TopicRules) -> Option<Arc<TopicRules>> {
         let mut cached = self.0.cached.lock();
         if cached.asked.is_none() && cached.fresh_until <= Instant::now() {
-            cached.asked = self.0.ask();
+            self.0.ask(&mut cached);
         }
         while let Some(asked) = cached.asked {
             let deadline = asked + LOOKUP_PATIENCE;
@@ -93,16 +94,13 @@ impl SinkTopic {
 }
 
 impl WatchedTopic {
-    /// Starts a lookup, and returns when it began; `None` if that is not possible now.
-    fn ask(self: &Arc<Self>) -> Option<Instant> {
+    /// Starts a lookup, or tries again a little later if that is not possible now.
+    fn ask(self: &Arc<Self>, cached: &mut CachedRules) {
         let topic = self.clone();
         let thread = std::thread::Builder::new().name("kafka-rules".to_owned());
         match thread.spawn(move || topic.refresh()) {
-            Ok(_) => Some(Instant::now()),
-            Err(error) => {
-                tracing::debug!(topic = self.name, %error, "cannot start a thread");
-                None
-            }
+            Ok(_) => cached.asked = Some(Instant::now()),
+            Err(_) => cached.fresh_until = Instant::now() + LOOKUP_PATIENCE,
         }
     }
 
@@ -110,28 +108,36 @@ impl WatchedTopic {
     fn refresh(&self) {
         // The panic is already in the log.
         let looked_up = catch_unwind(AssertUnwindSafe(|| (self.look_up)()));
-        let mut cached = self.cached.lock();
-        match looked_up {
-            Ok(Ok(rules)) if rules != *cached.rules => {
-                let topic = &self.name;
-                tracing::info!(topic, ?rules, "the limits of the topic have changed");
-                cached.rules = Arc::new(rules);
+        let topic = &self.name;
+        let found = match looked_up {
+            Ok(Ok(rules)) => Some(rules),
+            Ok(Err(error)) => {
+                let error = WithCauses(&error);
+                tracing::debug!(topic, %error, "cannot refresh the topic's configuration");
+                None
             }
-            Ok(Err(error)) => tracing::debug!(
-                topic = self.name, error = %WithCauses(&error),
-                "cannot refresh the topic's configuration"
-            ),
-            Ok(Ok(_)) | Err(_) => {}
-        }
+            Err(_) => None,
+        };
+        let mut cached = self.cached.lock();
         cached.fresh_until = Instant::now() + MAX_RULES_AGE;
         cached.asked = None;
+        let changed = found.filter(|rules| *rules != *cached.rules);
+        if let Some(rules) = &changed {
+            cached.rules = Arc::new(rules.clone());
+        }
         self.answered.notify_all();
+        drop(cached);
+        if let Some(rules) = changed {
+            tracing::info!(topic, ?rules, "the limits of the topic have changed");
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::{bounded, unbounded};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use crossbeam_channel::bounded;
 
     use super::*;
 
@@ -143,43 +149,62 @@ mod tests {
         topic.0.cached.lock().fresh_until = Instant::now();
     }
 
+    /// Waits until no lookup is in progress.
+    fn settle(topic: &SinkTopic) {
+        let mut cached = topic.0.cached.lock();
+        while cached.asked.is_some() {
+            topic.0.answered.wait(&mut cached);
+        }
+    }
+
     #[test]
     fn outdated_rules_are_looked_up_again() {
-        let (answers, asked) = unbounded();
+        let (answers, asked) = bounded(1);
         let topic = SinkTopic::new("t", rules(1), move || asked.recv().unwrap());
         let used = topic.rules();
         assert!(topic.newer_rules(&used).is_none(), "they are fresh");
         outdate(&topic);
         answers.send(Ok(rules(2))).unwrap();
-        // On a busy machine the answer may come too late for the first of them.
-        let newer = (0..).find_map(|_| topic.newer_rules(&used)).unwrap();
+        // On a busy machine the answer may come too late for this one.
+        topic.newer_rules(&used);
+        settle(&topic);
+        let newer = topic.newer_rules(&used).unwrap();
         assert_eq!(*newer, rules(2));
-        assert_eq!(*topic.rules(), rules(2));
         outdate(&topic);
-        let failed = || SinkError::Transient("no broker".into());
-        answers.send(Err(failed())).unwrap();
+        let failed = SinkError::Transient("no broker".into());
+        answers.send(Err(failed)).unwrap();
         assert!(topic.newer_rules(&newer).is_none());
+        settle(&topic);
+        assert_eq!(*topic.rules(), rules(2));
     }
 
     #[test]
     fn a_lookup_that_hangs_holds_up_nobody() {
-        let (answer, asked) = bounded::<()>(0);
-        let topic = SinkTopic::new("t", rules(1), move || {
+        let (answer, asked) = bounded(1);
+        let lookups = Arc::new(AtomicUsize::new(0));
+        let counted = lookups.clone();
+        let topic = Arc::new(SinkTopic::new("t", rules(1), move || {
+            counted.fetch_add(1, Ordering::Relaxed);
             asked.recv().unwrap();
             Ok(rules(2))
-        });
+        }));
         let used = topic.rules();
         outdate(&topic);
+        let (done, judged) = bounded(3);
+        let judge = topic.clone();
+        std::thread::spawn(move || {
+            for _ in 0..3 {
+                done.send(judge.newer_rules(&rules(1))).unwrap();
+            }
+        });
         for _ in 0..3 {
-            assert!(topic.newer_rules(&used).is_none());
+            let newer = judged.recv_timeout(Duration::from_secs(60));
+            assert_eq!(newer.expect("it waits for the lookup"), None);
         }
         answer.send(()).unwrap();
-        let mut cached = topic.0.cached.lock();
-        while cached.asked.is_some() {
-            topic.0.answered.wait(&mut cached);
-        }
-        drop(cached);
+        settle(&topic);
         assert_eq!(topic.newer_rules(&used).as_deref(), Some(&rules(2)));
+        assert_eq!(lookups.load(Ordering::Relaxed), 1);
     }
 
     #[test]
@@ -188,9 +213,6 @@ mod tests {
         outdate(&topic);
         let used = topic.rules();
         assert!(topic.newer_rules(&used).is_none());
-        let mut cached = topic.0.cached.lock();
-        while cached.asked.is_some() {
-            topic.0.answered.wait(&mut cached);
-        }
+        settle(&topic);
     }
 }
