@@ -220,7 +220,7 @@ fn a_directory_disappears_and_returns() {
         }
     }
     expect_progress(&site, out, &mut pseidon);
-    pseidon.stop(40);
+    pseidon.stop_after_failures(40);
     assert_eq!(hidden(&site.path("place")), Vec::<PathBuf>::new());
     count_gapless(&site.path(out));
 }
@@ -252,7 +252,7 @@ fn removed_hidden_files_are_rewritten() {
         }
     }
     watcher.wait_for(watcher.records() + 1, 60);
-    pseidon.stop(40);
+    pseidon.stop_after_failures(40);
     watcher.finish();
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
     count_gapless(&site.path("out"));

@@ -155,6 +155,20 @@ impl Pseidon {
         );
     }
 
+    /// Sends SIGTERM to a run that has failed before. The exit code is 1 if it has not yet read
+    /// again what it had read, and not committed, before the last failure.
+    pub(crate) fn stop_after_failures(&mut self, seconds: u64) {
+        self.terminate();
+        let code = self.wait_exit(seconds).code();
+        let log = self.log();
+        let is_behind = log.contains("records that were read before the last failure");
+        assert!(
+            code == Some(0) || code == Some(1) && is_behind,
+            "it ended with {code:?}:\n{}",
+            tail(&self.log)
+        );
+    }
+
     /// Sends SIGTERM, and expects exit code 0.
     pub(crate) fn stop(&mut self, seconds: u64) {
         self.terminate();
