@@ -214,8 +214,8 @@ impl Committer {
         let mut ledger = self.ledger.lock();
         ledger.confirm(lanes, &prepared);
         if self.positions == Positions::InTarget {
-            // Before the ledger is unlocked: who sees that a split is finished may release it, and
-            // the copy has to say so too.
+            // Before the ledger is unlocked: a thread that sees that a split is finished may release
+            // it, and the copy has to say so too.
             let moved = prepared.into_iter().map(|commit| commit.split);
             self.uncopied.lock().extend(moved);
         }
