@@ -56,10 +56,10 @@ pub(super) fn take_over(
     })?;
     if !search.is_complete() {
         search.read(&scanner, ScanExtent::Readable, |partition| partition != own)?;
-    }
-    if !search.is_complete() && search.has_grown {
-        let extent = ScanExtent::WithOpenTransactions;
-        search.read(&scanner, extent, |partition| partition != own)?;
+        if search.has_grown {
+            let extent = ScanExtent::WithOpenTransactions;
+            search.read(&scanner, extent, |partition| partition != own)?;
+        }
     }
     // The sink has a single lane, so its positions are the low positions.
     let held = |(split, low): (&SplitId, Position)| {
