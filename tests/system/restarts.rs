@@ -4,7 +4,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-use crate::harness::output::hidden;
+use crate::harness::output::{count_gapless, hidden};
+use crate::harness::pipeline::state_in;
+use crate::harness::redis::Redis;
 use crate::harness::servers::{free_port, get};
 use crate::harness::{Pseidon, Site, exchange, wait_until};
 
@@ -126,4 +128,44 @@ fn a_run_whose_sink_is_still_being_opened_stops_at_once() {
     let _connection = listener.accept().expect("a connection");
     pseidon.stop(60);
     assert!(!pseidon.log().contains("grace"), "{}", pseidon.log());
+}
+
+/// Two sinks clean up after a run that was killed. The store goes down after the first has done so.
+#[test]
+fn a_store_that_goes_down_while_sinks_are_opened_is_a_problem() {
+    let site = Site::new("store-at-opening");
+    let mut redis = Redis::start(&site);
+    let port = free_port();
+    let state = state_in(&site, &redis.url());
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:name "opening" :settings {{:monitor-port {port} {state}}}
+                src (generate {{:record {{:n "n"}} :rate 1000}})
+                pipeline (-> src (all (files {{:path "out" :codec :json :rollover {{:records 50}}}})
+                                      (files {{:path "copy" :codec :json :rollover {{:records 50}}}})))}}"#
+        ),
+    );
+    let start = |variable: &str, step: &str| {
+        let mut command = site.command("pipeline.edn");
+        command.env(variable, format!("{step}:1"));
+        site.start(command)
+    };
+    start("PSEIDON_FAIL", "committed").expect_death("committed", 60);
+    let mut pseidon = start("PSEIDON_FREEZE", "republished");
+    wait_until("it cleans up", 60, || pseidon.is_frozen());
+    redis.kill();
+    pseidon.wake();
+    wait_until("/health reports it", 60, || {
+        get(port, "/health").is_some_and(|(status, text)| {
+            status == 503 && text.contains("state store does not answer")
+        })
+    });
+    redis.up(&site);
+    wait_until("/health is ok", 60, || {
+        get(port, "/health").is_some_and(|(status, _)| status == 200)
+    });
+    pseidon.stop(60);
+    count_gapless(&site.path("out"));
+    count_gapless(&site.path("copy"));
 }

@@ -160,10 +160,17 @@ impl RunLifecycle {
     /// second.
     pub(crate) fn refresh(&mut self) {
         self.run.view.pulse.beat();
-        let RunPhase::Running(running) = &self.phase else {
-            return;
-        };
         let metrics = &self.run.metrics;
+        let running = match &mut self.phase {
+            RunPhase::Opening(opening) => {
+                let unreachable = opening.store_is_unreachable().map(i64::from);
+                return unreachable
+                    .into_iter()
+                    .for_each(|value| metrics.store_unreachable.set(value));
+            }
+            RunPhase::Running(running) => running,
+            _ => return,
+        };
         if self.began.elapsed() >= self.restarts.steady_after() {
             // Splits that this attempt has not taken again belong to another instance.
             self.uncommitted.clear();

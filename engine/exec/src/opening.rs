@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pseidon_delivery::committer::AcknowledgedVersions;
 use pseidon_delivery::{Claimant, Committer, InstanceId, StateStore};
 use pseidon_plan::{PerSink, Plan};
@@ -26,6 +27,8 @@ pub(crate) struct SinkOpener {
     pub(crate) acknowledged: PerSink<Arc<AcknowledgedVersions>>,
     /// Whether all sinks were opened successfully once.
     pub(crate) was_open: bool,
+    /// Gets the committer of each sink before it is opened.
+    pub(crate) committers: Arc<Mutex<Vec<Arc<Committer>>>>,
     pub(crate) lanes: Arc<LaneMemory>,
     pub(crate) stop: Stop,
     pub(crate) metrics: Metrics,
@@ -54,6 +57,7 @@ impl SinkOpener {
                 about_to_wait();
                 std::thread::park_timeout(wait);
             }));
+            self.committers.lock().push(committer.clone());
             let setup = SinkSetup {
                 pipeline: self.plan.name.clone(),
                 base: self.plan.base.clone(),

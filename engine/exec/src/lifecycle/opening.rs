@@ -1,8 +1,10 @@
 //! The phase in which the sinks of an attempt are opened.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pseidon_delivery::InstanceId;
+use parking_lot::Mutex;
+use pseidon_delivery::{Committer, InstanceId};
 use pseidon_plan::PerSink;
 use pseidon_plugin::stop::Stop;
 
@@ -24,8 +26,23 @@ const OPENING_GRACE: Duration = Duration::from_secs(2);
 pub(super) struct OpeningPhase {
     stop: Stop,
     instance: InstanceId,
+    /// The committers of the sinks that are or were opened.
+    committers: Arc<Mutex<Vec<Arc<Committer>>>>,
+    /// Whether the state store was unreachable for one of them.
+    has_missed_store: bool,
     /// Set after a stop request: the deadline for the sinks to give up.
     pub(super) give_up: Option<Instant>,
+}
+
+impl OpeningPhase {
+    /// Whether the state store is unreachable for a sink; `None` as long as it was for none, since
+    /// most of them have not sent a request yet.
+    pub(super) fn store_is_unreachable(&mut self) -> Option<bool> {
+        let committers = self.committers.lock();
+        let is_unreachable = committers.iter().any(|open| open.store_is_unreachable());
+        self.has_missed_store |= is_unreachable;
+        self.has_missed_store.then_some(is_unreachable)
+    }
 }
 
 impl RunLifecycle {
@@ -45,7 +62,7 @@ impl RunLifecycle {
             Ok(instance) => instance,
             Err(error) => return Some(Err(RunError::Failed(error))),
         };
-        let run = &self.run;
+        let (run, committers) = (&self.run, Arc::default());
         let opener = SinkOpener {
             plan: run.plan.clone(),
             store: run.store.clone(),
@@ -54,6 +71,7 @@ impl RunLifecycle {
             accept_changed_plan: run.accept_changed_plan,
             acknowledged: self.acknowledged.clone(),
             was_open: self.was_open,
+            committers: Arc::clone(&committers),
             lanes: run.resources.lanes().clone(),
             stop: stop.clone(),
             metrics: run.metrics.clone(),
@@ -61,6 +79,8 @@ impl RunLifecycle {
         self.phase = RunPhase::Opening(OpeningPhase {
             stop,
             instance,
+            committers,
+            has_missed_store: false,
             give_up: None,
         });
         self.reporter
@@ -100,10 +120,12 @@ impl RunLifecycle {
     }
 
     pub(super) fn opened(&mut self, opened: Result<PerSink<AttemptSink>, Failure>) -> RunEnd {
+        self.refresh();
         let RunPhase::Opening(OpeningPhase {
             stop,
             instance,
             give_up,
+            ..
         }) = &self.phase
         else {
             return Some(Err(internal_error(WRONG_PHASE)));
