@@ -1,5 +1,7 @@
 //! Logs of Avro records, with a real schema registry.
 
+use std::io::{ErrorKind, Read};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -260,4 +262,73 @@ fn logs_that_wait_for_the_registry_block_no_others() {
     scene.pseidon = scene.site.run("pipeline.edn");
     scene.wait_for(150);
     scene.pseidon.stop(60);
+}
+
+/// Whether the client has given up a request that is not answered.
+fn is_given_up(request: &mut TcpStream) -> bool {
+    request
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .expect("a time limit");
+    let mut read = [0; 4096];
+    loop {
+        match request.read(&mut read) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// A registry that accepts requests and does not answer holds up only the logs that need it, even
+/// if there is only one ETL thread.
+#[test]
+fn a_registry_that_does_not_answer_holds_up_no_other_log() {
+    let site = Site::new("registry-hangs");
+    let registry = TcpListener::bind("127.0.0.1:0").expect("a port");
+    registry.set_nonblocking(true).expect("a listener");
+    let table = LogTable::new(&site);
+    let [avro, other] = ["avro", "txt"].map(|name| format!("{}-{name}", site.name));
+    produce(&other, 0, [format!("{AT}\tfirst")]);
+    let more = format!(
+        ":registry \"http://{}\"",
+        registry.local_addr().expect("its address")
+    );
+    let template = Template {
+        brokers: &brokers(),
+        redis: None,
+        port: None,
+        more: &more,
+    };
+    let text = template.text(&site, &table);
+    let text = text.replace(":etl-threads 2", ":etl-threads 1");
+    assert!(text.contains(":etl-threads 1"));
+    site.write("pipeline.edn", text);
+    table.set(&other, "txt:sep=tab;ts=0;msg=1", "txt");
+    let mut pseidon = site.run("pipeline.edn");
+    let lines = || all_lines(&site.path("out").join(&other));
+    wait_until("the first line", 90, || {
+        lines().len() == 1 || !pseidon.is_running()
+    });
+    produce(&avro, 0, [first(1, 0)]);
+    table.set(&avro, "avro-txt:ts=0;msg=1", "txt");
+    // A request is given up after some seconds, which may be too few for a busy machine. A thread
+    // that waits for its answer does nothing else before.
+    let is_in_time = (1..=5).any(|number| {
+        let mut newest = None;
+        wait_until("a request", 90, || {
+            newest = registry
+                .incoming()
+                .map_while(Result::ok)
+                .last()
+                .or(newest.take());
+            newest.as_mut().is_some_and(|request| !is_given_up(request))
+        });
+        let mut request = newest.expect("a request");
+        produce(&other, 0, [format!("{AT}\t{number}")]);
+        wait_until("another line", 60, || lines().len() > number);
+        !is_given_up(&mut request)
+    });
+    assert!(is_in_time, "no line is written while a request waits");
+    pseidon.terminate();
+    pseidon.expect_exit(1, 30);
 }

@@ -17,11 +17,12 @@ use pseidon_plugin::source::Reread;
 
 use crate::attempt::{Attempt, AttemptId};
 use crate::bad_records::RecentBadRecord;
+use crate::blocking::BlockingPool;
 use crate::dispatch::{BatchOutput, enter};
 use crate::failure::{Failure, guarded};
 use crate::process::{BadRecord, ProcessOutcome, Processor, RowReceiver};
 use crate::quarantined::quarantined;
-use crate::queue::{BatchQueue, QueuedBatch};
+use crate::queue::{BatchQueue, PreparedProcessor, QueuedBatch};
 use crate::writers::Writers;
 
 /// The processors of one thread, for the sources whose batches it has seen.
@@ -55,6 +56,8 @@ impl Processors {
 pub(crate) struct EtlContext {
     pub(crate) queue: Arc<BatchQueue>,
     pub(crate) writers: Arc<Writers>,
+    /// The threads that fetch what records need from elsewhere.
+    pub(crate) blocking: Arc<BlockingPool>,
     /// How many bytes each thread may produce at once.
     pub(crate) largest: usize,
 }
@@ -81,32 +84,41 @@ pub(crate) fn work(workplace: &EtlContext) {
 /// leaves before the next is produced. In between the batch goes back to the queue, which lets it
 /// wait while too much of its run waits for writers.
 fn handle(
-    unit: QueuedBatch,
+    mut unit: QueuedBatch,
     processors: &mut Processors,
     workplace: &EtlContext,
 ) -> Result<(), Failure> {
     let (attempt, queue) = (unit.attempt.clone(), &workplace.queue);
-    let processor = processors.of(&attempt, unit.source, workplace.largest)?;
-    let Some((unit, records)) = admitted(unit, processor.at_once(), queue) else {
+    let own = processors.of(&attempt, unit.source, workplace.largest)?;
+    // If the batch is not admitted, this may be out of date when it is.
+    let mut prepared = unit.prepared.take();
+    let at_once = prepared
+        .as_ref()
+        .map(|prepared| prepared.at_once(unit.done));
+    let at_once = at_once.unwrap_or_else(|| own.at_once());
+    let Some((unit, records)) = admitted(unit, at_once, queue) else {
         return Ok(());
     };
+    if prepared.is_none() && !own.prepare_locally(&unit.batch, records.clone()) {
+        return prepare_elsewhere(unit, records, own, workplace);
+    }
+    let processor = match &mut prepared {
+        Some(prepared) => &mut prepared.processor,
+        None => &mut *own,
+    };
     let (source, batch) = (attempt.plan.source(unit.source), &unit.batch);
-    processor
-        .prepare(batch, records.clone())
-        .map_err(|reason| Failure::Transient {
-            stage: source.stage.clone(),
-            reason,
-        })?;
     let mut exits = ChunkCollector::new(&attempt);
     let passed = processor
         .process(source, batch, records.clone(), &mut exits)
         .map_err(|error| Failure::Fatal(Reason::of(error)))?;
     let ProcessOutcome::All(bad) = passed else {
+        // A decoder that has panicked was replaced, so this one is not used again.
+        let at_once = processor.at_once();
+        own.limit(at_once);
         queue.put_back(attempt.id, unit);
         return Ok(());
     };
-    let is_stopped = attempt.stop.reading_stopped();
-    if !is_stopped && !exits.passes_throttles(unit.source, records.len()) {
+    if !attempt.stop.reading_stopped() && !exits.passes_throttles(unit.source, records.len()) {
         queue.put_back(attempt.id, unit);
         return Ok(());
     }
@@ -115,23 +127,32 @@ fn handle(
         return Ok(());
     }
     exits.note_passed(unit.source);
-    let upto = records.end;
     let mut chunks = exits.chunks;
     chunks.extend(quarantine_bad(&attempt, source, batch, bad)?);
     Chunk::charge(batch, &mut chunks);
-    let send = |outcome| dispatch(&attempt, source, &unit.split.split.id, outcome, workplace);
+    pass_on(unit, records.end, chunks, workplace)
+}
+
+/// Hands the results of a batch's records up to this one to the writers when it is the batch's turn.
+/// What is left of the batch goes back to the queue.
+fn pass_on(
+    unit: QueuedBatch,
+    upto: usize,
+    chunks: Vec<(SinkIndex, Chunk)>,
+    workplace: &EtlContext,
+) -> Result<(), Failure> {
+    let (attempt, queue, batch) = (unit.attempt.clone(), &workplace.queue, unit.batch.clone());
+    let (source, split) = (attempt.plan.source(unit.source), &unit.split);
+    let send = |outcome| dispatch(&attempt, source, &split.split.id, outcome, workplace);
     let resume = batch.resume.clone();
     if upto == batch.len() {
-        unit.split.complete(
-            unit.number,
-            BatchOutput {
-                next: batch.next,
-                resume,
-                end: batch.end,
-                chunks,
-            },
-            send,
-        )?;
+        let outcome = BatchOutput {
+            next: batch.next,
+            resume,
+            end: batch.end,
+            chunks,
+        };
+        split.complete(unit.number, outcome, send)?;
         queue.release(attempt.id, has_its_turn);
     } else {
         send(BatchOutput {
@@ -142,6 +163,45 @@ fn handle(
         })?;
         queue.put_back(attempt.id, QueuedBatch { done: upto, ..unit });
     }
+    Ok(())
+}
+
+/// Fetches what these records of a batch need from elsewhere on a thread that this may block, and
+/// puts the batch back. Meanwhile the line of its attempt is skipped: its other batches would
+/// probably need the same, and ETL threads are there for all runs.
+fn prepare_elsewhere(
+    unit: QueuedBatch,
+    records: Range<usize>,
+    own: &Processor,
+    workplace: &EtlContext,
+) -> Result<(), Failure> {
+    let mut processor = own
+        .another(unit.attempt.plan.source(unit.source))
+        .map_err(|reason| Failure::Fatal(reason.into()))?;
+    let queue = workplace.queue.clone();
+    let blocked = queue.block(unit.attempt.id);
+    workplace.blocking.run(move || {
+        let (attempt, upto) = (unit.attempt.clone(), records.end);
+        if attempt.stop.leaving_now() {
+            return;
+        }
+        let prepared = guarded(|| {
+            processor
+                .prepare(&unit.batch, records)
+                .map_err(|reason| Failure::Transient {
+                    stage: attempt.plan.source(unit.source).stage.clone(),
+                    reason,
+                })
+        });
+        match prepared {
+            Ok(()) => {
+                let prepared = Some(Box::new(PreparedProcessor { processor, upto }));
+                queue.put_back(attempt.id, QueuedBatch { prepared, ..unit });
+            }
+            Err(failure) => attempt.failures.report(failure),
+        }
+        drop(blocked);
+    });
     Ok(())
 }
 

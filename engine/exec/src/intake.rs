@@ -228,6 +228,7 @@ impl Intake {
                     upto: batch.len(),
                     batch: Arc::new(*batch),
                     done: 0,
+                    prepared: None,
                 }));
             }
             SourceEvent::Release(released, reply) => {

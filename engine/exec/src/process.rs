@@ -80,7 +80,7 @@ pub enum ProcessOutcome {
     TooMany,
 }
 
-/// Passes batches of one source through its chain. Each ETL thread has its own.
+/// Passes batches of one source through its chain. Used by one thread at a time.
 pub struct Processor {
     decoder: Option<Box<dyn Decoder>>,
     /// The limit for the results of more than one record, in bytes.
@@ -100,8 +100,27 @@ impl Processor {
         })
     }
 
-    /// Fetches what decoding these records needs from elsewhere, such as schemas. An error says why
-    /// that is not available now.
+    /// Creates another processor for the same source, which lets as many records pass at once.
+    pub(crate) fn another(&self, source: &PlannedSource) -> Result<Self, String> {
+        Ok(Processor {
+            decoder: decoder_of(source)?,
+            ..*self
+        })
+    }
+
+    /// Prepares decoding these records without a request to anything else. If something is missing,
+    /// the result is `false`, and [`Processor::prepare`] fetches it.
+    pub fn prepare_locally(&mut self, batch: &Batch, records: Range<usize>) -> bool {
+        match &mut self.decoder {
+            Some(decoder) if all_invalid(batch, &records).is_none() => {
+                decoder.prepare_locally(&of_records(batch, records))
+            }
+            _ => true,
+        }
+    }
+
+    /// Fetches what decoding these records needs from elsewhere, such as schemas. May block for
+    /// some seconds. An error says why that is not available now.
     pub fn prepare(&mut self, batch: &Batch, records: Range<usize>) -> Result<(), Reason> {
         match &mut self.decoder {
             Some(decoder) if all_invalid(batch, &records).is_none() => {
@@ -116,8 +135,13 @@ impl Processor {
         self.at_once
     }
 
+    /// Lets at most this many records pass at once, until it learns more.
+    pub(crate) fn limit(&mut self, at_once: usize) {
+        self.at_once = self.at_once.min(at_once);
+    }
+
     /// Passes some records of a batch of the source, which have been
-    /// [prepared](Processor::prepare), through its chain.
+    /// [prepared](Processor::prepare_locally), through its chain.
     pub fn process(
         &mut self,
         source: &PlannedSource,

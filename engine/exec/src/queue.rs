@@ -1,7 +1,8 @@
 //! The queue of the ETL threads, with one line of batches for each attempt.
 //!
 //! A line is skipped while many results of its batches wait for writers, so a run whose sink is
-//! slow or blocked does not keep ETL threads or memory from other runs.
+//! slow or blocked does not keep ETL threads or memory from other runs. It is also skipped while one
+//! of its batches waits for a throttle, or for something outside of the process.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use pseidon_plugin::batch::Batch;
 use crate::actor::WakeFn;
 use crate::attempt::{Attempt, AttemptId};
 use crate::order::OrderedSplit;
+use crate::process::Processor;
 use crate::sync::{Condvar, Mutex, now};
 
 /// A batch in the queue.
@@ -26,6 +28,22 @@ pub(crate) struct QueuedBatch {
     pub(crate) done: usize,
     /// How many of its records may be processed; the others are left unread.
     pub(crate) upto: usize,
+    /// If something had to be fetched for its next records: a processor that has it.
+    pub(crate) prepared: Option<Box<PreparedProcessor>>,
+}
+
+/// A processor that is prepared for the next records of a batch.
+pub(crate) struct PreparedProcessor {
+    pub(crate) processor: Processor,
+    /// The number of the first record for which it is not prepared.
+    pub(crate) upto: usize,
+}
+
+impl PreparedProcessor {
+    /// How many records may pass at once if this many are done.
+    pub(crate) fn at_once(&self, done: usize) -> usize {
+        self.processor.at_once().min(self.upto - done)
+    }
 }
 
 /// The queue of batches.
@@ -55,11 +73,23 @@ struct AttemptLine<T> {
     unwritten: usize,
     /// Until when its batches wait for a throttle.
     held_until: Option<Instant>,
+    /// How many of its batches wait for something outside of the process.
+    blocked: usize,
     /// Wakes the intake whose batch did not find room.
     refused: Option<WakeFn>,
 }
 
 impl<T> State<T> {
+    /// Removes the lines of which nothing is left.
+    fn remove_unused_lines(&mut self) {
+        self.lines.retain(|line| {
+            line.unwritten > 0
+                || line.blocked > 0
+                || !line.units.is_empty()
+                || !line.kept.is_empty()
+        });
+    }
+
     fn line(&mut self, attempt: AttemptId) -> &mut AttemptLine<T> {
         let known = self.lines.iter().position(|line| line.attempt == attempt);
         let number = known.unwrap_or_else(|| {
@@ -69,6 +99,7 @@ impl<T> State<T> {
                 kept: Vec::new(),
                 unwritten: 0,
                 held_until: None,
+                blocked: 0,
                 refused: None,
             });
             self.lines.len() - 1
@@ -100,8 +131,8 @@ impl<T> BatchQueue<T> {
     }
 
     /// Adds a batch to its attempt's line. If the line is long, the batch is returned, and `wake`
-    /// is called when there is room. A line that is skipped accepts it: then the source must wait,
-    /// which it does when the memory budget is full.
+    /// is called when there is room. A line that is skipped because of its writers accepts it: then
+    /// the source must wait, which it does when the memory budget is full.
     pub(crate) fn push(&self, attempt: AttemptId, unit: T, wake: &WakeFn) -> Result<(), T> {
         let mut state = self.state.lock();
         let unwritten = state.unwritten;
@@ -131,6 +162,15 @@ impl<T> BatchQueue<T> {
         line.held_until = Some(until);
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Skips the line of an attempt until the result is dropped.
+    pub(crate) fn block(self: &Arc<Self>, attempt: AttemptId) -> BlockedLine<T> {
+        self.state.lock().line(attempt).blocked += 1;
+        BlockedLine {
+            queue: self.clone(),
+            attempt,
+        }
     }
 
     /// Skips the line of an attempt no longer for a throttle.
@@ -193,8 +233,9 @@ impl<T> BatchQueue<T> {
             }
             let (unwritten, now) = (state.unwritten, now());
             let waits = |line: &AttemptLine<T>| line.held_until.filter(|until| *until > now);
-            let moves =
-                |line: &&AttemptLine<T>| !line.units.is_empty() && self.moves(line, unwritten);
+            let moves = |line: &&AttemptLine<T>| {
+                !line.units.is_empty() && line.blocked == 0 && self.moves(line, unwritten)
+            };
             let mut lines = state.lines.iter();
             let ready = lines.position(|line| moves(&line) && waits(line).is_none());
             let Some(number) = ready else {
@@ -275,6 +316,26 @@ impl<T> BatchQueue<T> {
     }
 }
 
+/// A line that is skipped because one of its batches waits for something outside of the process.
+pub(crate) struct BlockedLine<T = QueuedBatch> {
+    queue: Arc<BatchQueue<T>>,
+    attempt: AttemptId,
+}
+
+impl<T> Drop for BlockedLine<T> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock();
+        let mut lines = state.lines.iter_mut();
+        // The attempt may be over, and what it has put back since then is in a line of its own.
+        if let Some(line) = lines.find(|line| line.attempt == self.attempt) {
+            line.blocked = line.blocked.saturating_sub(1);
+        }
+        state.remove_unused_lines();
+        drop(state);
+        self.queue.changed.notify_all();
+    }
+}
+
 /// The charge for rows that wait for a writer.
 pub(crate) struct UnwrittenCharge<T = QueuedBatch> {
     queue: Arc<BatchQueue<T>>,
@@ -288,204 +349,11 @@ impl<T> Drop for UnwrittenCharge<T> {
         state.unwritten -= self.bytes;
         state.line(self.attempt).unwritten -= self.bytes;
         // If the attempt is over, nothing else is left of it.
-        state
-            .lines
-            .retain(|line| line.unwritten > 0 || !line.units.is_empty() || !line.kept.is_empty());
+        state.remove_unused_lines();
         drop(state);
         self.queue.changed.notify_all();
     }
 }
 
 #[cfg(all(test, not(feature = "model")))]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
-
-    use super::*;
-
-    fn queue(limit: usize) -> (Arc<BatchQueue<u32>>, AttemptId, AttemptId) {
-        (
-            BatchQueue::new(2, limit),
-            AttemptId::new(),
-            AttemptId::new(),
-        )
-    }
-
-    fn push(queue: &BatchQueue<u32>, attempt: AttemptId, unit: u32) {
-        let wake: WakeFn = Arc::new(|| panic!("the line had room"));
-        assert_eq!(queue.push(attempt, unit, &wake), Ok(()));
-    }
-
-    #[test]
-    fn lines_take_turns() {
-        let (queue, one, other) = queue(100);
-        for (attempt, unit) in [(one, 1), (one, 2), (other, 11), (other, 12)] {
-            push(&queue, attempt, unit);
-        }
-        assert_eq!(queue.len(), 4);
-        assert_eq!(
-            [queue.pop(), queue.pop(), queue.pop(), queue.pop()],
-            [Some(1), Some(11), Some(2), Some(12)]
-        );
-    }
-
-    #[test]
-    fn a_line_that_waits_for_writers_is_skipped_and_still_accepts_batches() {
-        let (queue, blocked, other) = queue(100);
-        // This line may use half of the limit: then as much is left for the others.
-        let first = queue.unwritten(blocked, 50);
-        push(&queue, blocked, 1);
-        assert_eq!(queue.pop(), Some(1));
-        let second = queue.unwritten(blocked, 1);
-        for unit in 2..20 {
-            push(&queue, blocked, unit);
-        }
-        push(&queue, other, 100);
-        assert_eq!(queue.pop(), Some(100));
-        push(&queue, other, 101);
-        assert_eq!((queue.pop(), queue.len()), (Some(101), 18));
-        drop(second);
-        assert_eq!(queue.pop(), Some(2));
-        drop(first);
-        queue.forget(blocked);
-        push(&queue, other, 102);
-        assert_eq!((queue.pop(), queue.len()), (Some(102), 0));
-    }
-
-    #[test]
-    fn an_unfinished_batch_comes_before_later_ones() {
-        let (queue, one, other) = queue(100);
-        for (attempt, unit) in [(one, 1), (one, 2), (other, 11)] {
-            push(&queue, attempt, unit);
-        }
-        assert_eq!(queue.pop(), Some(1));
-        queue.put_back(one, 1);
-        assert_eq!(
-            [queue.pop(), queue.pop(), queue.pop()],
-            [Some(11), Some(1), Some(2)]
-        );
-    }
-
-    #[test]
-    fn a_kept_batch_is_returned_when_it_may_continue() {
-        let (queue, one, other) = queue(100);
-        assert_eq!(
-            queue.keep(one, 1, |_| true),
-            Some(1),
-            "it may continue already"
-        );
-        assert_eq!(queue.keep(one, 2, |_| false), None);
-        assert_eq!(queue.keep(one, 3, |_| false), None);
-        push(&queue, one, 4);
-        assert_eq!((queue.pop(), queue.len()), (Some(4), 2));
-        queue.release(other, |_| true);
-        queue.release(one, |unit| *unit == 3);
-        assert_eq!((queue.pop(), queue.len()), (Some(3), 1));
-        // When a run ends, its kept batches are dropped.
-        queue.forget(one);
-        queue.release(one, |_| true);
-        assert_eq!(queue.len(), 0);
-    }
-
-    #[test]
-    fn a_held_line_is_skipped_until_its_time_or_until_it_is_lifted() {
-        let (queue, held, other) = queue(100);
-        let (past, far) = (Instant::now(), Instant::now() + Duration::from_secs(3600));
-        queue.put_back_until(held, 1, far);
-        push(&queue, held, 2);
-        push(&queue, other, 11);
-        push(&queue, other, 12);
-        assert_eq!([queue.pop(), queue.pop()], [Some(11), Some(12)]);
-        // It is as long as any line.
-        let wake: WakeFn = Arc::new(|| {});
-        assert_eq!(queue.push(held, 3, &wake), Err(3));
-        queue.lift(other);
-        queue.lift(held);
-        assert_eq!(queue.pop(), Some(1));
-        queue.put_back_until(held, 1, past);
-        assert_eq!([queue.pop(), queue.pop()], [Some(1), Some(2)]);
-        // A waiting thread continues when the line is lifted.
-        queue.put_back_until(held, 4, far);
-        std::thread::scope(|scope| {
-            let popping = scope.spawn(|| queue.pop());
-            queue.lift(held);
-            assert_eq!(popping.join().unwrap(), Some(4));
-        });
-    }
-
-    #[test]
-    fn many_waiting_lines_do_not_use_up_the_limit() {
-        for blocked in [1, 2, 10, 100] {
-            let queue = BatchQueue::<u32>::new(1, 1_000_000);
-            let (attempts, other) = (
-                (0..blocked).map(|_| AttemptId::new()).collect::<Vec<_>>(),
-                AttemptId::new(),
-            );
-            let mut unwritten = Vec::new();
-            for _ in 0..1_000_000 / 10 / blocked {
-                for attempt in &attempts {
-                    let mut state = queue.state.lock();
-                    let total = state.unwritten;
-                    let moves = queue.moves(state.line(*attempt), total);
-                    drop(state);
-                    if moves {
-                        unwritten.push(queue.unwritten(*attempt, 10));
-                    }
-                }
-            }
-            let left = 1_000_000 - queue.state.lock().unwritten;
-            assert!(
-                left >= 1_000_000 / (blocked + 1) - 10 * blocked,
-                "{blocked} lines leave {left}"
-            );
-            push(&queue, other, 1);
-            assert_eq!(queue.pop(), Some(1));
-        }
-    }
-
-    #[test]
-    fn the_intake_of_a_refused_batch_is_woken_when_there_is_room() {
-        let (queue, attempt, _) = queue(100);
-        let calls = Arc::new(AtomicUsize::new(0));
-        let counted = calls.clone();
-        let wake: WakeFn = Arc::new(move || _ = counted.fetch_add(1, Ordering::SeqCst));
-        push(&queue, attempt, 0);
-        push(&queue, attempt, 1);
-        assert_eq!(queue.push(attempt, 2, &wake), Err(2));
-        assert_eq!((calls.load(Ordering::SeqCst), queue.pop()), (0, Some(0)));
-        assert_eq!(
-            (calls.load(Ordering::SeqCst), queue.push(attempt, 2, &wake)),
-            (1, Ok(()))
-        );
-        assert_eq!(queue.push(attempt, 3, &wake), Err(3));
-        // Now the line is skipped, and the memory budget bounds it.
-        let unwritten = queue.unwritten(attempt, 60);
-        assert_eq!(
-            (calls.load(Ordering::SeqCst), queue.push(attempt, 3, &wake)),
-            (2, Ok(()))
-        );
-        drop(unwritten);
-        assert_eq!(
-            [queue.pop(), queue.pop(), queue.pop()],
-            [Some(1), Some(2), Some(3)]
-        );
-        assert_eq!(
-            calls.load(Ordering::SeqCst),
-            2,
-            "once for each batch that was returned"
-        );
-    }
-
-    #[test]
-    fn pop_and_push_return_once_the_queue_is_closed() {
-        let (queue, attempt, _) = queue(100);
-        for unit in 0..2 {
-            push(&queue, attempt, unit);
-        }
-        std::thread::scope(|scope| {
-            let popping = scope.spawn(|| while queue.pop().is_some() {});
-            queue.end();
-            popping.join().unwrap();
-        });
-    }
-}
+mod tests;

@@ -61,6 +61,7 @@ impl Resources {
             let workplace = EtlContext {
                 queue: resources.queue.clone(),
                 writers: resources.writers.clone(),
+                blocking: resources.blocking.clone(),
                 largest,
             };
             resources.etl.push(spawn(format!("etl-{index}"), move || {

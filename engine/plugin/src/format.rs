@@ -196,11 +196,19 @@ pub struct WantedColumn {
     pub field: FieldRef,
 }
 
-/// Decodes batches of records. Each ETL thread has its own decoder.
+/// Decodes batches of records. Used by one thread at a time.
 pub trait Decoder: Send {
-    /// Fetches what decoding these records needs from elsewhere, such as their schemas. Called
-    /// before [`Decoder::decode`]. Does not wait for what is not available now: an error says why,
-    /// and the batch is re-read later.
+    /// Prepares decoding these records without a request to anything else. Returns `false` if
+    /// something is missing, such as a schema: then [`Decoder::prepare`] is called on a thread that
+    /// it may block.
+    fn prepare_locally(&mut self, _payloads: &Payloads) -> bool {
+        true
+    }
+
+    /// Fetches what decoding these records needs from elsewhere, such as their schemas. Either this
+    /// or [`Decoder::prepare_locally`] has succeeded before [`Decoder::decode`] is called. May block
+    /// until a request is answered or expires, but does not repeat it: an error says why something
+    /// is not available now, and the batch is re-read later.
     fn prepare(&mut self, _payloads: &Payloads) -> Result<(), Reason> {
         Ok(())
     }

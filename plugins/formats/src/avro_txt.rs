@@ -95,24 +95,22 @@ struct AvroDecoder {
 }
 
 impl Decoder for AvroDecoder {
+    fn prepare_locally(&mut self, payloads: &Payloads) -> bool {
+        self.unknown.clear();
+        for id in self.missing_ids(payloads) {
+            match self.registry.cached(id) {
+                Some(lookup) => self.add(id, lookup),
+                None => return false,
+            }
+        }
+        true
+    }
+
     fn prepare(&mut self, payloads: &Payloads) -> Result<(), Reason> {
         self.unknown.clear();
-        if self.wanted.is_empty() {
-            return Ok(());
-        }
-        let ids: BTreeSet<u32> = (0..payloads.len())
-            .filter_map(|row| schema_id(payloads.get(row)?))
-            .collect();
-        for id in ids {
-            if self.schemas.contains_key(&id) {
-                continue;
-            }
-            match self.registry.schema(id)? {
-                SchemaLookup::Schema(schema) => {
-                    _ = self.schemas.insert(id, SchemaDecoder::new(id, &schema))
-                }
-                SchemaLookup::Unknown(reason, _) => _ = self.unknown.insert(id, reason),
-            }
+        for id in self.missing_ids(payloads) {
+            let lookup = self.registry.schema(id)?;
+            self.add(id, lookup);
         }
         Ok(())
     }
@@ -162,6 +160,27 @@ impl Decoder for AvroDecoder {
 }
 
 impl AvroDecoder {
+    /// The ids of schemas that these records need and that are not known.
+    fn missing_ids(&self, payloads: &Payloads) -> BTreeSet<u32> {
+        if self.wanted.is_empty() {
+            return BTreeSet::new();
+        }
+        (0..payloads.len())
+            .filter_map(|row| schema_id(payloads.get(row)?))
+            .filter(|id| !self.schemas.contains_key(id))
+            .collect()
+    }
+
+    /// Adds a schema, or the reason why the registry does not have it.
+    fn add(&mut self, id: u32, lookup: SchemaLookup) {
+        match lookup {
+            SchemaLookup::Schema(schema) => {
+                _ = self.schemas.insert(id, SchemaDecoder::new(id, &schema))
+            }
+            SchemaLookup::Unknown(reason, _) => _ = self.unknown.insert(id, reason),
+        }
+    }
+
     /// Decodes the records that share one schema.
     fn decode_group(
         &mut self,

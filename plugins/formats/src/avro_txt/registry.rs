@@ -2,8 +2,8 @@
 //!
 //! A schema never changes, so it is fetched once. If a registry is unreachable, its records may
 //! still be valid, so the batch is retried later; if a registry does not have an ID, the record is
-//! bad. A registry that is down must not hold up threads that have other work: only one thread at a
-//! time sends a request, and after a failure there is a pause before the next one.
+//! bad. Only one thread at a time sends a request to a registry, and after a failure there is a pause
+//! before the next one, in which all get the same error at once.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -130,7 +130,8 @@ impl SchemaRegistry {
         }
     }
 
-    fn cached(&self, id: u32) -> Option<SchemaLookup> {
+    /// The response for this id, unless a request has to be sent.
+    pub(super) fn cached(&self, id: u32) -> Option<SchemaLookup> {
         let cached = lock(&self.cache).get(&id).cloned();
         cached.filter(|answer| match answer {
             SchemaLookup::Schema(_) => true,

@@ -137,6 +137,32 @@ fn decoders_of_one_format_share_fetched_schemas() {
     );
 }
 
+#[test]
+fn a_request_is_needed_only_for_what_no_decoder_has_asked_for() {
+    let (schema, mut records) = encoded(7, &events());
+    records.push(b"\0\0\0\0\x08\x02".to_vec());
+    let server = Server::start(&[(7, &schema)]);
+    let format = AvroTxt::default();
+    let settings = format!("ts=0;registry=http://{}", server.address);
+    let whole = payloads(
+        &records
+            .iter()
+            .map(|record| Some(record.as_slice()))
+            .collect::<Vec<_>>(),
+    );
+    let [mut decoder, mut other] = [(); 2].map(|()| format.decoder(&settings, &[time()]).unwrap());
+    assert!(!decoder.prepare_locally(&whole));
+    assert!(server.requests().is_empty());
+    decoder.prepare(&whole).unwrap();
+    for decoder in [&mut decoder, &mut other] {
+        assert!(decoder.prepare_locally(&whole));
+        let decoded = decoder.decode(&whole);
+        let bad = reasons(&decoded);
+        assert_eq!(bad, [(2, "schema 8 does not exist in the schema registry")]);
+    }
+    assert_eq!(server.requests().len(), 2);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// A response is a schema, or makes the records wait or bad; nothing else.
