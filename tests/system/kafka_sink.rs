@@ -143,6 +143,59 @@ fn killed_at_random() {
     settle(&site, &fed);
 }
 
+/// Whatever changes fields without making columns of them.
+#[test]
+fn records_are_written_with_their_changes() {
+    let record = r#"{"id":1,"password":"secret","items":[1,2],"code":"no"}"#;
+    for (name, chain, expected) in [
+        (
+            "remove",
+            r#"(remove "password")"#,
+            &[r#"{"id":1,"items":[1,2],"code":"no"}"#][..],
+        ),
+        (
+            "set",
+            r#"(set "id = 2, day = 'a'") (rename "password as p")"#,
+            &[r#"{"id":2,"p":"secret","items":[1,2],"code":"no","day":"a"}"#],
+        ),
+        (
+            "unnest",
+            r#"(remove "password, code") (unnest "items")"#,
+            &[r#"{"id":1,"items":1}"#, r#"{"id":1,"items":2}"#],
+        ),
+        (
+            "lookup",
+            r#"(lookup "names.csv" "code = code" "name") (remove "password, items")"#,
+            &[r#"{"id":1,"code":"no","name":"Norway"}"#],
+        ),
+        (
+            "select",
+            r#"(select "*, 1 as one, * except (password, items)")"#,
+            &[r#"{"id":1,"code":"no","one":1}"#],
+        ),
+        ("copy", "", &[record]),
+    ] {
+        let site = Site::new(&format!("kafka-edits-{name}"));
+        site.write("in.ndjson", format!("{record}\n"));
+        site.write("names.csv", "code,name\nno,Norway\n");
+        site.write(
+            "pipeline.edn",
+            format!(
+                r#"{{in (files "in.ndjson")
+                    pipeline (-> in {chain} (kafka {{:brokers "{}" :topic "{}"}}))}}"#,
+                brokers(),
+                output(&site)
+            ),
+        );
+        site.finish("pipeline.edn", 60);
+        assert_eq!(
+            topics::committed(&output(&site)).concat(),
+            expected,
+            "{name}"
+        );
+    }
+}
+
 /// From files, which have no group whose generation could fence. Every other instance commits a few
 /// transactions.
 #[test]

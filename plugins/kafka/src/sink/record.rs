@@ -207,7 +207,12 @@ impl RecordPlan {
             }
         };
         let refused = limits.refused_rows(&good, &columns, self.encoder.is_none());
-        let ready = good.with_record(columns).without(&refused)?;
+        let ready = match &self.encoder {
+            // The value is copied from the record, whose fields may have been changed.
+            None => good.with_columns(columns),
+            Some(_) => good.with_record(columns),
+        };
+        let ready = ready.without(&refused)?;
         bad.add(refused);
         Ok((ready, bad.into_sorted()))
     }
