@@ -5,8 +5,8 @@
 //! even after the last wanted value. If no column is wanted, records are not parsed at all, and
 //! malformed records pass.
 //!
-//! A [fast scan](scan) finds the fields of a record and validates them, and sonic-rs parses the
-//! values that are wanted. If the scan does not accept the record, sonic-rs parses all of it, and
+//! A [fast scan](scan), which expects the [layout] of the records before, finds the fields of a
+//! record and validates them, and sonic-rs parses the values that are wanted. If the scan does not accept the record, sonic-rs parses all of it, and
 //! says what is wrong.
 //!
 //! A path that does not exist (the key is missing, the list is too short, or a value on the path is
@@ -17,6 +17,7 @@ mod columns;
 mod edit;
 mod infer;
 mod keys;
+mod layout;
 mod reasons;
 mod scan;
 mod tree;
@@ -32,8 +33,10 @@ use pseidon_plugin::{BadRow, Payloads};
 use self::check::CheckedRecord;
 use self::columns::{Column, Mismatch};
 use self::edit::JsonEditor;
+use self::layout::Layout;
 use self::tree::{PathNode, RecordColumns, RootType};
 use crate::texts::Texts;
+pub(crate) use scan::has_special_bytes;
 
 /// The format `json`.
 pub(crate) struct Json;
@@ -82,6 +85,7 @@ impl Format for Json {
             start: root.start(),
             root,
             columns,
+            layout: Layout::default(),
             places: None,
         }))
     }
@@ -95,6 +99,7 @@ struct JsonDecoder {
     root: PathNode,
     start: RootType,
     columns: Vec<Column>,
+    layout: Layout,
     /// The places of the fields that are located.
     places: Option<FieldPlaces>,
 }
@@ -114,6 +119,7 @@ impl Decoder for JsonDecoder {
         let mut bad = Vec::new();
         let mut total = 0;
         let texts = Texts::new(payloads, 0..payloads.len());
+        self.layout.begin_batch();
         for row in 0..payloads.len() {
             if let Some(places) = &mut self.places {
                 places.begin();
@@ -158,6 +164,7 @@ impl JsonDecoder {
         }
         let mut values = RecordColumns {
             columns: &mut self.columns,
+            layout: &mut self.layout,
             places: self.places.as_mut(),
             row,
             mismatch: Mismatch::default(),

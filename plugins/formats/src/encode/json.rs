@@ -2,7 +2,7 @@
 //!
 //! arrow-json encodes most types. Where it differs from what Pseidon documents, the encoders are
 //! here: `json` columns are written unchanged, binary is base64, and timestamps are RFC 3339 in UTC
-//! with as many digits as their unit has.
+//! with as many digits as their unit has. Strings are here because most of them need no escape.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, NaiveDate, SecondsFormat, TimeDelta};
 use pseidon_plugin::format::is_json;
+
+use crate::json::has_special_bytes;
 
 /// The options for all columns: NULL is written as `null`.
 pub(crate) fn options() -> EncoderOptions {
@@ -38,6 +40,7 @@ impl EncoderFactory for PseidonEncoderFactory {
     ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
         let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
             DataType::Utf8 if is_json(innermost(field)) => Box::new(JsonStrings(array.as_string())),
+            DataType::Utf8 => Box::new(Strings(array.as_string())),
             DataType::Binary => Box::new(Base64Values(array.as_binary::<i32>())),
             DataType::LargeBinary => Box::new(Base64Values(array.as_binary::<i64>())),
             DataType::FixedSizeBinary(_) => Box::new(Base64Values(array.as_fixed_size_binary())),
@@ -87,6 +90,18 @@ impl Encoder for Unions<'_> {
             Some((_, child)) if !child.is_null(at) => child.encode(at, out),
             _ => out.extend_from_slice(b"null"),
         }
+    }
+}
+
+struct Strings<'a>(&'a StringArray);
+
+impl Encoder for Strings<'_> {
+    fn encode(&mut self, row: usize, out: &mut Vec<u8>) {
+        let text = self.0.value(row);
+        if !has_special_bytes(text.as_bytes()) {
+            return push_quoted(text, out);
+        }
+        serde_json::to_writer(out, text).expect("writing to a vector does not fail");
     }
 }
 

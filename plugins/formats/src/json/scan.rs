@@ -48,7 +48,7 @@ pub(super) fn next_entry(text: &[u8], from: usize, is_first: bool) -> Option<Sca
         key_end,
         is_escaped,
         value,
-        end: value_end(text, value, MAX_DEPTH)?,
+        end: value_end(text, value)?,
     })
 }
 
@@ -96,6 +96,24 @@ fn special_bytes(word: u64) -> u64 {
     found & repeated(0x80)
 }
 
+/// Whether a string has quotes, backslashes or control characters, which JSON writes as escapes.
+pub(crate) fn has_special_bytes(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks();
+    let mut last = [b' '; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut words = words.iter().chain([&last]);
+    words.any(|word| special_bytes(u64::from_le_bytes(*word)) != 0)
+}
+
+/// The highest bit of each byte that is no digit. Bytes after the first of them may be marked
+/// wrongly.
+#[inline(always)]
+fn other_than_digits(word: u64) -> u64 {
+    // A digit becomes its value, up to 9. Adding 0x76 to more than 9 sets the highest bit.
+    let values = word ^ repeated(b'0');
+    (values.wrapping_add(repeated(0x76)) | values) & repeated(0x80)
+}
+
 /// The index after the closing quote of a string whose content begins at `at`, and whether the
 /// string has escapes.
 #[inline(always)]
@@ -138,8 +156,15 @@ fn escape_end(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
+/// The index after the value at `at`. `None` if the scan does not accept it.
 #[inline(always)]
-fn value_end(text: &[u8], at: usize, depth: u32) -> Option<usize> {
+pub(super) fn value_end(text: &[u8], at: usize) -> Option<usize> {
+    value_end_to(text, at, MAX_DEPTH)
+}
+
+/// Like [`value_end`], for values of this maximum nesting.
+#[inline(always)]
+fn value_end_to(text: &[u8], at: usize, depth: u32) -> Option<usize> {
     match *text.get(at)? {
         b'"' => string_end(text, at + 1).map(|(end, _)| end),
         b'-' | b'0'..=b'9' => number_end(text, at),
@@ -177,6 +202,14 @@ fn number_end(text: &[u8], from: usize) -> Option<usize> {
 #[inline(always)]
 fn digits_end(text: &[u8], from: usize) -> Option<usize> {
     let mut end = from;
+    while let Some(next) = text.get(end..).and_then(<[u8]>::first_chunk) {
+        let found = other_than_digits(u64::from_le_bytes(*next));
+        if found != 0 {
+            end += found.trailing_zeros() as usize / 8;
+            return (end > from).then_some(end);
+        }
+        end += 8;
+    }
     while text.get(end).is_some_and(u8::is_ascii_digit) {
         end += 1;
     }
@@ -192,7 +225,7 @@ fn object_end(text: &[u8], at: usize, depth: u32) -> Option<usize> {
     loop {
         let (key_end, _) = string_end(text, after(text, at, b'"')?)?;
         let value = after(text, after_space(text, key_end), b':')?;
-        let end = value_end(text, after_space(text, value), depth)?;
+        let end = value_end_to(text, after_space(text, value), depth)?;
         at = after_space(text, end);
         match *text.get(at)? {
             b',' => at = after_space(text, at + 1),
@@ -209,7 +242,7 @@ fn list_end(text: &[u8], at: usize, depth: u32) -> Option<usize> {
         return Some(end);
     }
     loop {
-        at = after_space(text, value_end(text, at, depth)?);
+        at = after_space(text, value_end_to(text, at, depth)?);
         match *text.get(at)? {
             b',' => at = after_space(text, at + 1),
             b']' => return Some(at + 1),

@@ -12,12 +12,15 @@ use sonic_rs::LazyValue;
 use super::check::reason;
 use super::columns::{Column, Mismatch};
 use super::keys::{KeySeed, KeySet};
+use super::layout::{ExpectedField, Layout};
 use super::reasons::not_an_object;
 use super::scan::{self, ScannedEntry};
 
 /// The columns that a record's values are written to.
 pub(super) struct RecordColumns<'a> {
     pub(super) columns: &'a mut [Column],
+    /// The fields of the records before it.
+    pub(super) layout: &'a mut Layout,
     /// The places of its fields, if some are located.
     pub(super) places: Option<&'a mut FieldPlaces>,
     /// The record's index in the batch.
@@ -160,21 +163,21 @@ impl PathNode {
         let Some(mut at) = scan::after_open(text.as_bytes()) else {
             return Ok(false);
         };
-        let (mut is_first, mut expected, mut is_located) = (true, 0, true);
-        while let Some(entry) = scan::next_entry(text.as_bytes(), at, is_first) {
-            if entry.is_escaped {
-                return Ok(false);
-            }
-            let name = &text[entry.key + 1..entry.key_end - 1];
-            if let Some(found) = self.names.find(name, expected) {
+        let (mut is_first, mut expected, mut is_located) = (true, ExpectedField::default(), true);
+        while let Some((entry, field)) =
+            record
+                .layout
+                .next_entry(text, at, is_first, &mut expected, &self.names)
+        {
+            if let Some(found) = field {
                 let (field, value) = (&self.fields[found], &text[entry.value..entry.end]);
                 if let Some(number) = field.located {
                     is_located &= record.locate(number, at, &entry);
                 }
-                field
-                    .read_text(value, record)
-                    .map_err(|error| format!("the value of `{name}`: {}", reason(&error, value)))?;
-                expected = found + 1;
+                field.read_text(value, record).map_err(|error| {
+                    let name = &text[entry.key + 1..entry.key_end - 1];
+                    format!("the value of `{name}`: {}", reason(&error, value))
+                })?;
             }
             (at, is_first) = (entry.end, false);
         }

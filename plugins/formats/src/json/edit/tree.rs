@@ -111,6 +111,9 @@ impl ChangeTree {
         text: &'t str,
         located: Option<&LocatedChanges>,
     ) -> Vec<Option<&'t str>> {
+        if self.renamed.is_empty() {
+            return Vec::new();
+        }
         let value = |RenamedField { path, change }: &RenamedField| match located {
             Some(located) => inside(located.value(*change, text)?, &path[1..]),
             None => inside(text, path),
