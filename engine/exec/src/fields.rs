@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use arrow::array::Array;
 use parking_lot::Mutex;
 use pseidon_dsl::expr::Path;
-use pseidon_plan::chain::PlannedSource;
+use pseidon_plan::chain::{Chain, PlannedSource};
 use pseidon_plugin::rows::Rows;
 
 /// The fields of a run that had a value, over all of its attempts.
@@ -19,9 +19,12 @@ struct SourceFields {
     fields: Vec<(Path, bool)>,
     /// A copy of the first record.
     sample: Option<Box<[u8]>>,
+    /// The steps that its records pass.
+    chain: Chain,
 }
 
-/// A field that is used in the pipeline and had no value in any record.
+/// A field that is used in the pipeline and had no value in any record, or that is removed or
+/// renamed and was in no record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MissingField {
     /// The stage of the source.
@@ -36,7 +39,7 @@ impl SeenFields {
     /// Notes which fields of decoded records have values.
     pub(crate) fn note(&self, source: &PlannedSource, rows: &Rows) {
         // The columns of a group are there by its definition.
-        if rows.is_empty() || source.columns.wanted.is_empty() || source.group.is_some() {
+        if rows.is_empty() || source.group.is_some() {
             return;
         }
         let mut sources = self.0.lock();
@@ -46,6 +49,7 @@ impl SeenFields {
             let first = SourceFields {
                 fields: wanted.map(|column| (column.path.clone(), false)).collect(),
                 sample: payloads.get(numbers.value(0) as usize).map(Box::from),
+                chain: source.chain.clone(),
             };
             sources.insert(source.stage.clone(), first);
         }
@@ -57,21 +61,24 @@ impl SeenFields {
         }
     }
 
-    /// The fields without a value so far.
+    /// The fields without a value so far, and those of edits that no record had.
     pub(crate) fn missing(&self) -> Vec<MissingField> {
         let sources = self.0.lock();
         let mut missing: Vec<MissingField> = sources
             .iter()
             .flat_map(|(stage, source)| {
                 let unseen = source.fields.iter().filter(|(_, is_seen)| !is_seen);
-                unseen.map(|(path, _)| MissingField {
+                let unseen = unseen.map(|(path, _)| path.clone());
+                let missing = unseen.chain(source.chain.absent_fields());
+                missing.map(|path| MissingField {
                     stage: stage.clone(),
-                    path: path.clone(),
+                    path,
                     sample: source.sample.clone(),
                 })
             })
             .collect();
         missing.sort_by_key(|field| (field.stage.clone(), field.path.to_string()));
+        missing.dedup();
         missing
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use pseidon_delivery::SinkId;
 use pseidon_dsl::Span;
+use pseidon_dsl::expr::{Path, PathStep};
 use pseidon_expr::CompiledExpr;
 use pseidon_expr::bounds::Bounds;
 use pseidon_expr::types::field_type_name;
@@ -87,6 +88,37 @@ impl Chain {
         fields.sort();
         fields.dedup();
         fields
+    }
+
+    /// The fields of JSON records that edits remove or rename and that no record had so far.
+    pub fn absent_fields(&self) -> Vec<Path> {
+        let (mut absent, mut joint) = (Vec::new(), None);
+        for (number, step) in self.steps.iter().enumerate() {
+            let Operator::Edit(edit) = &step.operator else {
+                let chains = step.operator.chains().into_iter();
+                absent.extend(chains.flat_map(Chain::absent_fields));
+                continue;
+            };
+            if let Some(begun) = &edit.joint {
+                joint = Some((number + begun.steps, &begun.editor));
+            }
+            let joint = joint.filter(|(end, _)| number < *end);
+            let editors = [Some(&edit.editor), joint.map(|(_, editor)| editor)];
+            let lists: Vec<_> = editors
+                .into_iter()
+                .flatten()
+                .filter_map(|editor| editor.absent())
+                .collect();
+            let is_absent = |path: &&Vec<String>| {
+                !lists.is_empty() && lists.iter().all(|list| list.contains(path))
+            };
+            let sources = edit.changes.iter().filter_map(FieldChange::source);
+            absent.extend(sources.filter(is_absent).map(|path| {
+                let fields = path.iter().cloned();
+                Path(fields.map(PathStep::Field).collect())
+            }));
+        }
+        absent
     }
 }
 

@@ -28,6 +28,15 @@ impl FieldEdit {
         std::iter::once(one).chain(other)
     }
 
+    /// The path of the field that is removed or renamed.
+    pub(crate) fn source(&self) -> Option<&PlacedPath> {
+        match self {
+            FieldEdit::Set(_) => None,
+            FieldEdit::Remove(path) => Some(path),
+            FieldEdit::Rename(renaming) => Some(&renaming.from),
+        }
+    }
+
     /// A description for the digest of the plan.
     pub(crate) fn describe(&self) -> [String; 3] {
         match self {

@@ -86,6 +86,14 @@ pub enum FieldChange {
 }
 
 impl FieldChange {
+    /// The path of the field that is removed or renamed. Without it, nothing is changed.
+    pub fn source(&self) -> Option<&Vec<String>> {
+        match self {
+            FieldChange::Set { .. } => None,
+            FieldChange::Remove { path } | FieldChange::Rename { from: path, .. } => Some(path),
+        }
+    }
+
     /// The paths of the fields that it changes.
     pub fn paths(&self) -> impl Iterator<Item = &[String]> {
         let (one, other) = match self {
@@ -124,6 +132,10 @@ pub trait Editor: Send + Sync {
     /// The columns do not have the declared types, or the result is too large
     /// ([`ArrowError::MemoryError`]).
     fn edit(&self, rows: &Rows, values: &[ArrayRef]) -> Result<EditedRecords, ArrowError>;
+
+    /// The paths that are removed or renamed and that no record had so far. `None` if no record was
+    /// edited.
+    fn absent(&self) -> Option<Vec<Vec<String>>>;
 }
 
 /// The result of changing fields.

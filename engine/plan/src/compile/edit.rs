@@ -9,6 +9,7 @@ use pseidon_dsl::expr::{Expr, ExprKind, PlacedPath};
 use pseidon_plugin::format::FieldChange;
 
 use super::flow_point::FlowPoint;
+use super::select::check_known_field;
 use super::{ChainCompiler, chain_step};
 use crate::chain::{ChainStep, Operator, RecordEdit};
 use crate::edits::{FieldEdit, apply, check, field, names};
@@ -105,12 +106,19 @@ impl ChainCompiler<'_> {
         for place in edits.iter().flat_map(FieldEdit::paths) {
             self.check_column(place)?;
         }
+        let known = point.all_fields()?;
+        for place in edits.iter().filter_map(FieldEdit::source) {
+            let found = check_known_field(&place.path, place.span, known, "change");
+            self.errors.value(found)?;
+        }
         let path_to = |known: &FieldRef| Expr {
             kind: ExprKind::Path(field(known.name())),
             span: step.span,
         };
-        let fields = point.all_fields()?.fields().iter();
-        let columns = fields.map(|known| (known.name().clone(), path_to(known)));
+        let columns = known
+            .fields()
+            .iter()
+            .map(|known| (known.name().clone(), path_to(known)));
         let edited = apply(edits, columns.collect(), |set| set.value.clone());
         Some(
             edited

@@ -85,7 +85,7 @@ impl ChainCompiler<'_> {
         };
         for (path, place) in except {
             self.errors
-                .value(check_excluded_field(path, *place, schema));
+                .value(check_known_field(path, *place, schema, "exclude"));
         }
         let named = |field: &FieldRef| {
             let path = Path(vec![PathStep::Field(field.name().clone())]);
@@ -96,8 +96,13 @@ impl ChainCompiler<'_> {
     }
 }
 
-/// Checks that a field after `except` exists.
-fn check_excluded_field(path: &Path, span: Span, schema: &SchemaRef) -> Result<(), Diagnostic> {
+/// Checks that a field exists that is left out or changed, as `action` says.
+pub(super) fn check_known_field(
+    path: &Path,
+    span: Span,
+    schema: &SchemaRef,
+    action: &str,
+) -> Result<(), Diagnostic> {
     let names = || schema.fields().iter().map(|field| field.name().as_str());
     if names().any(|name| is_field(path, name)) {
         return Ok(());
@@ -105,7 +110,7 @@ fn check_excluded_field(path: &Path, span: Span, schema: &SchemaRef) -> Result<(
     let name = path.to_string();
     let error = Diagnostic::new(
         span,
-        format!("the record has no field `{name}` to exclude"),
+        format!("the record has no field `{name}` to {action}"),
         "unknown field",
     );
     Err(match nearest(&name, names()) {

@@ -12,6 +12,8 @@ mod located;
 mod object;
 mod tree;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use arrow::array::ArrayRef;
 use arrow::datatypes::FieldRef;
 use arrow::error::ArrowError;
@@ -39,6 +41,8 @@ pub(super) struct JsonEditor {
     /// The types of the values that are set.
     fields: Vec<FieldRef>,
     options: EncoderOptions,
+    /// Whether a record was edited.
+    has_edited: AtomicBool,
 }
 
 impl JsonEditor {
@@ -57,6 +61,7 @@ impl JsonEditor {
             tree: ChangeTree::new(changes),
             fields,
             options,
+            has_edited: AtomicBool::new(false),
         })
     }
 
@@ -85,6 +90,12 @@ impl JsonEditor {
 impl Editor for JsonEditor {
     fn fields(&self) -> Vec<String> {
         self.tree.root.names().map(str::to_owned).collect()
+    }
+
+    fn absent(&self) -> Option<Vec<Vec<String>>> {
+        let mut absent = Vec::new();
+        self.tree.root.add_absent(&[], &mut absent);
+        self.has_edited.load(Ordering::Relaxed).then_some(absent)
     }
 
     fn edit(&self, rows: &Rows, values: &[ArrayRef]) -> Result<EditedRecords, ArrowError> {
@@ -135,6 +146,9 @@ impl Editor for JsonEditor {
             }
             spans.push((start as u32, (bytes.len() - start) as u32));
             bytes.push(b'\n');
+        }
+        if bad.len() < rows.len() {
+            self.has_edited.store(true, Ordering::Relaxed);
         }
         Ok(EditedRecords {
             payloads: Payloads::new(bytes.into(), spans, are_lines),

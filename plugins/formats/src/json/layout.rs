@@ -48,7 +48,7 @@ struct KnownField {
 pub(super) struct ExpectedField(usize);
 
 impl Layout {
-    /// Begins a batch. A layout that is full begins anew, since the records may have changed.
+    /// Begins a batch. A layout that is full is cleared, since the records may have changed.
     pub(super) fn begin_batch(&mut self) {
         if self.fields.len() == MAX_FIELDS {
             self.fields.clear();
@@ -177,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    type Found = Vec<(ScannedEntry, Option<usize>)>;
+    type Entries = Vec<(ScannedEntry, Option<usize>)>;
 
     fn names() -> KeySet {
         let mut names = KeySet::default();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     /// The entries that a layout finds in a record, and whether the record ends after them.
-    fn expected(layout: &mut Layout, text: &str) -> Option<(Found, bool)> {
+    fn expected(layout: &mut Layout, text: &str) -> Option<(Entries, bool)> {
         let (mut found, mut field) = (Vec::new(), ExpectedField::default());
         let mut at = scan::after_open(text.as_bytes())?;
         while let Some(entry) = layout.next_entry(text, at, found.is_empty(), &mut field, &names())
@@ -199,8 +199,8 @@ mod tests {
     }
 
     /// The same without a layout.
-    fn scanned(text: &str) -> Option<(Found, bool)> {
-        let mut found: Found = Vec::new();
+    fn scanned(text: &str) -> Option<(Entries, bool)> {
+        let mut found: Entries = Vec::new();
         let mut at = scan::after_open(text.as_bytes())?;
         while let Some(entry) = scan::next_entry(text.as_bytes(), at, found.is_empty())
             && !entry.is_escaped
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_layout_begins_anew() {
+    fn a_full_layout_is_cleared() {
         let record = |first: usize| {
             let fields: Vec<_> = (first..first + MAX_FIELDS + 10)
                 .map(|key| format!("\"{key}\":1"))

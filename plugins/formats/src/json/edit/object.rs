@@ -244,12 +244,16 @@ impl<'e> ObjectEdit<'e> {
     fn change<'t>(
         &self,
         number: usize,
-        ChangedKey { name, change, .. }: &ChangedKey,
+        key: &ChangedKey,
         entry: &Entry<'t>,
         is_repeated: bool,
         copy: &mut ObjectCopy<'t>,
     ) -> Result<(), String> {
-        let value = match change {
+        let name = &key.name;
+        if matches!(key.change, KeyChange::Remove | KeyChange::MoveAway(_)) {
+            key.note_found();
+        }
+        let value = match &key.change {
             KeyChange::Inside(inside) => return self.change_inside(name, inside, entry, copy),
             KeyChange::Remove | KeyChange::MoveAway(None) => {
                 copy.leave_out(entry, number);

@@ -384,6 +384,27 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
     })
 }
 
+#[test]
+fn fields_that_no_record_had_are_absent() {
+    let changes = [remove("a"), rename("b.c", "d"), remove("é"), set("s")];
+    let editor = JsonEditor::new(&changes).unwrap();
+    assert_eq!(editor.absent(), None, "no record was edited");
+    for (record, absent) in [
+        (r#"{"b":{"a":1},"s":1}"#, &["a", "b.c", "é"][..]),
+        (r#"{"b":{"c":null}}"#, &["a", "é"]),
+        (r#"{"A":1}"#, &["a", "é"]),
+        (r#"{"a":1,"\u00e9":2}"#, &[]),
+        ("{}", &[]),
+    ] {
+        let rows = rows(&[Some(record.as_bytes())]);
+        let values: ArrayRef = Arc::new(StringArray::from(vec!["1"]));
+        edited_row(&editor, &rows, &[values]).unwrap();
+        let found = editor.absent().unwrap();
+        let found: Vec<_> = found.iter().map(|path| path.join(".")).collect();
+        assert_eq!(found, absent, "{record}");
+    }
+}
+
 fn object(
     value: impl Strategy<Value = serde_json::Value>,
 ) -> impl Strategy<Value = serde_json::Value> {

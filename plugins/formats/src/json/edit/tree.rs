@@ -1,5 +1,7 @@
 //! The changes of a record, by object and key.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pseidon_plugin::format::FieldChange;
 
 use super::entries::inside;
@@ -32,6 +34,8 @@ pub(super) struct ChangedKey {
     /// The name as JSON, with its quotes.
     pub(super) quoted: String,
     pub(super) change: KeyChange,
+    /// Whether a record had the field that is removed or moved away.
+    was_found: AtomicBool,
 }
 
 impl ChangedKey {
@@ -40,6 +44,16 @@ impl ChangedKey {
             name: name.to_owned(),
             quoted: quoted(name),
             change,
+            was_found: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that a record has the field.
+    #[inline]
+    pub(super) fn note_found(&self) {
+        // Threads that only read share the cache line.
+        if !self.was_found.load(Ordering::Relaxed) {
+            self.was_found.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -126,6 +140,22 @@ impl ObjectChanges {
     /// The keys with changes, in the order of these.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|key| key.name.as_str())
+    }
+
+    /// Adds the paths, each after `object`, that are removed or moved away and that no record had.
+    pub(super) fn add_absent(&self, object: &[String], absent: &mut Vec<Vec<String>>) {
+        for key in &self.keys {
+            let path = [object, std::slice::from_ref(&key.name)].concat();
+            match &key.change {
+                KeyChange::Inside(inside) => inside.add_absent(&path, absent),
+                KeyChange::Remove | KeyChange::MoveAway(_)
+                    if !key.was_found.load(Ordering::Relaxed) =>
+                {
+                    absent.push(path);
+                }
+                _ => {}
+            }
+        }
     }
 
     fn add(&mut self, path: &[String], change: KeyChange) {
