@@ -314,3 +314,34 @@ fn hundreds_of_buckets_in_little_memory() {
     assert_eq!(by_folder(&site, "out").len(), 600);
     assert_eq!(hidden(&site.path("out")), Vec::<PathBuf>::new());
 }
+
+/// What a branch requires of a field is nothing to the other branches.
+#[test]
+fn a_branch_changes_no_value_of_another() {
+    let records = [
+        r#"{"a":"7","s":[2]}"#,
+        r#"{"a":5,"s":"x"}"#,
+        r#"{"a":5.0,"s":1}"#,
+        r#"{"a":9007199254740993,"s":null}"#,
+    ];
+    for branch in [
+        r#"(where "abs(a) > 1 and length(s) > 0")"#,
+        r#"(where "(a & 1) = 1 and upper(s) = 'X'")"#,
+        r#"(where "a::float64 > 1 and ltrim(s) <> ''") (select "sqrt(a) as a, s")"#,
+    ] {
+        for other in [r#"(select "a, s")"#, ""] {
+            let site = Site::new("branches");
+            site.write("in.ndjson", records.join("\n"));
+            site.write(
+                "pipeline.edn",
+                format!(
+                    r#"{{in (files "in.ndjson")
+                        pipeline (-> in (all (-> {branch} (drop))
+                                             (-> {other} (files {{:path "out" :codec :json}}))))}}"#
+                ),
+            );
+            site.finish("pipeline.edn", 30);
+            assert_eq!(all_lines(&site.path("out")), records, "{branch} {other}");
+        }
+    }
+}

@@ -1,10 +1,11 @@
 //! The payload paths that are used anywhere after a source, and their types.
 //!
 //! The type of a path is defined by the source's schema, or else by its use in expressions
-//! (compared with an integer: `int64`), or else it is JSON, the value's source text. If a `select`
-//! only renames a path, the uses of the new name count as uses of the path.
+//! (an argument of `upper`: a string), or else it is JSON, the value's source text. If a `select`
+//! only renames a path, the [uses] of the new name count as uses of the path.
 
 mod names;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use pseidon_plugin::format::{Format, WantedColumn};
 use pseidon_plugin::stage::SinkStage;
 
 use self::names::{NamedColumn, Names, Origin};
+use self::uses::{Branches, TypeConflict, TypedUse, common_use};
 use crate::edits::{FieldEdit, field};
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
 use crate::unnest::ELEMENT;
@@ -64,6 +66,7 @@ pub fn columns_of(
         schema,
         edits_bytes: edits_bytes(format),
         uses: BTreeMap::new(),
+        branches: Branches::default(),
         meta: WantedMetadata::default(),
         errors: Vec::new(),
     };
@@ -108,17 +111,24 @@ struct Walk<'a> {
     format: &'a dyn Format,
     schema: Option<&'a SchemaRef>,
     edits_bytes: bool,
-    /// The used paths of the record, each with the types that its uses require.
-    uses: BTreeMap<Path, Vec<(DataType, Span)>>,
+    /// The used paths of the record, each with its uses that require a type.
+    uses: BTreeMap<Path, Vec<TypedUse>>,
+    branches: Branches,
     meta: WantedMetadata,
     errors: Vec<Diagnostic>,
 }
 
 impl Walk<'_> {
     fn chain(&mut self, steps: &[ResolvedStep], mut names: Names) -> Names {
+        let depth = self.branches.depth();
         for step in steps {
             names = self.step(step, names);
+            if matches!(step.kind, ResolvedStepKind::Sink(_)) || !step.kind.chains().is_empty() {
+                // What follows is another branch.
+                self.branches.enter();
+            }
         }
+        self.branches.leave_to(depth);
         names
     }
 
@@ -198,12 +208,18 @@ impl Walk<'_> {
         chains: impl Iterator<Item = &'s Vec<ResolvedStep>>,
         names: &Names,
     ) -> Vec<Names> {
-        chains
-            .map(|chain| self.chain(chain, names.clone()))
-            .collect()
+        let depth = self.branches.depth();
+        let mut branch = |chain: &'s Vec<ResolvedStep>| {
+            self.branches.enter();
+            let names = self.chain(chain, names.clone());
+            self.branches.leave_to(depth);
+            names
+        };
+        chains.map(&mut branch).collect()
     }
 
     fn sink(&mut self, step: &ResolvedStep, sink: &SinkStage, names: &Names) {
+        self.branches.add_sink();
         for expr in &sink.options.exprs {
             self.expr(expr, None, names);
         }
@@ -287,7 +303,8 @@ impl Walk<'_> {
                 continue;
             }
             let uses = self.uses.entry(path).or_default();
-            uses.extend(wanted.map(|wanted| (wanted, span)));
+            let branch = self.branches.current();
+            uses.extend(wanted.map(|wanted| TypedUse::new(wanted, span, branch)));
         }
     }
 
@@ -338,48 +355,33 @@ impl Walk<'_> {
             .collect()
     }
 
-    fn field_of(&mut self, path: &Path, wants: &[(DataType, Span)]) -> FieldRef {
+    fn field_of(&mut self, path: &Path, uses: &[TypedUse]) -> FieldRef {
         let name = path.to_string();
         if let Some(field) = self.typed(path) {
             return Arc::new(field.as_ref().clone().with_name(name).with_nullable(true));
         }
-        let Some((first, first_span)) = wants.first() else {
-            return Arc::new(json_field(&name));
-        };
-        let mut agreed = first.clone();
-        for (wanted, span) in &wants[1..] {
-            match common_type(&agreed, wanted) {
-                Some(both) => agreed = both,
-                None => {
-                    let message = format!(
-                        "`{path}` is used as {} and as {}",
-                        type_name(first),
-                        type_name(wanted)
-                    );
-                    let place = if span.start >= first_span.start {
-                        *span
-                    } else {
-                        *first_span
-                    };
-                    let help = format!(
-                        "declare its type in the :schema of the source, or cast it here: \
-                            try_cast({path} as {})",
-                        type_name(wanted)
-                    );
-                    self.errors.push(
-                        Diagnostic::new(
-                            place,
-                            message,
-                            format!("used as {} here", type_name(wanted)),
-                        )
-                        .with_help(help),
-                    );
-                    break;
-                }
-            }
-        }
-        Arc::new(Field::new(name, agreed, true))
+        let data_type = common_use(uses, &self.branches).unwrap_or_else(|conflict| {
+            self.errors.push(conflicting_uses(path, &conflict));
+            Some(conflict.first)
+        });
+        Arc::new(match data_type {
+            Some(data_type) => Field::new(name, data_type, true),
+            None => json_field(&name),
+        })
     }
+}
+
+/// The error for uses of a field with types that conflict.
+fn conflicting_uses(path: &Path, conflict: &TypeConflict) -> Diagnostic {
+    let (first, other) = (type_name(&conflict.first), type_name(&conflict.other));
+    Diagnostic::new(
+        conflict.span,
+        format!("`{path}` is used as {first} and as {other}"),
+        format!("used as {other} here"),
+    )
+    .with_help(format!(
+        "declare its type in the :schema of the source, or cast it here: try_cast({path} as {other})"
+    ))
 }
 
 /// The error for a use of a value of which an earlier stage has changed a part.
@@ -415,17 +417,6 @@ fn field_at(schema: &SchemaRef, path: &Path) -> Option<FieldRef> {
         };
     }
     Some(field)
-}
-
-/// The common type of two uses. `None` if they conflict.
-fn common_type(one: &DataType, other: &DataType) -> Option<DataType> {
-    match (one, other) {
-        _ if one == other => Some(one.clone()),
-        (DataType::Int64, DataType::Float64) | (DataType::Float64, DataType::Int64) => {
-            Some(DataType::Float64)
-        }
-        _ => None,
-    }
 }
 
 /// Whether the expression uses the record's topic.
