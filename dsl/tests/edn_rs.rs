@@ -5,10 +5,14 @@
 //! as the character `f` and a symbol, accepts what EDN does not have (`0x1F`, `1/2`, duplicate
 //! keys), and keeps neither the order of a map nor keys that are not strings.
 
+mod edn_rs_value;
+
 use std::str::FromStr;
 
-use edn_rs::{Edn, List, Map, Set, Vector};
-use pseidon_dsl::{Node, NodeKind, edn, print};
+use edn_rs::Edn;
+use pseidon_dsl::{edn, print};
+
+use self::edn_rs_value::converted;
 
 const TEXTS: [&str; 31] = [
     "nil",
@@ -43,36 +47,6 @@ const TEXTS: [&str; 31] = [
     "{:start :earliest :topics [\"clicks\"] :rollover {:size \"128MB\", :records 100000}}",
     "[:a #_ #_ 1 2 :b]",
 ];
-
-/// The value of edn-rs for the same node.
-fn converted(node: &Node) -> Edn {
-    let all = |items: &[Node]| items.iter().map(converted).collect::<Vec<_>>();
-    match &node.kind {
-        NodeKind::Nil => Edn::Nil,
-        NodeKind::Bool(value) => Edn::Bool(*value),
-        NodeKind::Int(value) => u64::try_from(*value).map_or(Edn::Int(*value), Edn::UInt),
-        NodeKind::BigInt(digits) => digits
-            .parse()
-            .map(Edn::UInt)
-            .expect("the test inputs contain no larger numbers"),
-        NodeKind::Float(value) => Edn::Double((*value).into()),
-        NodeKind::Char(value) => Edn::Char(*value),
-        NodeKind::Str(text) => Edn::Str(text.value.clone()),
-        NodeKind::Symbol(name) => Edn::Symbol(name.to_string()),
-        NodeKind::Keyword(name) => Edn::Key(format!(":{name}")),
-        NodeKind::List(items) => Edn::List(List::new(all(items))),
-        NodeKind::Vector(items) => Edn::Vector(Vector::new(all(items))),
-        NodeKind::Set(items) => Edn::Set(Set::new(all(items).into_iter().collect())),
-        NodeKind::Map(entries) => Edn::Map(Map::new(
-            entries
-                .iter()
-                .map(|(key, value)| (converted(key).to_string(), converted(value)))
-                .collect(),
-        )),
-        NodeKind::Tagged(tag, value) => Edn::Tagged(tag.to_string(), Box::new(converted(value))),
-        NodeKind::Decimal(_) | NodeKind::Regex(_) => panic!("edn-rs has none"),
-    }
-}
 
 #[test]
 fn both_readers_agree() {
