@@ -1,5 +1,8 @@
 //! SIGTERM and Ctrl-C: the first signal stops gracefully, the second exits immediately.
 //!
+//! `timeout`, a terminal and others send one signal to the process and to its group, so that it
+//! arrives twice within a moment: what arrives [`TOGETHER`] with the first signal is no second one.
+//!
 //! No signal is lost. The library that handles them loses one that arrives while it takes over the
 //! handler of the system: it calls the handler that was there before, and that would do nothing. So
 //! before that, [`count`] becomes the handler. The library calls it for every signal from then on,
@@ -8,7 +11,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use pseidon_exec::Control;
@@ -19,6 +22,9 @@ use signal_hook::iterator::Signals;
 /// that hangs in the kernel (a terminal that was stopped with Ctrl-S) must not hold up the process;
 /// the protocol allows a crash at every step.
 const LAST_WAIT: Duration = Duration::from_secs(3);
+
+/// The time in which signals are one.
+const TOGETHER: Duration = Duration::from_millis(200);
 
 const SIGNALS: [libc::c_int; 2] = [SIGINT, SIGTERM];
 
@@ -82,9 +88,12 @@ pub(crate) fn flag() -> io::Result<Arc<AtomicBool>> {
 
 fn forward(signal: &Receiver<()>, control: &Sender<Control>, grace: Duration) {
     let Ok(()) = signal.recv() else { return };
+    let first = Instant::now();
     tracing::info!("stopping: committing what was read; a second signal exits immediately");
     let _ = control.send(Control::Stop);
-    if signal.recv_timeout(grace + LAST_WAIT) != Err(RecvTimeoutError::Timeout) {
+    let together = first + TOGETHER;
+    while signal.recv_deadline(together).is_ok() {}
+    if signal.recv_deadline(first + grace + LAST_WAIT) != Err(RecvTimeoutError::Timeout) {
         tracing::warn!("exiting immediately");
         let _ = control.send(Control::LeaveNow);
         std::thread::sleep(LAST_WAIT);

@@ -213,6 +213,9 @@ fn a_blocked_stop_ends() {
         redis.kill();
         pseidon.terminate();
         if signals == 2 {
+            // `timeout` sends its signal to the process and to the group of the process.
+            std::thread::sleep(Duration::from_millis(20));
+            pseidon.terminate();
             std::thread::sleep(Duration::from_secs(2));
             assert!(pseidon.is_running(), "it uses its grace");
             pseidon.terminate();

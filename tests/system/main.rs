@@ -80,6 +80,7 @@ mod outages;
 mod parquet;
 mod parse;
 mod positions;
+mod recipes;
 mod refused_folders;
 mod registry_logs;
 mod replay;

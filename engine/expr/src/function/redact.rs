@@ -48,8 +48,8 @@ static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
     Documentation::builder(
         SECTION,
         "Replaces e-mail addresses, card numbers and IP addresses in a string by `[email]`, `[card]` \
-         and `[ip]`. A card number has 13 to 19 digits, which may be separated by single spaces or \
-         hyphens, and a valid check digit.",
+         and `[ip]`. The `@` may be written as `%40`. A card number has 13 to 19 digits, between \
+         which may be single spaces, hyphens, dots and underscores, and a valid check digit.",
         "redact(str[, kinds[, key]])",
     )
     .with_argument("str", "The string. Its other parts are left as they are.")
@@ -59,7 +59,7 @@ static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
     )
     .with_argument(
         "key",
-        "A constant that is kept secret. With it, each value is replaced by its kind and the first \
+        "A constant that is kept secret and is not empty. With it, each value is replaced by its kind and the first \
          16 hexadecimal digits of its HMAC-SHA-256 with this key: equal values stay equal, and \
          cannot be found without the key. Letters of e-mail addresses become lower case before, \
          separators of card numbers are removed, and IP addresses have their shortest form.",
@@ -102,7 +102,7 @@ impl Kind {
         match self {
             Kind::Email => vec![Value {
                 place: matched.range(),
-                normal: matched.as_str().to_lowercase(),
+                normal: matched.as_str().replacen("%40", "@", 1).to_lowercase(),
             }],
             Kind::Card => cards(matched),
             Kind::Ip => address(text, matched).into_iter().collect(),
@@ -119,12 +119,14 @@ struct Value {
     normal: String,
 }
 
-/// `name@host.domain`.
+/// `name@host.domain`, also as it is in a URL.
 static EMAIL: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"[\p{L}\p{N}._%+'-]+@[\p{L}\p{N}-]+(?:\.[\p{L}\p{N}-]+)*\.\p{L}[\p{L}\p{N}-]*")
+    pattern(
+        r"[\p{L}\p{N}._%+'-]+?(?:@|%40)[\p{L}\p{N}_-]+(?:\.[\p{L}\p{N}_-]+)*\.\p{L}[\p{L}\p{N}-]*",
+    )
 });
 /// Digits, also in groups.
-static DIGITS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b[0-9](?:[ -]?[0-9]){12,}\b"));
+static DIGITS: LazyLock<Regex> = LazyLock::new(|| pattern(r"[0-9](?:[ \u{a0}._-]?[0-9]){12,}"));
 /// What consists of the characters of an IP address, with at least two of its separators.
 static ADDRESS: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"[0-9A-Fa-f]*(?:[.:][0-9A-Fa-f]*){2,}"));
@@ -198,7 +200,7 @@ fn address(text: &str, matched: &Match<'_>) -> Option<Value> {
         iter::successors(Some(written), |longer| longer.strip_suffix(['.', ':']))
             .find_map(|written| Some((written.len(), written.parse::<IpAddr>().ok()?)))?;
     let place = matched.start()..matched.start() + length;
-    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let is_part = char::is_alphanumeric;
     let is_whole =
         !text[..place.start].ends_with(is_part) && !text[place.end..].starts_with(is_part);
     (is_whole && !address.is_unspecified()).then(|| Value {
@@ -265,6 +267,13 @@ pub(super) fn check_redaction(args: &[Operand]) -> Result<(), Diagnostic> {
         {
             return Err(Diagnostic::new(arg.span, unknown, "not a list of kinds")
                 .with_help("expected some of `email`, `card` and `ip`, such as 'email, ip'"));
+        }
+        if at == 2 && text.trim().is_empty() {
+            let message = "the key of `redact` is empty";
+            return Err(Diagnostic::new(arg.span, message, "not secret").with_help(
+                "without a secret key, each value can be found from its hash; if the key comes from \
+                 `${env:…}`, set the variable",
+            ));
         }
     }
     Ok(())
@@ -384,7 +393,17 @@ mod tests {
             ("12 4111 1111 1111 1111 12", "12 [card] 12"),
             ("4111 1111 1111 1111 5555 5555 5555 4444", "[card] [card]"),
             ("4111111111111112", "4111111111111112"),
-            ("x4111111111111111", "x4111111111111111"),
+            (
+                "card4111111111111111, 4111111111111111EUR",
+                "card[card], [card]EUR",
+            ),
+            ("4111.1111.1111.1111 4111_1111_1111_1111", "[card] [card]"),
+            ("4111\u{a0}1111\u{a0}1111\u{a0}1111", "[card]"),
+            ("nr_192.0.2.7_x, v1.2.3.4", "nr_[ip]_x, v1.2.3.4"),
+            (
+                "to=y@x_y.org&from=a%40b.org&%40c",
+                "to=[email]&from=[email]&%40c",
+            ),
             ("1700000000004", "1700000000004"),
             ("192.0.2.7:8080 10.0.0.1:x", "[ip]:8080 [ip]:x"),
             ("from 192.0.2.7.", "from [ip]."),
@@ -413,6 +432,7 @@ mod tests {
         let one = hashed("anna@example.com", "a secret");
         assert_eq!(one, hashed("Anna@Example.com", "a secret"));
         assert_ne!(one, hashed("anna@example.com", "another"));
+        assert_eq!(one, hashed("anna%40example.com", "a secret"));
         assert_ne!(one, hashed("bob@example.com", "a secret"));
         let card = hashed("4111111111111111", "s");
         assert_eq!(card, hashed("4111-1111 1111 1111", "s"));

@@ -150,6 +150,11 @@ fn what_is_redacted() {
             "this argument of `redact` must be a constant",
         ),
         (
+            "redact(name, 'ip', ' ')",
+            "' '",
+            "the key of `redact` is empty",
+        ),
+        (
             "redact(name, 'ip', null)",
             "null",
             "the key of `redact` must be a string",
