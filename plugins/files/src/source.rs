@@ -6,7 +6,9 @@
 //!   byte of the (decompressed) content at which its line starts. [`reader`]: the same for a file of
 //!   lines or of columns, whose rows have their numbers as positions. [`read_error`]: why a file
 //!   cannot be read; [`skipped`]: reports of records that are too long.
-//! - [`progress`]: how far a file was read, and how a rewritten file is detected.
+//! - [`progress`]: how far a file was read, and how a rewritten file is detected: by a digest of its
+//!   [`content`], and a [`snapshot`] of a file that was read to its end. [`stat`]: what its metadata
+//!   shows.
 //! - [`once`]: reads all files as they are and exits; [`follow`]: reads them, waits for more, and
 //!   follows them through rotations.
 //! - [`samples`]: the first records, from which fields are inferred.
@@ -14,6 +16,7 @@
 //! - [`operator`]: the files as an operator sees them.
 
 mod compression;
+mod content;
 mod damage;
 mod follow;
 mod glob;
@@ -29,6 +32,8 @@ mod reader;
 mod samples;
 mod skipped;
 mod snappy;
+mod snapshot;
+mod stat;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -101,10 +106,14 @@ as truncated when it has not grown for five minutes. In each case the file is tr
 has changed, and at the next start. If the content before the place where reading stopped is the
 same, reading continues there. Otherwise the file counts as rewritten, and is read from its start.
 
-A plain file counts as rewritten when it is shorter than the part that was read of it, or when its
-first line or one of the 64 bytes before the position up to which it was read has changed. A
-compressed file that was read in part counts as rewritten when one of the 64 bytes of its content
-before that position has changed.
+A file that was written again in place counts as rewritten, and is read from its start: a plain file
+that is shorter than the part that was read of it, or in which a byte of that part has changed; a
+compressed file that was read to its end and whose size is smaller or whose bytes have changed; and
+a compressed file that was read in part and whose content before that place has changed. All of the
+first 4 MiB are compared, at least the last MiB, and samples of the bytes between. Files whose size
+and time of change are as they were are not compared. While a file is followed and grows, only its
+first line and the last 64 bytes that were read are compared, if it is larger than 64 KiB. A
+compressed file that was appended to after it was read to its end is an error.
 
 `@topic` is the file's path, relative to the pipeline file's folder, at the time when the run found
 the file.",
@@ -268,7 +277,6 @@ impl PreparedFilesSource {
         look(&OperatorView {
             config: &self.config(setup),
             setup,
-            follows: self.follow.is_some(),
             from_latest: self.follow.is_some_and(|follow| follow.from_latest),
         })
     }
@@ -367,8 +375,8 @@ impl Config {
             true => self.header_of(&file, compression)?,
             false => None,
         };
-        let stream = match compression {
-            InputCompression::None => Stream::open(file, compression, before.upto())?,
+        let (stream, before) = match compression {
+            InputCompression::None => (Stream::open(file, compression, before.upto())?, before),
             _ => before
                 .open_after(file, compression)?
                 .ok_or(ReadError::Rewritten)?,

@@ -18,7 +18,7 @@ use super::snappy::SnappyReader;
 /// How many bytes of a compressed file are read at once.
 const READ_BYTES: usize = 128 << 10;
 /// How many bytes are decoded at once.
-const DECODE_BYTES: usize = 64 << 10;
+pub(super) const DECODE_BYTES: usize = 64 << 10;
 /// How much memory the decoder of an xz file may use: the highest level of `xz` needs 65 MB.
 const XZ_MEMORY: u64 = 80 << 20;
 
@@ -142,28 +142,6 @@ impl Stream {
         Ok(Stream::Decoded(decoded))
     }
 
-    /// Opens the stream of a compressed file at `position`, if it has the `len` bytes before it that
-    /// `is_known` accepts; `None` if it has others. Fails with `UnexpectedEof` if it ends before that.
-    pub(super) fn open_after(
-        file: File,
-        compression: InputCompression,
-        position: u64,
-        len: usize,
-        is_known: impl FnOnce(&[u8]) -> bool,
-    ) -> io::Result<Option<Stream>> {
-        let start = position.saturating_sub(len as u64);
-        let mut stream = Stream::open(file, compression, start)?;
-        let mut before = vec![0; len];
-        match &mut stream {
-            Stream::Plain { file, offset } => {
-                file.read_exact_at(&mut before, *offset)?;
-                *offset += len as u64;
-            }
-            Stream::Decoded(decoder) => decoder.read_exact(&mut before)?,
-        }
-        Ok(is_known(&before).then_some(stream))
-    }
-
     /// Reads to the end and discards the bytes.
     pub(super) fn skip_to_end(&mut self) -> io::Result<()> {
         let mut piece = Vec::with_capacity(DECODE_BYTES);
@@ -176,7 +154,12 @@ impl Stream {
     /// Appends available bytes to `buffer`, up to its spare capacity. Returns how many: 0 at the
     /// end, or if there is no spare capacity.
     pub(super) fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let room = buffer.capacity() - buffer.len();
+        self.read_at_most(buffer, usize::MAX)
+    }
+
+    /// Like [`Stream::read`], but a decoder returns at most this many bytes.
+    pub(super) fn read_at_most(&mut self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let room = (buffer.capacity() - buffer.len()).min(most);
         if room == 0 {
             return Ok(0);
         }

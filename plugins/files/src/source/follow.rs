@@ -25,7 +25,6 @@
 
 mod broken;
 mod candidate;
-mod stat;
 mod takeover;
 mod tracked;
 
@@ -41,13 +40,13 @@ use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup,
 use pseidon_plugin::{Batch, Split};
 
 use self::broken::BrokenFiles;
-use self::stat::Stat;
 use self::tracked::{ReadResult, StartPoint, TrackedFile};
 use super::Config;
 use super::glob::Glob;
 use super::identity::{FileKey, Head, file_id, file_of};
 use super::progress::rewritten;
 use super::skipped::report_skipped;
+use super::stat::Stat;
 
 /// How long a file that no glob matches is kept open after its last growth.
 pub(super) const DRAINED_AFTER: Duration = Duration::from_secs(300);

@@ -115,12 +115,15 @@ impl LineReader {
 
     /// The bytes before the first line that was not returned yet.
     pub(super) fn before(&self) -> Tail {
-        self.long.as_ref().map_or(self.before, |long| long.before)
+        self.long
+            .as_ref()
+            .map_or(&self.before, |long| &long.before)
+            .clone()
     }
 
     /// The last bytes that were read.
     pub(super) fn tail(&self) -> Tail {
-        let mut tail = self.before;
+        let mut tail = self.before.clone();
         tail.push(&self.carry);
         tail
     }
@@ -129,7 +132,7 @@ impl LineReader {
     pub(super) fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
             carry: self.carry.clone(),
-            before: self.before,
+            before: self.before.clone(),
             header: self.header.clone(),
             long: self.long.clone(),
         }
@@ -149,7 +152,10 @@ impl LineReader {
 
     /// The position of the first line that was not returned yet.
     pub(super) fn position(&self) -> Position {
-        self.before().upto()
+        self.long
+            .as_ref()
+            .map_or(&self.before, |long| &long.before)
+            .upto()
     }
 
     /// The position of the next byte to read.
@@ -204,7 +210,7 @@ impl LineReader {
                     return Err(self.too_long());
                 }
                 self.long = Some(LongRecord {
-                    before: self.before,
+                    before: self.before.clone(),
                     search: EndSearch::new(self.framing),
                 });
                 searched = 0;
@@ -277,7 +283,7 @@ impl LineReader {
         }
         let mut bytes = std::mem::take(&mut self.carry);
         let (start, end) = (self.position, self.read_to() + bytes.len() as u64);
-        let mut before = self.before;
+        let mut before = self.before.clone();
         before.push(&bytes);
         bytes.push(b'\n');
         let len = bytes.len();
@@ -329,7 +335,7 @@ impl LineReader {
         if bytes.len() < bytes.capacity() / 2 {
             bytes.shrink_to_fit();
         }
-        let (start, before) = (self.position, self.before);
+        let (start, before) = (self.position, self.before.clone());
         self.position += end as u64;
         self.before.push(&bytes);
         let header_len = self.take_header(&bytes, start);

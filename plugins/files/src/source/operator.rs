@@ -17,15 +17,13 @@ use super::compression::InputCompression;
 use super::damage::is_damage;
 use super::identity::{FileKey, Identity, file_id, file_of, split_id};
 use super::lines::record_start;
-use super::progress::{FileProgress, Tail, read_to_end};
+use super::progress::{FileProgress, Mark, Tail, read_to_end};
+use super::snapshot::{Comparison, Snapshot};
 
 /// The files of a source, for an operator.
 pub(super) struct OperatorView<'a> {
     pub(super) config: &'a Config,
     pub(super) setup: &'a SourceSetup,
-    /// Whether a run follows the files. Then a file that became shorter is read from its start;
-    /// otherwise it fails the run.
-    pub(super) follows: bool,
     /// Whether the first run begins at the ends of the files.
     pub(super) from_latest: bool,
 }
@@ -56,7 +54,7 @@ impl ExistingFile {
     /// The position after the last record, if it is known without reading the file.
     fn end(&self) -> Option<Position> {
         match &self.progress {
-            Some(FileProgress::ReadToEnd { position, size }) if *size == self.size => {
+            Some(FileProgress::ReadToEnd { position, snapshot }) if snapshot.size == self.size => {
                 Some(*position)
             }
             _ => (self.compression == InputCompression::None).then_some(self.size),
@@ -133,16 +131,20 @@ impl OperatorView<'_> {
         };
         let metadata = file.metadata()?;
         let (key, size) = (FileKey::of(&metadata), metadata.len());
-        let is_current = |progress: &FileProgress, is_before: bool| match progress {
+        let is_current = |progress: &FileProgress| match progress {
             FileProgress::UpTo { position, mark } if compression == InputCompression::None => {
-                let is_shorter = *position > size;
-                Ok(match is_shorter {
-                    true => !self.follows && !is_before,
-                    false => mark.as_ref().map_or(Ok(true), |mark| mark.is_in(&file))?,
-                })
+                let is_in = |mark: &Mark| mark.is_in(&file);
+                Ok(*position <= size && mark.as_ref().map_or(Ok(true), is_in)?)
             }
-            FileProgress::Rewritten => Ok(false),
-            _ => Ok::<bool, io::Error>(true),
+            FileProgress::UpTo { mark, .. } => {
+                let is_in = |mark: &Mark| mark.find_in_content(&file, compression);
+                mark.as_ref()
+                    .map_or(Ok(true), |mark| Ok(is_in(mark)?.is_some()))
+            }
+            FileProgress::ReadToEnd { snapshot, .. } => {
+                Ok(snapshot.compare(&file)? != Comparison::Rewritten)
+            }
+            FileProgress::Rewritten => Ok::<bool, io::Error>(false),
         };
         let (split, progress) = current(&key, &identity, stage, known, is_current)?;
         let id = file_id(stage, &key);
@@ -159,14 +161,13 @@ impl OperatorView<'_> {
 }
 
 /// The split that a run would read of the file, with its entry in the state. `is_current` says
-/// whether the file is still the one of an entry, given whether it is the entry from before its
-/// first line had a line end.
+/// whether the file is still the one of an entry.
 fn current(
     key: &FileKey,
     identity: &Identity,
     stage: &str,
     known: &HashMap<&SplitId, &Resumption>,
-    is_current: impl Fn(&FileProgress, bool) -> io::Result<bool>,
+    is_current: impl Fn(&FileProgress) -> io::Result<bool>,
 ) -> io::Result<(SplitId, Option<FileProgress>)> {
     let before = identity.before.map(|head| split_id(stage, key, head, 0));
     let generations = (0..).map(|generation| split_id(stage, key, identity.head, generation));
@@ -176,7 +177,7 @@ fn current(
         let is_current = match &progress {
             // The identity from before its first line had an end counts only if it was used.
             None => !is_before,
-            Some(progress) => is_current(progress, is_before)?,
+            Some(progress) => is_current(progress)?,
         };
         if is_current {
             return Ok((split, progress));
@@ -216,7 +217,7 @@ fn place(config: &Config, file: &ExistingFile, to: MoveTo) -> Result<NewPlace, S
         ),
         MoveTo::Latest => Ok(NewPlace {
             position: file.position().unwrap_or(0),
-            resume: Some(read_to_end(file.size)),
+            resume: Some(read_to_end(Snapshot::of(&file.file, file.compression).map_err(unreadable)?)),
             is_finished: true,
         }),
         MoveTo::Time(_) => Err("the records of a file have no times of their own".to_owned()),

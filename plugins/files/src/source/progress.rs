@@ -1,25 +1,32 @@
 //! Progress: how far a file was read, and whether it is still the file that was read.
 //!
 //! A log that is truncated and rewritten keeps its inode, and often its first line and its size. It
-//! does not keep the bytes just before the position up to which it was read. So the source
-//! remembers the last 64 of them: in memory the bytes ([`Tail`]), with the position in the state
-//! store their digest ([`Mark`]). The store keeps a string with each position, in one of three
-//! forms:
+//! does not keep the bytes before the position up to which it was read. So the source remembers the
+//! last 64 of them and a digest of all ([`super::content`]): in memory ([`Tail`]), and with the
+//! position in the state store ([`Mark`]). The store keeps a string with each position, in one of
+//! three forms:
 //!
 //! ```text
-//! mark 1234 64 0123456789abcdef    the 64 bytes before byte 1234 of the content have this digest
-//! size 5678                        a compressed file of 5678 bytes on disk was read to its end
-//! rewritten                        the file was rewritten: no records of this split follow
+//! mark 1234 64 0123456789abcdef 89abcdef01234567 1700000000.5
+//!     The 64 bytes before byte 1234 of the content have the first digest, and all bytes before it
+//!     the second one. The file ended there, and had last changed at this time.
+//! size 5678 89abcdef01234567 1700000000.5
+//!     A compressed file of 5678 bytes on disk was read to its end. All its bytes have this digest,
+//!     and it had last changed at this time ([`super::snapshot`]).
+//! rewritten
+//!     The file was rewritten: no records of this split follow.
 //! ```
 //!
-//! Earlier versions encoded the last two in the position itself, which [`FileProgress::of`] still
-//! parses.
+//! The time is left out if another change could have the same one, and the second digest if it is
+//! not known. Earlier versions have neither, and before that the last two forms were encoded in the
+//! position itself, which [`FileProgress::of`] still parses.
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use pseidon_delivery::{Position, ResumePoint, ResumeToken};
 use pseidon_plugin::batch::SplitEnd;
@@ -27,7 +34,10 @@ use pseidon_plugin::source::Resumption;
 use pseidon_plugin::{Batch, Split};
 use sha2::{Digest, Sha256};
 
-use super::compression::{InputCompression, Stream};
+use super::compression::{DECODE_BYTES, InputCompression, Stream};
+use super::content::ContentDigest;
+use super::snapshot::Snapshot;
+use super::stat::{ChangeTime, Stat, parse_time};
 
 /// How many bytes before a position are remembered.
 const TAIL: usize = 64;
@@ -48,12 +58,12 @@ pub(super) enum FileProgress {
         /// earlier versions.
         mark: Option<Mark>,
     },
-    /// The file is compressed, and was read to its end when it had this size on disk.
+    /// The file is compressed, and was read to its end.
     ReadToEnd {
         /// The position in the store.
         position: Position,
-        /// The size on disk in bytes.
-        size: u64,
+        /// What it was on disk.
+        snapshot: Snapshot,
     },
     /// The file was rewritten. The new content is another split.
     Rewritten,
@@ -68,9 +78,9 @@ impl FileProgress {
         let text = resume.as_ref().map_or("", ResumeToken::as_str);
         match text.split_once(' ') {
             None if text == "rewritten" => return FileProgress::Rewritten,
-            Some(("size", size)) => {
-                if let Ok(size) = size.parse() {
-                    return FileProgress::ReadToEnd { position, size };
+            Some(("size", text)) => {
+                if let Some(snapshot) = Snapshot::from_text(text) {
+                    return FileProgress::ReadToEnd { position, snapshot };
                 }
             }
             _ => {}
@@ -79,7 +89,7 @@ impl FileProgress {
             OLD_REWRITTEN => FileProgress::Rewritten,
             OLD_READ_TO_END.. => FileProgress::ReadToEnd {
                 position,
-                size: position - OLD_READ_TO_END,
+                snapshot: Snapshot::of_size(position - OLD_READ_TO_END),
             },
             _ => FileProgress::UpTo {
                 position,
@@ -89,9 +99,9 @@ impl FileProgress {
     }
 }
 
-/// The string that is stored with the last position of a compressed file of this size on disk.
-pub(super) fn read_to_end(size: u64) -> ResumeToken {
-    format!("size {size}").into()
+/// The string that is stored with the last position of a compressed file.
+pub(super) fn read_to_end(snapshot: Snapshot) -> ResumeToken {
+    format!("size {}", snapshot.to_text()).into()
 }
 
 /// The end of a split whose file was rewritten: its new content is another split.
@@ -108,15 +118,26 @@ pub(super) fn end_of(split: Arc<Split>, position: Position, resume: ResumeToken)
     end
 }
 
-/// The bytes just before a position, at most [`TAIL`].
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The bytes just before a position, at most [`TAIL`], and a digest of all bytes before it.
+#[derive(Clone)]
 pub(super) struct Tail {
     /// The position after the last of `bytes`.
     upto: Position,
     bytes: [u8; TAIL],
     /// How many of `bytes` are known, at its end.
     len: usize,
+    /// The digest of all bytes before the position, if they were read.
+    content: Option<ContentDigest>,
 }
+
+impl PartialEq for Tail {
+    fn eq(&self, other: &Tail) -> bool {
+        let parts = |tail: &Tail| (tail.upto, tail.content_value());
+        parts(self) == parts(other) && self.known() == other.known()
+    }
+}
+
+impl Eq for Tail {}
 
 impl fmt::Debug for Tail {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,6 +157,7 @@ impl Tail {
             upto,
             bytes: [0; TAIL],
             len: 0,
+            content: (upto == 0).then(ContentDigest::new),
         }
     }
 
@@ -145,8 +167,35 @@ impl Tail {
         let len = usize::try_from(upto).unwrap_or(TAIL).min(TAIL);
         if read_exactly(file, &mut tail.bytes[TAIL - len..], upto - len as u64)? {
             tail.len = len;
+            tail.content = ContentDigest::of(file, upto)?;
         }
         Ok(tail)
+    }
+
+    /// Reads the content of a compressed file up to this position. Returns the stream at that
+    /// place, and the tail before it. Fails with `UnexpectedEof` if the content ends before that.
+    fn of_content(
+        file: File,
+        compression: InputCompression,
+        upto: Position,
+    ) -> io::Result<(Stream, Tail)> {
+        let mut stream = Stream::open(file, compression, 0)?;
+        let mut tail = Tail::unknown(0);
+        let mut piece = Vec::new();
+        while tail.upto < upto {
+            let missing = usize::try_from(upto - tail.upto).unwrap_or(DECODE_BYTES);
+            piece.clear();
+            piece.reserve_exact(DECODE_BYTES);
+            if stream.read_at_most(&mut piece, missing)? == 0 {
+                let at = tail.upto;
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("it ends at byte {at} of its decompressed content"),
+                ));
+            }
+            tail.push(&piece);
+        }
+        Ok((stream, tail))
     }
 
     /// The position after the bytes.
@@ -161,23 +210,35 @@ impl Tail {
         self.bytes[TAIL - new.len()..].copy_from_slice(new);
         self.upto += bytes.len() as u64;
         self.len = (self.len + new.len()).min(TAIL);
+        if let Some(content) = &mut self.content {
+            content.push(bytes);
+        }
     }
 
-    /// Whether the file still contains these bytes before the position.
+    /// Whether the file still contains all bytes before the position, as far as they count in the
+    /// digest.
+    pub(super) fn is_all_in(&self, file: &File) -> io::Result<bool> {
+        Ok(self.is_in(file)? && has_content(file, self.upto, self.content_value())?)
+    }
+
+    /// Whether the file still contains the last bytes before the position.
     pub(super) fn is_in(&self, file: &File) -> io::Result<bool> {
         let mut found = [0; TAIL];
         let found = &mut found[..self.len];
         Ok(read_exactly(file, found, self.upto - self.len as u64)? && found == self.known())
     }
 
-    /// Opens the content of a compressed file after these bytes; `None` if other bytes are there.
+    /// Opens the content of a compressed file after these bytes, with all that is known of the bytes
+    /// then; `None` if other bytes are there.
     pub(super) fn open_after(
         &self,
         file: File,
         compression: InputCompression,
-    ) -> io::Result<Option<Stream>> {
-        let is_known = |bytes: &[u8]| bytes == self.known();
-        Stream::open_after(file, compression, self.upto, self.len, is_known)
+    ) -> io::Result<Option<(Stream, Tail)>> {
+        let (stream, found) = Tail::of_content(file, compression, self.upto)?;
+        let is_alike = found.known().ends_with(self.known())
+            && (self.content.is_none() || self.content_value() == found.content_value());
+        Ok(is_alike.then_some((stream, found)))
     }
 
     /// The mark that is stored with the position; `None` if no bytes before it are known.
@@ -191,7 +252,13 @@ impl Tail {
             upto: self.upto,
             len: self.len,
             digest: digest(self.known()),
+            content: self.content_value(),
+            ended: None,
         }
+    }
+
+    fn content_value(&self) -> Option<u64> {
+        self.content.as_ref().map(ContentDigest::value)
     }
 
     fn known(&self) -> &[u8] {
@@ -199,12 +266,17 @@ impl Tail {
     }
 }
 
-/// A digest of the bytes just before a position.
+/// Digests of the bytes before a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     upto: Position,
+    /// How many bytes just before the position have `digest`.
     len: usize,
     digest: String,
+    /// The digest of all bytes; `None` if it is not known, and in entries of earlier versions.
+    content: Option<u64>,
+    /// When the file had changed last, if it ended at the position.
+    ended: Option<ChangeTime>,
 }
 
 impl Mark {
@@ -215,7 +287,20 @@ impl Mark {
 
     /// The mark as a string; see [`Mark::from_text`].
     pub(super) fn to_resume(&self) -> ResumeToken {
-        format!("mark {} {} {}", self.upto, self.len, self.digest).into()
+        let mut text = format!("mark {} {} {}", self.upto, self.len, self.digest);
+        if let Some(content) = self.content {
+            text += &format!(" {content:016x}");
+            if let Some((seconds, nanos)) = self.ended {
+                text += &format!(" {seconds}.{nanos}");
+            }
+        }
+        text.into()
+    }
+
+    /// The mark of a file that ended at the position when it had this metadata.
+    pub(super) fn at_end(self, stat: &Stat) -> Mark {
+        let ended = stat.settled().filter(|_| stat.size == self.upto);
+        Mark { ended, ..self }
     }
 
     /// Parses a mark; `None` if the string is not a valid mark.
@@ -225,39 +310,63 @@ impl Mark {
             upto: words.next()?.parse().ok()?,
             len: words.next()?.parse().ok()?,
             digest: words.next()?.to_owned(),
+            content: words
+                .next()
+                .and_then(|word| u64::from_str_radix(word, 16).ok()),
+            ended: words.next().and_then(parse_time),
         };
         (mark.len <= TAIL && mark.len as u64 <= mark.upto).then_some(mark)
     }
 
-    /// Whether the file still contains bytes with this digest before the position.
+    /// Whether the file still contains bytes with these digests before the position.
     pub(super) fn is_in(&self, file: &File) -> io::Result<bool> {
+        let now = Stat::of(&file.metadata()?, SystemTime::now());
+        if now.size == self.upto && self.ended == Some(now.changed()) {
+            return Ok(true);
+        }
         let mut found = [0; TAIL];
         let found = &mut found[..self.len];
-        Ok(read_exactly(file, found, self.upto - self.len as u64)? && digest(found) == self.digest)
+        Ok(read_exactly(file, found, self.upto - self.len as u64)?
+            && digest(found) == self.digest
+            && has_content(file, self.upto, self.content)?)
     }
 
-    /// The bytes with this digest in the content of a compressed file; `None` if it has others
+    /// The bytes with these digests in the content of a compressed file; `None` if it has others
     /// there. If it cannot be read up to there, no bytes are known: reading fails at the same byte,
     /// and reports it.
     pub(super) fn find_in_content(
         &self,
-        file: File,
+        mut file: &File,
         compression: InputCompression,
     ) -> io::Result<Option<Tail>> {
         let unknown = Tail::unknown(self.upto);
         if matches!(compression, InputCompression::Columns(_)) {
             return Ok(Some(unknown));
         }
-        let mut tail = Tail::unknown(self.upto - self.len as u64);
-        let is_known = |bytes: &[u8]| {
-            tail.push(bytes);
-            digest(bytes) == self.digest
-        };
-        match Stream::open_after(file, compression, self.upto, self.len, is_known) {
+        file.rewind()?;
+        match Tail::of_content(file.try_clone()?, compression, self.upto) {
             Err(error) if error.raw_os_error().is_none() => Ok(Some(unknown)),
-            found => Ok(found?.map(|_| tail)),
+            found => {
+                let tail = found?.1;
+                Ok(self.is_of(&tail).then_some(tail))
+            }
         }
     }
+
+    /// Whether these are the digests of these bytes.
+    fn is_of(&self, tail: &Tail) -> bool {
+        let known = tail.known();
+        known.len() >= self.len
+            && digest(&known[known.len() - self.len..]) == self.digest
+            && (self.content.is_none() || self.content == tail.content_value())
+    }
+}
+
+/// Whether the first bytes of a file have this digest, if it is known.
+fn has_content(file: &File, upto: Position, known: Option<u64>) -> io::Result<bool> {
+    let Some(known) = known else { return Ok(true) };
+    let found = ContentDigest::of(file, upto)?;
+    Ok(found.is_some_and(|found| found.value() == known))
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -278,6 +387,8 @@ fn read_exactly(file: &File, buffer: &mut [u8], start: u64) -> io::Result<bool> 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -295,6 +406,19 @@ mod tests {
     fn entries_round_trip_and_those_of_earlier_versions_are_parsed() {
         let mut tail = Tail::unknown(0);
         tail.push(b"one\n");
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"one\n").unwrap();
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(9);
+        file.set_modified(long_ago).unwrap();
+        let snapshot = Snapshot::of(&file, InputCompression::Gzip).unwrap();
+        let later = SystemTime::now() + Duration::from_secs(1);
+        let stat = Stat::of(&file.metadata().unwrap(), later);
+        let at_end = tail.mark().at_end(&stat);
+        assert!(at_end.to_resume().as_str().contains('.'));
+        let old = Mark {
+            content: None,
+            ..tail.mark()
+        };
         let up_to = |position, mark| FileProgress::UpTo { position, mark };
         let cases = [
             (
@@ -309,12 +433,22 @@ mod tests {
             ),
             (
                 7,
-                Some(read_to_end(5)),
+                Some("size 5".into()),
                 FileProgress::ReadToEnd {
                     position: 7,
-                    size: 5,
+                    snapshot: Snapshot::of_size(5),
                 },
             ),
+            (
+                7,
+                Some(read_to_end(snapshot)),
+                FileProgress::ReadToEnd {
+                    position: 7,
+                    snapshot,
+                },
+            ),
+            (4, Some(at_end.to_resume()), up_to(4, Some(at_end))),
+            (4, Some(old.to_resume()), up_to(4, Some(old))),
             (7, Some("rewritten".into()), FileProgress::Rewritten),
             (7, Some("something newer".into()), up_to(7, None)),
             (7, Some("mark 1 64 00".into()), up_to(7, None)),
@@ -324,7 +458,7 @@ mod tests {
                 None,
                 FileProgress::ReadToEnd {
                     position: (1 << 63) + 5,
-                    size: 5,
+                    snapshot: Snapshot::of_size(5),
                 },
             ),
             (u64::MAX - 1, None, FileProgress::Rewritten),

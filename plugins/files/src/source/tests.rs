@@ -26,6 +26,7 @@ mod handover;
 mod last_line;
 mod latest;
 mod once;
+mod rewritten;
 
 /// The state of the engine and its store, across runs.
 #[derive(Default)]

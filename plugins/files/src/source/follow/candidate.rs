@@ -18,7 +18,8 @@ use super::super::lines::{LineReader, record_start};
 use super::super::progress::{Mark, Tail};
 use super::super::read_error::ReadError;
 use super::super::reader::FileReader;
-use super::stat::Stat;
+use super::super::snapshot::{Comparison, Snapshot};
+use super::super::stat::Stat;
 use super::tracked::{StartPoint, TrackedFile};
 use super::{Follower, LastLook};
 
@@ -88,9 +89,12 @@ impl Follower<'_> {
             }
             false => StartPoint::After(Tail::unknown(0)),
             true if compression.may_grow() && self.is_first_scan_from_latest() => {
-                end_of_rows(&file, self.config, compression, size)?
+                end_of_rows(&file, self.config, compression)?
             }
-            true => StartPoint::End(0, size),
+            true if self.is_first_scan_from_latest() => {
+                StartPoint::End(0, Snapshot::of(&file, compression)?)
+            }
+            true => StartPoint::After(Tail::unknown(0)),
         };
         let stat = Stat::of(&metadata, now);
         Ok(Some(Candidate {
@@ -109,8 +113,8 @@ impl Follower<'_> {
 
 /// Compares the bytes before the position up to which a file was read with those that were read.
 pub(super) enum ContentCheck {
-    /// The same bytes. Reading resumes after this tail, at the start of a record.
-    AsRead(Tail),
+    /// The same bytes. Reading resumes there, at the start of a record.
+    AsRead(StartPoint),
     /// Other or fewer bytes: the content is that of another split.
     Rewritten,
     /// The file no longer exists under this path.
@@ -145,7 +149,8 @@ impl Candidate {
         if is_as_read {
             let clone = file.try_clone()?;
             let start = record_start(clone, self.compression, self.framing, position, mark)?;
-            Tail::of(&file, start).map(ContentCheck::AsRead)
+            let tail = Tail::of(&file, start)?;
+            Ok(ContentCheck::AsRead(StartPoint::After(tail)))
         } else {
             Ok(ContentCheck::Rewritten)
         }
@@ -162,17 +167,35 @@ impl Candidate {
         };
         let mut before = Tail::unknown(position);
         if let Some(mark) = mark {
-            match mark.find_in_content(file.try_clone()?, self.compression)? {
+            match mark.find_in_content(&file, self.compression)? {
                 Some(found) => before = found,
                 None => return Ok(ContentCheck::Rewritten),
             }
             (&file).rewind()?;
         }
         let start = record_start(file, self.compression, self.framing, position, mark)?;
-        Ok(ContentCheck::AsRead(match before.upto() == start {
+        let tail = match before.upto() == start {
             true => before,
             false => Tail::unknown(start),
-        }))
+        };
+        Ok(ContentCheck::AsRead(StartPoint::After(tail)))
+    }
+
+    /// Compares a file that was read to its end with what it was then.
+    pub(super) fn check_snapshot(
+        &self,
+        position: Position,
+        snapshot: Snapshot,
+    ) -> io::Result<ContentCheck> {
+        let Some(file) = self.open()? else {
+            return Ok(ContentCheck::Gone);
+        };
+        Ok(match snapshot.compare(&file)? {
+            Comparison::Rewritten => ContentCheck::Rewritten,
+            Comparison::Same | Comparison::Longer => {
+                ContentCheck::AsRead(StartPoint::End(position, snapshot))
+            }
+        })
     }
 
     /// Opens the file; `None` if it no longer exists under its path, which may name another file by
@@ -222,17 +245,17 @@ fn end_of_rows(
     file: &File,
     config: &Config,
     compression: InputCompression,
-    size: u64,
 ) -> io::Result<StartPoint> {
-    let start = Tail::unknown(0);
-    let Ok(mut reader) = FileReader::open(file.try_clone()?, config, compression, start) else {
+    let (start, snapshot) = (Tail::unknown(0), Snapshot::of(file, compression)?);
+    let opened = FileReader::open(file.try_clone()?, config, compression, start.clone());
+    let Ok(mut reader) = opened else {
         return Ok(StartPoint::After(start));
     };
     // What cannot be read is reported when the file has grown and is read from there.
     while let Ok(Some(_)) = reader.next() {}
     Ok(match reader.position() {
         0 => StartPoint::After(start),
-        position => StartPoint::End(position, size),
+        position => StartPoint::End(position, snapshot),
     })
 }
 

@@ -104,7 +104,7 @@ impl Follower<'_> {
             candidate.look_again();
             match self.next_step(&candidate, known.map(FileProgress::of))? {
                 TakeoverStep::Follow(begin) => {
-                    starts.push(begin.to_start(split.clone()));
+                    starts.push(begin.clone().to_start(split.clone()));
                     self.unidentified.remove(&candidate.key);
                     taken.push((candidate, split, begin));
                 }
@@ -148,39 +148,35 @@ impl Follower<'_> {
         candidate: &Candidate,
         known: Option<FileProgress>,
     ) -> Result<TakeoverStep, SourceError> {
-        Ok(match known {
-            Some(FileProgress::Rewritten) => TakeoverStep::NextGeneration,
-            Some(FileProgress::UpTo { position, mark })
-                if candidate.compression == InputCompression::None =>
-            {
-                match candidate
-                    .check_before(position, mark.as_ref())
-                    .map_err(|error| cannot_read(&candidate.path, error))?
-                {
-                    ContentCheck::AsRead(tail) => TakeoverStep::Follow(StartPoint::After(tail)),
-                    ContentCheck::Rewritten => TakeoverStep::End(position),
-                    ContentCheck::Gone => TakeoverStep::Release,
-                }
-            }
+        let check = match known {
+            Some(FileProgress::Rewritten) => return Ok(TakeoverStep::NextGeneration),
             Some(FileProgress::UpTo { position, mark }) => {
-                let start = candidate
-                    .check_content(position, mark.as_ref())
-                    .map_err(|error| cannot_read(&candidate.path, error))?;
-                match start {
-                    ContentCheck::AsRead(tail) => TakeoverStep::Follow(StartPoint::After(tail)),
-                    ContentCheck::Rewritten => TakeoverStep::End(position),
-                    ContentCheck::Gone => TakeoverStep::Release,
-                }
+                let check = match candidate.compression {
+                    InputCompression::None => candidate.check_before(position, mark.as_ref()),
+                    _ => candidate.check_content(position, mark.as_ref()),
+                };
+                (position, check)
             }
-            Some(FileProgress::ReadToEnd { position, size }) => {
-                TakeoverStep::Follow(StartPoint::End(position, size))
+            Some(FileProgress::ReadToEnd { position, snapshot }) => {
+                (position, candidate.check_snapshot(position, snapshot))
             }
-            None if self.is_first_scan_from_latest() => TakeoverStep::Follow(candidate.latest),
+            None if self.is_first_scan_from_latest() => {
+                return Ok(TakeoverStep::Follow(candidate.latest.clone()));
+            }
             None => {
                 let latest = self.latest.remove(&candidate.key);
-                TakeoverStep::Follow(latest.unwrap_or(StartPoint::After(Tail::unknown(0))))
+                let start = latest.unwrap_or(StartPoint::After(Tail::unknown(0)));
+                return Ok(TakeoverStep::Follow(start));
             }
-        })
+        };
+        let (position, check) = check;
+        Ok(
+            match check.map_err(|error| cannot_read(&candidate.path, error))? {
+                ContentCheck::AsRead(start) => TakeoverStep::Follow(start),
+                ContentCheck::Rewritten => TakeoverStep::End(position),
+                ContentCheck::Gone => TakeoverStep::Release,
+            },
+        )
     }
 
     /// The split of a file in its current generation.
@@ -222,7 +218,7 @@ impl Follower<'_> {
             .partition(|candidate| granted.contains(&self.split_of(candidate).id));
         for candidate in others {
             if self.is_first_scan_from_latest() {
-                self.latest.insert(candidate.key, candidate.latest);
+                self.latest.insert(candidate.key, candidate.latest.clone());
             }
             self.owned_elsewhere.insert(candidate.key);
         }

@@ -1,5 +1,7 @@
-//! One file that is followed. [`recovery`]: what happens when it cannot be read further.
+//! One file that is followed. [`comparison`]: whether it is still the file that was read.
+//! [`recovery`]: what happens when it cannot be read further.
 
+mod comparison;
 mod recovery;
 
 use std::fs::File;
@@ -19,7 +21,8 @@ use super::super::lines::LineReader;
 use super::super::progress::{Tail, read_to_end};
 use super::super::read_error::ReadError;
 use super::super::reader::{FileReader, Records};
-use super::stat::Stat;
+use super::super::snapshot::Snapshot;
+use super::super::stat::Stat;
 
 /// A file that is followed.
 pub(super) struct TrackedFile {
@@ -33,6 +36,8 @@ pub(super) struct TrackedFile {
     stat: Option<Stat>,
     /// Whether it may have changed since its content was checked last.
     may_have_changed: bool,
+    /// Whether its metadata has certainly changed at the last check.
+    has_changed: bool,
     /// Whether reading has found that the content that was read is no longer there.
     is_rewritten: bool,
     /// Its size on disk at the last check.
@@ -43,6 +48,8 @@ pub(super) struct TrackedFile {
     read_size: u64,
     /// Its size on disk when it was last opened: it may have grown after its end was read.
     opened_size: u64,
+    /// What it was on disk when it was last opened, if it is not plain.
+    snapshot: Option<Snapshot>,
     last_growth: Instant,
     /// The last scan in which a glob matched it.
     last_seen: u64,
@@ -77,14 +84,27 @@ enum ReadState {
     },
 }
 
+impl ReadState {
+    /// The position of the next record.
+    fn position(&self) -> Position {
+        match self {
+            ReadState::Closed(before)
+            | ReadState::Incomplete { before, .. }
+            | ReadState::Broken { before, .. } => before.upto(),
+            ReadState::ReadToEnd(position) => *position,
+            ReadState::Open(reader, _) => reader.position(),
+        }
+    }
+}
+
 /// Where reading of a followed file begins.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum StartPoint {
     /// After these bytes, at [`Tail::upto`].
     After(Tail),
-    /// At its end, at this position, when it had this size on disk: an earlier run has read what is
-    /// before, or it existed at the first start.
-    End(Position, u64),
+    /// At its end, at this position: an earlier run has read what is before, or it existed at the
+    /// first start. The snapshot shows what it was on disk.
+    End(Position, Snapshot),
 }
 
 impl StartPoint {
@@ -96,10 +116,10 @@ impl StartPoint {
                 position: tail.upto(),
                 resume: (tail.upto() > 0).then(|| tail.mark().to_resume()),
             },
-            StartPoint::End(position, size) => SplitStart {
+            StartPoint::End(position, snapshot) => SplitStart {
                 split,
                 position,
-                resume: Some(read_to_end(size)),
+                resume: Some(read_to_end(snapshot)),
             },
         }
     }
@@ -123,15 +143,21 @@ impl TrackedFile {
         compression: InputCompression,
         begin: StartPoint,
     ) -> Self {
-        let (state, start, read_size) = match begin {
-            StartPoint::After(tail) if compression == InputCompression::None => {
-                (ReadState::Closed(tail), tail.upto(), tail.upto())
+        let (state, snapshot) = match begin {
+            StartPoint::After(tail) => (ReadState::Closed(tail), None),
+            StartPoint::End(position, snapshot) => {
+                let state = match compression.may_grow() && position > 0 {
+                    true => ReadState::Closed(Tail::unknown(position)),
+                    false => ReadState::ReadToEnd(position),
+                };
+                (state, Some(snapshot))
             }
-            StartPoint::After(tail) => (ReadState::Closed(tail), tail.upto(), 0),
-            StartPoint::End(position, size) if compression.may_grow() && position > 0 => {
-                (ReadState::Closed(Tail::unknown(position)), position, size)
-            }
-            StartPoint::End(position, size) => (ReadState::ReadToEnd(position), position, size),
+        };
+        let start = state.position();
+        let read_size = match (snapshot, compression) {
+            (Some(snapshot), _) => snapshot.size,
+            (None, InputCompression::None) => start,
+            (None, _) => 0,
         };
         TrackedFile {
             path,
@@ -141,11 +167,13 @@ impl TrackedFile {
             state,
             stat: None,
             may_have_changed: false,
+            has_changed: false,
             is_rewritten: false,
             size: 0,
             size_before: None,
             read_size,
             opened_size: 0,
+            snapshot,
             last_growth: Instant::now(),
             last_seen: 0,
             drained: false,
@@ -164,13 +192,7 @@ impl TrackedFile {
 
     /// The position of the next record.
     pub(super) fn position(&self) -> Position {
-        match &self.state {
-            ReadState::Closed(before)
-            | ReadState::Incomplete { before, .. }
-            | ReadState::Broken { before, .. } => before.upto(),
-            ReadState::ReadToEnd(position) => *position,
-            ReadState::Open(reader, _) => reader.position(),
-        }
+        self.state.position()
     }
 
     /// How many bytes of the file were not read yet. A compressed file counts with its size on disk
@@ -259,12 +281,12 @@ impl TrackedFile {
 
     fn update_stat(&mut self, stat: Stat) {
         self.may_have_changed = self.stat.is_none_or(|before| !stat.is_same_as(&before));
-        let has_changed = self.stat.is_some_and(|before| stat.differs_from(&before));
+        self.has_changed = self.stat.is_some_and(|before| stat.differs_from(&before));
         self.stat = Some(stat);
         if stat.size != self.size {
             self.last_growth = Instant::now();
         }
-        if has_changed {
+        if self.has_changed {
             self.recover(stat.size);
         }
         self.size_before = Some(std::mem::replace(&mut self.size, stat.size));
@@ -303,47 +325,6 @@ impl TrackedFile {
 
     fn has_buffered(&self) -> bool {
         matches!(&self.state, ReadState::Open(reader, _) if reader.has_buffered())
-    }
-
-    /// Whether the content that was read is no longer there.
-    pub(super) fn is_rewritten(&self, key: &FileKey) -> bool {
-        if self.is_checked_when_read() {
-            return self.is_rewritten;
-        }
-        let has_shrunk = self.size < self.read_size;
-        if self.is_rewritten || (has_shrunk && !self.compression.may_grow()) {
-            return true;
-        }
-        // Of a file whose records are in blocks, an incomplete one may have been cut off. A file
-        // that cannot be checked now is checked when it is read.
-        (self.may_have_changed || has_shrunk) && self.is_as_read(key).is_ok_and(|as_read| !as_read)
-    }
-
-    /// Whether the file still has the same head, and the bytes that were read before the position.
-    fn is_as_read(&self, key: &FileKey) -> io::Result<bool> {
-        match &self.state {
-            ReadState::Open(reader, file) => self.is_in(file, &reader.tail()),
-            ReadState::Closed(tail)
-            | ReadState::Incomplete { before: tail, .. }
-            | ReadState::Broken { before: tail, .. } => self.is_in_path(key, tail),
-            ReadState::ReadToEnd(position) => self.is_in_path(key, &Tail::unknown(*position)),
-        }
-    }
-
-    fn is_in_path(&self, key: &FileKey, tail: &Tail) -> io::Result<bool> {
-        let file = File::open(&self.path)?;
-        // By now the path may name another file.
-        if FileKey::of(&file.metadata()?) != *key {
-            Ok(true)
-        } else {
-            self.is_in(&file, tail)
-        }
-    }
-
-    fn is_in(&self, file: &File, tail: &Tail) -> io::Result<bool> {
-        let is_compressed = self.compression != InputCompression::None;
-        let begins_alike = Head::of(file, self.compression, is_compressed)? == Some(self.head);
-        Ok(begins_alike && (is_compressed || tail.is_in(file)?))
     }
 
     /// The start and the length in bytes of each record that was skipped since the last call.
@@ -399,12 +380,12 @@ impl TrackedFile {
 
     /// Opens the file. Returns whether it could be opened: by now its path may name another file.
     fn open(&mut self, config: &Config, key: &FileKey) -> Result<bool, ReadError> {
-        let tail = match self.state {
+        let tail = match &self.state {
             ReadState::Open(..) => return Ok(true),
-            ReadState::Closed(tail) => tail,
+            ReadState::Closed(tail) => tail.clone(),
             ReadState::Incomplete { .. } | ReadState::Broken { .. } => return Ok(false),
             ReadState::ReadToEnd(_) => {
-                let reason = "it has changed since it was read to its end; \
+                let reason = "it was appended to after it was read to its end; \
                               compressed files must not be appended to";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, reason).into());
             }
@@ -426,6 +407,9 @@ impl TrackedFile {
         }
         let second_handle = file.try_clone()?;
         self.opened_size = self.size;
+        if self.compression != InputCompression::None {
+            self.snapshot = Some(Snapshot::of(&file, self.compression)?);
+        }
         if self.is_checked_when_read() && !self.is_in(&file, &tail)? {
             self.is_rewritten = true;
             return Ok(false);

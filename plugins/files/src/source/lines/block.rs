@@ -48,7 +48,7 @@ pub(in crate::source) struct Batches<'a> {
 impl Block {
     /// The lines as batches of this split.
     pub(in crate::source) fn batches(self, split: &Arc<Split>) -> Batches<'_> {
-        let (mut tail, done) = (self.before, self.header_len);
+        let (mut tail, done) = (self.before.clone(), self.header_len);
         tail.push(&self.bytes[..done]);
         Batches {
             tail,

@@ -16,6 +16,7 @@ use super::super::identity::{FileKey, Identity, split_id};
 use super::super::lines::record_start;
 use super::super::progress::{FileProgress, Mark};
 use super::super::read_error::ReadError;
+use super::super::snapshot::Comparison;
 use super::failures::FileFailures;
 use super::last_line::WaitingLines;
 
@@ -67,7 +68,7 @@ impl FoundFile {
     fn has(&self, mark: &Mark) -> io::Result<bool> {
         match self.compression {
             InputCompression::None => mark.is_in(&self.open()?),
-            compression => Ok(mark.find_in_content(self.open()?, compression)?.is_some()),
+            compression => Ok(mark.find_in_content(&self.open()?, compression)?.is_some()),
         }
     }
 
@@ -166,17 +167,21 @@ pub(super) fn remaining(
         None if generation.is_none() => Ok(Remaining::NextGeneration),
         None => Ok(Remaining::Read(0)),
         Some(FileProgress::Rewritten) => Ok(Remaining::NextGeneration),
-        Some(FileProgress::ReadToEnd { size, .. }) if size == file.size => Ok(Remaining::Nothing),
-        Some(FileProgress::ReadToEnd { position, size })
-            if size < file.size && file.compression.may_grow() =>
-        {
-            Ok(Remaining::Read(position))
+        Some(FileProgress::ReadToEnd { position, snapshot }) => {
+            match snapshot.compare(&file.open()?)? {
+                Comparison::Same => Ok(Remaining::Nothing),
+                Comparison::Rewritten if file.compression.may_grow() => {
+                    Err("it is shorter than when it was read to its end".into())
+                }
+                Comparison::Rewritten => Ok(Remaining::Rewritten(position)),
+                Comparison::Longer if file.compression.may_grow() => Ok(Remaining::Read(position)),
+                Comparison::Longer => Err(
+                    "it was appended to after it was read to its end; compressed files must not \
+                     be appended to: write new records to a new file"
+                        .into(),
+                ),
+            }
         }
-        Some(FileProgress::ReadToEnd { .. }) => Err(
-            "it has changed since it was read to its end; compressed files must not be \
-                 appended to: write new records to a new file"
-                .into(),
-        ),
         Some(FileProgress::UpTo { position, mark })
             if file.compression != InputCompression::None =>
         {
@@ -192,15 +197,9 @@ pub(super) fn remaining(
                 // Another file had this first line with another line end.
                 return Ok(Remaining::NextGeneration);
             }
-            if position > size {
-                let reason = format!(
-                    "it has {size} bytes, but {position} were read of it before: it was truncated; \
-                     write new records to a new file"
-                );
-                return Err(reason.into());
-            }
-            let is_as_read = mark.as_ref().map_or(Ok(true), |mark| file.has(mark));
-            match is_as_read? {
+            let is_as_read =
+                position <= size && mark.as_ref().map_or(Ok(true), |mark| file.has(mark))?;
+            match is_as_read {
                 false => Ok(Remaining::Rewritten(position)),
                 true if position == size => Ok(Remaining::Nothing),
                 true => Ok(file.resumed(position, mark.as_ref())?),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender};
 use pseidon_delivery::ResumePoint;
@@ -14,6 +15,8 @@ use super::super::progress::{Tail, end_of, read_to_end};
 use super::super::read_error::ReadError;
 use super::super::reader::{FileReader, Records};
 use super::super::skipped::report_skipped;
+use super::super::snapshot::Snapshot;
+use super::super::stat::Stat;
 use super::ROOM_POLL;
 use super::failures::FileFailures;
 use super::last_line::WaitingLines;
@@ -34,8 +37,9 @@ struct JobReader<'a> {
     job: &'a ReadJob,
     file: File,
     compression: InputCompression,
-    /// The size on disk when it was opened.
-    size: u64,
+    /// What it was on disk when it was opened, if it is not plain.
+    snapshot: Option<Snapshot>,
+    stat: Stat,
     reader: FileReader,
 }
 
@@ -97,11 +101,12 @@ impl Reading<'_> {
         }
         self.report_skipped(&mut open);
         let (split, position) = (job.split.clone(), open.reader.position());
-        self.handle.emit(match open.compression {
+        let resume = match open.snapshot {
             // A file that grows is read from there later.
-            InputCompression::None => Batch::end_of(split, position),
-            _ => end_of(split, position, read_to_end(open.size)),
-        })?;
+            None => open.reader.before().mark().at_end(&open.stat).to_resume(),
+            Some(snapshot) => read_to_end(snapshot),
+        };
+        self.handle.emit(end_of(split, position, resume))?;
         Ok(Ok(()))
     }
 
@@ -132,8 +137,13 @@ impl Reading<'_> {
         let Some(file) = job.file.open_as_found()? else {
             return Ok(None);
         };
-        let size = file.metadata()?.len();
+        let now = SystemTime::now();
+        let stat = Stat::of(&file.metadata()?, now);
         let compression = self.config.compression_of(&file, &job.file.path)?;
+        let snapshot = match compression {
+            InputCompression::None => None,
+            _ => Some(Snapshot::of(&file, compression)?),
+        };
         let reader = self
             .config
             .open(file.try_clone()?, &job.file.path, job.from)?;
@@ -141,7 +151,8 @@ impl Reading<'_> {
             job,
             file,
             compression,
-            size,
+            snapshot,
+            stat,
             reader,
         }))
     }

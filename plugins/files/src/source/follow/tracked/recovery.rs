@@ -21,20 +21,16 @@ impl TrackedFile {
     pub(super) fn recover(&mut self, size: u64) {
         let is_plain = self.compression == InputCompression::None;
         let may_grow = is_plain || self.compression.may_grow();
-        match self.state {
+        let before = match &self.state {
             ReadState::Broken {
                 before,
                 may_recover: true,
-            } if !may_grow || size <= self.size => {
-                self.state = ReadState::Closed(before);
-                self.read_size = if is_plain { before.upto() } else { 0 };
-            }
-            ReadState::Incomplete { before, .. } => {
-                self.state = ReadState::Closed(before);
-                self.read_size = 0;
-            }
-            _ => {}
-        }
+            } if !may_grow || size <= self.size => before.clone(),
+            ReadState::Incomplete { before, .. } => before.clone(),
+            _ => return,
+        };
+        self.read_size = if is_plain { before.upto() } else { 0 };
+        self.state = ReadState::Closed(before);
     }
 
     /// Gives up a file that ends early and has not grown for this time. Returns why it cannot be
@@ -46,7 +42,7 @@ impl TrackedFile {
         let ReadState::Incomplete { before, reason } = &self.state else {
             return None;
         };
-        let (before, reason) = (*before, reason.clone());
+        let (before, reason) = (before.clone(), reason.clone());
         self.state = ReadState::Broken {
             before,
             may_recover: true,
@@ -92,7 +88,7 @@ impl TrackedFile {
         let (before, may_recover) = match &self.state {
             ReadState::Closed(before)
             | ReadState::Incomplete { before, .. }
-            | ReadState::Broken { before, .. } => (*before, true),
+            | ReadState::Broken { before, .. } => (before.clone(), true),
             ReadState::Open(reader, _) => (reader.before(), true),
             // What was appended to it cannot be told from what replaced it.
             ReadState::ReadToEnd(position) => (Tail::unknown(*position), false),
