@@ -286,7 +286,7 @@ impl From<(Arc<Split>, Position)> for SplitStart {
     }
 }
 
-/// Whether a split no longer exists at the source.
+/// Selects splits.
 pub type SplitPredicate = Box<dyn Fn(&SplitId) -> bool + Send>;
 
 /// A request of a source to the engine.

@@ -1,7 +1,8 @@
 //! The source `files`: reads lines from existing files, or from files that grow.
 //!
 //! - [`options`]: its options. [`glob`]: which files are read; [`identity`]: recognizes a file
-//!   under another name. A file is a split.
+//!   under another name, and [`recognition`] one whose first line has become longer or that was
+//!   compressed. A file is a split.
 //! - [`compression`] and [`lines`]: from a file to batches of lines. A record's position is the
 //!   byte of the (decompressed) content at which its line starts. [`reader`]: the same for a file of
 //!   lines or of columns, whose rows have their numbers as positions. [`read_error`]: why a file
@@ -29,6 +30,7 @@ mod options;
 mod progress;
 mod read_error;
 mod reader;
+mod recognition;
 mod samples;
 mod skipped;
 mod snappy;

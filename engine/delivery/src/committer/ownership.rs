@@ -81,12 +81,14 @@ impl Committer {
         self.until_answered(|| self.store.note(key))
     }
 
-    /// Whether the sink has a record of a split whose name begins with `prefix`.
-    pub fn has_splits(&self, prefix: &str) -> Result<bool, CommitterError> {
-        let records = self.until_answered(|| self.store.records(&self.sink))?;
-        Ok(records
-            .iter()
-            .any(|(split, _)| split.as_str().starts_with(prefix)))
+    /// The sink's records of the splits that satisfy the predicate.
+    pub fn records(
+        &self,
+        is_wanted: impl Fn(&SplitId) -> bool,
+    ) -> Result<Vec<(SplitId, CommitRecord)>, CommitterError> {
+        let mut records = self.until_answered(|| self.store.records(&self.sink))?;
+        records.retain(|(split, _)| is_wanted(split));
+        Ok(records)
     }
 
     /// Sets the store's note of this name.

@@ -1,8 +1,9 @@
 //! What a source asks and keeps in the state apart from the positions of its splits.
 
 use crossbeam_channel::Sender;
+use pseidon_delivery::SplitId;
 
-use super::{SourceEvent, SourceHandle, Stopped};
+use super::{KnownSplit, SourceEvent, SourceHandle, SplitPredicate, Stopped};
 
 /// A request of a source about the state as a whole.
 pub enum StateRequest {
@@ -12,6 +13,8 @@ pub enum StateRequest {
     SetNote(String, Sender<()>),
     /// [`SourceHandle::has_splits`]
     HasSplits(Sender<bool>),
+    /// [`SourceHandle::known_splits`]
+    KnownSplits(SplitPredicate, Sender<Vec<KnownSplit>>),
 }
 
 impl SourceHandle {
@@ -24,6 +27,15 @@ impl SourceHandle {
     /// all splits for this.
     pub fn has_splits(&self) -> Result<bool, Stopped> {
         self.ask_state(StateRequest::HasSplits)
+    }
+
+    /// The splits of the source in the state that satisfy the predicate, which other instances may
+    /// hold. The engine reads the records of all splits for this.
+    pub fn known_splits(
+        &self,
+        is_wanted: impl Fn(&SplitId) -> bool + Send + 'static,
+    ) -> Result<Vec<KnownSplit>, Stopped> {
+        self.ask_state(|reply| StateRequest::KnownSplits(Box::new(is_wanted), reply))
     }
 
     /// Notes a small value in the state, apart from all splits. It is stored when this returns.

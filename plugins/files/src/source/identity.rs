@@ -70,6 +70,19 @@ impl FileKey {
 pub(super) struct Head([u8; 8]);
 
 impl Head {
+    /// How many bytes of the content decide it at most.
+    pub(super) const BYTES: usize = HEAD;
+
+    /// The head of a plain file that begins with these bytes: [`Head::BYTES`], or its whole content.
+    /// `None` if it is empty.
+    pub(super) fn of_beginning(bytes: &[u8]) -> Option<Head> {
+        match memchr::memchr(b'\n', bytes) {
+            Some(end) => Some(Head::digest(&bytes[..=end])),
+            None if bytes.len() == HEAD => Some(Head::digest(bytes)),
+            None => (!bytes.is_empty()).then(|| Head::of_line(bytes)),
+        }
+    }
+
     /// The head of a file; `None` while its first line, or a file of columns, is incomplete.
     /// With `as_it_is` the bytes so far count, unless the file is empty.
     pub(super) fn of(

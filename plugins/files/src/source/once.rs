@@ -17,7 +17,8 @@
 //! The last line of a plain file may have no line end. `:last-line` decides whether it is read
 //! ([`last_line`]); if not, it waits for the next run.
 //!
-//! [`found_file`] identifies a file and decides what is left to do with it. The [`queue`] claims
+//! [`found_file`] identifies a file and decides what is left to do with it; [`recognition`] finds
+//! those that the state knows under another identity. The [`queue`] claims
 //! files and takes them over; the [`readers`] read them. [`failures`] collects the errors.
 
 mod failures;
@@ -25,6 +26,7 @@ mod found_file;
 mod last_line;
 mod queue;
 mod readers;
+mod recognition;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -34,10 +36,11 @@ use crossbeam_channel::unbounded;
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 
 use self::failures::FileFailures;
-use self::found_file::find;
+use self::found_file::{FoundFile, find};
 use self::last_line::WaitingLines;
 use self::queue::{FileQueue, UnclaimedFile};
 use self::readers::Reading;
+use self::recognition::recognize;
 use super::Config;
 use super::identity::{file_id, file_of};
 
@@ -70,50 +73,70 @@ pub(super) fn run(
         }
         // Only the readers hold a sender now, so the channel closes when all of them have exited.
         drop(ended);
-        let mut seen = HashSet::new();
-        let mut unclaimed = VecDeque::new();
-        for (path, display_path) in files {
-            if failures.stops() {
-                break;
-            }
-            if let Some(file) = find(config, &path, &display_path, &failures, &waiting_lines)
-                .filter(|file| seen.insert((file.key, file.identity.head)))
-            {
-                let generation = file.first_generation();
-                unclaimed.push_back(UnclaimedFile {
-                    split: file.split(&setup.stage, generation),
-                    file,
-                    generation,
-                });
-            }
-        }
-        // Without any file, the disk may not be mounted. A stopped run forgets nothing either.
-        if failures.is_empty() && !unclaimed.is_empty() {
-            let existing: HashSet<String> = unclaimed
-                .iter()
-                .map(|file| file_id(&setup.stage, &file.file.key))
-                .collect();
-            let _ = handle.forget_finished(move |split| !existing.contains(file_of(split)));
-        }
-        let queue = FileQueue {
-            handle,
-            stage: &setup.stage,
-            failures: &failures,
-            readers,
-            jobs,
-            ended_splits,
-            unclaimed,
-            taken: VecDeque::new(),
-            reading: HashMap::new(),
-            read: Vec::new(),
+        let read = || -> Result<(), Stopped> {
+            let found = identify(config, files, &failures, &waiting_lines);
+            let queue = FileQueue {
+                handle,
+                stage: &setup.stage,
+                failures: &failures,
+                readers,
+                jobs,
+                ended_splits,
+                unclaimed: recognized(found, setup, handle, &failures)?,
+                taken: VecDeque::new(),
+                reading: HashMap::new(),
+                read: Vec::new(),
+            };
+            queue.run()?;
+            failures.quarantine_unidentified(handle)
         };
         // A stopped run exits like one that has read everything.
-        let _: Result<(), Stopped> = queue
-            .run()
-            .and_then(|()| failures.quarantine_unidentified(handle));
+        let _: Result<(), Stopped> = read();
     });
     waiting_lines.log(&setup.stage);
     failures.outcome()
+}
+
+/// The files that were found, each once.
+fn identify(
+    config: &Config,
+    files: BTreeSet<(PathBuf, String)>,
+    failures: &FileFailures<'_>,
+    waiting: &WaitingLines,
+) -> Vec<FoundFile> {
+    let mut seen = HashSet::new();
+    files
+        .iter()
+        .take_while(|_| !failures.stops())
+        .filter_map(|(path, shown)| find(config, path, shown, failures, waiting))
+        .filter(|file| seen.insert((file.key, file.identity.head)))
+        .collect()
+}
+
+/// The files with the splits by which the state knows them. Makes the state forget others.
+fn recognized(
+    mut files: Vec<FoundFile>,
+    setup: &SourceSetup,
+    handle: &SourceHandle,
+    failures: &FileFailures<'_>,
+) -> Result<VecDeque<UnclaimedFile>, Stopped> {
+    let stage = &setup.stage;
+    let ids = files.iter().map(|file| file_id(stage, &file.key));
+    let mut existing: HashSet<String> = ids.collect();
+    recognize(&mut files, &mut existing, handle, stage)?;
+    // Without any file, the disk may not be mounted.
+    if failures.is_empty() && !files.is_empty() {
+        handle.forget_finished(move |split| !existing.contains(file_of(split)))?;
+    }
+    let unclaimed = files.into_iter().map(|file| {
+        let generation = file.first_generation();
+        UnclaimedFile {
+            split: file.split(stage, generation),
+            file,
+            generation,
+        }
+    });
+    Ok(unclaimed.collect())
 }
 
 /// The files that match now. What cannot be read is added to the failures.

@@ -285,6 +285,11 @@ impl Mark {
         self.upto
     }
 
+    /// Whether the digests cover every byte before the position.
+    pub(super) fn covers_all(&self) -> bool {
+        self.content.is_some() || self.len as u64 == self.upto
+    }
+
     /// The mark as a string; see [`Mark::from_text`].
     pub(super) fn to_resume(&self) -> ResumeToken {
         let mut text = format!("mark {} {} {}", self.upto, self.len, self.digest);
@@ -351,6 +356,16 @@ impl Mark {
                 Ok(self.is_of(&tail).then_some(tail))
             }
         }
+    }
+
+    /// Whether the content of a compressed file has bytes with these digests before the position.
+    pub(super) fn is_in_content(
+        &self,
+        file: &File,
+        compression: InputCompression,
+    ) -> io::Result<bool> {
+        let found = self.find_in_content(file, compression)?;
+        Ok(found.is_some_and(|tail| tail.content.is_some()))
     }
 
     /// Whether these are the digests of these bytes.

@@ -13,7 +13,8 @@ use pseidon_delivery::{Position, SplitId, WithCauses};
 use pseidon_plugin::batch::WantedMetadata;
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{
-    Resumption, SourceEvent, SourceExit, SplitShare, SplitStart, StateRequest,
+    KnownSplit, Resumption, SourceEvent, SourceExit, SplitPredicate, SplitShare, SplitStart,
+    StateRequest,
 };
 use pseidon_plugin::{Batch, Budget, Pause, Split, Stop};
 use tempfile::TempDir;
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 use super::*;
 
 mod broken;
+mod copies;
 mod follow;
 mod handover;
 mod last_line;
@@ -48,6 +50,8 @@ struct EngineState {
     /// How many requests started splits, of any number: each costs a step of the state store.
     steps: usize,
     released: usize,
+    /// The finished splits that no longer exist for the source.
+    forgotten: Vec<SplitId>,
     /// What happens when the next splits start.
     at_begin: Option<Happening>,
     /// What happens when splits are claimed next.
@@ -222,7 +226,7 @@ fn engine(
     for event in events {
         let mut seen = seen.lock();
         match event {
-            SourceEvent::ForgetFinished(_) => {}
+            SourceEvent::ForgetFinished(is_gone) => seen.forget(&is_gone),
             SourceEvent::State(request) => seen.answer(request),
             SourceEvent::ShareSplits(found, reply) => reply.send(seen.share(run, found)).unwrap(),
             SourceEvent::Take(splits, reply) => reply.send(seen.take(run, &splits)).unwrap(),
@@ -264,12 +268,27 @@ impl EngineState {
         }
     }
 
+    fn forget(&mut self, is_gone: &SplitPredicate) {
+        let gone = |(split, at): (&SplitId, &Resumption)| at.is_finished && is_gone(split);
+        let forgotten = self.stored.iter().filter(|entry| gone(*entry));
+        let forgotten: Vec<SplitId> = forgotten.map(|(split, _)| split.clone()).collect();
+        self.forgotten.extend(forgotten);
+    }
+
     fn answer(&mut self, request: StateRequest) {
         match request {
             StateRequest::Note(reply) => reply.send(self.note.clone()).unwrap(),
             StateRequest::SetNote(note, reply) => {
                 self.note = Some(note);
                 reply.send(()).unwrap();
+            }
+            StateRequest::KnownSplits(is_wanted, reply) => {
+                let wanted = self.stored.iter().filter(|(split, _)| is_wanted(split));
+                let known = wanted.map(|(split, at)| KnownSplit {
+                    split: split.clone(),
+                    at: at.clone(),
+                });
+                reply.send(known.collect()).unwrap();
             }
             StateRequest::HasSplits(reply) => reply.send(!self.stored.is_empty()).unwrap(),
         }

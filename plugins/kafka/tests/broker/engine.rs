@@ -316,7 +316,9 @@ fn answer(
             seen.note = Some(note);
             let _ = reply.send(());
         }
-        SourceEvent::State(StateRequest::HasSplits(_)) => panic!("kafka does not ask that"),
+        SourceEvent::State(StateRequest::HasSplits(_) | StateRequest::KnownSplits(..)) => {
+            panic!("kafka does not ask that")
+        }
         SourceEvent::Take(splits, reply) => {
             let _ = reply.send(seen.take(&splits));
         }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::Split;
 use pseidon_plugin::framing::Framing;
 
@@ -29,19 +29,25 @@ pub(super) struct FoundFile {
     pub(super) key: FileKey,
     pub(super) identity: Identity,
     pub(super) size: u64,
-    compression: InputCompression,
+    pub(super) compression: InputCompression,
     framing: Framing,
+    /// A split that is not named after it, by which it is known.
+    pub(super) known_as: Option<SplitId>,
+    /// Where it is read from as a new split.
+    pub(super) starts_at: Position,
 }
 
 impl FoundFile {
     /// Its split in this generation: how often it was rewritten with the same first line. `None` is
-    /// the split by which it may be known from the time before its first line had a line end.
+    /// the split by which it is known under another identity, or may be known from the time before
+    /// its first line had a line end.
     pub(super) fn split(&self, stage: &str, generation: Option<u32>) -> Arc<Split> {
-        let head = match generation {
-            None => self.identity.before.unwrap_or(self.identity.head),
-            Some(_) => self.identity.head,
+        let own = |head, generation| split_id(stage, &self.key, head, generation);
+        let id = match (generation, &self.known_as) {
+            (Some(generation), _) => own(self.identity.head, generation),
+            (None, Some(split)) => split.clone(),
+            (None, None) => own(self.identity.before.unwrap_or(self.identity.head), 0),
         };
-        let id = split_id(stage, &self.key, head, generation.unwrap_or(0));
         Arc::new(Split {
             id,
             topic: self.display_path.clone(),
@@ -51,7 +57,22 @@ impl FoundFile {
 
     /// The generation that is tried first.
     pub(super) fn first_generation(&self) -> Option<u32> {
-        self.identity.before.is_none().then_some(0)
+        (self.identity.before.is_none() && self.known_as.is_none()).then_some(0)
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.compression == InputCompression::None
+    }
+
+    /// Whether it is compressed, and its content is lines.
+    pub(super) fn has_stream(&self) -> bool {
+        !self.is_plain() && !matches!(self.compression, InputCompression::Columns(_))
+    }
+
+    /// Whether this is its head.
+    pub(super) fn has_head(&self, head: &str) -> bool {
+        let heads = [Some(self.identity.head), self.identity.before];
+        heads.iter().flatten().any(|own| own.to_string() == head)
     }
 
     /// Its current size: another instance may have read it meanwhile.
@@ -91,7 +112,7 @@ impl FoundFile {
         Ok(is_same.then_some(file))
     }
 
-    fn open(&self) -> io::Result<File> {
+    pub(super) fn open(&self) -> io::Result<File> {
         let file = File::open(&self.path)?;
         if FileKey::of(&file.metadata()?) != self.key {
             return Err(io::Error::other(REPLACED));
@@ -148,6 +169,8 @@ pub(super) fn find(
             size: metadata.len(),
             compression,
             framing: config.framing,
+            known_as: None,
+            starts_at: 0,
         }))
     };
     look().unwrap_or_else(|error| {
@@ -165,7 +188,7 @@ pub(super) fn remaining(
 ) -> Result<Remaining, Box<dyn Error + Send + Sync>> {
     match known {
         None if generation.is_none() => Ok(Remaining::NextGeneration),
-        None => Ok(Remaining::Read(0)),
+        None => Ok(Remaining::Read(file.starts_at)),
         Some(FileProgress::Rewritten) => Ok(Remaining::NextGeneration),
         Some(FileProgress::ReadToEnd { position, snapshot }) => {
             match snapshot.compare(&file.open()?)? {

@@ -325,6 +325,9 @@ fn stops_while_memory_is_full() {
                             excess: 0,
                         })
                         .unwrap(),
+                    SourceEvent::State(StateRequest::KnownSplits(_, reply)) => {
+                        reply.send(Vec::new()).unwrap()
+                    }
                     SourceEvent::ForgetFinished(_) | SourceEvent::State(_) => {}
                     SourceEvent::Take(splits, reply) => {
                         reply.send(vec![None; splits.len()]).unwrap()

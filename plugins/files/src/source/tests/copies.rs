@@ -1,0 +1,127 @@
+//! Tests of files that the state knows under another identity: compressed copies of logs, and files
+//! whose first line has become longer.
+
+use super::*;
+
+fn gzip_in_place(world: &World, plain: &str, compressed: &str) {
+    let content = fs::read_to_string(world.path(plain)).unwrap();
+    world.write(compressed, gzip(&[&content]));
+}
+
+#[test]
+fn a_rotated_log_that_is_compressed_is_continued() {
+    for more in ["", "three\n"] {
+        let world = World::new();
+        world.write("app.log", "one\ntwo\n");
+        assert_eq!(world.read(r#""app.log*""#).unwrap().len(), 2);
+        // The rest of the log was written before it was rotated.
+        world.append("app.log", more);
+        gzip_in_place(&world, "app.log", "app.log.1.gz");
+        fs::remove_file(world.path("app.log")).unwrap();
+        world.write("app.log", "four\n");
+        let mut expected = vec!["app.log: four"];
+        expected.splice(0..0, more.lines().map(|_| "app.log.1.gz: three"));
+        assert_eq!(world.read(r#""app.log*""#).unwrap(), expected);
+        assert_eq!(world.read(r#""app.log*""#).unwrap(), [""; 0]);
+        // It keeps its own entry in the state when that of the log is forgotten.
+        let forgotten = std::mem::take(&mut world.seen.lock().forgotten);
+        world
+            .seen
+            .lock()
+            .stored
+            .retain(|split, _| !forgotten.contains(split));
+        assert_eq!(world.read(r#""app.log*""#).unwrap(), [""; 0]);
+    }
+}
+
+/// A crash leaves the split of the log unfinished, so the copy is continued as the same split.
+#[test]
+fn a_compressed_log_of_a_crashed_run_is_continued_as_the_same_split() {
+    let world = World::new();
+    world.write("app.log", "one\ntwo\nthree\n");
+    world.read(r#""app.log*""#).unwrap();
+    let file = fs::File::open(world.path("app.log")).unwrap();
+    let mark = progress::Tail::of(&file, 4).unwrap().mark();
+    let split = {
+        let mut seen = world.seen.lock();
+        let (split, known) = seen.stored.iter_mut().next().unwrap();
+        *known = Resumption {
+            position: 4,
+            resume: Some(mark.to_resume()),
+            is_finished: false,
+        };
+        split.clone()
+    };
+    gzip_in_place(&world, "app.log", "app.log.1.gz");
+    fs::remove_file(world.path("app.log")).unwrap();
+    let read = world.read(r#""app.log*""#).unwrap();
+    assert_eq!(read, ["app.log.1.gz: three", "app.log.1.gz: two"]);
+    assert_eq!(world.read(r#""app.log*""#).unwrap(), [""; 0]);
+    let seen = world.seen.lock();
+    assert!(seen.stored.contains_key(&split) && seen.stored.len() == 1);
+    assert!(!seen.forgotten.contains(&split));
+}
+
+#[test]
+fn a_log_that_is_copied_and_truncated_is_not_read_twice() {
+    for next in ["three\n", "one\nthree\n"] {
+        let world = World::new();
+        world.write("app.log", "one\ntwo\n");
+        assert_eq!(world.read(r#""app.log*""#).unwrap().len(), 2);
+        gzip_in_place(&world, "app.log", "app.log.1.gz");
+        world.write("app.log", next);
+        assert_eq!(
+            world.read(r#""app.log*""#).unwrap().len(),
+            next.lines().count()
+        );
+        assert_eq!(world.read(r#""app.log*""#).unwrap(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_compressed_copy_beside_the_log_is_left_out() {
+    for is_read_before in [false, true] {
+        let world = World::new();
+        world.write("app.log.1", "one\ntwo\n");
+        if is_read_before {
+            assert_eq!(world.read(r#""app.log*""#).unwrap().len(), 2);
+        }
+        gzip_in_place(&world, "app.log.1", "app.log.1.gz");
+        let read = world.read(r#""app.log*""#).unwrap();
+        assert_eq!(read.len(), if is_read_before { 0 } else { 2 }, "{read:?}");
+        assert_eq!(world.read(r#""app.log*""#).unwrap(), [""; 0]);
+        fs::remove_file(world.path("app.log.1")).unwrap();
+        assert_eq!(world.read(r#""app.log*""#).unwrap(), [""; 0]);
+    }
+}
+
+#[test]
+fn files_that_only_begin_alike_are_read() {
+    let world = World::new();
+    world.write("a.csv", "id,v\n1,a\n");
+    world.write("a.csv.1.gz", gzip(&["id,v\n2,b\n"]));
+    world.write("b.gz", gzip(&["id,v\n1,a\n"]));
+    let glob = r#"["a.csv*" "b.gz"]"#;
+    assert_eq!(world.read(glob).unwrap().len(), 6);
+    fs::remove_file(world.path("a.csv")).unwrap();
+    world.write("c.csv.gz", gzip(&["id,v\n3,c\n"]));
+    assert_eq!(world.read(r#""*.gz""#).unwrap().len(), 2);
+}
+
+#[test]
+fn a_first_line_that_was_read_without_its_end_is_not_read_again() {
+    let world = World::new();
+    world.write("a.txt", "abc");
+    world.settle("a.txt");
+    assert_eq!(world.read(r#""a.txt""#).unwrap(), ["a.txt: abc"]);
+    for (more, expected) in [("def", "def"), ("ghi\njkl\n", "ghi"), ("mno\n", "mno")] {
+        world.append("a.txt", more);
+        world.settle("a.txt");
+        let read = world.read(r#""a.txt""#).unwrap();
+        assert_eq!(read[0], format!("a.txt: {expected}"));
+        assert_eq!(read.len(), more.lines().count());
+        assert_eq!(world.read(r#""a.txt""#).unwrap(), [""; 0]);
+    }
+    world.write("a.txt", "xyz\n");
+    assert_eq!(world.read(r#""a.txt""#).unwrap(), ["a.txt: xyz"]);
+}
