@@ -95,9 +95,13 @@ With `:follow` the source runs until it is stopped: it reads lines that are appe
 and new files. A file is identified by its inode, its creation time and its first line, so it may be
 renamed. When a file is rotated to a name that no glob matches, or deleted, it is read to its end,
 and closed when nothing has been appended for five minutes. A file that is truncated and rewritten
-(`copytruncate`) is read from its start. A compressed file is read when it has stopped growing. Let
-the globs match either the rotated logs or their compressed copies (`app.log*` matches both): a copy
-is another file.
+(`copytruncate`) is read from its start. A compressed file is read when it has stopped growing.
+
+A log and its compressed copy are one file, also without `:follow`, so a glob may match both
+(`app.log*`). When the log is gone or was truncated, a compressed file whose content begins with
+everything that was read of it is continued at that place. As long as the log exists, a compressed
+file in the same folder whose name begins with that of the log, and whose content is the beginning
+of it, is left out. The state knows a log that is gone for `:forget-after`.
 
 A file that cannot be read further keeps no other file from being read: it is damaged or
 truncated, it may not be read, or it has a record longer than `:max-record`. The records before

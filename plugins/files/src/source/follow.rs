@@ -20,24 +20,25 @@
 //! A file that cannot be read further keeps no others from being read: it is left alone until it
 //! changes ([`broken`]).
 //!
-//! [`candidate`] identifies a file that was found, [`takeover`] takes it over, and [`tracked`] is a
+//! [`candidate`] identifies a file that was found, [`recognition`] finds out whether the state knows
+//! it under another identity, [`takeover`] takes it over, and [`tracked`] is a
 //! file that is followed.
 
 mod broken;
 mod candidate;
+mod recognition;
 mod takeover;
 mod tracked;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io};
 
 use pseidon_delivery::{Position, Reason, SplitId};
+use pseidon_plugin::Batch;
 use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup, Stopped};
-use pseidon_plugin::{Batch, Split};
 
 use self::broken::BrokenFiles;
 use self::tracked::{ReadResult, StartPoint, TrackedFile};
@@ -89,6 +90,7 @@ pub(super) fn run(
         unidentified: HashMap::new(),
         durable: HashMap::new(),
         broken: BrokenFiles::default(),
+        copies: HashMap::new(),
         owned_elsewhere: HashSet::new(),
         generations: HashMap::new(),
         latest: HashMap::new(),
@@ -113,6 +115,8 @@ struct Follower<'a> {
     /// The position up to which each of our splits is durable in every sink.
     durable: HashMap<SplitId, Position>,
     broken: BrokenFiles,
+    /// Compressed copies, each with the file that is read instead.
+    copies: HashMap<FileKey, FileKey>,
     /// Files that other instances own, until the next round.
     owned_elsewhere: HashSet<FileKey>,
     /// How often a file was rewritten with the same first line; 0 if it is missing.
@@ -254,13 +258,13 @@ impl Follower<'_> {
     /// new ones.
     fn end_rewritten(&mut self) -> Result<(), SourceExit> {
         let is_rewritten = |(key, file): &(&FileKey, &TrackedFile)| file.is_rewritten(key);
-        let rewritten: Vec<FileKey> = self
+        let ended: Vec<FileKey> = self
             .tracked
             .iter()
             .filter(is_rewritten)
             .map(|(key, _)| *key)
             .collect();
-        for key in rewritten {
+        for key in ended {
             let Some(mut file) = self.tracked.remove(&key) else {
                 continue;
             };
@@ -274,19 +278,24 @@ impl Follower<'_> {
                     .batches(file.split())
                     .try_for_each(|batch| self.handle.emit(batch))?;
             }
-            self.end(vec![(file.split().clone(), file.position())])?;
+            let mark = file.mark();
+            self.end(vec![rewritten(
+                file.split().clone(),
+                file.position(),
+                mark.as_ref(),
+            )])?;
         }
         Ok(())
     }
 
-    /// Ends splits: no records of them follow. The store has recorded it when this returns.
-    fn end(&mut self, splits: Vec<(Arc<Split>, Position)>) -> Result<(), Stopped> {
-        for (split, position) in &splits {
-            self.durable.remove(&split.id);
-            self.handle.emit(rewritten(split.clone(), *position))?;
+    /// Ends splits by these last batches. The store has recorded it when this returns.
+    fn end(&mut self, ends: Vec<Batch>) -> Result<(), Stopped> {
+        let splits = ends.iter().map(|end| end.split.clone()).collect();
+        for end in ends {
+            self.durable.remove(&end.split.id);
+            self.handle.emit(end)?;
         }
-        self.handle
-            .release(splits.into_iter().map(|(split, _)| split).collect())
+        self.handle.release(splits)
     }
 
     /// Releases the splits of files that are gone, as soon as all their records are durable: then

@@ -47,7 +47,7 @@ impl ExistingFile {
         match &self.progress {
             Some(FileProgress::UpTo { position, .. })
             | Some(FileProgress::ReadToEnd { position, .. }) => Some(*position),
-            Some(FileProgress::Rewritten) | None => None,
+            Some(FileProgress::Rewritten { .. }) | None => None,
         }
     }
 
@@ -144,7 +144,7 @@ impl OperatorView<'_> {
             FileProgress::ReadToEnd { snapshot, .. } => {
                 Ok(snapshot.compare(&file)? != Comparison::Rewritten)
             }
-            FileProgress::Rewritten => Ok::<bool, io::Error>(false),
+            FileProgress::Rewritten { .. } => Ok::<bool, io::Error>(false),
         };
         let (split, progress) = current(&key, &identity, stage, known, is_current)?;
         let id = file_id(stage, &key);

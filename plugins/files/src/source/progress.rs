@@ -13,8 +13,8 @@
 //! size 5678 89abcdef01234567 1700000000.5
 //!     A compressed file of 5678 bytes on disk was read to its end. All its bytes have this digest,
 //!     and it had last changed at this time ([`super::snapshot`]).
-//! rewritten
-//!     The file was rewritten: no records of this split follow.
+//! rewritten mark 1234 64 0123456789abcdef 89abcdef01234567
+//!     The file was rewritten: no records of this split follow. What was read is in its copies.
 //! ```
 //!
 //! The time is left out if another change could have the same one, and the second digest if it is
@@ -44,6 +44,8 @@ const TAIL: usize = 64;
 /// In an earlier version: the position of a compressed file that was read to its end, minus its
 /// size on disk.
 const OLD_READ_TO_END: Position = 1 << 63;
+/// What is stored with the last position of a file that was rewritten.
+const REWRITTEN: &str = "rewritten";
 /// In an earlier version: the position of a file that was rewritten.
 const OLD_REWRITTEN: Position = Position::MAX - 1;
 
@@ -66,7 +68,10 @@ pub(super) enum FileProgress {
         snapshot: Snapshot,
     },
     /// The file was rewritten. The new content is another split.
-    Rewritten,
+    Rewritten {
+        /// The digest of the bytes that were read, if it is known.
+        mark: Option<Mark>,
+    },
 }
 
 impl FileProgress {
@@ -77,7 +82,11 @@ impl FileProgress {
         } = known;
         let text = resume.as_ref().map_or("", ResumeToken::as_str);
         match text.split_once(' ') {
-            None if text == "rewritten" => return FileProgress::Rewritten,
+            None if text == REWRITTEN => return FileProgress::Rewritten { mark: None },
+            Some((REWRITTEN, mark)) => {
+                let mark = Mark::from_text(mark);
+                return FileProgress::Rewritten { mark };
+            }
             Some(("size", text)) => {
                 if let Some(snapshot) = Snapshot::from_text(text) {
                     return FileProgress::ReadToEnd { position, snapshot };
@@ -86,7 +95,7 @@ impl FileProgress {
             _ => {}
         }
         match position {
-            OLD_REWRITTEN => FileProgress::Rewritten,
+            OLD_REWRITTEN => FileProgress::Rewritten { mark: None },
             OLD_READ_TO_END.. => FileProgress::ReadToEnd {
                 position,
                 snapshot: Snapshot::of_size(position - OLD_READ_TO_END),
@@ -104,9 +113,12 @@ pub(super) fn read_to_end(snapshot: Snapshot) -> ResumeToken {
     format!("size {}", snapshot.to_text()).into()
 }
 
-/// The end of a split whose file was rewritten: its new content is another split.
-pub(super) fn rewritten(split: Arc<Split>, position: Position) -> Batch {
-    let mut end = end_of(split, position, "rewritten".into());
+/// The end of a split whose file was rewritten after these bytes had been read: its new content is
+/// another split.
+pub(super) fn rewritten(split: Arc<Split>, position: Position, mark: Option<&Mark>) -> Batch {
+    let text = mark.map(|mark| format!("{REWRITTEN} {}", mark.to_resume().as_str()));
+    let text = text.unwrap_or_else(|| REWRITTEN.to_owned());
+    let mut end = end_of(split, position, text.as_str().into());
     end.end = Some(SplitEnd::Gone);
     end
 }
@@ -434,6 +446,11 @@ mod tests {
             content: None,
             ..tail.mark()
         };
+        let split = Arc::new(Split {
+            id: "in:1.2.3".into(),
+            topic: String::new(),
+            partition: 0,
+        });
         let up_to = |position, mark| FileProgress::UpTo { position, mark };
         let cases = [
             (
@@ -464,7 +481,20 @@ mod tests {
             ),
             (4, Some(at_end.to_resume()), up_to(4, Some(at_end))),
             (4, Some(old.to_resume()), up_to(4, Some(old))),
-            (7, Some("rewritten".into()), FileProgress::Rewritten),
+            (
+                7,
+                Some("rewritten".into()),
+                FileProgress::Rewritten { mark: None },
+            ),
+            (
+                4,
+                rewritten(split, 4, Some(&tail.mark()))
+                    .resume
+                    .map(|it| it.resume),
+                FileProgress::Rewritten {
+                    mark: Some(tail.mark()),
+                },
+            ),
             (7, Some("something newer".into()), up_to(7, None)),
             (7, Some("mark 1 64 00".into()), up_to(7, None)),
             (7, None, up_to(7, None)),
@@ -476,7 +506,7 @@ mod tests {
                     snapshot: Snapshot::of_size(5),
                 },
             ),
-            (u64::MAX - 1, None, FileProgress::Rewritten),
+            (u64::MAX - 1, None, FileProgress::Rewritten { mark: None }),
         ];
         for (position, resume, expected) in cases {
             assert_eq!(known(position, resume), expected);

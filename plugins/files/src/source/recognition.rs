@@ -88,6 +88,13 @@ impl KnownFile {
                     false => adopted,
                 }))
             }
+            // It ended at the position of its mark.
+            FileProgress::Rewritten { mark: Some(mark) }
+                if mark.upto() > 0 && mark.covers_all() =>
+            {
+                let is_alike = mark.is_in_content(file, compression)?;
+                Ok(is_alike.then(|| Continuation::From(mark.upto())))
+            }
             FileProgress::ReadToEnd { snapshot, .. } => {
                 let is_same = snapshot.compare(file)? == Comparison::Same;
                 Ok(is_same.then_some(adopted))
@@ -100,7 +107,7 @@ impl KnownFile {
     pub(super) fn has_all_before(&self, end: Position) -> bool {
         let position = match &self.progress {
             FileProgress::UpTo { position, .. } => *position,
-            FileProgress::ReadToEnd { .. } | FileProgress::Rewritten => 0,
+            FileProgress::ReadToEnd { .. } | FileProgress::Rewritten { .. } => 0,
         };
         self.is_finished && position >= end
     }

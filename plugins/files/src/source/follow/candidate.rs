@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use pseidon_delivery::Position;
+use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::Split;
 use pseidon_plugin::framing::Framing;
 
@@ -35,6 +35,10 @@ pub(super) struct Candidate {
     pub(super) head: Head,
     /// Where reading begins if only new content is wanted.
     pub(super) latest: StartPoint,
+    /// A split that is not named after it, by which it is known.
+    pub(super) known_as: Option<SplitId>,
+    /// Where it is read from as a new split.
+    pub(super) starts_at: Position,
 }
 
 impl Follower<'_> {
@@ -107,6 +111,8 @@ impl Follower<'_> {
             framing: self.config.framing,
             head,
             latest,
+            known_as: None,
+            starts_at: 0,
         }))
     }
 }
@@ -200,7 +206,7 @@ impl Candidate {
 
     /// Opens the file; `None` if it no longer exists under its path, which may name another file by
     /// now.
-    fn open(&self) -> io::Result<Option<File>> {
+    pub(super) fn open(&self) -> io::Result<Option<File>> {
         let file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,

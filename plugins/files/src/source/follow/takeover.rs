@@ -11,7 +11,7 @@ use pseidon_plugin::source::{SourceError, SourceExit, SplitStart, Stopped};
 
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, split_id};
-use super::super::progress::{FileProgress, Tail};
+use super::super::progress::{FileProgress, Mark, Tail, rewritten as end_of_rewritten};
 use super::candidate::{Candidate, ContentCheck};
 use super::tracked::{StartPoint, TrackedFile};
 use super::{Follower, STARTED};
@@ -22,7 +22,7 @@ enum TakeoverStep {
     Follow(StartPoint),
     /// It was rewritten after it had been read up to this position: its split is ended, and its
     /// next generation is taken over.
-    End(Position),
+    End(Position, Option<Mark>),
     /// It was rewritten, and its split is ended already: its next generation is taken over.
     NextGeneration,
     /// It no longer exists under this path.
@@ -37,7 +37,8 @@ impl Follower<'_> {
         new: BTreeMap<PathBuf, (FileKey, String)>,
         is_round: bool,
     ) -> Result<(), SourceExit> {
-        let mut candidates = self.identify_all(new)?;
+        let candidates = self.identify_all(new)?;
+        let mut candidates = self.recognize(candidates)?;
         let mut is_round = is_round;
         while is_round || !candidates.is_empty() {
             (candidates, is_round) = (self.share(candidates, is_round)?, false);
@@ -74,6 +75,7 @@ impl Follower<'_> {
         for (path, (key, display_path)) in new {
             // Two paths may name one file.
             if self.owned_elsewhere.contains(&key)
+                || self.is_copy_of_followed(&key)
                 || candidates.iter().any(|candidate| candidate.key == key)
             {
                 continue;
@@ -108,9 +110,10 @@ impl Follower<'_> {
                     self.unidentified.remove(&candidate.key);
                     taken.push((candidate, split, begin));
                 }
-                TakeoverStep::End(position) => {
+                TakeoverStep::End(position, mark) => {
                     starts.push(SplitStart::from((split.clone(), position)));
-                    to_end.push((split, position));
+                    let mark = mark.filter(|mark| mark.upto() == position);
+                    to_end.push(end_of_rewritten(split, position, mark.as_ref()));
                     rewritten.push(candidate);
                 }
                 TakeoverStep::NextGeneration => {
@@ -133,11 +136,13 @@ impl Follower<'_> {
                 candidate.into_tracked(split, begin, self.scans),
             );
         }
-        for candidate in &rewritten {
-            *self
-                .generations
-                .entry((candidate.key, candidate.head))
-                .or_default() += 1;
+        for candidate in &mut rewritten {
+            if candidate.known_as.take().is_none() {
+                *self
+                    .generations
+                    .entry((candidate.key, candidate.head))
+                    .or_default() += 1;
+            }
         }
         Ok(rewritten)
     }
@@ -148,32 +153,32 @@ impl Follower<'_> {
         candidate: &Candidate,
         known: Option<FileProgress>,
     ) -> Result<TakeoverStep, SourceError> {
-        let check = match known {
-            Some(FileProgress::Rewritten) => return Ok(TakeoverStep::NextGeneration),
+        let (position, mark, check) = match known {
+            Some(FileProgress::Rewritten { .. }) => return Ok(TakeoverStep::NextGeneration),
             Some(FileProgress::UpTo { position, mark }) => {
                 let check = match candidate.compression {
                     InputCompression::None => candidate.check_before(position, mark.as_ref()),
                     _ => candidate.check_content(position, mark.as_ref()),
                 };
-                (position, check)
+                (position, mark, check)
             }
             Some(FileProgress::ReadToEnd { position, snapshot }) => {
-                (position, candidate.check_snapshot(position, snapshot))
+                (position, None, candidate.check_snapshot(position, snapshot))
             }
             None if self.is_first_scan_from_latest() => {
                 return Ok(TakeoverStep::Follow(candidate.latest.clone()));
             }
             None => {
                 let latest = self.latest.remove(&candidate.key);
-                let start = latest.unwrap_or(StartPoint::After(Tail::unknown(0)));
+                let start = StartPoint::After(Tail::unknown(candidate.starts_at));
+                let start = latest.unwrap_or(start);
                 return Ok(TakeoverStep::Follow(start));
             }
         };
-        let (position, check) = check;
         Ok(
             match check.map_err(|error| cannot_read(&candidate.path, error))? {
                 ContentCheck::AsRead(start) => TakeoverStep::Follow(start),
-                ContentCheck::Rewritten => TakeoverStep::End(position),
+                ContentCheck::Rewritten => TakeoverStep::End(position, mark),
                 ContentCheck::Gone => TakeoverStep::Release,
             },
         )
@@ -186,7 +191,8 @@ impl Follower<'_> {
             .get(&(candidate.key, candidate.head))
             .copied()
             .unwrap_or(0);
-        let id = split_id(self.stage, &candidate.key, candidate.head, generation);
+        let own = || split_id(self.stage, &candidate.key, candidate.head, generation);
+        let id = candidate.known_as.clone().unwrap_or_else(own);
         Arc::new(Split {
             id,
             topic: candidate.display_path.clone(),

@@ -18,7 +18,7 @@ use super::super::Config;
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, Head};
 use super::super::lines::LineReader;
-use super::super::progress::{Tail, read_to_end};
+use super::super::progress::{Mark, Tail, read_to_end};
 use super::super::read_error::ReadError;
 use super::super::reader::{FileReader, Records};
 use super::super::snapshot::Snapshot;
@@ -230,6 +230,18 @@ impl TrackedFile {
     /// Whether nothing has been read of it.
     pub(super) fn is_untouched(&self) -> bool {
         self.position() == self.start
+    }
+
+    /// What was read before the position, if it is plain.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        let before = match &self.state {
+            ReadState::Closed(before)
+            | ReadState::Incomplete { before, .. }
+            | ReadState::Broken { before, .. } => before.clone(),
+            ReadState::Open(reader, _) => reader.before(),
+            ReadState::ReadToEnd(_) => return None,
+        };
+        (self.compression == InputCompression::None).then(|| before.mark())
     }
 
     pub(super) fn close(&mut self) {

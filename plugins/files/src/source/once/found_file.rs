@@ -129,7 +129,7 @@ pub(super) enum Remaining {
     Nothing,
     /// It was rewritten after it had been read up to this position: the split is ended, and the
     /// file is read as a new split.
-    Rewritten(Position),
+    Rewritten(Position, Option<Mark>),
     /// Nothing as this split: it was rewritten, and the split is ended already, or it is not known
     /// by this split.
     NextGeneration,
@@ -189,14 +189,14 @@ pub(super) fn remaining(
     match known {
         None if generation.is_none() => Ok(Remaining::NextGeneration),
         None => Ok(Remaining::Read(file.starts_at)),
-        Some(FileProgress::Rewritten) => Ok(Remaining::NextGeneration),
+        Some(FileProgress::Rewritten { .. }) => Ok(Remaining::NextGeneration),
         Some(FileProgress::ReadToEnd { position, snapshot }) => {
             match snapshot.compare(&file.open()?)? {
                 Comparison::Same => Ok(Remaining::Nothing),
                 Comparison::Rewritten if file.compression.may_grow() => {
                     Err("it is shorter than when it was read to its end".into())
                 }
-                Comparison::Rewritten => Ok(Remaining::Rewritten(position)),
+                Comparison::Rewritten => Ok(Remaining::Rewritten(position, None)),
                 Comparison::Longer if file.compression.may_grow() => Ok(Remaining::Read(position)),
                 Comparison::Longer => Err(
                     "it was appended to after it was read to its end; compressed files must not \
@@ -210,7 +210,7 @@ pub(super) fn remaining(
         {
             let is_as_read = mark.as_ref().map_or(Ok(true), |mark| file.has(mark));
             match is_as_read? {
-                false => Ok(Remaining::Rewritten(position)),
+                false => Ok(Remaining::Rewritten(position, mark)),
                 true => Ok(file.resumed(position, mark.as_ref())?),
             }
         }
@@ -223,7 +223,7 @@ pub(super) fn remaining(
             let is_as_read =
                 position <= size && mark.as_ref().map_or(Ok(true), |mark| file.has(mark))?;
             match is_as_read {
-                false => Ok(Remaining::Rewritten(position)),
+                false => Ok(Remaining::Rewritten(position, mark)),
                 true if position == size => Ok(Remaining::Nothing),
                 true => Ok(file.resumed(position, mark.as_ref())?),
             }

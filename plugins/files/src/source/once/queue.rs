@@ -171,7 +171,7 @@ impl FileQueue<'_> {
         let known = self
             .handle
             .take(claimed.iter().map(|file| file.split.clone()).collect())?;
-        let (mut to_end, mut to_release) = (Vec::new(), Vec::new());
+        let (mut starts, mut ends, mut to_release) = (Vec::new(), Vec::new(), Vec::new());
         for (
             UnclaimedFile {
                 file,
@@ -195,13 +195,16 @@ impl FileQueue<'_> {
                     .taken
                     .push_back((ReadJob { file, split, from }, generation)),
                 Ok(Remaining::Nothing) => to_release.push(split),
-                Ok(Remaining::Rewritten(position)) => {
+                Ok(Remaining::Rewritten(position, mark)) => {
                     tracing::warn!(
                         stage = self.stage,
                         file = file.display_path,
                         "file was rewritten after it was read; it is read from its start"
                     );
-                    to_end.push((split, position));
+                    starts.push((split.clone(), position));
+                    // The mark may belong to a lower position.
+                    let mark = mark.filter(|mark| mark.upto() == position);
+                    ends.push(rewritten(split, position, mark.as_ref()));
                     self.unclaimed.push_front(next(file));
                 }
                 Ok(Remaining::NextGeneration) => {
@@ -217,12 +220,12 @@ impl FileQueue<'_> {
                 }
             }
         }
-        if !to_end.is_empty() {
-            self.handle.begin(to_end.clone())?;
+        if !starts.is_empty() {
+            self.handle.begin(starts)?;
         }
-        for (split, position) in to_end {
-            self.handle.emit(rewritten(split.clone(), position))?;
-            to_release.push(split);
+        for end in ends {
+            to_release.push(end.split.clone());
+            self.handle.emit(end)?;
         }
         if to_release.is_empty() {
             Ok(())

@@ -125,3 +125,71 @@ fn a_first_line_that_was_read_without_its_end_is_not_read_again() {
     world.write("a.txt", "xyz\n");
     assert_eq!(world.read(r#""a.txt""#).unwrap(), ["a.txt: xyz"]);
 }
+
+#[test]
+fn a_followed_log_and_its_compressed_copy_are_read_once() {
+    let world = World::new();
+    world.write("app.log", "one\ntwo\n");
+    let run = world.start_following("app.log*", false);
+    run.until_read(&["app.log: one", "app.log: two"]);
+    // As `gzip -k` and then `rm`.
+    fs::rename(world.path("app.log"), world.path("app.log.1")).unwrap();
+    gzip_in_place(&world, "app.log.1", "app.log.1.gz");
+    world.write("app.log", "three\n");
+    run.until(|seen| seen.records.len() == 3);
+    fs::remove_file(world.path("app.log.1")).unwrap();
+    run.until(|seen| seen.stored.len() == 3);
+    world.append("app.log", "four\n");
+    run.until(|seen| seen.records.len() >= 4);
+    assert_eq!(run.stop()[2..], ["app.log: three", "app.log: four"]);
+    let run = world.start_following("app.log*", false);
+    world.append("app.log", "five\n");
+    run.until(|seen| seen.records.len() >= 5);
+    assert_eq!(run.stop()[4..], ["app.log: five"]);
+}
+
+#[test]
+fn a_followed_log_that_is_copied_and_truncated_is_read_once() {
+    for next in ["three\n", "one\nthree\n"] {
+        let world = World::new();
+        world.write("app.log", "one\ntwo\n");
+        let run = world.start_following("app.log*", false);
+        run.until_read(&["app.log: one", "app.log: two"]);
+        let copy = gzip(&["one\ntwo\n"]);
+        world.write("app.log", next);
+        let read = 2 + next.lines().count();
+        run.until(|seen| seen.records.len() == read);
+        world.write("app.log.1.gz", copy);
+        run.until(|seen| seen.stored.len() == 3);
+        world.append("app.log", "last\n");
+        run.until(|seen| seen.records.len() > read);
+        assert_eq!(run.stop()[read..], ["app.log: last"]);
+    }
+}
+
+#[test]
+fn a_log_that_was_compressed_between_two_runs_that_follow_is_continued() {
+    let world = World::new();
+    world.write("app.log", "one\ntwo\n");
+    let run = world.start_following("app.log*", false);
+    run.until_read(&["app.log: one", "app.log: two"]);
+    run.stop();
+    world.append("app.log", "three\n");
+    gzip_in_place(&world, "app.log", "app.log.1.gz");
+    fs::remove_file(world.path("app.log")).unwrap();
+    let run = world.start_following("app.log*", false);
+    run.until(|seen| seen.records.len() >= 3);
+    assert_eq!(run.stop()[2..], ["app.log.1.gz: three"]);
+}
+
+#[test]
+fn a_followed_file_whose_first_line_was_read_without_its_end_is_continued() {
+    let world = World::new();
+    world.write("a.txt", "abc");
+    world.settle("a.txt");
+    assert_eq!(world.read(r#""a.txt""#).unwrap(), ["a.txt: abc"]);
+    world.append("a.txt", "def\nghi\n");
+    let run = world.start_following("a.txt", false);
+    run.until_read(&["a.txt: abc", "a.txt: def", "a.txt: ghi"]);
+    run.stop();
+}
