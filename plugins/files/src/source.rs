@@ -122,7 +122,8 @@ first line and the last 64 bytes that were read are compared, if it is larger th
 compressed file that was appended to after it was read to its end is an error.
 
 `@topic` is the file's path, relative to the pipeline file's folder, at the time when the run found
-the file.",
+the file. In a path that is not UTF-8, each byte that is not, and `%`, is written as `%` and two
+hexadecimal digits, as `bad%FF.json`.",
     positional: FilesSourceOptions::POSITIONAL,
     options: FilesSourceOptions::DECLARED,
     example: r#"(files {:path "logs/*.json.gz" :format "json"})"#,
@@ -310,6 +311,16 @@ struct FoundFiles {
     refused: BTreeMap<String, io::Error>,
     /// Pipes, sockets and devices, which are not read.
     special: BTreeSet<String>,
+    /// The paths without wildcards that are not those of files, each with the reason.
+    missing: BTreeMap<String, String>,
+}
+
+/// The reason for which the first of several files cannot be read.
+fn and_more(first: Reason, more: usize) -> Reason {
+    match more {
+        0 => first,
+        more => first.followed_by(format!(" (and {more} more cannot be read)")),
+    }
 }
 
 impl Config {
@@ -329,16 +340,18 @@ impl Config {
             let found = glob
                 .find()
                 .map_err(|error| SourceError::Fatal(Reason::of(error)))?;
+            let is_missing = found.files.is_empty() && found.refused.is_empty();
+            if is_missing && glob.is_one_file() {
+                let path = glob.text();
+                let reason = match found.special.is_empty() {
+                    true => format!("file not found: {path}"),
+                    false => format!("{path} is not a file: use the source `stdin`"),
+                };
+                all.missing.insert(path.to_owned(), reason);
+                continue;
+            }
             let special = found.special.iter().map(|path| glob.display_path(path));
             all.special.extend(special);
-            let is_missing = found.files.is_empty() && found.refused.is_empty();
-            if is_missing && glob.is_one_file() && self.paths.len() == 1 {
-                let path = self.paths.join(", ");
-                return Err(SourceError::Fatal(match all.special.is_empty() {
-                    true => format!("file not found: {path}").into(),
-                    false => format!("{path} is not a file: use the source `stdin`").into(),
-                }));
-            }
             let named = |path: PathBuf| {
                 let shown = glob.display_path(&path);
                 (path, shown)
@@ -348,7 +361,15 @@ impl Config {
             all.refused
                 .extend(refused.map(|(path, error)| (glob.display_path(&path), error)));
         }
-        Ok(all)
+        let is_any_found = !all.files.is_empty() || !all.refused.is_empty();
+        match all.missing.first_key_value() {
+            Some((_, reason)) if !is_any_found => {
+                let more = all.missing.len() - 1;
+                let reason = Reason::from(reason.clone());
+                Err(SourceError::Fatal(and_more(reason, more)))
+            }
+            _ => Ok(all),
+        }
     }
 
     fn compression_of(&self, file: &File, path: &Path) -> io::Result<InputCompression> {

@@ -1,10 +1,15 @@
 //! Globs: find the files of a source.
 
+mod walk;
+
 use std::collections::BTreeSet;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use glob::{MatchOptions, Pattern, PatternError};
+use glob::{Pattern, PatternError};
+
+use self::walk::Walk;
 
 /// What a glob finds.
 #[derive(Debug, Default)]
@@ -37,6 +42,11 @@ impl Glob {
         })
     }
 
+    /// The path or glob as the user wrote it.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Whether it is a plain path without wildcards.
     pub(super) fn is_one_file(&self) -> bool {
         Pattern::escape(&self.text) == self.text
@@ -47,20 +57,6 @@ impl Glob {
     /// not read as finished ones. A path of a file that exists is not a glob, whatever its
     /// characters.
     pub(super) fn find(&self) -> io::Result<GlobMatches> {
-        let Some(base) = self.base.to_str() else {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "the folder {} has a name that is not UTF-8",
-                    self.base.display()
-                ),
-            ));
-        };
-        let pattern = if Path::new(&self.text).is_absolute() {
-            self.text.clone()
-        } else {
-            format!("{}/{}", Pattern::escape(base), self.text)
-        };
         let mut found = GlobMatches::default();
         if !self.is_one_file() {
             let literal = self.base.join(&self.text);
@@ -70,19 +66,13 @@ impl Glob {
                 return Ok(found);
             }
         }
-        let paths = glob::glob_with(&pattern, MatchOptions::new())
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error.to_string()))?;
-        for path in paths {
-            let path = match path {
-                Ok(path) => path,
-                // The folder was removed meanwhile.
-                Err(error) if error.error().kind() == io::ErrorKind::NotFound => continue,
-                Err(error) if error.error().kind() == io::ErrorKind::PermissionDenied => {
-                    found.refused.push((error.path().to_owned(), error.into()));
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
+        // Only folders match a trailing slash.
+        if self.text.ends_with('/') {
+            return Ok(found);
+        }
+        let walk = Walk::of(Path::new(&self.text), &self.base)?;
+        found.refused.extend(walk.refused);
+        for path in walk.paths {
             if !self.accepts_hidden(&path) {
                 continue;
             }
@@ -98,8 +88,7 @@ impl Glob {
     }
 
     /// Whether each hidden name of the path is one with a leading dot in the glob. Behind `**` it is
-    /// enough that there is such a name. (The option of the glob library for this panics at a name
-    /// that is not UTF-8.)
+    /// enough that there is such a name.
     fn accepts_hidden(&self, path: &Path) -> bool {
         let fixed = self.fixed();
         let rest = Path::new(&self.text).strip_prefix(&fixed);
@@ -135,11 +124,25 @@ impl Glob {
 
     /// `path` for messages and `@topic`: relative to the base folder if it is below that.
     pub(super) fn display_path(&self, path: &Path) -> String {
-        path.strip_prefix(&self.base)
-            .unwrap_or(path)
-            .to_string_lossy()
-            .into_owned()
+        printable(path.strip_prefix(&self.base).unwrap_or(path))
     }
+}
+
+/// A path as a string. In one that is not UTF-8, the bytes that are not, and `%`, are `%` and two
+/// hexadecimal digits.
+pub(super) fn printable(path: &Path) -> String {
+    if let Some(text) = path.to_str() {
+        return text.to_owned();
+    }
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        text += &chunk.valid().replace('%', "%25");
+        chunk
+            .invalid()
+            .iter()
+            .for_each(|byte| text += &format!("%{byte:02X}"));
+    }
+    text
 }
 
 fn is_hidden(component: Component<'_>) -> bool {
@@ -173,11 +176,18 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        use std::os::unix::ffi::OsStrExt;
-        fs::write(base.join(std::ffi::OsStr::from_bytes(b"\xff.json")), "").unwrap();
+        let not_utf8 = |name: &'static [u8]| base.join(std::ffi::OsStr::from_bytes(name));
+        fs::write(not_utf8(b"\xff%.json"), "").unwrap();
+        fs::create_dir(not_utf8(b"z\xfe")).unwrap();
+        fs::write(not_utf8(b"z\xfe/h.json"), "").unwrap();
 
         let cases: &[(&str, &[&str])] = &[
-            ("*.json", &["a.json", "b.json", "g1.json", "g[1].json"]),
+            (
+                "*.json",
+                &["a.json", "b.json", "g1.json", "g[1].json", "%FF%25.json"],
+            ),
+            ("?%.json", &["%FF%25.json"]),
+            ("z?/*", &["z%FE/h.json"]),
             (
                 "**/*.json",
                 &[
@@ -187,6 +197,8 @@ mod tests {
                     "g[1].json",
                     "x/c.json",
                     "x/y/d.json",
+                    "z%FE/h.json",
+                    "%FF%25.json",
                 ],
             ),
             ("x/*/d.json", &["x/y/d.json"]),
@@ -210,6 +222,35 @@ mod tests {
                 .collect();
             assert_eq!(&found, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn links_in_a_circle_are_followed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["in/d", "in/e", "out"] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+            fs::write(dir.path().join(folder).join("a.json"), "").unwrap();
+        }
+        let link = |target: &str, link: &str| {
+            std::os::unix::fs::symlink(target, dir.path().join(link)).unwrap();
+        };
+        link("..", "in/d/up");
+        link("..", "in/e/up");
+        link("itself", "in/itself");
+        link("../out", "in/b");
+        link("e", "in/c");
+        let find = |text: &str| -> Vec<String> {
+            let glob = Glob::new(text, dir.path()).unwrap();
+            let found = glob.find().unwrap().files;
+            found.iter().map(|path| glob.display_path(path)).collect()
+        };
+        let files = ["in/b/a.json", "in/d/a.json", "in/e/a.json"];
+        assert_eq!(find("in/**/*.json"), files);
+        assert_eq!(
+            find("in/**/up/**/a.json"),
+            ["in/d/up/b/a.json", "in/d/up/d/a.json", "in/d/up/e/a.json"]
+        );
+        assert_eq!(find("in/*/a.json").len(), 4);
     }
 
     #[test]

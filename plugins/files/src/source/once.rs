@@ -149,6 +149,9 @@ fn find_all(
     for path in &found.special {
         tracing::warn!(stage = setup.stage, path, "not a file; it is skipped");
     }
+    for (path, reason) in found.missing {
+        failures.add_missing(&path, reason.into());
+    }
     if found.files.is_empty() && found.refused.is_empty() {
         tracing::warn!(
             stage = setup.stage,

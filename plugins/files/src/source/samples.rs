@@ -23,7 +23,7 @@ struct Samples {
 }
 
 impl Config {
-    /// Up to `count` records. Files that cannot be read are an error, unless they are left behind.
+    /// Up to `count` records of the files that can be read. It is an error if no file can be.
     pub(super) fn sample(
         &self,
         setup: &SourceSetup,
@@ -41,10 +41,7 @@ impl Config {
         let found = self.find(setup)?;
         let mut broken = UnreadableFiles {
             stage: &setup.stage,
-            is_left_behind: matches!(
-                self.on_broken,
-                OnBrokenFile::Skip | OnBrokenFile::Quarantine
-            ),
+            stops: self.on_broken == OnBrokenFile::Stop,
             first: None,
         };
         for (shown, error) in found.refused {
@@ -103,18 +100,19 @@ impl Config {
 /// The files that cannot be read.
 struct UnreadableFiles<'a> {
     stage: &'a str,
-    is_left_behind: bool,
+    /// Whether the first one stops the run.
+    stops: bool,
     first: Option<SourceError>,
 }
 
 impl UnreadableFiles<'_> {
-    /// Adds a file; returns the error if it is not left behind.
+    /// Adds a file; returns the error if it stops the run. Otherwise the run reports it.
     fn add(&mut self, shown: &str, error: ReadError) -> Result<(), SourceError> {
         let what = format!("cannot read {shown}");
         let reason = Reason::caused_by(what, error.into_cause());
         let shown = WithCauses(&reason).to_string();
         let error = SourceError::Fatal(reason);
-        if !self.is_left_behind {
+        if self.stops {
             return Err(error);
         }
         tracing::debug!(

@@ -10,6 +10,7 @@ use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceError, SourceExit, Stopped};
 
 use super::super::damage::Damage;
+use super::super::glob::printable;
 use super::super::identity::FileKey;
 use super::super::options::OnBrokenFile;
 use super::super::read_error::is_transient;
@@ -192,6 +193,6 @@ impl Follower<'_> {
     fn name_of(&self, path: &Path) -> String {
         let base = &self.setup.base;
         let below = path.strip_prefix(base).unwrap_or(path);
-        below.display().to_string()
+        printable(below)
     }
 }

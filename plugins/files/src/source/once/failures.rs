@@ -13,10 +13,13 @@ use pseidon_delivery::{Reason, SplitId, WithCauses};
 use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceError, SourceHandle, SourceSetup, Stopped};
 
+use super::super::and_more;
 use super::super::damage::Damage;
 use super::super::options::OnBrokenFile;
 use super::super::read_error::{ReadError, describe, is_transient};
 
+/// How many files are logged beside the first one, which the error names.
+const MAX_LOGGED: usize = 100;
 /// The pause before files are claimed again that other instances have.
 const CLAIM_PAUSE: Duration = Duration::from_secs(1);
 
@@ -89,6 +92,11 @@ impl<'a> FileFailures<'a> {
         let may_pass = cause.downcast_ref::<io::Error>().is_some_and(is_transient);
         let reason = Reason::caused_by(format!("cannot read {display_path}"), cause);
         self.push(may_pass, display_path, reason)
+    }
+
+    /// The same for a path without wildcards that is not that of a file.
+    pub(super) fn add_missing(&self, path: &str, reason: Reason) {
+        self.push(false, path, reason);
     }
 
     /// The same for a file or a folder of which nothing can be read.
@@ -171,18 +179,25 @@ impl<'a> FileFailures<'a> {
             let paths = one.display_path.cmp(&other.display_path);
             one.is_transient.cmp(&other.is_transient).then(paths)
         });
+        let mut failures = failures.into_iter();
         let Some(FileFailure {
             is_transient,
             reason: first,
             ..
-        }) = failures.into_iter().next()
+        }) = failures.next()
         else {
             return Ok(());
         };
-        let reason = match count {
-            1 => first,
-            all => first.followed_by(format!(" (and {} more cannot be read)", all - 1)),
-        };
+        let stage = &self.setup.stage;
+        for failure in failures.by_ref().take(MAX_LOGGED) {
+            let reason = WithCauses(&failure.reason).to_string();
+            tracing::error!(stage, reason, "a file is not read further");
+        }
+        let unlogged = failures.count();
+        if unlogged > 0 {
+            tracing::error!(stage, files = unlogged, "more files are not read further");
+        }
+        let reason = and_more(first, count - 1);
         Err(if is_transient {
             SourceError::Transient(reason)
         } else {

@@ -190,6 +190,24 @@ fn errors_describe_what_is_wrong_with_a_file() {
             .contains("file not found: missing.log")
     );
     assert_eq!(world.read(r#""missing*.log""#).unwrap(), [""; 0]);
+
+    world.write("found.log", "one\n");
+    let error = world
+        .read(r#"["missing.log" "found.log" "gone.log"]"#)
+        .unwrap_err();
+    assert_eq!(
+        error,
+        "file not found: gone.log (and 1 more cannot be read)"
+    );
+    assert!(
+        world
+            .seen
+            .lock()
+            .records
+            .contains(&"found.log: one".to_owned())
+    );
+    let error = world.read(r#"["missing.log" "none*.log"]"#).unwrap_err();
+    assert_eq!(error, "file not found: missing.log");
 }
 
 #[test]
@@ -300,6 +318,15 @@ fn samples_the_first_records() {
     world.write("c.log", "");
     let source = FilesSource.prepare(&options(r#""c.log""#)).unwrap();
     assert!(source.sample(&world.setup(), 3).is_err());
+
+    // A file that cannot be read is reported by the run.
+    world.write("0.log.gz", &gzip(&["zero\n"])[..20]);
+    for (on_broken, is_sampled) in [("report", true), ("skip", true), ("stop", false)] {
+        let text = format!(r#"["0.log.gz" "a.log"] {{:on-broken-file :{on_broken}}}"#);
+        let source = FilesSource.prepare(&options(&text)).unwrap();
+        let samples = source.sample(&world.setup(), 3);
+        assert_eq!(samples.is_ok(), is_sampled, "{on_broken}");
+    }
 }
 
 #[test]
