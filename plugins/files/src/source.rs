@@ -8,7 +8,7 @@
 //!   lines or of columns, whose rows have their numbers as positions. [`read_error`]: why a file
 //!   cannot be read; [`skipped`]: reports of records that are too long.
 //! - [`progress`]: how far a file was read, and how a rewritten file is detected: by a digest of its
-//!   [`content`], and a [`snapshot`] of a file that was read to its end. [`stat`]: what its metadata
+//!   [`content`] ([`tail`]), and a [`snapshot`] of a file that was read to its end. [`stat`]: what its metadata
 //!   shows.
 //! - [`once`]: reads all files as they are and exits; [`follow`]: reads them, waits for more, and
 //!   follows them through rotations.
@@ -36,6 +36,7 @@ mod skipped;
 mod snappy;
 mod snapshot;
 mod stat;
+mod tail;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -64,9 +65,9 @@ use self::lines::{BLOCK_BYTES, Limits, LineReader};
 use self::operator::OperatorView;
 pub use self::options::FilesSourceOptions;
 use self::options::{CompressionOption, LastLine, OnBrokenFile, OnLongRecord, Start};
-use self::progress::Tail;
 use self::read_error::ReadError;
 use self::reader::FileReader;
+use self::tail::Tail;
 
 /// How many bytes are read at once to find a header.
 const HEADER_BLOCK_BYTES: usize = 64 << 10;

@@ -27,8 +27,8 @@ use pseidon_plugin::framing::{EndSearch, Framing};
 pub(super) use self::block::Block;
 pub(super) use self::record_start::record_start;
 use super::compression::Stream;
-use super::progress::Tail;
 use super::read_error::ReadError;
+use super::tail::Tail;
 
 /// How many bytes are read at once.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;

@@ -17,8 +17,9 @@ use super::compression::InputCompression;
 use super::damage::is_damage;
 use super::identity::{FileKey, Identity, file_id, file_of, split_id};
 use super::lines::record_start;
-use super::progress::{FileProgress, Mark, Tail, read_to_end};
+use super::progress::{FileProgress, read_to_end};
 use super::snapshot::{Comparison, Snapshot};
+use super::tail::{Mark, Tail};
 
 /// The files of a source, for an operator.
 pub(super) struct OperatorView<'a> {

@@ -12,8 +12,8 @@ use pseidon_plugin::{Batch, Payloads, Split};
 use super::Config;
 use super::compression::InputCompression;
 use super::lines::{Block, LineReader};
-use super::progress::Tail;
 use super::read_error::ReadError;
+use super::tail::Tail;
 
 /// Reads the records of a file.
 pub(super) enum FileReader {

@@ -15,11 +15,11 @@ use super::super::Config;
 use super::super::compression::{InputCompression, Stream};
 use super::super::identity::{FileKey, Head};
 use super::super::lines::{LineReader, record_start};
-use super::super::progress::{Mark, Tail};
 use super::super::read_error::ReadError;
 use super::super::reader::FileReader;
 use super::super::snapshot::{Comparison, Snapshot};
 use super::super::stat::Stat;
+use super::super::tail::{Mark, Tail};
 use super::tracked::{StartPoint, TrackedFile};
 use super::{Follower, LastLook};
 
@@ -83,22 +83,9 @@ impl Follower<'_> {
             );
             return Ok(None);
         };
-        let latest = match compressed {
-            false if self.is_first_scan_from_latest() => {
-                let start = match self.config.framing.quotes {
-                    None => start_of_last_line(&file, size)?,
-                    Some(_) => start_of_last_record(&file, self.config)?,
-                };
-                StartPoint::After(Tail::of(&file, start)?)
-            }
+        let latest = match self.is_first_scan_from_latest() {
+            true => latest_start(&file, self.config, compression, size)?,
             false => StartPoint::After(Tail::unknown(0)),
-            true if compression.may_grow() && self.is_first_scan_from_latest() => {
-                end_of_rows(&file, self.config, compression)?
-            }
-            true if self.is_first_scan_from_latest() => {
-                StartPoint::End(0, Snapshot::of(&file, compression)?)
-            }
-            true => StartPoint::After(Tail::unknown(0)),
         };
         let stat = Stat::of(&metadata, now);
         Ok(Some(Candidate {
@@ -244,6 +231,26 @@ fn head_of_compressed(file: &File, compression: InputCompression) -> io::Result<
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Where reading begins in a file that existed at the first start.
+fn latest_start(
+    file: &File,
+    config: &Config,
+    compression: InputCompression,
+    size: u64,
+) -> io::Result<StartPoint> {
+    if compression.may_grow() {
+        return end_of_rows(file, config, compression);
+    }
+    if compression != InputCompression::None {
+        return Ok(StartPoint::End(0, Snapshot::of(file, compression)?));
+    }
+    let start = match config.framing.quotes {
+        None => start_of_last_line(file, size)?,
+        Some(_) => start_of_last_record(file, config)?,
+    };
+    Ok(StartPoint::After(Tail::of(file, start)?))
 }
 
 /// The start behind the last complete row of a file of rows that may grow.

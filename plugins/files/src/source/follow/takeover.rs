@@ -11,7 +11,8 @@ use pseidon_plugin::source::{SourceError, SourceExit, SplitStart, Stopped};
 
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, split_id};
-use super::super::progress::{FileProgress, Mark, Tail, rewritten as end_of_rewritten};
+use super::super::progress::{FileProgress, rewritten as end_of_rewritten};
+use super::super::tail::{Mark, Tail};
 use super::candidate::{Candidate, ContentCheck};
 use super::tracked::{StartPoint, TrackedFile};
 use super::{Follower, STARTED};

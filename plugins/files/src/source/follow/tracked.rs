@@ -18,11 +18,12 @@ use super::super::Config;
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, Head};
 use super::super::lines::LineReader;
-use super::super::progress::{Mark, Tail, read_to_end};
+use super::super::progress::read_to_end;
 use super::super::read_error::ReadError;
 use super::super::reader::{FileReader, Records};
 use super::super::snapshot::Snapshot;
 use super::super::stat::Stat;
+use super::super::tail::{Mark, Tail};
 
 /// A file that is followed.
 pub(super) struct TrackedFile {

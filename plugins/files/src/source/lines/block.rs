@@ -8,7 +8,7 @@ use pseidon_plugin::batch::BYTE_ORDER_MARK;
 use pseidon_plugin::framing::Framing;
 use pseidon_plugin::{Batch, Payloads, Split};
 
-use super::super::progress::Tail;
+use super::super::tail::Tail;
 
 /// The maximum number of records in a batch.
 pub(super) const MAX_BATCH_RECORDS: usize = 8192;

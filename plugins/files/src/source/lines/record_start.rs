@@ -12,7 +12,7 @@ use pseidon_delivery::Position;
 use pseidon_plugin::framing::Framing;
 
 use super::super::compression::{InputCompression, Stream};
-use super::super::progress::Mark;
+use super::super::tail::Mark;
 
 /// How many bytes are searched at once.
 const SEARCH_BYTES: usize = 64 << 10;
@@ -72,7 +72,7 @@ mod tests {
     use flate2::write::GzEncoder;
     use pseidon_plugin::framing::Quotes;
 
-    use super::super::super::progress::Tail;
+    use super::super::super::tail::Tail;
     use super::*;
 
     #[test]

@@ -14,9 +14,10 @@ use super::super::Config;
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, Identity, split_id};
 use super::super::lines::record_start;
-use super::super::progress::{FileProgress, Mark};
+use super::super::progress::FileProgress;
 use super::super::read_error::ReadError;
 use super::super::snapshot::Comparison;
+use super::super::tail::Mark;
 use super::failures::FileFailures;
 use super::last_line::WaitingLines;
 

@@ -11,12 +11,13 @@ use pseidon_plugin::{Batch, Split};
 
 use super::super::Config;
 use super::super::compression::InputCompression;
-use super::super::progress::{Tail, end_of, read_to_end};
+use super::super::progress::{end_of, read_to_end};
 use super::super::read_error::ReadError;
 use super::super::reader::{FileReader, Records};
 use super::super::skipped::report_skipped;
 use super::super::snapshot::Snapshot;
 use super::super::stat::Stat;
+use super::super::tail::Tail;
 use super::ROOM_POLL;
 use super::failures::FileFailures;
 use super::last_line::WaitingLines;

@@ -41,7 +41,7 @@ fn a_compressed_log_of_a_crashed_run_is_continued_as_the_same_split() {
     world.write("app.log", "one\ntwo\nthree\n");
     world.read(r#""app.log*""#).unwrap();
     let file = fs::File::open(world.path("app.log")).unwrap();
-    let mark = progress::Tail::of(&file, 4).unwrap().mark();
+    let mark = tail::Tail::of(&file, 4).unwrap().mark();
     let split = {
         let mut seen = world.seen.lock();
         let (split, known) = seen.stored.iter_mut().next().unwrap();

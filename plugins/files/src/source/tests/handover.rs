@@ -1,6 +1,6 @@
 //! Tests of files that another instance has read meanwhile, and of files that are given back.
 
-use super::super::progress::Tail;
+use super::super::tail::Tail;
 use super::*;
 
 /// Another instance has read more of a file than there was when this one found it.

@@ -5,8 +5,8 @@ use std::io;
 
 use super::super::super::compression::InputCompression;
 use super::super::super::identity::{FileKey, Head};
-use super::super::super::progress::Tail;
 use super::super::super::snapshot::Comparison;
+use super::super::super::tail::Tail;
 use super::{ReadState, TrackedFile};
 
 /// A file of which no more than this was read is compared as a whole each time it may have changed.

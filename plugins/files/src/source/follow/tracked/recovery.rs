@@ -7,8 +7,8 @@ use pseidon_delivery::Reason;
 use pseidon_plugin::source::SourceError;
 
 use super::super::super::compression::InputCompression;
-use super::super::super::progress::Tail;
 use super::super::super::read_error::{ReadError, describe, is_transient};
+use super::super::super::tail::Tail;
 use super::{ReadResult, ReadState, TrackedFile};
 
 impl TrackedFile {
