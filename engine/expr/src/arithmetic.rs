@@ -52,7 +52,8 @@ pub(crate) fn arithmetic(
         right.cast(&right_type)?,
         result,
         span,
-    )
+    )?
+    .in_range()
 }
 
 /// Whether the values decide about the type of the result. A float or a decimal decides it itself.

@@ -193,7 +193,9 @@ pub(crate) fn call(
         config(),
     );
     let simplest = canonical(&data_type);
-    Operand::computed(Arc::new(call), data_type, span)?.cast(&simplest)
+    Operand::computed(Arc::new(call), data_type, span)?
+        .in_range()?
+        .cast(&simplest)
 }
 
 fn with_limited_length(mut args: Vec<Operand>) -> Result<Vec<Operand>, Diagnostic> {

@@ -4,8 +4,8 @@
 //! expression requires of each payload path. [`compile()`] compiles an expression for evaluation
 //! over Arrow columns. [`bounds`] shows which groups of rows a condition excludes. [`aggregate`]
 //! computes aggregate functions over groups of rows. [`time`] formats times for path templates,
-//! [`unnest`] returns the elements of lists, and [`floats`] finds numbers that are too large for a
-//! float.
+//! [`unnest`] returns the elements of lists, [`floats`] finds numbers that are too large for a
+//! float, and [`ranges`] values that are outside of their type.
 //!
 //! Expressions have the semantics of SQL, and those of DataFusion where SQL leaves a choice, with
 //! these decisions:
@@ -49,6 +49,7 @@ mod nested;
 mod operand;
 mod operator;
 pub mod panics;
+pub mod ranges;
 mod scalar;
 pub mod time;
 pub mod types;

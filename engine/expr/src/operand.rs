@@ -18,6 +18,7 @@ use pseidon_dsl::{Diagnostic, Span};
 
 use crate::floats::{FloatCast, may_overflow};
 use crate::json::{JsonNumber, JsonText, StringsAs};
+use crate::ranges::{RangeCheck, has_range};
 use crate::scalar::unary_call;
 use crate::types::{canonical, is_text, json_field, type_name};
 
@@ -126,7 +127,12 @@ impl Operand {
             ),
             false => Arc::new(CastExpr::new(operand.physical, to.clone(), None)),
         };
-        let folded = fold(cast).map_err(|_| {
+        let checks = may_leave_range(&operand.data_type, to);
+        let folded = fold(cast).and_then(|cast| match checks {
+            true => fold(checked(cast, to, false)),
+            false => Ok(cast),
+        });
+        let folded = folded.map_err(|_| {
             Diagnostic::new(
                 span,
                 format!("{shown} is not a valid {}", type_name(to)),
@@ -139,6 +145,16 @@ impl Operand {
             json: false,
             span,
         })
+    }
+
+    /// Checks that times and decimals are in the range of their type. Other values are returned
+    /// unchanged.
+    pub(crate) fn in_range(self) -> Result<Operand, Diagnostic> {
+        if !has_range(&self.data_type) {
+            return Ok(self);
+        }
+        let check = checked(self.physical, &self.data_type, false);
+        Operand::computed(check, self.data_type, self.span)
     }
 
     /// Casts the operand to `to`, with NULL for values that cannot be cast.
@@ -154,7 +170,11 @@ impl Operand {
             ),
             false => Arc::new(TryCastExpr::new(operand.physical, to.clone())),
         };
-        Operand::computed(cast, to.clone(), span)
+        let cast = Operand::computed(cast, to.clone(), span)?;
+        match may_leave_range(&operand.data_type, to) {
+            true => Operand::computed(checked(cast.physical, to, true), to.clone(), span),
+            false => Ok(cast),
+        }
     }
 
     fn check_cast(&self, to: &DataType) -> Result<(), Diagnostic> {
@@ -221,6 +241,16 @@ impl Operand {
             None => format!("this {}", self.type_name()),
         }
     }
+}
+
+/// Whether Arrow's cast of a value of the first type may make one that is outside of the second.
+fn may_leave_range(from: &DataType, to: &DataType) -> bool {
+    from.is_numeric() && to.is_temporal() && has_range(to)
+}
+
+/// Values that are in the range of their type.
+fn checked(values: Arc<dyn PhysicalExpr>, to: &DataType, is_try: bool) -> Arc<dyn PhysicalExpr> {
+    unary_call(RangeCheck::new(to.clone(), is_try), values, to.clone())
 }
 
 /// An operation whose operands have the types that it needs.

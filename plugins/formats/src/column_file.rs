@@ -15,7 +15,6 @@ mod avro;
 mod decoder;
 mod errors;
 mod parquet;
-mod ranges;
 mod types;
 
 use std::fs::File;

@@ -14,3 +14,4 @@ mod functions;
 mod groups;
 mod integers;
 mod large;
+mod ranges;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, RecordBatch, StringBuilder,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, BooleanArray, RecordBatch, StringBuilder,
     TimestampMillisecondArray, UnionArray, new_null_array,
 };
 use arrow::compute::kernels::cmp::distinct;
@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, FieldRef, Float64Type, Int64Type, TimestampMill
 use arrow::json::writer::make_encoder;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use pseidon_expr::floats::overflowed;
+use pseidon_expr::ranges::rows_out_of_range;
 use pseidon_plugin::format::WantedColumn;
 
 use crate::encode::{RecordEncoder, json_options};
@@ -228,7 +229,7 @@ fn cast_exactly(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
         )
         .map_err(|error| error.to_string())
     };
-    let made = cast(column, to)?;
+    let made = in_range(cast(column, to)?)?;
     let from = column.data_type();
     let cuts = (from.is_floating() || is_decimal(from)) && (to.is_integer() || is_decimal(to));
     let changed = match cuts {
@@ -237,6 +238,18 @@ fn cast_exactly(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
     };
     let fitting = changed.and_then(|changed| arrow::compute::nullif(&made, &changed));
     fitting.map_err(|error| error.to_string())
+}
+
+/// Values with null for those that are outside of their type.
+fn in_range(values: ArrayRef) -> Result<ArrayRef, String> {
+    let rows = rows_out_of_range(&values);
+    if rows.is_empty() {
+        return Ok(values);
+    }
+    let mut is_outside = vec![false; values.len()];
+    rows.into_iter().for_each(|row| is_outside[row] = true);
+    let outside = BooleanArray::from(is_outside);
+    arrow::compute::nullif(&values, &outside).map_err(|error| error.to_string())
 }
 
 fn is_decimal(data_type: &DataType) -> bool {

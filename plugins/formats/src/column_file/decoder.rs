@@ -7,11 +7,11 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use pseidon_dsl::expr::PathStep;
 use pseidon_expr::floats::overflowed;
+use pseidon_expr::ranges::rows_out_of_range;
 use pseidon_expr::types::type_name;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
-use super::ranges::rows_out_of_range;
 use super::types::type_of;
 use crate::abbreviate;
 use crate::json::Json;

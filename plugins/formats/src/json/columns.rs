@@ -19,6 +19,7 @@ use arrow::datatypes::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use pseidon_expr::ranges::timestamps;
 use pseidon_plugin::format::is_json;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -253,9 +254,17 @@ impl Column {
 
     fn add_number(&mut self, number: Number, mismatch: &mut Mismatch) {
         let fits = match &mut self.values {
-            JsonBuilder::Integer(values) | JsonBuilder::Timestamp(_, values) => number
+            JsonBuilder::Integer(values) => number
                 .as_integer()
                 .is_some_and(|integer| values.add(integer)),
+            JsonBuilder::Timestamp(unit, values) => number
+                .as_integer()
+                .filter(|at| {
+                    (*at)
+                        .try_into()
+                        .is_ok_and(|at| timestamps(*unit).contains(&at))
+                })
+                .is_some_and(|at| values.add(at)),
             _ => return self.add_mismatch(format_args!("a number"), mismatch),
         };
         if !fits {

@@ -162,6 +162,11 @@ fn timestamps() {
             Err("`a` is the string \"3000-01-01T00:00:00Z\"; expected a timestamp"),
         ),
         (
+            millis(),
+            "9223372036854775807",
+            Err("`a` is 9223372036854775807; expected a timestamp"),
+        ),
+        (
             Timestamp(TimeUnit::Second, None),
             "1",
             Ok("1970-01-01T00:00:01"),

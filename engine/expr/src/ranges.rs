@@ -1,21 +1,39 @@
-//! Values that a file may hold although they are outside of their type: a time after the end of the
-//! day, a decimal with more digits than its precision, a date that no calendar has.
+//! Values that Arrow holds although they are outside of their type: a time after the end of the day,
+//! a decimal with more digits than its precision, a date that no calendar has. A file may contain
+//! them, and Arrow's casts keep any integer as a time. They have no text, so they are never passed
+//! on: a cast to them fails, as a cast of a number that is too large for an integer does.
 
 use std::ops::RangeInclusive;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use arrow::compute::nullif;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Decimal256Type, DecimalType,
-    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampSecondType,
+    Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType,
+    TimestampMillisecondType, TimestampSecondType,
 };
 use chrono::{DateTime, NaiveDate, Utc};
+use datafusion_common::{Result, ScalarValue, exec_datafusion_err};
+use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+
+use crate::types::type_name;
 
 /// The microseconds of a day.
 const DAY: RangeInclusive<i64> = 0..=86_399_999_999;
 
+/// The numbers that are timestamps of this unit.
+pub fn timestamps(unit: TimeUnit) -> RangeInclusive<i64> {
+    let (first, last) = (DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC);
+    match unit {
+        TimeUnit::Second => first.timestamp()..=last.timestamp(),
+        TimeUnit::Millisecond => first.timestamp_millis()..=last.timestamp_millis(),
+        TimeUnit::Microsecond => first.timestamp_micros()..=last.timestamp_micros(),
+        TimeUnit::Nanosecond => i64::MIN..=i64::MAX,
+    }
+}
+
 /// The rows with a value outside of its type, in order.
-pub(super) fn rows_out_of_range(values: &ArrayRef) -> Vec<usize> {
+pub fn rows_out_of_range(values: &ArrayRef) -> Vec<usize> {
     let mut is_outside = vec![false; values.len()];
     mark(values, &mut is_outside);
     let rows = is_outside.iter().enumerate();
@@ -25,10 +43,14 @@ pub(super) fn rows_out_of_range(values: &ArrayRef) -> Vec<usize> {
 
 /// Marks the values that are outside of their type.
 fn mark(values: &ArrayRef, is_outside: &mut [bool]) {
-    let (first, last) = (DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::MAX_UTC);
     match values.data_type() {
         DataType::Time64(TimeUnit::Microsecond) => {
             mark_unless::<Time64MicrosecondType>(values, is_outside, |time| DAY.contains(&time));
+        }
+        DataType::Time64(TimeUnit::Nanosecond) => {
+            mark_unless::<Time64NanosecondType>(values, is_outside, |time| {
+                DAY.contains(&time.div_euclid(1_000))
+            });
         }
         DataType::Date32 => {
             let epoch = NaiveDate::default();
@@ -36,16 +58,16 @@ fn mark(values: &ArrayRef, is_outside: &mut [bool]) {
             let calendar = days(NaiveDate::MIN)..=days(NaiveDate::MAX);
             mark_unless::<Date32Type>(values, is_outside, |day| calendar.contains(&day.into()));
         }
-        DataType::Timestamp(TimeUnit::Second, _) => {
-            let range = first.timestamp()..=last.timestamp();
+        DataType::Timestamp(unit @ TimeUnit::Second, _) => {
+            let range = timestamps(*unit);
             mark_unless::<TimestampSecondType>(values, is_outside, |at| range.contains(&at));
         }
-        DataType::Timestamp(TimeUnit::Millisecond, _) => {
-            let range = first.timestamp_millis()..=last.timestamp_millis();
+        DataType::Timestamp(unit @ TimeUnit::Millisecond, _) => {
+            let range = timestamps(*unit);
             mark_unless::<TimestampMillisecondType>(values, is_outside, |at| range.contains(&at));
         }
-        DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            let range = first.timestamp_micros()..=last.timestamp_micros();
+        DataType::Timestamp(unit @ TimeUnit::Microsecond, _) => {
+            let range = timestamps(*unit);
             mark_unless::<TimestampMicrosecondType>(values, is_outside, |at| range.contains(&at));
         }
         DataType::Decimal128(precision, _) => {
@@ -95,6 +117,80 @@ fn mark_unless<T: ArrowPrimitiveType>(
 fn mark_valid(values: &ArrayRef, is_outside: &mut [bool], is_marked: impl Fn(usize) -> bool) {
     for (row, outside) in is_outside.iter_mut().enumerate() {
         *outside |= is_marked(row) && values.is_valid(row);
+    }
+}
+
+/// Whether some values of a type are outside of it.
+pub(crate) fn has_range(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Time64(_)
+            | DataType::Date32
+            | DataType::Timestamp(_, _)
+            | DataType::Decimal128(..)
+            | DataType::Decimal256(..)
+    )
+}
+
+/// A function that returns its argument.
+///
+/// # Errors
+/// A value is outside of its type. With `is_try`, such a value becomes NULL.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RangeCheck {
+    data_type: DataType,
+    is_try: bool,
+    signature: Signature,
+}
+
+impl RangeCheck {
+    pub(crate) fn new(data_type: DataType, is_try: bool) -> RangeCheck {
+        RangeCheck {
+            data_type,
+            is_try,
+            signature: Signature::any(1, Volatility::Immutable),
+        }
+    }
+}
+
+impl ScalarUDFImpl for RangeCheck {
+    fn name(&self) -> &str {
+        "range_check"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.data_type.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [value] = args.args.as_slice() else {
+            return Err(exec_datafusion_err!("expected one value to check"));
+        };
+        let values = match value {
+            ColumnarValue::Array(values) => values.clone(),
+            ColumnarValue::Scalar(value) => value.to_array()?,
+        };
+        let rows = rows_out_of_range(&values);
+        if rows.is_empty() {
+            return Ok(value.clone());
+        }
+        if !self.is_try {
+            let name = type_name(&self.data_type);
+            return Err(exec_datafusion_err!("a value is out of range for {name}"));
+        }
+        let mut is_outside = vec![false; values.len()];
+        rows.into_iter().for_each(|row| is_outside[row] = true);
+        let fitting = nullif(&values, &BooleanArray::from(is_outside))?;
+        Ok(match value {
+            ColumnarValue::Array(_) => ColumnarValue::Array(fitting),
+            ColumnarValue::Scalar(_) => {
+                ColumnarValue::Scalar(ScalarValue::try_from_array(&fitting, 0)?)
+            }
+        })
     }
 }
 
