@@ -475,3 +475,49 @@ fn operators_of_other_languages_have_help() {
         assert_eq!(errors[0].help.as_deref(), Some(help), "{text}");
     }
 }
+
+#[test]
+fn comments_are_skipped() {
+    let cases = [
+        ("a > 1 -- c", "a > 1"),
+        ("a > 1--c", "a > 1"),
+        ("-- it's\na -- (\r\n> 1", "a > 1"),
+        ("a /* b * ' */ * /**/ 2 /* c */", "a * 2"),
+        ("- -a", "-(-a)"),
+        ("a - -1", "a - -1"),
+        ("a - - -- b\n c", "a - -c"),
+        ("'-- x' || '/* y */'", "'-- x' || '/* y */'"),
+        ("coalesce(a, /* b, */ c -- d\n)", "coalesce(a, c)"),
+    ];
+    for (text, printed) in cases {
+        assert_eq!(reprinted(text), printed, "{text}");
+    }
+    assert_eq!(
+        errors("a /* b"),
+        ["/: unclosed comment; the comment starts here"]
+    );
+    assert_eq!(
+        errors("-- a"),
+        [": unexpected end of input; expected a value"]
+    );
+    assert_eq!(
+        errors("a b -- c"),
+        ["b: unexpected `b`; expected end of input or an operator"]
+    );
+    let columns = parse_select(&Text::plain("a -- the key\n, b as c /* the value */", 0));
+    let places: Vec<Span> = columns
+        .unwrap()
+        .iter()
+        .map(|column| match column {
+            SelectItem::Column { expr, .. } => expr.span,
+            SelectItem::All { span, .. } => *span,
+        })
+        .collect();
+    assert_eq!(
+        places
+            .iter()
+            .map(|span| (span.start, span.end))
+            .collect::<Vec<_>>(),
+        [(0, 1), (15, 16)]
+    );
+}

@@ -14,7 +14,11 @@ pub(super) fn check(text: &Text) -> Result<(), Diagnostic> {
     while let Some(next) = rest.chars().next() {
         let start = text.value.len() - rest.len();
         let length = token_length(rest, next).ok_or_else(|| {
-            let kind = if next == '\'' { "string" } else { "name" };
+            let kind = match next {
+                '\'' => "string",
+                '/' => "comment",
+                _ => "name",
+            };
             Diagnostic::new(
                 text.span_of(start, start + 1),
                 format!("unclosed {kind}"),
@@ -42,13 +46,26 @@ pub(super) fn check(text: &Text) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-/// The length in bytes of a quoted string, a word or any other single character. `None` for an
-/// unclosed quote.
+/// The length in bytes of a quoted string, a comment, a word or any other single character. `None`
+/// for an unclosed quote or comment.
 fn token_length(rest: &str, next: char) -> Option<usize> {
+    if let Some(comment) = comment_length(rest) {
+        return comment;
+    }
     if matches!(next, '\'' | '"' | '`') {
         return rest.get(1..)?.find(next).map(|inner| inner + 2);
     }
     let in_word = |next: char| next.is_alphanumeric() || next == '_';
     let word = rest.find(|next| !in_word(next)).unwrap_or(rest.len());
     Some(word.max(next.len_utf8()))
+}
+
+/// The length in bytes of a comment at the beginning of `rest`. `None` if there is none, and
+/// `Some(None)` if it is not closed.
+fn comment_length(rest: &str) -> Option<Option<usize>> {
+    if rest.starts_with("--") {
+        return Some(rest.find(['\n', '\r']).or(Some(rest.len())));
+    }
+    let inner = rest.strip_prefix("/*")?;
+    Some(inner.find("*/").map(|end| end + "/**/".len()))
 }
