@@ -4,7 +4,7 @@ mod unsigned;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_empty_array};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use datafusion_common::{DataFusionError, ScalarValue};
@@ -75,7 +75,7 @@ impl CompiledExpr {
         self.deterministic
     }
 
-    /// Evaluates the expression for `rows` rows.
+    /// Evaluates the expression for `rows` rows. For no rows, it never fails.
     ///
     /// # Errors
     /// At least one row is invalid (a division by zero, an overflow or a failed cast). The other
@@ -83,6 +83,9 @@ impl CompiledExpr {
     /// too many rows: the values would be too large together, or the evaluation panicked, as
     /// kernels do if a string column exceeds 2 GiB.
     pub fn evaluate(&self, inputs: Vec<ArrayRef>, rows: usize) -> Result<ArrayRef, ArrowError> {
+        if rows == 0 {
+            return Ok(new_empty_array(self.field.data_type()));
+        }
         let constants = self.constant_bytes.saturating_mul(rows);
         if rows > 1 && constants > growth::MAX_RESULT {
             return Err(as_arrow(&growth::too_large("the expression", constants)));

@@ -6,6 +6,7 @@
 //! users read about them.
 
 mod argument_types;
+mod json_struct;
 mod redact;
 mod reference;
 mod regexp_groups;
@@ -23,6 +24,7 @@ use datafusion_physical_expr::ScalarFunctionExpr;
 use pseidon_dsl::{Diagnostic, Span};
 
 pub(crate) use self::argument_types::argument_type;
+use self::json_struct::json_struct;
 use self::redact::{Redact, check_redaction};
 pub use self::reference::{FunctionExample, FunctionReference, functions};
 use self::regexp_groups::RegexpGroups;
@@ -140,6 +142,9 @@ pub(crate) fn call(
     args: Vec<Operand>,
     span: Span,
 ) -> Result<Operand, Diagnostic> {
+    if let Some(of_json) = json_struct(function.name(), &args, span) {
+        return of_json;
+    }
     // A JSON value is passed as a string if the function accepts one, else as a number.
     let readings = [DataType::Utf8, DataType::Float64, DataType::Int64];
     let has_json = args.iter().any(|arg| arg.json);

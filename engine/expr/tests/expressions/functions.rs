@@ -109,6 +109,39 @@ fn functions_of_times() {
 }
 
 #[test]
+fn structs_of_json_keep_its_values() {
+    check(&[
+        (
+            "named_struct('id', any, 'w', word, 'n', small)",
+            "{id json, w json, n int32}",
+            [
+                r#"{id: "12", w: "h\u00e9llo \"x\"", n: 1}"#,
+                "{id: 12, w: true, n: 2}",
+                "{id: NULL, w: null, n: 3}",
+            ],
+        ),
+        (
+            "struct(mixed, 'x')",
+            "{c0 json, c1 utf8}",
+            [
+                "{c0: 12.5, c1: x}",
+                "{c0: 9007199254740993, c1: x}",
+                r#"{c0: "abc", c1: x}"#,
+            ],
+        ),
+        (
+            "named_struct('inner', struct(mixed))",
+            "{inner {c0 json}}",
+            [
+                "{inner: {c0: 12.5}}",
+                "{inner: {c0: 9007199254740993}}",
+                r#"{inner: {c0: "abc"}}"#,
+            ],
+        ),
+    ]);
+}
+
+#[test]
 fn random_functions() {
     check(&[
         (
