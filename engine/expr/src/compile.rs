@@ -1,26 +1,25 @@
 //! The compiler: from a syntax tree to an expression that can be evaluated over Arrow columns.
 
+mod compiled;
 mod unsigned;
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_empty_array};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
-use arrow::error::ArrowError;
-use datafusion_common::{DataFusionError, ScalarValue};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
+use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
-use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::Column as ColumnExpr;
 use pseidon_dsl::expr::{Expr, ExprKind, Literal, Meta, Path, PathStep};
 use pseidon_dsl::{Diagnostic, Span};
 
+pub use self::compiled::CompiledExpr;
 use crate::json::JsonGet;
 use crate::nested::{NestedPart, part_of};
-use crate::operand::{Operand, field_of, reason};
+use crate::operand::{Operand, field_of};
 use crate::operator::LikeOptions;
 use crate::scalar::unary_call;
 use crate::types::{field_type_name, is_json, json_field, parse_field, timestamp};
-use crate::{aggregate, function, growth, operator, panics};
+use crate::{aggregate, function, growth, operator};
 
 /// The columns that an expression can use at one point of a flow.
 #[derive(Clone, Debug, Default)]
@@ -47,65 +46,6 @@ pub enum Input {
     Meta(Meta),
 }
 
-/// A compiled expression. Evaluate it with [`CompiledExpr::evaluate`].
-#[derive(Clone, Debug)]
-pub struct CompiledExpr {
-    inputs: Vec<Input>,
-    schema: SchemaRef,
-    physical: Arc<dyn PhysicalExpr>,
-    field: FieldRef,
-    deterministic: bool,
-    /// The bytes that constants add to each row; see [`growth::constant_bytes`].
-    constant_bytes: usize,
-}
-
-impl CompiledExpr {
-    /// The inputs that [`CompiledExpr::evaluate`] expects, in order.
-    pub fn inputs(&self) -> &[Input] {
-        &self.inputs
-    }
-
-    /// The type of its values. The name of the field is the text of the expression.
-    pub fn field(&self) -> &FieldRef {
-        &self.field
-    }
-
-    /// Whether it always returns the same value for the same record. `now()` and `random()` do not.
-    pub fn is_deterministic(&self) -> bool {
-        self.deterministic
-    }
-
-    /// Evaluates the expression for `rows` rows. For no rows, it never fails.
-    ///
-    /// # Errors
-    /// At least one row is invalid (a division by zero, an overflow or a failed cast). The other
-    /// rows can be evaluated without it. [`ArrowError::MemoryError`] means that the batch may have
-    /// too many rows: the values would be too large together, or the evaluation panicked, as
-    /// kernels do if a string column exceeds 2 GiB.
-    pub fn evaluate(&self, inputs: Vec<ArrayRef>, rows: usize) -> Result<ArrayRef, ArrowError> {
-        if rows == 0 {
-            return Ok(new_empty_array(self.field.data_type()));
-        }
-        let constants = self.constant_bytes.saturating_mul(rows);
-        if rows > 1 && constants > growth::MAX_RESULT {
-            return Err(as_arrow(&growth::too_large("the expression", constants)));
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), inputs, &options)?;
-        let value = panics::catch_panic(|| {
-            self.physical
-                .evaluate(&batch)
-                .and_then(|value| value.into_array(rows))
-        });
-        match value {
-            Ok(value) => value.map_err(|error| as_arrow(&error)),
-            Err(panic) => Err(ArrowError::MemoryError(format!(
-                "cannot evaluate the expression: {panic}"
-            ))),
-        }
-    }
-}
-
 /// Checks that a call needs only the record that it is evaluated for.
 fn check_not_aggregate(name: &str, span: Span, distinct: bool) -> Result<(), Diagnostic> {
     if aggregate::is_aggregate(name) {
@@ -118,14 +58,6 @@ fn check_not_aggregate(name: &str, span: Span, distinct: bool) -> Result<(), Dia
         return Err(Diagnostic::new(span, message, "it cannot have `distinct`"));
     }
     Ok(())
-}
-
-/// The root error, without the wrappers of DataFusion.
-fn as_arrow(error: &DataFusionError) -> ArrowError {
-    match error.find_root() {
-        DataFusionError::ResourcesExhausted(what) => ArrowError::MemoryError(what.clone()),
-        _ => ArrowError::ComputeError(reason(error)),
-    }
 }
 
 /// Compiles an expression.

@@ -53,3 +53,8 @@ pub(crate) fn check(name: &str, args: &[Operand]) -> Result<(), Diagnostic> {
         "not a constant",
     ))
 }
+
+/// Whether a function fails for strings that do not match its other arguments.
+pub(crate) fn fails_for_other_strings(name: &str, arguments: usize) -> bool {
+    arguments > 1 && (PARSERS.contains(&name) || name == "regexp_groups")
+}

@@ -7,6 +7,7 @@
 
 mod argument_types;
 mod json_struct;
+mod probe;
 mod redact;
 mod reference;
 mod regexp_groups;
@@ -27,7 +28,7 @@ pub(crate) use self::argument_types::argument_type;
 use self::json_struct::json_struct;
 use self::redact::{Redact, check_redaction};
 pub use self::reference::{FunctionExample, FunctionReference, functions};
-use self::regexp_groups::RegexpGroups;
+use self::regexp_groups::{RegexpGroups, check_groups};
 use self::regexp_match::RegexpMatch;
 use self::wall_clock::{Clock, WallClock};
 use crate::length::{LENGTHENING, LengthLimit};
@@ -176,8 +177,10 @@ pub(crate) fn call(
     {
         check_regex(pattern)?;
     }
-    if name == Redact::NAME {
-        check_redaction(&args)?;
+    match name {
+        Redact::NAME => check_redaction(&args)?,
+        RegexpGroups::NAME => check_groups(&args)?,
+        _ => {}
     }
     let fields: Vec<FieldRef> = args.iter().map(|arg| argument(&arg.data_type)).collect();
     let literals: Vec<Option<&ScalarValue>> = args.iter().map(Operand::as_literal).collect();
@@ -188,6 +191,7 @@ pub(crate) fn call(
     let Ok(returned) = returned else {
         return Err(misuse(name, function, &args, span));
     };
+    probe::check(function, &args, &returned, span)?;
     let data_type = returned.data_type().clone();
     let physical = args.into_iter().map(|arg| arg.physical).collect();
     let call = ScalarFunctionExpr::new(

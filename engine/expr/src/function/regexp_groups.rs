@@ -14,9 +14,11 @@ use datafusion_expr::{
     Volatility,
 };
 use parking_lot::RwLock;
+use pseidon_dsl::Diagnostic;
 use regex::Regex;
 
 use super::regexp_match::SECTION;
+use crate::operand::Operand;
 
 static DOCUMENTATION: LazyLock<Documentation> = LazyLock::new(|| {
     Documentation::builder(
@@ -45,6 +47,8 @@ pub(super) struct RegexpGroups {
 }
 
 impl RegexpGroups {
+    pub(super) const NAME: &str = "regexp_groups";
+
     pub(super) fn new() -> RegexpGroups {
         let strings = vec![DataType::Utf8, DataType::Utf8];
         RegexpGroups {
@@ -64,9 +68,30 @@ fn fields(regex: &Regex) -> Fields {
         .collect()
 }
 
+/// Checks that the pattern of a call has a named group.
+pub(super) fn check_groups(args: &[Operand]) -> Result<(), Diagnostic> {
+    let Some(pattern) = args.get(1) else {
+        return Ok(());
+    };
+    let Some(ScalarValue::Utf8(Some(text))) = pattern.as_literal() else {
+        return Ok(());
+    };
+    match compiled(text) {
+        Ok(regex) if names(&regex).next().is_none() => {
+            let message = "the pattern of `regexp_groups` has no named group";
+            Err(Diagnostic::new(
+                pattern.span,
+                message,
+                "expected (?<name>…)",
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl ScalarUDFImpl for RegexpGroups {
     fn name(&self) -> &str {
-        "regexp_groups"
+        RegexpGroups::NAME
     }
 
     fn signature(&self) -> &Signature {
