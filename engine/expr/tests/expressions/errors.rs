@@ -67,72 +67,74 @@ fn wrong_arguments_of_functions() {
     ]);
 }
 
+/// Calls with the reason why they fail for every record.
+const FAILING_CALLS: [(&str, &str); 16] = [
+    (
+        "extract(decade from at)",
+        "Date part 'decade' not supported",
+    ),
+    ("date_part('bogus', at)", "Date part 'bogus' not supported"),
+    (
+        "date_trunc('days', at)",
+        "Unsupported date_trunc granularity: 'days'. Supported values are: microsecond, \
+             millisecond, second, minute, hour, day, week, month, quarter, year",
+    ),
+    (
+        "date_trunc('decade', any)",
+        "Unsupported date_trunc granularity: 'decade'. Supported values are: microsecond, \
+             millisecond, second, minute, hour, day, week, month, quarter, year",
+    ),
+    (
+        "digest(name, 'sha1')",
+        "There is no built-in digest algorithm named 'sha1', currently supported algorithms \
+             are: md5, sha224, sha256, sha384, sha512, blake2s, blake2b, blake3",
+    ),
+    (
+        "encode(raw, 'bogus')",
+        "There is no built-in encoding named 'bogus', currently supported encodings are: \
+             base64, base64pad, hex",
+    ),
+    (
+        "decode(name, 'b64')",
+        "There is no built-in encoding named 'b64', currently supported encodings are: \
+             base64, base64pad, hex",
+    ),
+    ("date_bin('0 days', at)", "DATE_BIN stride must be non-zero"),
+    (
+        "date_bin('1 hour', at, at)",
+        "DATE_BIN only supports literal values for the origin argument, not arrays",
+    ),
+    (
+        "to_time(small)",
+        "Unsupported data type Int32 for function to_time",
+    ),
+    (
+        "to_time(day)",
+        "Unsupported data type Date32 for function to_time",
+    ),
+    (
+        "to_time(name, name)",
+        "to_time format argument 2 must be a scalar, not an array",
+    ),
+    (
+        "to_date(name, -1)",
+        "to_date function unsupported data type at index 1: Int64",
+    ),
+    (
+        "to_unixtime(ok)",
+        "Unsupported data type Boolean for function to_unixtime",
+    ),
+    (
+        "regexp_like(name, 'A', 'bogus')",
+        "regexp_like() does not support the \"global\" option",
+    ),
+    ("to_char(at, '%Q')", "Format error"),
+];
+
 #[test]
 fn calls_that_fail_for_every_record() {
     let always = |reason: &str| format!("this call always fails: {reason}");
-    let cases = [
-        (
-            "extract(decade from at)",
-            "Date part 'decade' not supported",
-        ),
-        ("date_part('bogus', at)", "Date part 'bogus' not supported"),
-        (
-            "date_trunc('days', at)",
-            "Unsupported date_trunc granularity: 'days'. Supported values are: microsecond, \
-             millisecond, second, minute, hour, day, week, month, quarter, year",
-        ),
-        (
-            "date_trunc('decade', any)",
-            "Unsupported date_trunc granularity: 'decade'. Supported values are: microsecond, \
-             millisecond, second, minute, hour, day, week, month, quarter, year",
-        ),
-        (
-            "digest(name, 'sha1')",
-            "There is no built-in digest algorithm named 'sha1', currently supported algorithms \
-             are: md5, sha224, sha256, sha384, sha512, blake2s, blake2b, blake3",
-        ),
-        (
-            "encode(raw, 'bogus')",
-            "There is no built-in encoding named 'bogus', currently supported encodings are: \
-             base64, base64pad, hex",
-        ),
-        (
-            "decode(name, 'b64')",
-            "There is no built-in encoding named 'b64', currently supported encodings are: \
-             base64, base64pad, hex",
-        ),
-        ("date_bin('0 days', at)", "DATE_BIN stride must be non-zero"),
-        (
-            "date_bin('1 hour', at, at)",
-            "DATE_BIN only supports literal values for the origin argument, not arrays",
-        ),
-        (
-            "to_time(small)",
-            "Unsupported data type Int32 for function to_time",
-        ),
-        (
-            "to_time(day)",
-            "Unsupported data type Date32 for function to_time",
-        ),
-        (
-            "to_time(name, name)",
-            "to_time format argument 2 must be a scalar, not an array",
-        ),
-        (
-            "to_date(name, -1)",
-            "to_date function unsupported data type at index 1: Int64",
-        ),
-        (
-            "to_unixtime(ok)",
-            "Unsupported data type Boolean for function to_unixtime",
-        ),
-        (
-            "regexp_like(name, 'A', 'bogus')",
-            "regexp_like() does not support the \"global\" option",
-        ),
-        ("to_char(at, '%Q')", "Format error"),
-    ];
-    for (call, reason) in cases {
+    for (call, reason) in FAILING_CALLS {
         assert_eq!(error(call).message, always(reason), "{call}");
     }
     let flags = error("regexp_replace(name, 'a', 'b', 'q')").message;
