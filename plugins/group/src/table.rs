@@ -29,7 +29,7 @@ const CURRENT: &str = "current generation";
 /// The version of the file. A change of the bytes of keys or states, such as by another version of
 /// Arrow's row format, needs another one.
 const VERSION: &str = "version";
-const THIS_VERSION: u64 = 1;
+const THIS_VERSION: u64 = 2;
 /// How many bytes of stored groups a commit reads at once.
 const MERGED_BYTES: usize = 4 << 20;
 /// What computes the groups of the current generation.

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options, nullif};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{
+    DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, FieldRef, Schema,
+    SchemaRef,
+};
 use arrow::error::ArrowError;
 use datafusion_common::ScalarValue;
 use datafusion_expr::type_coercion::functions::fields_with_udf;
@@ -23,6 +26,9 @@ use crate::types::{field_type_name, is_json, json_field};
 
 /// The type in which integers are added, so that no sum of them overflows.
 const WIDE_INTEGER: DataType = DataType::Decimal128(20, 0);
+
+/// How many digits more than its values a sum of decimals has at least, as in DataFusion.
+const MORE_DIGITS: u8 = 10;
 
 /// The functions whose result is one of the values, which stays what it is.
 const KEEP_JSON: [&str; 3] = ["first_value", "last_value", "any_value"];
@@ -77,10 +83,13 @@ impl Function {
         let built = build(&call, udf, name, schema).ok_or_else(|| misuse(&call, udf, schema))?;
         let (args, function) = built;
         let keeps_json = has_json && KEEP_JSON.contains(&udf.name());
-        let of_integers = udf.name() == "sum" && integer_argument(&call, schema).is_some();
-        let field = match (keeps_json, of_integers) {
+        let of_sum = match udf.name() {
+            "sum" => only_argument(&call, schema).and_then(type_of_sum),
+            _ => None,
+        };
+        let field = match (keeps_json, of_sum) {
             (true, _) => json_field(name),
-            (_, true) => Field::new(name, DataType::Int64, true),
+            (_, Some(data_type)) => Field::new(name, data_type, true),
             _ => Field::new(name, function.field().data_type().clone(), true),
         };
         let state = function.state_fields();
@@ -159,15 +168,10 @@ impl Function {
         self.args.iter().map(values).collect()
     }
 
-    /// Results in the type of [`Function::field`].
-    ///
-    /// # Errors
-    /// A sum of integers does not fit into 64 bits.
-    pub(super) fn results(&self, values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-        cast(values, self.field.data_type()).map_err(|error| {
-            let name = self.field.name();
-            ArrowError::ComputeError(format!("a result of {name} is too large: {error}"))
-        })
+    /// Results in the type of [`Function::field`]. If a sum does not fit into it, all are returned in
+    /// the type in which they were added, and the record of that group is invalid.
+    pub(super) fn results(&self, values: &ArrayRef) -> ArrayRef {
+        cast(values, self.field.data_type()).unwrap_or_else(|_| values.clone())
     }
 }
 
@@ -203,13 +207,34 @@ fn find(call: &AggregateCall) -> Result<&'static Arc<AggregateUDF>, Diagnostic> 
     })
 }
 
-/// The type of the only argument if it is an integer.
-fn integer_argument<'s>(call: &AggregateCall, schema: &'s Schema) -> Option<&'s DataType> {
+/// The type of the only argument.
+fn only_argument<'s>(call: &AggregateCall, schema: &'s Schema) -> Option<&'s DataType> {
     match call.args.as_slice() {
         [AggregateArg::Column(number)] => Some(schema.field(*number).data_type()),
         _ => None,
     }
-    .filter(|data_type| data_type.is_integer())
+}
+
+/// The type of a sum of values of this type, if they are added in a wider one.
+fn type_of_sum(data_type: &DataType) -> Option<DataType> {
+    match data_type {
+        DataType::UInt64 => Some(DataType::UInt64),
+        integer if integer.is_integer() => Some(DataType::Int64),
+        DataType::Decimal128(precision, scale) => {
+            let precision = (precision + MORE_DIGITS).min(DECIMAL128_MAX_PRECISION);
+            Some(DataType::Decimal128(precision, *scale))
+        }
+        _ => None,
+    }
+}
+
+/// The type in which values of this type are added. DataFusion's sum of decimals wraps around.
+fn added_as(data_type: DataType) -> DataType {
+    match data_type {
+        integer if integer.is_integer() => WIDE_INTEGER,
+        DataType::Decimal128(_, scale) => DataType::Decimal256(DECIMAL256_MAX_PRECISION, scale),
+        _ => data_type,
+    }
 }
 
 /// The function with its arguments in types that it accepts. `None` if it accepts none like them.
@@ -227,7 +252,7 @@ fn build(
             AggregateArg::Literal(literal) => scalar(literal).data_type(),
         })
         .map(|data_type| match udf.name() {
-            "sum" if data_type.is_integer() => WIDE_INTEGER,
+            "sum" => added_as(data_type),
             _ => data_type,
         })
         .map(|data_type| Arc::new(Field::new("argument", data_type, true)) as FieldRef)

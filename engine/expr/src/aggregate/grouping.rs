@@ -79,10 +79,11 @@ impl Grouping {
         &self.output
     }
 
-    /// Reads the results of groups from their stored states, in their order.
+    /// Reads the results of groups from their stored states, in their order. If a result does not
+    /// fit into its type, its column has a wider one.
     ///
     /// # Errors
-    /// A result does not fit into its type, or the bytes are of another grouping.
+    /// The bytes are of another grouping.
     pub fn results(&self, groups: &[Group]) -> Result<RecordBatch, ArrowError> {
         let mut columns = self.key_columns(groups)?;
         let states = self.state_columns(groups)?;
@@ -90,10 +91,16 @@ impl Grouping {
         let mut accumulators = self.accumulators()?;
         self.merge(&mut accumulators, &states, &numbers, groups.len())?;
         for (function, accumulator) in self.functions.iter().zip(&mut accumulators) {
-            columns.push(function.results(&accumulator.evaluate(EmitTo::All)?)?);
+            columns.push(function.results(&accumulator.evaluate(EmitTo::All)?));
         }
+        let fields = self.output.fields().iter().zip(&columns);
+        let typed = |(field, column): (&FieldRef, &ArrayRef)| {
+            let field = field.as_ref().clone();
+            field.with_data_type(column.data_type().clone())
+        };
+        let schema = Schema::new(fields.map(typed).collect::<Vec<_>>());
         let options = RecordBatchOptions::new().with_row_count(Some(groups.len()));
-        RecordBatch::try_new_with_options(self.output.clone(), columns, &options)
+        RecordBatch::try_new_with_options(Arc::new(schema), columns, &options)
     }
 
     pub(super) fn accumulators(&self) -> Result<Vec<Box<dyn GroupsAccumulator>>, ArrowError> {

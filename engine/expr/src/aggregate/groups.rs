@@ -58,7 +58,7 @@ impl Groups {
     /// Adds rows with the columns of the input.
     ///
     /// # Errors
-    /// A value cannot be added to the others, because the result is too large.
+    /// The values are not those of the grouping.
     pub fn update(&mut self, rows: &RecordBatch) -> Result<(), ArrowError> {
         let keys = self.grouping.keys(rows)?;
         let numbers: Vec<usize> = match self.grouping.has_keys() {
@@ -80,7 +80,7 @@ impl Groups {
     /// Adds what was stored of some groups.
     ///
     /// # Errors
-    /// The results are too large, or the bytes are of another grouping.
+    /// The bytes are of another grouping.
     pub fn merge(&mut self, stored: &[Group]) -> Result<(), ArrowError> {
         if stored.is_empty() {
             return Ok(());

@@ -63,11 +63,16 @@ impl JsonFolds {
     }
 
     fn add_to_sum(&mut self, group: usize, json: &str) -> Result<()> {
-        let new = Number::of(json)?.ok_or_else(|| exec_datafusion_err!("a sum of `null`"))?;
+        let new = match json {
+            // Not JSON, so these are sums.
+            "inf" | "-inf" | "NaN" => json.parse().ok().map(Number::Float),
+            _ => Number::of(json)?,
+        };
+        let new = new.ok_or_else(|| exec_datafusion_err!("a sum of `null`"))?;
         let value = &mut self.values[group];
         let known = value.as_ref().and_then(|known| known.number);
         let number = Some(match known {
-            Some(known) => known.plus(new)?,
+            Some(known) => known.plus(new),
             None => new,
         });
         let text = Box::default();
@@ -110,7 +115,16 @@ impl GroupsAccumulator for JsonFolds {
         Ok(())
     }
 
+    /// A sum that is too large for a float64 is infinity, which is NULL in JSON.
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        if matches!(self.fold, Fold::Sum) {
+            for value in &mut self.values {
+                let number = value.as_ref().and_then(|value| value.number);
+                if matches!(number, Some(Number::Float(float)) if !float.is_finite()) {
+                    *value = None;
+                }
+            }
+        }
         Ok(self.take(emit_to))
     }
 

@@ -89,12 +89,16 @@ fn division_by_zero() -> DataFusionError {
 }
 
 impl Number {
-    /// The sum of both.
-    ///
-    /// # Errors
-    /// It is too large.
-    pub(crate) fn plus(self, other: Number) -> Result<Number> {
-        compute(self, Operator::Plus, other)
+    /// The sum of both. A sum of integers that has too many digits is a float, and one of floats may
+    /// be infinity.
+    pub(crate) fn plus(self, other: Number) -> Number {
+        match (self, other) {
+            (Number::Integer(left), Number::Integer(right)) => match left.checked_add(right) {
+                Some(sum) => Number::Integer(sum),
+                None => Number::Float(left as f64 + right as f64),
+            },
+            (left, right) => Number::Float(left.as_float() + right.as_float()),
+        }
     }
 
     /// Which of them is greater. Integers are compared with all digits.
