@@ -133,6 +133,8 @@ pub enum Literal {
     UInt(u64),
     /// Any other number.
     Float(f64),
+    /// A number whose digits are more than a float64 has, as written.
+    Decimal(String),
     /// `'text'`
     Str(String),
 }

@@ -468,7 +468,7 @@ fn what_they_expand_to_is_limited() {
         );
     }
     expanded(&defined(&bomb(200)), "e0()").expect_err("both limits");
-    let names = defined(&format!("\"n(x)\" \"{}x\"", "-".repeat(60)));
+    let names = defined(&format!("\"n(x)\" \"{}x\"", "- ".repeat(60)));
     assert_eq!(
         expanded(&names, "n(n(n(n(n(n(a))))))"),
         Err(vec![deep.to_owned()])

@@ -109,6 +109,9 @@ impl Expr {
             ExprKind::Literal(Literal::Float(value)) if value.is_sign_negative() => {
                 Precedence::Negation
             }
+            ExprKind::Literal(Literal::Decimal(digits)) if digits.starts_with('-') => {
+                Precedence::Negation
+            }
             _ => Precedence::Primary,
         }
     }
@@ -216,7 +219,9 @@ fn write_unary(f: &mut Formatter<'_>, op: UnaryOp, operand: &Expr) -> fmt::Resul
         // Without parentheses, this would be parsed as a negative number.
         (
             UnaryOp::Neg,
-            ExprKind::Literal(Literal::Int(_) | Literal::UInt(_) | Literal::Float(_)),
+            ExprKind::Literal(
+                Literal::Int(_) | Literal::UInt(_) | Literal::Float(_) | Literal::Decimal(_),
+            ),
         ) => {
             write!(f, "-({operand})")
         }
@@ -290,6 +295,7 @@ impl Display for Literal {
             Literal::UInt(value) => value.fmt(f),
             // `Debug` keeps the point of `1.0`. Without the point it would be parsed as an integer.
             Literal::Float(value) => write!(f, "{value:?}"),
+            Literal::Decimal(digits) => f.write_str(digits),
             Literal::Str(value) => write_quoted(f, value, '\''),
         }
     }

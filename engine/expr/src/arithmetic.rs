@@ -12,6 +12,7 @@ use datafusion_expr::type_coercion::binary::BinaryTypeCoercer;
 use datafusion_physical_expr::expressions::NegativeExpr;
 use pseidon_dsl::{Diagnostic, Span};
 
+use crate::decimal::{is_decimal, with_float};
 use crate::json::JsonArithmetic;
 use crate::operand::{Operand, operation};
 use crate::scalar::own_call;
@@ -37,6 +38,7 @@ pub(crate) fn arithmetic(
     }
     let undefined = || Diagnostic::new(span, message, "not defined for these types");
     let (left, right) = computable(left, right)?;
+    let (left, right) = with_common_kind(left, right)?;
     let types = (left.data_type.clone(), right.data_type.clone());
     let Ok((left_type, right_type)) =
         BinaryTypeCoercer::new(&types.0, &op, &types.1).get_input_types()
@@ -56,6 +58,19 @@ pub(crate) fn arithmetic(
     .in_range()
 }
 
+/// A constant fraction beside a decimal is a decimal, and any other float makes the result a float.
+fn with_common_kind(left: Operand, right: Operand) -> Result<(Operand, Operand), Diagnostic> {
+    let (left, right) = match (left.exact.is_some(), right.exact.is_some()) {
+        (true, false) if is_decimal(&right.data_type) => (left.exact(), right),
+        (false, true) if is_decimal(&left.data_type) => (left, right.exact()),
+        _ => (left, right),
+    };
+    match with_float(&left.data_type, &right.data_type) {
+        Some(float) => Ok((left.cast(&float)?, right.cast(&float)?)),
+        None => Ok((left, right)),
+    }
+}
+
 /// Whether the values decide about the type of the result. A float or a decimal decides it itself.
 fn computes_as_json(left: &Operand, right: &Operand) -> bool {
     let has_any_type = |operand: &Operand| operand.json || operand.data_type.is_integer();
@@ -68,7 +83,7 @@ fn json_arithmetic(
     right: Operand,
     span: Span,
 ) -> Result<Operand, Diagnostic> {
-    let (left, right) = (left.integer_to_json()?, right.integer_to_json()?);
+    let (left, right) = (left.number_to_json()?, right.number_to_json()?);
     let function = JsonArithmetic::new(op);
     let physical = own_call(
         function,

@@ -5,11 +5,15 @@ use datafusion_common::ScalarValue;
 use datafusion_expr::type_coercion::binary::comparison_coercion;
 use pseidon_dsl::{Diagnostic, Span};
 
+use crate::decimal::{is_decimal, with_float};
 use crate::operand::{Operand, is_exactly};
 use crate::types::{canonical, is_text, type_name};
 
 /// The least number of decimal places of numbers in JSON that are compared as decimals.
 const JSON_SCALE: i8 = 9;
+
+/// The integers up to this one are all float64 values.
+const EXACT_INTEGERS: f64 = 9_007_199_254_740_992.0;
 
 /// Casts operands that are compared with each other to one type. `span` is the position of the
 /// comparison.
@@ -17,6 +21,8 @@ pub(crate) fn comparable<const N: usize>(
     operands: [Operand; N],
     span: Span,
 ) -> Result<[Operand; N], Diagnostic> {
+    let is_exact = compares_exactly(&operands.each_ref());
+    let operands = operands.map(|operand| if is_exact { operand.exact() } else { operand });
     let target = comparison_type(&operands.each_ref(), span)?;
     let mut cast = operands.clone();
     for (cast, operand) in cast.iter_mut().zip(operands) {
@@ -33,12 +39,32 @@ pub(crate) fn comparable_with(
     span: Span,
 ) -> Result<(Operand, Vec<Operand>), Diagnostic> {
     let all: Vec<&Operand> = std::iter::once(&operand).chain(&others).collect();
+    let (operand, others) = match compares_exactly(&all) {
+        true => (
+            operand.exact(),
+            others.into_iter().map(Operand::exact).collect(),
+        ),
+        false => (operand, others),
+    };
+    let all: Vec<&Operand> = std::iter::once(&operand).chain(&others).collect();
     let target = comparison_type(&all, span)?;
     let others = others
         .into_iter()
         .map(|other| other.compared_as(&target))
         .collect::<Result<_, _>>()?;
     Ok((operand.compared_as(&target)?, others))
+}
+
+/// Whether constant fractions are compared as decimals: with a decimal, and with integers or JSON
+/// values from which a float64 does not distinguish them.
+fn compares_exactly(operands: &[&Operand]) -> bool {
+    let others = || operands.iter().filter(|operand| operand.exact.is_none());
+    let is_large = operands.iter().any(|operand| {
+        let value = operand.exact.as_ref().and(operand.as_literal());
+        matches!(value, Some(ScalarValue::Float64(Some(value))) if value.abs() >= EXACT_INTEGERS)
+    });
+    others().any(|other| is_decimal(&other.data_type))
+        || (is_large && others().any(|other| other.json || other.data_type.is_integer()))
 }
 
 fn comparison_type(operands: &[&Operand], span: Span) -> Result<DataType, Diagnostic> {
@@ -133,7 +159,8 @@ fn common_type(
     let common = if mixed {
         None
     } else {
-        comparison_coercion(known, &operand.data_type)
+        with_float(known, &operand.data_type)
+            .or_else(|| comparison_coercion(known, &operand.data_type))
     };
     common.map(|common| canonical(&common)).ok_or_else(|| {
         let (known, other) = (type_name(known), operand.type_name());

@@ -19,7 +19,7 @@ use crate::operand::{Operand, field_of};
 use crate::operator::LikeOptions;
 use crate::scalar::unary_call;
 use crate::types::{field_type_name, is_json, json_field, parse_field, timestamp};
-use crate::{aggregate, function, growth, operator};
+use crate::{aggregate, decimal, function, growth, operator};
 
 /// The columns that an expression can use at one point of a flow.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +146,7 @@ impl Compiler<'_> {
     fn node(&mut self, expr: &Expr) -> Option<Result<Operand, Diagnostic>> {
         let span = expr.span;
         Some(match &expr.kind {
-            ExprKind::Literal(literal) => Ok(Operand::literal(scalar(literal), span)),
+            ExprKind::Literal(literal) => Ok(constant(literal, span)),
             ExprKind::Path(path) => self.path(path, span),
             ExprKind::Meta(meta) => Ok(self.meta(meta, span)),
             ExprKind::Unary(op, operand) => operator::unary(*op, self.operand(operand)?, span),
@@ -284,6 +284,7 @@ impl Compiler<'_> {
             physical: Arc::new(ColumnExpr::new(&name, at)),
             data_type,
             json,
+            exact: None,
             span,
         }
     }
@@ -327,6 +328,7 @@ impl Compiler<'_> {
                 physical: value,
                 data_type,
                 json: is_json(&part),
+                exact: None,
                 span,
             };
             field = part;
@@ -395,6 +397,14 @@ fn cast(operand: Operand, to: &Field, try_cast: bool, span: Span) -> Result<Oper
     }
 }
 
+/// Compiles a constant.
+fn constant(literal: &Literal, span: Span) -> Operand {
+    Operand {
+        exact: decimal::exactly(literal).map(Box::new),
+        ..Operand::literal(scalar(literal), span)
+    }
+}
+
 /// The value of a constant.
 pub(crate) fn scalar(literal: &Literal) -> ScalarValue {
     match literal {
@@ -403,6 +413,7 @@ pub(crate) fn scalar(literal: &Literal) -> ScalarValue {
         Literal::Int(value) => ScalarValue::from(*value),
         Literal::UInt(value) => ScalarValue::from(*value),
         Literal::Float(value) => ScalarValue::from(*value),
+        Literal::Decimal(digits) => ScalarValue::Float64(digits.parse().ok()),
         Literal::Str(value) => ScalarValue::from(value.as_str()),
     }
 }

@@ -137,13 +137,30 @@ impl Demands<'_> {
 
     /// Expressions that must have one type, because they are alternatives.
     fn alike(&mut self, exprs: &[&Expr], wanted: Option<&DataType>) {
-        // An integer is also an alternative to a fraction, so it requires no type.
-        let common = self
-            .common_type(exprs)
-            .filter(|common| !common.is_integer());
+        let common = self.alternative_type(exprs);
         for expr in exprs {
             self.expr(expr, common.as_ref().or(wanted));
         }
+    }
+
+    /// The type that a path must have beside these alternatives. Integers and constant numbers
+    /// require none: the values decide.
+    fn alternative_type(&self, exprs: &[&Expr]) -> Option<DataType> {
+        let common = self.common_type(exprs)?;
+        if !common.is_numeric() {
+            return Some(common);
+        }
+        let is_number = |expr: &Expr| match &expr.kind {
+            ExprKind::Unary(UnaryOp::Neg, operand) => matches!(operand.kind, ExprKind::Literal(_)),
+            kind => matches!(kind, ExprKind::Literal(_)),
+        };
+        let others: Vec<&Expr> = exprs
+            .iter()
+            .copied()
+            .filter(|expr| !is_number(expr))
+            .collect();
+        let common = self.common_type(&others);
+        common.filter(|common| !common.is_integer())
     }
 
     fn common_type(&self, exprs: &[&Expr]) -> Option<DataType> {
@@ -172,8 +189,7 @@ impl Demands<'_> {
         } else {
             Some(DataType::Boolean)
         };
-        let common = self.common_type(&results);
-        let common = common.filter(|common| !common.is_integer());
+        let common = self.alternative_type(&results);
         let result_type = common.or_else(|| wanted.cloned());
         let is_compared = operand.is_some();
         let of_test = |test: &Expr| {
@@ -221,7 +237,7 @@ impl Demands<'_> {
             ExprKind::Literal(Literal::Bool(_)) => Some(DataType::Boolean),
             ExprKind::Literal(Literal::Int(_)) => Some(DataType::Int64),
             ExprKind::Literal(Literal::UInt(_)) => Some(DataType::UInt64),
-            ExprKind::Literal(Literal::Float(_)) => Some(DataType::Float64),
+            ExprKind::Literal(Literal::Float(_) | Literal::Decimal(_)) => Some(DataType::Float64),
             ExprKind::Literal(Literal::Str(_)) => Some(DataType::Utf8),
             ExprKind::Path(path) => (self.known)(path),
             ExprKind::Meta(meta) => Some(meta_field(meta))
@@ -270,6 +286,11 @@ impl Demands<'_> {
                 self.common_type(&args.iter().collect::<Vec<_>>())
             }
             ("nvl2" | "if", [_, rest @ ..]) => self.common_type(&rest.iter().collect::<Vec<_>>()),
+            ("abs" | "ceil" | "ceiling" | "floor" | "round" | "trunc", [value, ..])
+                if self.type_of(value).is_none() =>
+            {
+                None
+            }
             _ => {
                 let types = args.iter().enumerate().map(|(at, arg)| {
                     let known = self

@@ -12,6 +12,7 @@ mod redact;
 mod reference;
 mod regexp_groups;
 mod regexp_match;
+mod rounding;
 mod wall_clock;
 
 use std::collections::HashMap;
@@ -31,8 +32,9 @@ pub use self::reference::{FunctionExample, FunctionReference, functions};
 use self::regexp_groups::{RegexpGroups, check_groups};
 use self::regexp_match::RegexpMatch;
 use self::wall_clock::{Clock, WallClock};
+use crate::decimal::is_decimal;
 use crate::length::{LENGTHENING, LengthLimit};
-use crate::operand::Operand;
+use crate::operand::{Operand, alternatives};
 use crate::operator::check_regex;
 use crate::scalar::{config, unary_call};
 use crate::types::canonical;
@@ -143,8 +145,14 @@ pub(crate) fn call(
     args: Vec<Operand>,
     span: Span,
 ) -> Result<Operand, Diagnostic> {
-    if let Some(of_json) = json_struct(function.name(), &args, span) {
-        return of_json;
+    let args = match is_extreme(function.name()) && has_decimal(&args) {
+        true => alternatives(args)?,
+        false => args,
+    };
+    let own = json_struct(function.name(), &args, span)
+        .or_else(|| rounding::of_integer(function, &args, span));
+    if let Some(compiled) = own {
+        return compiled;
     }
     // A JSON value is passed as a string if the function accepts one, else as a number.
     let readings = [DataType::Utf8, DataType::Float64, DataType::Int64];
@@ -205,6 +213,15 @@ pub(crate) fn call(
     Operand::computed(Arc::new(call), data_type, span)?
         .in_range()?
         .cast(&simplest)
+}
+
+/// Whether the result of a function is one of its arguments, of one type.
+fn is_extreme(name: &str) -> bool {
+    matches!(name, "greatest" | "least")
+}
+
+fn has_decimal(args: &[Operand]) -> bool {
+    args.iter().any(|arg| is_decimal(&arg.data_type))
 }
 
 fn with_limited_length(mut args: Vec<Operand>) -> Result<Vec<Operand>, Diagnostic> {

@@ -4,6 +4,7 @@
 //! quotes and escapes; a number, an object or an array as written; and NULL for `null`.
 
 mod arithmetic;
+mod rounding;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use pseidon_dsl::expr::{Path, PathStep};
 use sonic_rs::{JsonValueTrait, PointerNode};
 
 pub(crate) use self::arithmetic::{JsonArithmetic, Number};
+pub(crate) use self::rounding::{FloatToJson, JsonIntegerRounding, Rounding};
 
 /// A function that converts a JSON value to a string.
 #[derive(Debug, PartialEq, Eq, Hash)]

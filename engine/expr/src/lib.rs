@@ -38,6 +38,7 @@ pub mod bounds;
 mod comparison;
 pub mod compile;
 mod constants;
+mod decimal;
 pub mod demand;
 pub mod floats;
 mod function;

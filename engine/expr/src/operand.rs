@@ -16,6 +16,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{BinaryExpr, CastExpr, Literal, TryCastExpr};
 use pseidon_dsl::{Diagnostic, Span};
 
+use crate::decimal::{exact_beside_decimals, is_decimal, with_float};
 use crate::floats::{FloatCast, may_overflow};
 use crate::json::{JsonNumber, JsonText, StringsAs};
 use crate::ranges::{RangeCheck, has_range};
@@ -29,6 +30,8 @@ pub(crate) struct Operand {
     pub(crate) data_type: DataType,
     /// Whether the values are JSON source text.
     pub(crate) json: bool,
+    /// The decimal with the digits of a constant fraction, which is a float64 by itself.
+    pub(crate) exact: Option<Box<ScalarValue>>,
     /// The position in the pipeline file.
     pub(crate) span: Span,
 }
@@ -52,6 +55,7 @@ impl Operand {
             physical: folded,
             data_type,
             json: false,
+            exact: None,
             span,
         })
     }
@@ -62,6 +66,7 @@ impl Operand {
             data_type: value.data_type(),
             physical: Arc::new(Literal::new(value)),
             json: false,
+            exact: None,
             span,
         }
     }
@@ -69,6 +74,14 @@ impl Operand {
     /// The value of a constant. `None` for other operands.
     pub(crate) fn as_literal(&self) -> Option<&ScalarValue> {
         self.physical.downcast_ref::<Literal>().map(Literal::value)
+    }
+
+    /// The decimal of a constant fraction. Other operands are returned unchanged.
+    pub(crate) fn exact(self) -> Operand {
+        match self.exact {
+            Some(decimal) => Operand::literal(*decimal, self.span),
+            None => self,
+        }
     }
 
     /// Whether this is the constant NULL.
@@ -95,12 +108,14 @@ impl Operand {
             physical: text,
             data_type: DataType::Utf8,
             json: false,
+            exact: None,
             span: self.span,
         }
     }
 
-    /// Converts integers to JSON values. JSON values and NULL are returned unchanged.
-    pub(crate) fn integer_to_json(self) -> Result<Operand, Diagnostic> {
+    /// Converts integers and constant fractions to JSON values. JSON values and NULL are returned
+    /// unchanged.
+    pub(crate) fn number_to_json(self) -> Result<Operand, Diagnostic> {
         if self.json {
             return Ok(self);
         }
@@ -113,7 +128,10 @@ impl Operand {
     /// Casts the operand to `to`. A constant that cannot be cast, and types without a cast between
     /// them, are errors.
     pub(crate) fn cast(self, to: &DataType) -> Result<Operand, Diagnostic> {
-        let operand = self.json_to_string();
+        let operand = match is_decimal(to) {
+            true => self.json_to_string().exact(),
+            false => self.json_to_string(),
+        };
         if operand.data_type == *to {
             return Ok(operand);
         }
@@ -143,6 +161,7 @@ impl Operand {
             physical: folded,
             data_type: to.clone(),
             json: false,
+            exact: None,
             span,
         })
     }
@@ -325,15 +344,26 @@ pub(crate) fn is_exactly(data_type: &DataType, literal: &Operand) -> bool {
     back.is_ok_and(|back| back == *value)
 }
 
+/// Whether this is a constant number that JSON has.
+fn is_fraction(operand: &Operand) -> bool {
+    match operand.as_literal() {
+        Some(ScalarValue::Float64(Some(value))) => value.is_finite(),
+        Some(ScalarValue::Decimal128(Some(_), ..)) => true,
+        _ => false,
+    }
+}
+
 /// Casts operands of which one is the result (`case`, `coalesce`) to one type. If all of them are
-/// JSON, integers or NULL, they become JSON.
+/// JSON, integers, constant numbers or NULL, they become JSON.
 pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagnostic> {
-    let is_json =
-        |operand: &Operand| operand.json || operand.is_null() || operand.data_type.is_integer();
+    let is_json = |operand: &Operand| {
+        operand.json || operand.is_null() || operand.data_type.is_integer() || is_fraction(operand)
+    };
     if operands.iter().any(|operand| operand.json) && operands.iter().all(is_json) {
-        return operands.into_iter().map(Operand::integer_to_json).collect();
+        return operands.into_iter().map(Operand::number_to_json).collect();
     }
     let operands: Vec<Operand> = operands.into_iter().map(Operand::json_to_string).collect();
+    let operands = exact_beside_decimals(operands);
     let (literals, others): (Vec<&Operand>, Vec<&Operand>) = operands
         .iter()
         .partition(|operand| operand.as_literal().is_some());
@@ -353,7 +383,8 @@ pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagn
             {
                 known
             }
-            Some(known) => type_union_coercion(&known, &operand.data_type)
+            Some(known) => with_float(&known, &operand.data_type)
+                .or_else(|| type_union_coercion(&known, &operand.data_type))
                 .map(|common| canonical(&common))
                 .ok_or_else(|| {
                     let message = format!(

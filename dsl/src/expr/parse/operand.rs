@@ -49,7 +49,7 @@ impl<'a> Reader<'a> {
             return Literal::UInt(value);
         }
         match digits.parse::<f64>() {
-            Ok(value) if value.is_finite() && !is_integer(digits) => Literal::Float(value),
+            Ok(value) if value.is_finite() && !is_integer(digits) => fraction(digits, value),
             Ok(value) if value.is_finite() => {
                 let label = format!("expected at most {}", u64::MAX);
                 let error = Diagnostic::new(span, "integer too large", label);
@@ -305,4 +305,21 @@ fn part_in_parentheses(name: String, mut args: Vec<Expr>) -> (String, Vec<Expr>)
         }
         other => (name, other.into_iter().collect()),
     }
+}
+
+/// A number that is not an integer. Its digits are kept if a float64 does not have them.
+pub(super) fn fraction(text: &str, value: f64) -> Literal {
+    let has_exponent = text.contains(['e', 'E']);
+    let significant = |text: &str| {
+        let text = text.trim_start_matches(['-', '0']);
+        let text = match text.contains('.') {
+            true => text.trim_end_matches('0').trim_end_matches('.'),
+            false => text,
+        };
+        text.to_owned()
+    };
+    if has_exponent || significant(&value.to_string()) == significant(text) {
+        return Literal::Float(value);
+    }
+    Literal::Decimal(text.to_owned())
 }

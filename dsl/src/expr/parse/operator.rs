@@ -3,7 +3,7 @@
 use pest::iterators::Pair;
 
 use super::name::unquoted;
-use super::operand::is_integer;
+use super::operand::{fraction, is_integer};
 use super::{ParsedExpr, Reader, leaf, null};
 use crate::Span;
 use crate::expr::grammar::Rule;
@@ -116,7 +116,8 @@ impl<'a> Reader<'a> {
             return Literal::Int(value);
         }
         if !is_integer(digits) {
-            return text.parse().map_or(Literal::Null, Literal::Float);
+            let value = text.parse();
+            return value.map_or(Literal::Null, |value| fraction(&text, value));
         }
         if digits.parse::<u64>().is_ok() {
             let label = format!("expected at least {}", i64::MIN);

@@ -14,4 +14,5 @@ mod functions;
 mod groups;
 mod integers;
 mod large;
+mod numbers;
 mod ranges;
