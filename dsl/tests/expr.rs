@@ -64,6 +64,10 @@ fn values() {
         ("@headers", "@headers"),
         ("Lower( a )", "lower(a)"),
         ("now()", "now()"),
+        ("CURRENT_DATE", "current_date()"),
+        ("current_date - 1", "current_date() - 1"),
+        ("\"current_date\"", "\"current_date\""),
+        ("a.current_time", "a.current_time"),
         ("coalesce(a, b, 'x')", "coalesce(a, b, 'x')"),
         ("left(a, 1)", "left(a, 1)"),
     ];

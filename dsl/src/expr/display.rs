@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter, Write};
 
-use super::grammar::is_reserved;
+use super::grammar::{clock, is_reserved};
 use super::{BinaryOp, COUNT, Expr, ExprKind, IsPredicate, Literal, Meta, Path, PathStep, UnaryOp};
 
 /// The precedence of an expression, in increasing order. An operand with a lower precedence than
@@ -338,7 +338,7 @@ fn write_name(f: &mut Formatter<'_>, name: &str, first: bool) -> fmt::Result {
     let continues_name = |next: char| starts_name(next) || next.is_ascii_digit() || next == '$';
     let is_plain = name.starts_with(starts_name)
         && name.chars().all(continues_name)
-        && !(first && is_reserved(name));
+        && !(first && (is_reserved(name) || clock(name).is_some()));
     if is_plain {
         f.write_str(name)
     } else {

@@ -50,6 +50,16 @@ pub(super) static PRATT: LazyLock<PrattParser<Rule>> = LazyLock::new(|| {
         .op(Op::postfix(Rule::cast_to))
 });
 
+/// The functions that are called without parentheses, as in SQL. A field with such a name is written
+/// in quotes.
+const CLOCKS: [&str; 3] = ["current_date", "current_time", "current_timestamp"];
+
+/// The name of the function that a word calls without parentheses. `None` for other words.
+pub(super) fn clock(word: &str) -> Option<&'static str> {
+    let mut names = CLOCKS.iter().copied();
+    names.find(|name| name.eq_ignore_ascii_case(word.trim_ascii_end()))
+}
+
 /// Whether `word` is a keyword that cannot begin a path.
 pub(super) fn is_reserved(word: &str) -> bool {
     Grammar::parse(Rule::reserved, word).is_ok_and(|pairs| pairs.as_str().len() == word.len())

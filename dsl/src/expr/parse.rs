@@ -16,7 +16,7 @@ use pest::error::InputLocation;
 use pest::iterators::{Pair, Pairs};
 
 use super::check::{MAX_NESTING, check};
-use super::grammar::{Grammar, PRATT, Rule, word};
+use super::grammar::{Grammar, PRATT, Rule, clock, word};
 use super::{Assignment, Expr, ExprKind, Literal, PathStep, PlacedPath, Renaming, SelectItem};
 use crate::node::Text;
 use crate::{Diagnostic, Span};
@@ -348,10 +348,13 @@ fn prefix_depth(pairs: Pairs<'_, Rule>) -> usize {
     deepest
 }
 
-/// The name of a column without `as`: the last field of a path. `None` for other expressions.
+/// The name of a column without `as`: the last field of a path, or that of a function without
+/// parentheses. `None` for other expressions.
 fn implied_name(expr: &Expr) -> Option<String> {
-    let ExprKind::Path(path) = &expr.kind else {
-        return None;
+    let path = match &expr.kind {
+        ExprKind::Path(path) => path,
+        ExprKind::Call { name, .. } => return clock(name).map(str::to_owned),
+        _ => return None,
     };
     path.0.iter().rev().find_map(|step| match step {
         PathStep::Field(name) => Some(name.clone()),

@@ -31,6 +31,7 @@ use self::redact::{Redact, check_redaction};
 pub use self::reference::{FunctionExample, FunctionReference, functions};
 use self::regexp_groups::{RegexpGroups, check_groups};
 use self::regexp_match::RegexpMatch;
+pub use self::wall_clock::at_one_time;
 use self::wall_clock::{Clock, WallClock};
 use crate::decimal::is_decimal;
 use crate::length::{LENGTHENING, LengthLimit};
@@ -96,6 +97,7 @@ static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
     let ours = [
         ScalarUDF::from(WallClock::new(Clock::Now)),
         ScalarUDF::from(WallClock::new(Clock::Today)),
+        ScalarUDF::from(WallClock::new(Clock::TimeOfDay)),
         ScalarUDF::from(RegexpMatch::new()),
         ScalarUDF::from(RegexpGroups::new()),
         ScalarUDF::from(Redact::new()),
@@ -179,17 +181,7 @@ pub(crate) fn call(
     } else {
         args
     };
-    constants::check(function.name(), &args)?;
-    if name.starts_with("regexp_")
-        && let Some(pattern) = args.get(1)
-    {
-        check_regex(pattern)?;
-    }
-    match name {
-        Redact::NAME => check_redaction(&args)?,
-        RegexpGroups::NAME => check_groups(&args)?,
-        _ => {}
-    }
+    check_constants(name, function, &args)?;
     let fields: Vec<FieldRef> = args.iter().map(|arg| argument(&arg.data_type)).collect();
     let literals: Vec<Option<&ScalarValue>> = args.iter().map(Operand::as_literal).collect();
     let returned = function.return_field_from_args(ReturnFieldArgs {
@@ -213,6 +205,21 @@ pub(crate) fn call(
     Operand::computed(Arc::new(call), data_type, span)?
         .in_range()?
         .cast(&simplest)
+}
+
+/// Checks the constant arguments of a call.
+fn check_constants(name: &str, function: &ScalarUDF, args: &[Operand]) -> Result<(), Diagnostic> {
+    constants::check(function.name(), args)?;
+    if name.starts_with("regexp_")
+        && let Some(pattern) = args.get(1)
+    {
+        check_regex(pattern)?;
+    }
+    match name {
+        Redact::NAME => check_redaction(args),
+        RegexpGroups::NAME => check_groups(args),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the result of a function is one of its arguments, of one type.

@@ -57,5 +57,5 @@ pub mod types;
 pub mod unnest;
 
 pub use compile::{Column, CompiledExpr, Input, Scope, compile};
-pub use function::{FunctionExample, FunctionReference, functions};
+pub use function::{FunctionExample, FunctionReference, at_one_time, functions};
 pub use names::function_names;

@@ -4,7 +4,7 @@ use pest::iterators::Pair;
 
 use super::name::{name, unquoted};
 use super::{ParsedExpr, Reader, leaf, null};
-use crate::expr::grammar::Rule;
+use crate::expr::grammar::{Rule, clock};
 use crate::expr::{COUNT, Expr, ExprKind, Literal, Meta, Path, PathStep};
 use crate::{Diagnostic, Span, nearest};
 
@@ -27,7 +27,10 @@ impl<'a> Reader<'a> {
                 ExprKind::Literal(Literal::Bool(pair.as_str().eq_ignore_ascii_case("true"))),
                 span,
             ),
-            Rule::path => leaf(ExprKind::Path(self.path(pair)), span),
+            Rule::path => match clock(pair.as_str()) {
+                Some(name) => leaf(clock_call(name, span), span),
+                None => leaf(ExprKind::Path(self.path(pair)), span),
+            },
             Rule::meta => self
                 .meta(pair)
                 .map_or_else(|| null(span), |meta| leaf(ExprKind::Meta(meta), span)),
@@ -322,4 +325,14 @@ pub(super) fn fraction(text: &str, value: f64) -> Literal {
         return Literal::Float(value);
     }
     Literal::Decimal(text.to_owned())
+}
+
+/// A call of a function that SQL writes without parentheses.
+fn clock_call(name: &str, span: Span) -> ExprKind {
+    ExprKind::Call {
+        name: name.to_owned(),
+        name_span: span,
+        distinct: false,
+        args: Vec::new(),
+    }
 }

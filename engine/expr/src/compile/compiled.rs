@@ -9,6 +9,7 @@ use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
 
 use super::Input;
+use crate::function::at_one_time;
 use crate::operand::reason;
 use crate::{growth, panics};
 
@@ -57,11 +58,8 @@ impl CompiledExpr {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), inputs, &options)?;
-        let value = panics::catch_panic(|| {
-            self.physical
-                .evaluate(&batch)
-                .and_then(|value| value.into_array(rows))
-        });
+        let evaluate = || self.physical.evaluate(&batch)?.into_array(rows);
+        let value = panics::catch_panic(|| at_one_time(evaluate));
         match value {
             Ok(value) => value.map_err(|error| as_arrow(&error)),
             Err(panic) => Err(ArrowError::MemoryError(format!(

@@ -38,10 +38,11 @@ pub struct FunctionExample {
 
 /// Functions whose documentation has no example that this language can express, each with one that
 /// it can.
-const EXAMPLES: [(&str, &str, &str); 20] = [
+const EXAMPLES: [(&str, &str, &str); 21] = [
     ("arrow_typeof", "arrow_typeof('foo')", "Utf8"),
     ("concat_ws", "concat_ws('-', 'a', 'b')", "a-b"),
     ("current_date", "current_date() > '2024-01-01'", "true"),
+    ("current_time", "current_time() = now()::time", "true"),
     (
         "date_bin",
         "date_bin('15 minutes', to_timestamp('2023-01-01T18:18:18Z'))",
@@ -166,7 +167,8 @@ fn of_function(function: &ScalarUDF) -> FunctionReference {
         documentation.map(of).unwrap_or_default().trim().to_owned()
     };
     let aliases = function.aliases().iter().map(String::as_str);
-    let ours = ALIASES.iter().filter(|(_, of)| *of == name);
+    let is_same = |of: &str| FUNCTIONS.get(of).is_some_and(|known| known.name() == name);
+    let ours = ALIASES.iter().filter(|(_, of)| is_same(of));
     let mut other_names: Vec<String> = aliases
         .chain(ours.map(|(alias, _)| *alias))
         .map(str::to_owned)

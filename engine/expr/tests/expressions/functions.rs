@@ -105,6 +105,15 @@ fn functions_of_times() {
             ["true", "true", "NULL"],
         ),
         ("current_date() > day", "boolean", ["true", "true", "NULL"]),
+        ("Current_Date > day", "boolean", ["true", "true", "NULL"]),
+        ("current_timestamp = now()", "boolean", ["true"; 3]),
+        ("current_time = now()::time", "boolean", ["true"; 3]),
+        ("now() = now() and now() <= now()", "boolean", ["true"; 3]),
+        (
+            "case when random() < 2 then now() end = now()",
+            "boolean",
+            ["true"; 3],
+        ),
     ]);
 }
 
@@ -159,7 +168,8 @@ fn volatile_functions_are_not_deterministic() {
         "now()",
         "random() < 0.5",
         "uuid()",
-        "current_date()",
+        "current_date",
+        "current_time",
         "case when random() < 2 then 1 end",
         "to_char(now(), '%Y')",
     ] {

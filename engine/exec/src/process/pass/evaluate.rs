@@ -3,8 +3,8 @@
 use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use pseidon_expr::CompiledExpr;
 use pseidon_expr::unnest::elements;
+use pseidon_expr::{CompiledExpr, at_one_time};
 use pseidon_plan::LookupTable;
 use pseidon_plan::chain::{ChainStep, JointEdit, RecordEdit};
 use pseidon_plugin::memory::ArrayMemory;
@@ -48,8 +48,16 @@ impl ChainPass<'_> {
     }
 }
 
-/// The values of all expressions, unless they become too large together.
+/// The values of all expressions, which see one time, unless they become too large together.
 pub(super) fn evaluate_all(
+    exprs: &[CompiledExpr],
+    rows: &Rows,
+    largest: usize,
+) -> Result<Vec<ArrayRef>, ArrowError> {
+    at_one_time(|| evaluate_each(exprs, rows, largest))
+}
+
+fn evaluate_each(
     exprs: &[CompiledExpr],
     rows: &Rows,
     largest: usize,
