@@ -18,7 +18,7 @@ use crate::nested::{NestedPart, part_of};
 use crate::operand::{Operand, field_of};
 use crate::operator::LikeOptions;
 use crate::scalar::unary_call;
-use crate::types::{field_type_name, is_json, json_field, parse_field, timestamp};
+use crate::types::{field_type_name, is_json, is_text, json_field, parse_field, timestamp};
 use crate::{aggregate, decimal, function, growth, operator};
 
 /// The columns that an expression can use at one point of a flow.
@@ -247,6 +247,9 @@ impl Compiler<'_> {
         if function::CONDITIONAL.contains(&name) {
             return Some(operator::conditional(name, args?, span));
         }
+        if function::is_of_values(name) {
+            return Some(function::call_of_values(name, args?, span));
+        }
         let function = self.value(function::find(name, name_span));
         let args = args?;
         let extreme = match name {
@@ -384,11 +387,12 @@ fn cast(operand: Operand, to: &Field, try_cast: bool, span: Span) -> Result<Oper
         if operand.json {
             return Ok(operand);
         }
-        return Err(Diagnostic::new(
-            span,
-            format!("cannot cast {} to json", operand.type_name()),
-            "not a json value",
-        ));
+        if is_text(&operand.data_type) || operand.is_null() {
+            return operand.parse_json(try_cast);
+        }
+        let message = format!("cannot cast {} to json", operand.type_name());
+        let error = Diagnostic::new(span, message, "expected a string with JSON");
+        return Err(error.with_help("write to_json(x)"));
     }
     if try_cast {
         operand.try_cast(to.data_type())

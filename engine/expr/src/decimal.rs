@@ -5,8 +5,6 @@ use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType};
 use datafusion_common::ScalarValue;
 use pseidon_dsl::expr::Literal;
 
-use crate::operand::Operand;
-
 /// The decimal with the digits of a constant. `None` for what is not a fraction or has too many.
 pub(crate) fn exactly(literal: &Literal) -> Option<ScalarValue> {
     let text = match literal {
@@ -31,18 +29,6 @@ pub(crate) fn is_decimal(data_type: &DataType) -> bool {
         data_type,
         DataType::Decimal128(..) | DataType::Decimal256(..)
     )
-}
-
-/// The constants among operands as decimals, if one of the others is a decimal.
-pub(crate) fn exact_beside_decimals(operands: Vec<Operand>) -> Vec<Operand> {
-    let is_column = |operand: &Operand| !operand.json && operand.exact.is_none();
-    let is_exact = operands
-        .iter()
-        .any(|operand| is_column(operand) && is_decimal(&operand.data_type));
-    match is_exact {
-        true => operands.into_iter().map(Operand::exact).collect(),
-        false => operands,
-    }
 }
 
 /// The type in which a float and a decimal are combined: a decimal has fewer digits before the

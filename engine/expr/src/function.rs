@@ -1,18 +1,23 @@
 //! The functions available in expressions: DataFusion's, and our own.
 //!
 //! Each of our own functions is a module of this one: [`wall_clock`], [`regexp_match`],
-//! [`regexp_groups`] and [`redact`].
+//! [`regexp_groups`] and [`redact`]. Those of lists and JSON are in [`values`]; [`json_struct`] and
+//! [`rounding`] replace functions of DataFusion for values without a known type.
+//! [`probe`] finds calls that always fail, [`foreign`] what to write for functions of other systems.
 //! [`argument_types`] finds what a function requires of untyped arguments; [`mod@reference`] is what
 //! users read about them.
 
 mod argument_types;
+mod foreign;
 mod json_struct;
+mod lists;
 mod probe;
 mod redact;
 mod reference;
 mod regexp_groups;
 mod regexp_match;
 mod rounding;
+mod values;
 mod wall_clock;
 
 use std::collections::HashMap;
@@ -27,10 +32,12 @@ use pseidon_dsl::{Diagnostic, Span};
 
 pub(crate) use self::argument_types::argument_type;
 use self::json_struct::json_struct;
+use self::lists::{ListFunction, item_type, of_list};
 use self::redact::{Redact, check_redaction};
 pub use self::reference::{FunctionExample, FunctionReference, functions};
 use self::regexp_groups::{RegexpGroups, check_groups};
 use self::regexp_match::RegexpMatch;
+pub(crate) use self::values::{call_of_values, is_of_values};
 pub use self::wall_clock::at_one_time;
 use self::wall_clock::{Clock, WallClock};
 use crate::decimal::is_decimal;
@@ -38,7 +45,7 @@ use crate::length::{LENGTHENING, LengthLimit};
 use crate::operand::{Operand, alternatives};
 use crate::operator::check_regex;
 use crate::scalar::{config, unary_call};
-use crate::types::canonical;
+use crate::types::{canonical, is_text};
 use crate::{constants, growth};
 
 /// DataFusion's functions that are not available here, because they are only useful inside
@@ -72,18 +79,6 @@ const ALIASES: [(&str, &str); 6] = [
     ("sign", "signum"),
     ("strlen", "length"),
     ("ucase", "upper"),
-];
-
-/// Functions of other systems, each with what does the same here.
-const EXPRESSIONS: [(&str, &str); 8] = [
-    ("epoch", "date_part('epoch', time)"),
-    ("get_json_object", "field.inner[0]"),
-    ("json_extract", "field.inner[0]"),
-    ("json_extract_string", "field.inner[0]"),
-    ("mod", "x % y"),
-    ("regexp_matches", "text ~ 'pattern'"),
-    ("strftime", "to_char(time, '%Y-%m-%d')"),
-    ("xor", "x # y"),
 ];
 
 static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
@@ -123,14 +118,15 @@ fn add(functions: &mut HashMap<String, Arc<ScalarUDF>>, function: Arc<ScalarUDF>
 
 /// The names of all functions of one record, in lower case.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    FUNCTIONS.keys().map(String::as_str).chain(CONDITIONAL)
+    let known = FUNCTIONS.keys().map(String::as_str);
+    known.chain(CONDITIONAL).chain(values::names())
 }
 
-/// The function named `name`, which is not [`CONDITIONAL`].
+/// The function named `name`, which is not [`CONDITIONAL`] and not [of values](is_of_values).
 pub(crate) fn find(name: &str, span: Span) -> Result<&'static Arc<ScalarUDF>, Diagnostic> {
     FUNCTIONS.get(name).ok_or_else(|| {
         let unknown = Diagnostic::new(span, format!("unknown function `{name}`"), "not a function");
-        if let Some((_, same)) = EXPRESSIONS.iter().find(|(known, _)| *known == name) {
+        if let Some(same) = foreign::instead_of(name) {
             return unknown.with_help(format!("write `{same}`"));
         }
         match pseidon_dsl::nearest(name, names()) {
@@ -151,26 +147,26 @@ pub(crate) fn call(
         true => alternatives(args)?,
         false => args,
     };
+    if function.name() == "character_length"
+        && let Some(length) = length_of_list(&args, span)?
+    {
+        return Ok(length);
+    }
     let own = json_struct(function.name(), &args, span)
         .or_else(|| rounding::of_integer(function, &args, span));
     if let Some(compiled) = own {
         return compiled;
     }
-    // A JSON value is passed as a string if the function accepts one, else as a number.
-    let readings = [DataType::Utf8, DataType::Float64, DataType::Int64];
-    let has_json = args.iter().any(|arg| arg.json);
-    let wanted = readings
-        .iter()
-        .take(if has_json { readings.len() } else { 1 })
-        .find_map(|json_as| {
-            let fields = args
-                .iter()
-                .map(|arg| argument(if arg.json { json_as } else { &arg.data_type }));
-            fields_with_udf(&fields.collect::<Vec<_>>(), function.as_ref()).ok()
-        });
+    let wanted = accepted_types(function, &args);
     let Some(wanted) = wanted else {
         return Err(misuse(name, function, &args, span));
     };
+    let is_text_of_list = |(arg, field): (&Operand, &FieldRef)| {
+        !arg.json && arg.data_type.is_nested() && is_text(field.data_type())
+    };
+    if args.iter().zip(&wanted).any(is_text_of_list) {
+        return Err(misuse(name, function, &args, span));
+    }
     let args: Vec<Operand> = args
         .into_iter()
         .zip(&wanted)
@@ -205,6 +201,30 @@ pub(crate) fn call(
     Operand::computed(Arc::new(call), data_type, span)?
         .in_range()?
         .cast(&simplest)
+}
+
+/// The types of the arguments that a function accepts. `None` if it accepts none like them.
+fn accepted_types(function: &ScalarUDF, args: &[Operand]) -> Option<Vec<FieldRef>> {
+    // A JSON value is passed as a string if the function accepts one, else as a number.
+    let readings = [DataType::Utf8, DataType::Float64, DataType::Int64];
+    let has_json = args.iter().any(|arg| arg.json);
+    readings
+        .iter()
+        .take(if has_json { readings.len() } else { 1 })
+        .find_map(|json_as| {
+            let fields = args
+                .iter()
+                .map(|arg| argument(if arg.json { json_as } else { &arg.data_type }));
+            fields_with_udf(&fields.collect::<Vec<_>>(), function).ok()
+        })
+}
+
+/// `length` of a list. `None` if the argument is not a list.
+fn length_of_list(args: &[Operand], span: Span) -> Result<Option<Operand>, Diagnostic> {
+    match args {
+        [list] if item_type(&list.data_type).is_some() => of_list(ListFunction::Length, args, span),
+        _ => Ok(None),
+    }
 }
 
 /// Checks the constant arguments of a call.

@@ -38,6 +38,15 @@ pub(crate) fn too_large(what: &str, bytes: usize) -> DataFusionError {
     ))
 }
 
+/// Checks the bytes that a function has produced for some rows.
+pub(crate) fn check(what: &str, bytes: usize, rows: usize) -> Result<()> {
+    let limit = if rows <= 1 { MAX_VALUE } else { MAX_RESULT };
+    match bytes > limit {
+        true => Err(too_large(what, bytes)),
+        false => Ok(()),
+    }
+}
+
 /// An upper bound on the result of a function in bytes, computed from its string arguments and from
 /// all of its arguments.
 type Growth = fn(&[StringArray], &[ArrayRef]) -> usize;

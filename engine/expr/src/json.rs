@@ -4,7 +4,9 @@
 //! quotes and escapes; a number, an object or an array as written; and NULL for `null`.
 
 mod arithmetic;
+mod parse;
 mod rounding;
+mod write;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,7 +19,9 @@ use pseidon_dsl::expr::{Path, PathStep};
 use sonic_rs::{JsonValueTrait, PointerNode};
 
 pub(crate) use self::arithmetic::{JsonArithmetic, Number};
+pub(crate) use self::parse::JsonParse;
 pub(crate) use self::rounding::{FloatToJson, JsonIntegerRounding, Rounding};
+pub(crate) use self::write::JsonOf;
 
 /// A function that converts a JSON value to a string.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -220,4 +224,14 @@ pub(crate) fn text_of(json: &str) -> Result<Option<Cow<'_, str>>> {
             Err(_) => Err(exec_datafusion_err!("invalid JSON string")),
         },
     }
+}
+
+/// The beginning of a value, for messages.
+fn abbreviated(text: &str) -> String {
+    const MAX_CHARS: usize = 40;
+    let mut shown: String = text.chars().take(MAX_CHARS).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
 }

@@ -28,6 +28,10 @@
 //! - `& | # ~ << >>` compute with int64, or with uint64 if an operand is one, which the integers in
 //!   `flags & ~4` and `flags & (1 << 63)` then are too. A number of bits that is negative
 //!   or not less than 64 is an error of the record; bits that are shifted out are lost.
+//! - A constant fraction beside a decimal is a decimal with its digits. A float and a decimal are
+//!   combined as floats.
+//! - Rounding a JSON value, and alternatives to one that are numbers, leave each value its kind.
+//! - As text, lists and structs are JSON.
 //! - `and`, `or` and `case` may skip operands that cannot affect the result for a row, but only
 //!   `case` guarantees that.
 

@@ -16,9 +16,9 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{BinaryExpr, CastExpr, Literal, TryCastExpr};
 use pseidon_dsl::{Diagnostic, Span};
 
-use crate::decimal::{exact_beside_decimals, is_decimal, with_float};
+use crate::decimal::{is_decimal, with_float};
 use crate::floats::{FloatCast, may_overflow};
-use crate::json::{JsonNumber, JsonText, StringsAs};
+use crate::json::{JsonNumber, JsonOf, JsonParse, JsonText, StringsAs};
 use crate::ranges::{RangeCheck, has_range};
 use crate::scalar::unary_call;
 use crate::types::{canonical, is_text, json_field, type_name};
@@ -125,6 +125,29 @@ impl Operand {
         })
     }
 
+    /// Writes values of any type as JSON values.
+    pub(crate) fn into_json(self) -> Result<Operand, Diagnostic> {
+        if self.json {
+            return Ok(self);
+        }
+        let function = JsonOf::new(field_of("value", &self));
+        let json = unary_call(function, self.physical, DataType::Utf8);
+        Ok(Operand {
+            json: true,
+            ..Operand::computed(json, DataType::Utf8, self.span)?
+        })
+    }
+
+    /// The JSON values in strings. With `is_try`, what is not JSON is NULL.
+    pub(crate) fn parse_json(self, is_try: bool) -> Result<Operand, Diagnostic> {
+        let text = self.text("parse_json")?;
+        let json = unary_call(JsonParse::new(is_try), text.physical, DataType::Utf8);
+        Ok(Operand {
+            json: true,
+            ..Operand::computed(json, DataType::Utf8, text.span)?
+        })
+    }
+
     /// Casts the operand to `to`. A constant that cannot be cast, and types without a cast between
     /// them, are errors.
     pub(crate) fn cast(self, to: &DataType) -> Result<Operand, Diagnostic> {
@@ -134,6 +157,12 @@ impl Operand {
         };
         if operand.data_type == *to {
             return Ok(operand);
+        }
+        if *to == DataType::Utf8 && operand.data_type.is_nested() {
+            return Ok(Operand {
+                json: false,
+                ..operand.into_json()?
+            });
         }
         operand.check_cast(to)?;
         let (shown, span) = (operand.shown(), operand.span);
@@ -179,6 +208,9 @@ impl Operand {
     /// Casts the operand to `to`, with NULL for values that cannot be cast.
     pub(crate) fn try_cast(self, to: &DataType) -> Result<Operand, Diagnostic> {
         let operand = self.json_to_string();
+        if operand.data_type.is_nested() && *to == DataType::Utf8 {
+            return operand.cast(to);
+        }
         operand.check_cast(to)?;
         let span = operand.span;
         let cast: Arc<dyn PhysicalExpr> = match may_overflow(&operand.data_type, to) {
@@ -350,6 +382,18 @@ fn is_fraction(operand: &Operand) -> bool {
         Some(ScalarValue::Float64(Some(value))) => value.is_finite(),
         Some(ScalarValue::Decimal128(Some(_), ..)) => true,
         _ => false,
+    }
+}
+
+/// The constants among operands as decimals, if one of the others is a decimal.
+fn exact_beside_decimals(operands: Vec<Operand>) -> Vec<Operand> {
+    let is_column = |operand: &Operand| !operand.json && operand.exact.is_none();
+    let is_exact = operands
+        .iter()
+        .any(|operand| is_column(operand) && is_decimal(&operand.data_type));
+    match is_exact {
+        true => operands.into_iter().map(Operand::exact).collect(),
+        false => operands,
     }
 }
 

@@ -67,6 +67,24 @@ const NAMES: [(&str, DataType); 43] = [
     ("large_binary", DataType::LargeBinary),
 ];
 
+/// Names of types in other systems, each with the name here.
+const FOREIGN_NAMES: [(&str, &str); 14] = [
+    ("float4", "float32"),
+    ("float8", "float64"),
+    ("hugeint", "decimal(38,0)"),
+    ("int1", "int8"),
+    ("int128", "decimal(38,0)"),
+    ("int2", "int16"),
+    ("int4", "int32"),
+    ("jsonb", "json"),
+    ("long", "int64"),
+    ("short", "int16"),
+    ("ubigint", "uint64"),
+    ("uinteger", "uint32"),
+    ("usmallint", "uint16"),
+    ("utinyint", "uint8"),
+];
+
 /// The names of timestamps. The first name of each unit is the one that is printed.
 const TIMESTAMPS: [(&str, TimeUnit); 6] = [
     ("timestamp_s", TimeUnit::Second),
@@ -166,7 +184,9 @@ pub fn parse_type(name: &str) -> Result<DataType, String> {
         .map(|(known, _)| *known)
         .chain(timestamps)
         .chain(["decimal", "numeric", JSON]);
-    Err(match pseidon_dsl::nearest(word, known) {
+    let foreign = FOREIGN_NAMES.iter().find(|(foreign, _)| *foreign == word);
+    let near = foreign.map(|(_, here)| *here);
+    Err(match near.or_else(|| pseidon_dsl::nearest(word, known)) {
         Some(nearest) => format!("unknown type `{word}`; did you mean `{nearest}`?"),
         None => format!(
             "unknown type `{word}`; expected a type such as int64, float64, utf8, boolean, \
@@ -373,6 +393,13 @@ mod tests {
                 "decimal(99)",
                 "invalid decimal(99); expected a precision from 1 to 76 and a scale of at most \
                     the precision",
+            ),
+            ("ubigint", "unknown type `ubigint`; did you mean `uint64`?"),
+            ("int4", "unknown type `int4`; did you mean `int32`?"),
+            ("float8", "unknown type `float8`; did you mean `float64`?"),
+            (
+                "hugeint",
+                "unknown type `hugeint`; did you mean `decimal(38,0)`?",
             ),
             (
                 "decimal(1",

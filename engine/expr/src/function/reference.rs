@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use datafusion_expr::{Documentation, ScalarUDF};
 use pseidon_dsl::node::Text;
 
-use super::{ALIASES, FUNCTIONS};
+use super::{ALIASES, FUNCTIONS, values};
 use crate::aggregate;
 
 /// What users read about a function.
@@ -155,9 +155,29 @@ pub fn functions() -> Vec<FunctionReference> {
         };
         all.insert(name.to_owned(), reference);
     }
+    for function in &values::FUNCTIONS {
+        all.insert(function.name.to_owned(), of_values(function));
+    }
     let aggregates = aggregate::references();
     all.extend(aggregates.map(|reference| (reference.name.clone(), reference)));
     all.into_values().collect()
+}
+
+fn of_values(function: &values::ValueFunction) -> FunctionReference {
+    let (call, value) = function.example;
+    let others = function.other_names.iter();
+    FunctionReference {
+        name: function.name.to_owned(),
+        other_names: others.map(|name| (*name).to_owned()).collect(),
+        section: "List and JSON Functions".to_owned(),
+        syntax: function.syntax.to_owned(),
+        description: function.description.to_owned(),
+        arguments: Vec::new(),
+        examples: vec![FunctionExample {
+            call: call.to_owned(),
+            value: value.to_owned(),
+        }],
+    }
 }
 
 fn of_function(function: &ScalarUDF) -> FunctionReference {

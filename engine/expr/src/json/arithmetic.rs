@@ -15,6 +15,8 @@ use datafusion_expr::{
     ColumnarValue, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::abbreviated;
+
 /// A function that computes `left op right` of two JSON values. NULL if one of them is NULL or
 /// `null`.
 ///
@@ -125,7 +127,7 @@ impl Number {
         let number = Number::parse(text);
         number
             .map(Some)
-            .ok_or_else(|| exec_datafusion_err!("'{}' is not a number", shown(text)))
+            .ok_or_else(|| exec_datafusion_err!("'{}' is not a number", abbreviated(text)))
     }
 
     fn parse(text: &str) -> Option<Number> {
@@ -157,16 +159,6 @@ impl fmt::Display for Number {
             Number::Float(float) => write!(f, "{float:?}"),
         }
     }
-}
-
-/// The beginning of a value, for messages.
-fn shown(text: &str) -> String {
-    const MAX_CHARS: usize = 40;
-    let mut shown: String = text.chars().take(MAX_CHARS).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
 }
 
 impl ScalarUDFImpl for JsonArithmetic {

@@ -14,5 +14,6 @@ mod functions;
 mod groups;
 mod integers;
 mod large;
+mod lists;
 mod numbers;
 mod ranges;
