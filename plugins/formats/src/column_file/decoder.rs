@@ -1,18 +1,18 @@
 //! Takes the wanted columns out of those that were read.
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, UInt64Array, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options, is_null, nullif, take};
-use arrow::datatypes::DataType;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array, new_null_array};
+use arrow::compute::{is_null, nullif, take};
+use arrow::datatypes::FieldRef;
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use pseidon_dsl::expr::PathStep;
 use pseidon_expr::floats::overflowed;
 use pseidon_expr::ranges::rows_out_of_range;
-use pseidon_expr::types::type_name;
+use pseidon_expr::types::field_type_name;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
-use super::types::type_of;
+use super::convert::{Converted, convert, element, lists_of};
 use crate::abbreviate;
 use crate::json::Json;
 
@@ -62,24 +62,43 @@ impl ColumnDecoder {
 /// The values of a wanted column, and the rows whose value does not fit its type.
 fn decode_column(columns: &RecordBatch, wanted: &WantedColumn) -> (ArrayRef, Vec<BadRow>) {
     let (to, rows) = (wanted.field.data_type(), columns.num_rows());
-    let stored = match value_at(columns, &wanted.path.0) {
+    let (stored, from) = match value_at(columns, &wanted.path.0) {
         Ok(Some(stored)) => stored,
         Ok(None) => return (new_null_array(to, rows), Vec::new()),
         Err(error) => return all_bad(wanted, rows, &error),
     };
-    let (values, mut bad) = match cast_with_options(&stored, to, &STRICT) {
-        Ok(values) => (values, Vec::new()),
-        Err(_) => cast_each(&stored, wanted),
+    let Converted {
+        values,
+        mut misfits,
+    } = match convert(&stored, &from, &wanted.field) {
+        Ok(converted) => converted,
+        Err(error) => return all_bad(wanted, rows, &error),
     };
+    let type_name = field_type_name(&wanted.field);
+    let mut bad = Vec::new();
+    for row in (0..rows).filter(|row| misfits[*row]) {
+        bad.push(BadRow {
+            row: row as u32,
+            reason: format!(
+                "`{}` is not {type_name}: {}",
+                wanted.path,
+                shown(&stored, row)
+            ),
+        });
+    }
     let mut out_of_range = rows_out_of_range(&values);
     match overflowed(&stored, &values) {
         Ok(overflowed) => out_of_range.extend(overflowed.values().set_indices()),
         Err(error) => return all_bad(wanted, rows, &error),
     }
-    bad.extend(out_of_range.into_iter().map(|row| BadRow {
-        row: row as u32,
-        reason: format!("`{}` is out of range for {}", wanted.path, type_name(to)),
-    }));
+    for row in out_of_range {
+        if !std::mem::replace(&mut misfits[row], true) {
+            bad.push(BadRow {
+                row: row as u32,
+                reason: format!("`{}` is out of range for {type_name}", wanted.path),
+            });
+        }
+    }
     (values, bad)
 }
 
@@ -95,86 +114,59 @@ fn all_bad(wanted: &WantedColumn, rows: usize, reason: &ArrowError) -> (ArrayRef
     )
 }
 
-/// Casts that fail if a value does not fit, also inside of lists and structs.
-const STRICT: CastOptions<'static> = CastOptions {
-    safe: false,
-    format_options: FormatOptions::new(),
-};
-
-/// The values that fit the wanted type, and the rows of the others.
-fn cast_each(stored: &ArrayRef, wanted: &WantedColumn) -> (ArrayRef, Vec<BadRow>) {
-    let to = wanted.field.data_type();
-    // A cast of lists casts all that their buffer has, so the rows are taken out of it.
-    let cast_rows = |rows: &UInt64Array| cast_with_options(&take(stored, rows, None)?, to, &STRICT);
-    let fits = |row: &u64| cast_rows(&UInt64Array::from(vec![*row])).is_ok();
-    let rows = 0..stored.len() as u64;
-    let fitting: UInt64Array = rows.map(|row| Some(row).filter(fits)).collect();
-    let is_bad = |row: &usize| fitting.is_null(*row);
-    let bad = (0..stored.len()).filter(is_bad).map(|row| BadRow {
-        row: row as u32,
-        reason: format!(
-            "`{}` is not {}: {}",
-            wanted.path,
-            type_name(to),
-            shown(stored, row)
-        ),
-    });
-    let bad = bad.collect();
-    match cast_rows(&fitting) {
-        Ok(values) => (values, bad),
-        // Each value fits, and all together do not: strings of one dictionary may be huge.
-        Err(error) => all_bad(wanted, stored.len(), &error),
-    }
-}
-
-/// The values at a path; `None` if there are none.
-fn value_at(columns: &RecordBatch, path: &[PathStep]) -> Result<Option<ArrayRef>, ArrowError> {
+/// The values at a path, with their column; `None` if there are none.
+fn value_at(
+    columns: &RecordBatch,
+    path: &[PathStep],
+) -> Result<Option<(ArrayRef, FieldRef)>, ArrowError> {
     let Some((PathStep::Field(name), rest)) = path.split_first() else {
         return Ok(None);
     };
-    let Some(mut values) = columns.column_by_name(name).cloned() else {
+    let schema = columns.schema_ref();
+    let Some((number, field)) = schema.fields().find(name) else {
         return Ok(None);
     };
+    let mut found = (columns.column(number).clone(), field.clone());
     for step in rest {
         let inner = match step {
-            PathStep::Field(name) => field_of(&values, name)?,
-            PathStep::Index(index) => element_of(&values, *index as usize)?,
+            PathStep::Field(name) => field_of(&found.0, name)?,
+            PathStep::Index(index) => element_of(&found.0, *index as usize)?,
         };
         let Some(inner) = inner else {
             return Ok(None);
         };
-        values = inner;
+        found = inner;
     }
-    Ok(Some(values))
+    Ok(Some(found))
 }
 
 /// The values of a field of structs. Those of structs that are null are null.
-fn field_of(values: &ArrayRef, name: &str) -> Result<Option<ArrayRef>, ArrowError> {
+fn field_of(values: &ArrayRef, name: &str) -> Result<Option<(ArrayRef, FieldRef)>, ArrowError> {
     let Some(structs) = values.as_struct_opt() else {
         return Ok(None);
     };
-    let Some(field) = structs.column_by_name(name) else {
+    let Some((number, field)) = structs.fields().find(name) else {
         return Ok(None);
     };
-    match structs.null_count() {
-        0 => Ok(Some(field.clone())),
-        _ => nullif(field, &is_null(values)?).map(Some),
-    }
+    let inner = structs.column(number);
+    let inner = match structs.null_count() {
+        0 => inner.clone(),
+        _ => nullif(inner, &is_null(values)?)?,
+    };
+    Ok(Some((inner, field.clone())))
 }
 
 /// The elements of lists at an index, which counts from 0.
-fn element_of(values: &ArrayRef, index: usize) -> Result<Option<ArrayRef>, ArrowError> {
-    let lists @ DataType::List(_) = type_of(values.data_type()) else {
+fn element_of(values: &ArrayRef, index: usize) -> Result<Option<(ArrayRef, FieldRef)>, ArrowError> {
+    let (Some(field), Some(lists)) = (element(values.data_type()), lists_of(values)?) else {
         return Ok(None);
     };
-    let lists = cast_with_options(values, &lists, &CastOptions::default())?;
-    let lists: &ListArray = lists.as_list();
     let place = |row: usize| {
         let has_element = lists.is_valid(row) && index < lists.value_length(row) as usize;
         has_element.then(|| lists.value_offsets()[row] as u64 + index as u64)
     };
     let places: UInt64Array = (0..lists.len()).map(place).collect();
-    take(lists.values(), &places, None).map(Some)
+    Ok(Some((take(lists.values(), &places, None)?, field.clone())))
 }
 
 /// A value, for messages.

@@ -1,6 +1,7 @@
 //! Parquet files: their rows, from the pages of the used columns.
 
 mod bounded;
+mod columns;
 mod groups;
 
 use std::collections::VecDeque;
@@ -22,6 +23,7 @@ use parquet::file::metadata::ParquetMetaData;
 use pseidon_expr::panics::catch_panic;
 
 use self::bounded::BoundedFile;
+use self::columns::{check_used, with_uuids};
 use self::groups::{GroupRange, used_groups};
 use super::errors::{damaged, incomplete, read_up_to, refused};
 use super::{ColumnReader, IdentityBytes, MAX_ROWS, READ_BYTES, UsedValues};
@@ -169,11 +171,13 @@ impl UsedColumns {
     /// Opens the columns with these names, or all.
     fn open(file: File, fields: Option<&[String]>) -> Result<UsedColumns, ParquetError> {
         let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default())?;
+        let metadata = with_uuids(metadata)?;
         let schema = metadata.parquet_schema();
         let roots = schema.root_schema().get_fields().iter().enumerate();
         let is_used = |name: &str| fields.is_none_or(|fields| fields.iter().any(|at| at == name));
         let used = roots.filter(|(_, root)| is_used(root.name()));
         let mask = ProjectionMask::roots(schema, used.map(|(number, _)| number));
+        check_used(&metadata, &mask)?;
         let mut columns = UsedColumns {
             file,
             mask,

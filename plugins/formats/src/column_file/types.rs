@@ -15,11 +15,38 @@ pub(super) fn fields_of(columns: &Schema) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-fn field_of(field: &Field) -> FieldRef {
+/// The column for a column of a file.
+pub(super) fn field_of(field: &Field) -> FieldRef {
     if is_json(field) {
         return Arc::new(json_field(field.name()));
     }
-    Arc::new(Field::new(field.name(), type_of(field.data_type()), true))
+    let data_type = match is_uuid(field) {
+        true => DataType::Utf8,
+        false => type_of(field.data_type()),
+    };
+    Arc::new(Field::new(field.name(), data_type, true))
+}
+
+/// The metadata of a column that has the name of its extension type.
+pub(super) const EXTENSION_KEY: &str = "ARROW:extension:name";
+
+/// The bytes of a UUID.
+const UUID: DataType = DataType::FixedSizeBinary(16);
+
+/// Whether the values of a column are UUIDs, which are read as text. Avro's have another mark than
+/// those of Arrow and Parquet.
+pub(super) fn is_uuid(field: &Field) -> bool {
+    let mark = |key: &str| field.metadata().get(key).map(String::as_str);
+    let is_marked =
+        mark(EXTENSION_KEY) == Some("arrow.uuid") || mark("logicalType") == Some("uuid");
+    is_marked && *field.data_type() == UUID
+}
+
+/// The column with the mark of UUIDs.
+pub(super) fn as_uuid(field: &Field) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.insert(EXTENSION_KEY.to_owned(), "arrow.uuid".to_owned());
+    field.clone().with_metadata(metadata)
 }
 
 /// The type of values that a file has with this type.
@@ -46,6 +73,43 @@ pub(super) fn type_of(stored: &DataType) -> DataType {
         DataType::Struct(fields) => {
             DataType::Struct(fields.iter().map(|field| field_of(field)).collect())
         }
+        DataType::Map(entries, is_sorted) if has_json(entries) => {
+            DataType::Map(Arc::new(without_json(entries)), *is_sorted)
+        }
         other => other.clone(),
+    }
+}
+
+/// Whether a column is `json`, or has values that are.
+pub(super) fn has_json(field: &Field) -> bool {
+    is_json(field) || parts(field).iter().any(|part| has_json(part))
+}
+
+/// A column whose `json` values are strings: those in a map are not checked, so they are not
+/// written as JSON.
+fn without_json(field: &Field) -> Field {
+    let parts = parts(field)
+        .into_iter()
+        .map(|part| Arc::new(without_json(part)));
+    let data_type = match field.data_type() {
+        DataType::Struct(_) => DataType::Struct(parts.collect()),
+        DataType::List(_) => parts.last().map_or(DataType::Null, DataType::List),
+        DataType::Map(_, is_sorted) => parts
+            .last()
+            .map_or(DataType::Null, |entries| DataType::Map(entries, *is_sorted)),
+        other => other.clone(),
+    };
+    match is_json(field) {
+        true => Field::new(field.name(), DataType::Utf8, field.is_nullable()),
+        false => field.clone().with_data_type(data_type),
+    }
+}
+
+/// The columns that a column consists of.
+fn parts(field: &Field) -> Vec<&FieldRef> {
+    match field.data_type() {
+        DataType::Struct(fields) => fields.iter().collect(),
+        DataType::List(part) | DataType::Map(part, _) => vec![part],
+        _ => Vec::new(),
     }
 }

@@ -306,7 +306,8 @@ impl Parser {
         };
         let mut json = json!({"type": "fixed", "name": self.new_name(), "size": size});
         let logical = attributes.get("logicalType").and_then(Value::as_str);
-        if matches!(logical, Some("decimal" | "duration")) {
+        let is_uuid = logical == Some("uuid") && size == 16;
+        if is_uuid || matches!(logical, Some("decimal" | "duration")) {
             copy(
                 &["logicalType", "precision", "scale"],
                 attributes,
