@@ -81,7 +81,7 @@ fn a_table_can_be_used_several_times() {
 }
 
 #[test]
-fn numbers_are_found_by_their_digits_in_json_and_in_columns() {
+fn numbers_are_found_by_their_value_in_json_and_in_columns() {
     let site = Site::new("lookup-numbers");
     let table =
         "{\"id\":7,\"tags\":[\"a\",\"b\"],\"at\":{\"x\":1}}\n{\"id\":12345678901234567890}\n";
@@ -92,13 +92,36 @@ fn numbers_are_found_by_their_digits_in_json_and_in_columns() {
         r#"{"id":7,"tags":["a","b"],"at":{"x":1}}"#,
         r#"{"id":"7","tags":["a","b"],"at":{"x":1}}"#,
         r#"{"id":12345678901234567890,"tags":null,"at":null}"#,
-        r#"{"id":7.0,"tags":null,"at":null}"#,
+        r#"{"id":7.0,"tags":["a","b"],"at":{"x":1}}"#,
     ];
     assert_eq!(found(&site, records, "", stage), expected);
     let schema = ":schema {:id :int64}";
     assert_eq!(found(&site, "{\"id\":7}\n", schema, stage), expected[..1]);
     let stages = format!("(select \"id::int64 as id\") {stage}");
     assert_eq!(found(&site, "{\"id\":7}\n", "", &stages), expected[..1]);
+}
+
+#[test]
+fn a_column_of_several_types_has_its_values() {
+    let site = Site::new("lookup-mixed");
+    let table = concat!(
+        r#"{"code":"n\u006f","name":"Norway","more":{"a":[1.50]},"big":9007199254740993}"#,
+        "\n",
+        r#"{"code":47,"name":5,"more":true,"big":"x"}"#,
+        "\n",
+    );
+    site.write("table.ndjson", table);
+    let records = "{\"c\":\"no\"}\n{\"c\":47}\n{\"c\":\"47\"}\n";
+    let stage = r#"(lookup "table.ndjson" "code = c" "name, more, big")"#;
+    let expected = [
+        r#"{"c":"no","name":"Norway","more":{"a":[1.50]},"big":9007199254740993}"#,
+        r#"{"c":47,"name":5,"more":true,"big":"x"}"#,
+        r#"{"c":"47","name":5,"more":true,"big":"x"}"#,
+    ];
+    assert_eq!(found(&site, records, "", stage), expected);
+    // A later stage has them as fields without a type.
+    let stages = format!(r#"{stage} (where "name = 'Norway'") (select "upper(name) as name")"#);
+    assert_eq!(found(&site, records, "", &stages), [r#"{"name":"NORWAY"}"#]);
 }
 
 #[test]

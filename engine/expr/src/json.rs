@@ -208,8 +208,11 @@ fn map_texts(
     Ok(ColumnarValue::Array(out))
 }
 
-/// The string for a JSON value. `None` for `null`.
-pub(crate) fn text_of(json: &str) -> Result<Option<Cow<'_, str>>> {
+/// The string for a JSON value, as in an expression. `None` for `null`.
+///
+/// # Errors
+/// It is a JSON string that is malformed.
+pub fn text_of(json: &str) -> Result<Option<Cow<'_, str>>> {
     let json = json.trim_matches([' ', '\t', '\r', '\n']);
     if json == "null" {
         return Ok(None);

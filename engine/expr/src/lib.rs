@@ -62,4 +62,5 @@ pub mod unnest;
 
 pub use compile::{Column, CompiledExpr, Input, Scope, compile};
 pub use function::{FunctionExample, FunctionReference, at_one_time, functions};
+pub use json::text_of as json_text;
 pub use names::function_names;

@@ -7,18 +7,22 @@
 //! [fingerprint](mod@crate::fingerprint): a run that continues after a crash with another table is
 //! the run of another plan, so its records are not mixed with those of this one.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use pseidon_dsl::expr::{
     Assignment, BinaryOp, Expr, ExprKind, Path, PathStep, PlacedPath, SelectItem,
 };
 use pseidon_dsl::{Diagnostic, Span, nearest};
+use pseidon_expr::json_text;
+use pseidon_expr::types::is_json;
 use pseidon_plugin::options::SpannedValue;
 
 use crate::edits::{FieldEdit, field};
@@ -37,6 +41,8 @@ pub struct LookupTable {
     /// The bytes of each row of `columns`.
     sizes: Vec<usize>,
     rows: HashMap<Box<str>, u32>,
+    /// Whether the keys are numbers, which are the same in different digits: `1` and `1.0`.
+    has_numbers: bool,
     /// The column of the keys.
     key: String,
     /// A digest of its content.
@@ -76,7 +82,10 @@ impl LookupTable {
     /// # Errors
     /// The values are larger than `largest` together, in bytes ([`ArrowError::MemoryError`]).
     pub fn find(&self, keys: &StringArray, largest: usize) -> Result<Vec<ArrayRef>, ArrowError> {
-        let row = |key: Option<&str>| self.rows.get(key?).copied();
+        let row = |key: Option<&str>| match self.has_numbers {
+            true => self.rows.get(number(key?)).copied(),
+            false => self.rows.get(key?).copied(),
+        };
         let rows: UInt32Array = keys.iter().map(row).collect();
         let found = rows.iter().flatten();
         let bytes: usize = found.map(|row| self.sizes[row as usize]).sum();
@@ -129,16 +138,17 @@ impl Lookup<'_> {
             )
         })?;
         let (key_column, key) = self.key(&rows)?;
-        let keys = self.column(&rows, key_column, self.on.span)?;
-        let mut columns = Vec::new();
-        let mut edits = Vec::new();
+        let (keys_from, keys) = self.column(&rows, key_column, self.on.span)?;
+        let (mut names, mut columns, mut edits) = (Vec::new(), Vec::new(), Vec::new());
         for (name, to, span) in self.fields(&rows, key_column)? {
             let column = format!("({path} {name})");
             let value = Expr {
                 kind: ExprKind::Path(field(&column)),
                 span,
             };
-            columns.push((column, self.column(&rows, &name, span)?, true));
+            let (from, values) = self.column(&rows, &name, span)?;
+            names.push(from.as_ref().clone().with_name(column).with_nullable(true));
+            columns.push(values);
             let to = PlacedPath {
                 path: field(&to),
                 span,
@@ -149,14 +159,16 @@ impl Lookup<'_> {
             let message = "the table cannot be used";
             Diagnostic::new(self.path.span, message, error.to_string())
         };
-        let keys = cast(&keys, &DataType::Utf8).map_err(unusable)?;
-        let columns = RecordBatch::try_from_iter_with_nullable(columns).map_err(unusable)?;
+        let keys = Keys::new(&keys_from, &keys).map_err(unusable)?;
+        let columns = RecordBatch::try_new(Arc::new(Schema::new(names)), columns);
+        let columns = columns.map_err(unusable)?;
         let table = LookupTable {
             sizes: sizes(&columns).map_err(unusable)?,
             path: path.to_owned(),
             on: self.on.to_string(),
             columns,
-            rows: self.index(keys.as_string())?,
+            rows: self.index(&keys)?,
+            has_numbers: keys.are_numbers,
             key: key_column.to_owned(),
             digest,
             reload: self.reload,
@@ -226,9 +238,9 @@ impl Lookup<'_> {
     }
 
     /// The row of each key. Rows without a key are never found.
-    fn index(&self, keys: &StringArray) -> Result<HashMap<Box<str>, u32>, Diagnostic> {
-        let mut rows = HashMap::with_capacity(keys.len());
-        for (row, key) in keys.iter().enumerate() {
+    fn index(&self, keys: &Keys) -> Result<HashMap<Box<str>, u32>, Diagnostic> {
+        let mut rows = HashMap::with_capacity(keys.texts.len());
+        for (row, key) in keys.texts.iter().enumerate() {
             let Some(key) = key else { continue };
             match rows.entry(Box::from(key)) {
                 Entry::Vacant(entry) => _ = entry.insert(row as u32),
@@ -246,9 +258,16 @@ impl Lookup<'_> {
     }
 
     /// A column of the table. The name is at this position in the file.
-    fn column(&self, rows: &RecordBatch, name: &str, span: Span) -> Result<ArrayRef, Diagnostic> {
-        let column = rows.column_by_name(name).cloned();
-        column.ok_or_else(|| self.no_column(rows, name, span))
+    fn column(
+        &self,
+        rows: &RecordBatch,
+        name: &str,
+        span: Span,
+    ) -> Result<(FieldRef, ArrayRef), Diagnostic> {
+        match rows.schema_ref().fields().find(name) {
+            Some((number, field)) => Ok((field.clone(), rows.column(number).clone())),
+            None => Err(self.no_column(rows, name, span)),
+        }
     }
 
     fn no_column(&self, rows: &RecordBatch, name: &str, span: Span) -> Diagnostic {
@@ -269,6 +288,38 @@ impl Lookup<'_> {
                 format!("its columns are `{shown}`{more}")
             }
         })
+    }
+}
+
+/// The keys of a table.
+struct Keys {
+    texts: StringArray,
+    are_numbers: bool,
+}
+
+impl Keys {
+    /// The keys in a column: values of `json` are the texts that they are in an expression.
+    fn new(column: &Field, values: &ArrayRef) -> Result<Keys, ArrowError> {
+        let texts = cast(values, &DataType::Utf8)?;
+        let (texts, are_numbers) = (texts.as_string::<i32>(), column.data_type().is_numeric());
+        let text = |key: &str| match () {
+            () if is_json(column) => json_text(key).ok().flatten().map(Cow::into_owned),
+            () if are_numbers => Some(number(key).to_owned()),
+            () => Some(key.to_owned()),
+        };
+        Ok(Keys {
+            texts: texts.iter().map(|key| key.and_then(text)).collect(),
+            are_numbers,
+        })
+    }
+}
+
+/// A number without the zeros at the end of its fraction.
+fn number(text: &str) -> &str {
+    let has_fraction = text.contains('.') && !text.contains(['e', 'E']);
+    match has_fraction {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => text,
     }
 }
 
@@ -300,11 +351,10 @@ fn sizes(columns: &RecordBatch) -> Result<Vec<usize>, ArrowError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow::array::Int64Array;
+    use arrow::array::{Float64Array, Int64Array};
     use pseidon_dsl::expr::{parse, parse_select};
     use pseidon_dsl::node::Text;
+    use pseidon_expr::types::json_field;
 
     use super::*;
 
@@ -354,6 +404,21 @@ mod tests {
         let result = table.find(&keys, bytes);
         assert!(matches!(result, Err(ArrowError::MemoryError(_))));
         assert!(table.find(&keys, bytes + 3 * 16).is_ok());
+    }
+
+    #[test]
+    fn keys_are_the_same_if_their_values_are() {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![r#""n\u006f""#, "47", "true"]));
+        let keys = Keys::new(&json_field("code"), &texts).unwrap();
+        let keys: Vec<_> = keys.texts.iter().flatten().collect();
+        assert_eq!(keys, ["no", "47", "true"]);
+        let floats: ArrayRef = Arc::new(Float64Array::from(vec![1.0, 1.5, 100.0]));
+        let keys = Keys::new(&Field::new("x", DataType::Float64, true), &floats).unwrap();
+        let texts: Vec<_> = keys.texts.iter().flatten().collect();
+        assert_eq!(texts, ["1", "1.5", "100"]);
+        for (one, other) in [("1", "1.0"), ("1.5", "1.500"), ("100", "100")] {
+            assert_eq!(number(one), number(other));
+        }
     }
 
     #[test]

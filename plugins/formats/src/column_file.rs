@@ -7,8 +7,8 @@
 //! - [`ColumnFormat`] is what a pipeline's `:format` names, and opens files. A [`ColumnReader`]
 //!   reads the rows of one.
 //! - [`parquet`], [`avro`] and [`arrow_ipc`] are the formats of files; [`errors`] are the errors that they share.
-//! - [`decoder`] takes the wanted columns out of those that were read, and [`convert`] gives them
-//!   the wanted types; [`types`] are the engine's types for those of files.
+//! - [`decoder`] takes the wanted columns out of those that were read, and [`convert`] converts them
+//!   to the wanted types; [`types`] are the engine's types for those of files.
 
 mod arrow_ipc;
 mod avro;
