@@ -13,7 +13,7 @@ use pseidon_formats::ColumnFormat;
 use rustix::buffer::spare_capacity;
 
 use super::lz4::Lz4Reader;
-use super::snappy::SnappyReader;
+use super::snappy::{self, FRAMED_SNAPPY};
 
 /// How many bytes of a compressed file are read at once.
 const READ_BYTES: usize = 128 << 10;
@@ -21,6 +21,9 @@ const READ_BYTES: usize = 128 << 10;
 pub(super) const DECODE_BYTES: usize = 64 << 10;
 /// How much memory the decoder of an xz file may use: the highest level of `xz` needs 65 MB.
 const XZ_MEMORY: u64 = 80 << 20;
+
+/// How many bytes at the beginning of a file show its compression.
+const MAGIC_BYTES: usize = 64;
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub(super) enum InputCompression {
     Zstd,
     /// bzip2, of one or more streams.
     Bzip2,
-    /// Hadoop's snappy.
+    /// Hadoop's snappy, or frames of it.
     Snappy,
     /// xz, of one or more streams.
     Xz,
@@ -52,32 +55,64 @@ impl InputCompression {
     /// Detects the compression by the first bytes; if they match no known format, by the file's
     /// extension. An error says that it is one that is not read.
     pub(super) fn of(file: &File, path: &Path) -> io::Result<InputCompression> {
-        let mut magic = [0; 6];
+        let mut magic = [0; MAGIC_BYTES];
         let known = file.read_at(&mut magic, 0)?;
+        let magic = &magic[..known];
         let by_name = match path.extension().and_then(|extension| extension.to_str()) {
             Some("gz") => InputCompression::Gzip,
             Some("zst") => InputCompression::Zstd,
             Some("bz2") => InputCompression::Bzip2,
             Some("xz") => InputCompression::Xz,
             Some("lz4") => InputCompression::Lz4,
-            // It has no magic number.
-            Some("snappy") => InputCompression::Snappy,
+            // Hadoop's has no magic number.
+            Some("snappy" | "sz") => InputCompression::Snappy,
             _ => InputCompression::None,
         };
-        let refused = |name: &str| {
+        if magic.starts_with(FRAMED_SNAPPY) {
+            return Ok(InputCompression::Snappy);
+        }
+        if let Some(name) = unsupported(magic) {
             let reason = format!("it is compressed with {name}, which is not read: decompress it");
-            Err(io::Error::new(io::ErrorKind::Unsupported, reason))
-        };
-        match &magic[..known] {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
+        }
+        match magic {
             [0x1f, 0x8b, ..] => Ok(InputCompression::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(InputCompression::Zstd),
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Ok(InputCompression::Bzip2),
-            b"\xfd7zXZ\0" => Ok(InputCompression::Xz),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Ok(InputCompression::Xz),
             [0x04, 0x22, 0x4d, 0x18, ..] => Ok(InputCompression::Lz4),
-            [b'P', b'K', 3, 4, ..] => refused("zip"),
             _ => Ok(by_name),
         }
     }
+}
+
+/// The name of the compression whose files begin like this, if it is one that is not read.
+fn unsupported(magic: &[u8]) -> Option<&'static str> {
+    Some(match magic {
+        [b'P', b'K', 3, 4, ..] => "zip",
+        [0x1f, 0x9d, ..] => "compress (.Z)",
+        [0x5d, 0, 0, ..] => "LZMA (.lzma), not xz",
+        [b'7', b'z', 0xbc, 0xaf, 0x27, 0x1c, ..] => "7z",
+        [b'R', b'a', b'r', b'!', 0x1a, 7, ..] => "rar",
+        [b'L', b'Z', b'I', b'P', 1, ..] => "lzip",
+        [0x89, b'L', b'Z', b'O', 0, ..] => "lzop",
+        // Two of these are letters too, which a text may begin with.
+        [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] if !is_text(magic) => "zlib",
+        _ => return None,
+    })
+}
+
+/// Whether bytes, which may end in a character, are UTF-8 without control characters.
+fn is_text(bytes: &[u8]) -> bool {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    let is_control = |c: char| c.is_control() && !matches!(c, '\t' | '\r' | '\n');
+    !text.chars().any(is_control)
 }
 
 /// A sequential stream of a file's decompressed bytes.
@@ -118,9 +153,7 @@ impl Stream {
             InputCompression::Bzip2 => Box::new(MultiBzDecoder::new(BufReader::with_capacity(
                 READ_BYTES, file,
             ))),
-            InputCompression::Snappy => Box::new(SnappyReader::new(BufReader::with_capacity(
-                READ_BYTES, file,
-            ))),
+            InputCompression::Snappy => snappy::reader(BufReader::with_capacity(READ_BYTES, file))?,
             InputCompression::Xz => Box::new(XzDecoder::new_stream(
                 BufReader::with_capacity(READ_BYTES, file),
                 XzStream::new_stream_decoder(XZ_MEMORY, CONCATENATED)?,
@@ -230,6 +263,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_compression_that_is_not_read_is_named() {
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), Default::default());
+        zlib.write_all(b"{\"a\":1}\n").unwrap();
+        let zlib = zlib.finish().unwrap();
+        let lzma = [0x5d, 0, 0, 0x80, 0, 0xff, 0xff, 0xff];
+        for (bytes, name) in [
+            (&b"PK\x03\x04..."[..], "zip"),
+            (b"\x1f\x9d\x90\x61", "compress (.Z)"),
+            (&lzma, "LZMA (.lzma), not xz"),
+            (&zlib, "zlib"),
+            (b"7z\xbc\xaf\x27\x1c\0", "7z"),
+        ] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            let error = InputCompression::of(&file, Path::new("a.ndjson")).unwrap_err();
+            let expected =
+                format!("it is compressed with {name}, which is not read: decompress it");
+            assert_eq!(error.to_string(), expected);
+        }
+        for text in ["x^2\n", "x\u{69c} \u{1f600}\n", "]\n", "x"] {
+            assert_eq!(
+                content("a", text.as_bytes()),
+                Some(text.as_bytes().to_vec())
+            );
+        }
+    }
+
     proptest! {
         #[test]
         fn a_damaged_file_is_an_error_or_other_bytes(
@@ -246,6 +307,28 @@ mod tests {
             prop_assert!(cut == 0 || content(name, &file[..cut]).is_none());
             file[cut] = other;
             content(name, &file);
+        }
+
+        #[test]
+        fn frames_of_snappy_are_read_whatever_the_name_is(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            at in any::<prop::sample::Index>(),
+            other in any::<u8>(),
+        ) {
+            let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+            encoder.write_all(&bytes).unwrap();
+            let mut file = encoder.into_inner().unwrap();
+            for name in ["a.sz", "a.snappy", "a"] {
+                let expected = (!file.is_empty()).then(|| bytes.clone());
+                prop_assert!(expected.is_none() || content(name, &file) == expected, "{}", name);
+            }
+            if file.len() > 11 {
+                // Behind the magic number, which ends a frame.
+                let cut = 11 + at.index(file.len() - 11);
+                prop_assert_eq!(content("a.sz", &file[..cut]), None);
+                file[cut] = other;
+                content("a.sz", &file);
+            }
         }
 
         #[test]

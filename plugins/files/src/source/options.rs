@@ -24,7 +24,7 @@ pub struct FilesSourceOptions {
     pub(super) path: SpannedValue<Vec<String>>,
     /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
     /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz`, `.zst`, `.bz2`, `.xz`,
-    /// `.lz4` or `.snappy`; `parquet` for `.parquet`; `avro` for `.avro`; `arrow` for `.arrow` and
+    /// `.lz4`, `.snappy` or `.sz`; `parquet` for `.parquet`; `avro` for `.avro`; `arrow` for `.arrow` and
     /// `.feather`; otherwise `txt`.
     pub(super) format: Option<SpannedValue<SourceFormat>>,
     /// The records' fields and their types, or `:infer` to infer them from the first records. The
@@ -185,7 +185,7 @@ fn quarantines(on_error: &OnError) -> bool {
 /// The default format for these paths: that of their extension if it is the same for all, else `txt`.
 fn format_by_name(paths: &[String]) -> &'static str {
     let format = |path: &String| {
-        let compressions = [".gz", ".zst", ".bz2", ".xz", ".lz4", ".snappy"];
+        let compressions = [".gz", ".zst", ".bz2", ".xz", ".lz4", ".snappy", ".sz"];
         let plain = compressions
             .iter()
             .find_map(|extension| path.strip_suffix(extension))

@@ -1,15 +1,41 @@
-//! Hadoop's snappy, as Hive, Spark and the sink `files` write it.
+//! Hadoop's snappy, as Hive, Spark and the sink `files` write it, and the frames of snappy's own
+//! format, which have a magic number.
 //!
-//! A block is the length of its content, then chunks, each with its own length, until they have that
+//! A block of Hadoop's is the length of its content, then chunks, each with its own length, until they have that
 //! much content. Lengths are 4 bytes, big-endian.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
+
+use snap::read::FrameDecoder;
 
 /// A block that claims to be longer than this is damaged.
 const MAX_BLOCK_BYTES: usize = 1 << 28;
 
-/// Decodes a stream.
-pub(super) struct SnappyReader<R> {
+/// The first bytes of frames.
+pub(super) const FRAMED_SNAPPY: &[u8] = b"\xff\x06\x00\x00sNaPpY";
+
+/// Decodes a stream of either format.
+pub(super) fn reader(mut input: impl BufRead + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    Ok(match input.fill_buf()?.starts_with(FRAMED_SNAPPY) {
+        true => Box::new(FramedReader(FrameDecoder::new(input))),
+        false => Box::new(SnappyReader::new(input)),
+    })
+}
+
+/// Decodes frames.
+struct FramedReader<R: Read>(FrameDecoder<R>);
+
+impl<R: Read> Read for FramedReader<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0.read(out).map_err(|error| match error.kind() {
+            io::ErrorKind::Other => damaged(error),
+            _ => error,
+        })
+    }
+}
+
+/// Decodes a stream of blocks.
+struct SnappyReader<R> {
     input: R,
     /// How many bytes of the block are left after `chunk`.
     rest: usize,
@@ -19,7 +45,7 @@ pub(super) struct SnappyReader<R> {
 }
 
 impl<R: Read> SnappyReader<R> {
-    pub(super) fn new(input: R) -> Self {
+    fn new(input: R) -> Self {
         SnappyReader {
             input,
             rest: 0,
