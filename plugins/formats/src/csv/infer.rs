@@ -8,6 +8,7 @@ use sonic_rs::JsonNumberTrait;
 
 use super::fields::{Fields, Value};
 use super::layout::CsvLayout;
+use crate::decimal::fits_float64;
 use crate::values::timestamp;
 
 /// What the values of a field are, from the most special to the most general.
@@ -27,8 +28,8 @@ enum FieldType {
 
 /// The fields of all headers, in the order of their first occurrence, with the type that all sample
 /// values have: `boolean`, `int64`, `float64`, `date`, a timestamp in microseconds, or else `utf8`.
-/// What would not be written back in the same digits is a string: `007`, and integers of more than
-/// 64 bits.
+/// What would not be written back with the same digits is a string: `007`, integers of more than 64
+/// bits, and fractions of more digits than a float has.
 ///
 /// # Errors
 /// No sample has a header.
@@ -128,7 +129,7 @@ fn number(text: &str) -> Option<FieldType> {
         .bytes()
         .all(|byte| byte == b'-' || byte.is_ascii_digit());
     if !is_integer {
-        return Some(FieldType::Float);
+        return fits_float64(text).then_some(FieldType::Float);
     }
     let integer = number.as_i64()?;
     match integer.unsigned_abs() > 1 << f64::MANTISSA_DIGITS {

@@ -160,6 +160,20 @@ fn invalid_settings_are_errors() {
 }
 
 #[test]
+fn numbers_whose_digits_a_float_does_not_keep_are_strings() {
+    for (number, expected) in [
+        ("0.1234567890123456789", DataType::Utf8),
+        ("1e400", DataType::Utf8),
+        ("12345678901234567890123", DataType::Utf8),
+        ("0.30000000000000004", DataType::Float64),
+    ] {
+        let samples = [Payloads::copied([number.as_bytes()])];
+        let schema = Csv::CSV.infer("fields=a", &samples).unwrap();
+        assert_eq!(*schema.field(0).data_type(), expected, "{number}");
+    }
+}
+
+#[test]
 fn types_are_inferred_from_samples() {
     let header = "id,price,zip,big,flag,day,at,exact,text,none";
     let samples = [

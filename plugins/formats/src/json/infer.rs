@@ -1,27 +1,33 @@
 //! Infers a schema from sample records.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use pseidon_plugin::Payloads;
 use pseidon_plugin::format::json_field;
-use sonic_rs::{JsonContainerTrait, JsonNumberTrait, JsonValueTrait, Value};
-use std::sync::Arc;
+use sonic_rs::{JsonType, JsonValueTrait, LazyValue};
 
 use super::check::CheckedRecord;
+use crate::decimal::fits_float64;
 
 /// Infers the fields of JSON records from samples, in the order of their first occurrence: `int64`,
-/// `uint64`, `float64` (also for integers beyond 64 bits), `utf8`, `boolean`, structs and lists. A
-/// field that has several types, or is always null, is `json`, and so is one with fractions and
-/// integers that float64 may not represent. Samples that are not JSON objects are ignored;
-/// it is an error if all of them are.
+/// `uint64`, `float64`, `utf8`, `boolean`, structs and lists. A field that has several types, or is
+/// always null, is `json`, and so is one with numbers whose digits none of these types keeps, such as
+/// fractions and large integers. Samples that are not JSON objects are ignored; it is an error if
+/// all of them are.
 pub(super) fn infer(samples: &[Payloads]) -> Result<SchemaRef, String> {
     let mut fields = Vec::new();
     let mut objects = 0;
     let records = samples.iter().flat_map(Payloads::iter).flatten();
     let count = records.clone().count();
     for sample in records {
-        let parsed = CheckedRecord::new(sample)
-            .and_then(|checked| checked.parse(sonic_rs::from_str::<Value>));
-        let Ok(InferredType::Object(more)) = parsed.map(|value| InferredType::of(&value)) else {
+        let parsed = CheckedRecord::new(sample).and_then(|checked| {
+            checked.parse(|text| {
+                let value: LazyValue<'_> = sonic_rs::from_str(text)?;
+                InferredType::of(value)
+            })
+        });
+        let Ok(InferredType::Object(more)) = parsed else {
             continue;
         };
         objects += 1;
@@ -56,38 +62,42 @@ enum InferredType {
 }
 
 impl InferredType {
-    fn of(value: &Value) -> InferredType {
-        if let Some(object) = value.as_object() {
-            let mut fields = Vec::new();
-            for (name, value) in object {
-                merge_fields(
-                    &mut fields,
-                    vec![(name.to_owned(), InferredType::of(value))],
-                );
+    fn of(value: LazyValue<'_>) -> sonic_rs::Result<InferredType> {
+        Ok(match value.get_type() {
+            JsonType::Null => InferredType::Null,
+            JsonType::Boolean => InferredType::Boolean,
+            JsonType::Number => InferredType::of_number(value.as_raw_str()),
+            JsonType::String => InferredType::Text,
+            JsonType::Object => {
+                let mut fields = Vec::new();
+                for entry in value.into_object_iter().into_iter().flatten() {
+                    let (name, value) = entry?;
+                    let inferred = InferredType::of(value)?;
+                    merge_fields(&mut fields, vec![(name.into(), inferred)]);
+                }
+                InferredType::Object(fields)
             }
-            return InferredType::Object(fields);
-        }
-        if let Some(list) = value.as_array() {
-            return InferredType::List(Box::new(
-                list.iter()
-                    .map(InferredType::of)
-                    .fold(InferredType::Null, InferredType::merge),
-            ));
-        }
-        if let Some(number) = value.as_number() {
-            return match (number.as_i64(), number.is_u64()) {
-                (Some(integer), _) => InferredType::Integer {
-                    is_negative: integer < 0,
-                    is_large: integer.unsigned_abs() > 1 << f64::MANTISSA_DIGITS,
-                },
-                (None, true) => InferredType::Unsigned,
-                (None, false) => InferredType::Float,
+            JsonType::Array => {
+                let mut elements = InferredType::Null;
+                for element in value.into_array_iter().into_iter().flatten() {
+                    elements = elements.merge(InferredType::of(element?)?);
+                }
+                InferredType::List(Box::new(elements))
+            }
+        })
+    }
+
+    fn of_number(number: &str) -> InferredType {
+        if let Ok(integer) = number.parse::<i64>() {
+            return InferredType::Integer {
+                is_negative: integer < 0,
+                is_large: integer.unsigned_abs() > 1 << f64::MANTISSA_DIGITS,
             };
         }
-        match () {
-            () if value.is_boolean() => InferredType::Boolean,
-            () if value.is_str() => InferredType::Text,
-            () => InferredType::Null,
+        match number.parse::<u64>() {
+            Ok(_) => InferredType::Unsigned,
+            Err(_) if fits_float64(number) => InferredType::Float,
+            Err(_) => InferredType::Mixed,
         }
     }
 

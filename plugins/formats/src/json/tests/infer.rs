@@ -6,6 +6,26 @@ use super::super::infer::infer;
 use super::*;
 
 #[test]
+fn a_number_whose_digits_no_type_keeps_is_json() {
+    for (numbers, expected) in [
+        ("[12345678901234567890123]", None),
+        ("[0.1234567890123456789]", None),
+        ("[1.5, 1e400]", None),
+        ("[-9223372036854775809]", None),
+        ("[1e22, 0.30000000000000004]", Some(DataType::Float64)),
+        ("[18446744073709551615]", Some(DataType::UInt64)),
+    ] {
+        let sample = format!(r#"{{"x": {numbers}}}"#);
+        let schema = infer(&[Payloads::copied([sample.as_bytes()])]).unwrap();
+        let expected = match expected {
+            Some(data_type) => list(data_type),
+            None => DataType::List(Arc::new(json_field("item"))),
+        };
+        assert_eq!(*schema.field(0).data_type(), expected, "{numbers}");
+    }
+}
+
+#[test]
 fn a_schema_is_inferred_from_samples() {
     let samples = [
         r#"{"id": 1, "size": 2, "name": "x", "tags": ["a", null], "user": {"id": 1}, "none": null, "odd": 1, "big": 18446744073709551615}"#,
