@@ -379,6 +379,7 @@ pub(crate) fn source_setup(
         base: base.to_owned(),
         wanted: WantedMetadata::default(),
         fields: Vec::new(),
+        takes_new_fields: false,
         bounds: Default::default(),
         framing,
         io_threads: 1,

@@ -1,4 +1,5 @@
-//! Fields that the pipeline uses and that had no value in any record, for the summary of a run.
+//! Fields that the pipeline uses and that had no value in any record, and fields of records that the
+//! pipeline does not have, for the summary of a run.
 
 use std::io::IsTerminal;
 
@@ -33,6 +34,36 @@ pub(crate) fn report(runs: &RunRegistry) {
         }
     }
 }
+
+/// Reports the records that have fields which the inferred schema of their source does not have.
+pub(crate) fn report_added(runs: &RunRegistry) {
+    for added in runs
+        .entries()
+        .iter()
+        .flat_map(|entry| entry.view.added_fields())
+    {
+        let names: Vec<&str> = added.names.iter().map(String::as_str).collect();
+        let (stage, records) = (&added.stage, added.records);
+        if std::io::stderr().is_terminal() {
+            eprintln!(
+                "  note     {records} records of {stage} have fields that the inferred schema does \
+                 not have, and are written without them: `{}`\n           help: {ADDED_HELP}",
+                names.join("`, `")
+            );
+        } else {
+            tracing::warn!(
+                stage,
+                records,
+                fields = names.join(","),
+                help = ADDED_HELP,
+                "records have fields that the inferred schema does not have"
+            );
+        }
+    }
+}
+
+/// How to keep fields that an inferred schema does not have.
+const ADDED_HELP: &str = "write the output of `pseidon infer FILE` with these fields after :schema";
 
 /// The field of the first record whose name is most similar.
 fn suggestion(missing: &MissingField) -> Option<String> {

@@ -215,6 +215,7 @@ pub(crate) fn summary(runs: &RunRegistry, how: &str) {
     let broken = BrokenFiles::of(runs);
     if !std::io::stderr().is_terminal() {
         missing_fields::report(runs);
+        missing_fields::report_added(runs);
         invalid.log(totals.quarantined);
         broken.log();
         tracing::info!(
@@ -247,4 +248,5 @@ pub(crate) fn summary(runs: &RunRegistry, how: &str) {
     }
     broken.print();
     missing_fields::report(runs);
+    missing_fields::report_added(runs);
 }

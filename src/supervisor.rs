@@ -72,6 +72,7 @@ pub(crate) fn run(
         base: template.plan.base.clone(),
         wanted: WantedMetadata::default(),
         fields: Vec::new(),
+        takes_new_fields: false,
         bounds: Default::default(),
         framing: Framing::default(),
         io_threads: template.plan.settings.io_threads.get(),

@@ -113,6 +113,7 @@ fn infer(source: &dyn Source, format: &dyn Format, folder: &Path) -> Result<Sche
         base: folder.to_owned(),
         wanted: WantedMetadata::default(),
         fields: Vec::new(),
+        takes_new_fields: false,
         bounds: Default::default(),
         framing: format.framing(source.facts().format.settings()),
         io_threads: 1,

@@ -322,6 +322,65 @@ fn a_field_that_no_record_has_is_reported() {
     }
 }
 
+/// A field that appears after the records from which the schema was inferred is not written: it is
+/// counted and named.
+#[test]
+fn fields_that_an_inferred_schema_does_not_have_are_reported() {
+    let run = |files: &[(&str, &str)], source: &str, stages: &str| {
+        let site = Site::new("added-fields");
+        for (name, content) in files {
+            site.write(name, content);
+        }
+        let flow = format!("(-> (files {source}) {stages})");
+        let (code, stdout, stderr) = pseidon(&site, &["run", "-e", &flow]);
+        assert_eq!(code, 0, "{stderr}");
+        (stdout, stderr)
+    };
+    let reported = |stage: &str, records: u64, fields: &str| {
+        format!(
+            "records have fields that the inferred schema does not have stage=\"{stage}\" \
+             records={records} fields=\"{fields}\""
+        )
+    };
+    let mut records = "{\"a\":1,\"o\":{\"x\":1}}\n".repeat(1500);
+    records += "{\"a\":2,\"late\":1}\n{\"a\":3,\"o\":{\"y\":2}}\n";
+    let json = [("in.ndjson", records.as_str())];
+    let infer = "{:path 'in.ndjson' :schema :infer}";
+    for stages in [
+        "(select '*') (stdout)",
+        "(files {:path 'out' :codec :parquet})",
+    ] {
+        let (_, stderr) = run(&json, infer, stages);
+        let expected = reported("files", 2, "late,o.y");
+        assert!(
+            stderr.contains(&expected),
+            "{expected} is missing in\n{stderr}"
+        );
+        assert!(stderr.contains("pseidon infer FILE"), "{stderr}");
+    }
+    // Records that are written as they came keep their fields, and a `select` names those it wants.
+    for stages in ["(stdout)", "(select 'a') (stdout)"] {
+        let (_, stderr) = run(&json, infer, stages);
+        assert!(!stderr.contains("have fields that"), "{stderr}");
+    }
+    let csv = [
+        ("a.csv", "a,b\n1,2\n"),
+        ("b.csv", "b,late,a\n3,4,5\n6,7,8\n"),
+    ];
+    let first = format!("a,b\n{}", "1,2\n".repeat(1000));
+    let csv = [("a.csv", first.as_str()), csv[1]];
+    let (_, stderr) = run(
+        &csv,
+        "{:path '*.csv' :schema :infer}",
+        "(select '*') (stdout)",
+    );
+    let expected = reported("files", 2, "late");
+    assert!(
+        stderr.contains(&expected),
+        "{expected} is missing in\n{stderr}"
+    );
+}
+
 fn set_mode(site: &Site, name: &str, mode: u32) {
     std::fs::set_permissions(site.path(name), std::fs::Permissions::from_mode(mode))
         .expect("permissions");

@@ -16,6 +16,7 @@ use crate::bad_records::BadRecordHistory;
 use crate::catch_up::CatchUp;
 use crate::failure::Failures;
 use crate::fields::SeenFields;
+use crate::fields::added::SeenAdditions;
 use crate::lanes::LaneStatuses;
 use crate::limits::Limits;
 use crate::tap::Tap;
@@ -32,6 +33,7 @@ pub(crate) struct Attempt {
     pub(crate) tap: Arc<Tap>,
     pub(crate) bad_records: Arc<BadRecordHistory>,
     pub(crate) seen_fields: Arc<SeenFields>,
+    pub(crate) seen_additions: Arc<SeenAdditions>,
     pub(crate) limits: Limits,
     pub(crate) throttles: Throttles,
     /// In a run that only finishes the work of an earlier version: what is left of it.

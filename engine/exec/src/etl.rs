@@ -440,6 +440,11 @@ impl RowReceiver for ChunkCollector<'_> {
     fn decoded(&mut self, source: &PlannedSource, rows: &Rows) {
         self.attempt.tap.show(&source.stage, rows);
         self.attempt.seen_fields.note(source, rows);
+        let records = self.attempt.seen_additions.note(source, rows);
+        if records > 0 {
+            let metric = &self.attempt.metrics.new_field_records;
+            metric.with_label_values(&[&source.stage]).inc_by(records);
+        }
     }
 
     fn arrive(&mut self, sink: SinkIndex, rows: Rows) -> Vec<BadRow> {

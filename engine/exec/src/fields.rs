@@ -1,5 +1,7 @@
 //! Which fields had a value in some record. A misspelled name in an expression is a field that no
-//! record has, and without this it would go unnoticed.
+//! record has, and without this it would go unnoticed. [`added`] are the fields that no schema has.
+
+pub(crate) mod added;
 
 use std::collections::HashMap;
 

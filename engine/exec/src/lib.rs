@@ -64,6 +64,7 @@ pub use bad_records::{BadRecordReason, BadRecordReasons, RecentBadRecord};
 pub use control::Control;
 pub use failure::PlanChanged;
 pub use fields::MissingField;
+pub use fields::added::AddedFields;
 pub use outcome::{Finished, RunError};
 pub use pools::Pools;
 pub use run::Run;

@@ -65,6 +65,7 @@ impl RunningAttempt {
             tap: run.view.tap.clone(),
             bad_records: run.view.bad_records.clone(),
             seen_fields: run.view.seen_fields.clone(),
+            seen_additions: run.view.seen_additions.clone(),
             limits: Limits::of(&run.plan),
             throttles: Throttles::of(&run.plan, Instant::now()),
             catch_up: run
@@ -290,6 +291,7 @@ fn source_setup(
         base: run.plan.base.clone(),
         wanted: planned.columns.meta,
         fields: planned.columns.names(),
+        takes_new_fields: planned.columns.all_of.is_some() && planned.facts.infer.is_some(),
         bounds: planned.bounds.clone(),
         framing: planned.format.framing(&planned.format_settings),
         io_threads: settings.io_threads.get(),

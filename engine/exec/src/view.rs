@@ -12,6 +12,7 @@ use pseidon_plugin::stop::Pause;
 
 use crate::attempt::{Attempt, AttemptSink};
 use crate::bad_records::{BadRecordHistory, BadRecordReasons, RecentBadRecord};
+use crate::fields::added::{AddedFields, SeenAdditions};
 use crate::fields::{MissingField, SeenFields};
 use crate::lanes::LaneStatus;
 use crate::tap::{Tap, TapRequest};
@@ -62,6 +63,7 @@ pub struct View {
     pub(crate) tap: Arc<Tap>,
     pub(crate) bad_records: Arc<BadRecordHistory>,
     pub(crate) seen_fields: Arc<SeenFields>,
+    pub(crate) seen_additions: Arc<SeenAdditions>,
 }
 
 /// The positions of a sink.
@@ -116,6 +118,11 @@ impl View {
     /// The fields that the pipeline uses and that no record had so far.
     pub fn missing_fields(&self) -> Vec<MissingField> {
         self.seen_fields.missing()
+    }
+
+    /// The records with fields that an inferred schema does not have, so far.
+    pub fn added_fields(&self) -> Vec<AddedFields> {
+        self.seen_additions.list()
     }
 
     /// Returns up to `count` of the next rows that pass a stage; `None` if none pass within

@@ -51,6 +51,7 @@ mod json;
 mod length;
 mod names;
 mod nested;
+pub mod new_fields;
 mod operand;
 mod operator;
 pub mod panics;

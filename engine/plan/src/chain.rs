@@ -55,6 +55,17 @@ pub struct PlannedSource {
     pub phase: usize,
 }
 
+impl PlannedSource {
+    /// The names without those of known fields, if all fields are used.
+    pub fn without_known(&self, names: impl IntoIterator<Item = String>) -> Vec<String> {
+        let Some(known) = &self.columns.all_of else {
+            return Vec::new();
+        };
+        let is_new = |name: &String| known.fields().find(name).is_none();
+        names.into_iter().filter(is_new).collect()
+    }
+}
+
 /// A sequence of steps.
 #[derive(Clone, Default)]
 pub struct Chain {

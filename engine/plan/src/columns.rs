@@ -32,6 +32,8 @@ pub struct SourceColumns {
     pub wanted: Vec<WantedColumn>,
     /// The metadata whose extraction has a cost.
     pub meta: WantedMetadata,
+    /// The schema, if all fields of the records are used.
+    pub all_of: Option<SchemaRef>,
 }
 
 impl SourceColumns {
@@ -68,6 +70,7 @@ pub fn columns_of(
         uses: BTreeMap::new(),
         branches: Branches::default(),
         meta: WantedMetadata::default(),
+        uses_all: false,
         errors: Vec::new(),
     };
     walk.chain(chain, Names::of_source());
@@ -76,6 +79,7 @@ pub fn columns_of(
         SourceColumns {
             wanted,
             meta: walk.meta,
+            all_of: schema.filter(|_| walk.uses_all).cloned(),
         },
         walk.errors,
     )
@@ -115,6 +119,8 @@ struct Walk<'a> {
     uses: BTreeMap<Path, Vec<TypedUse>>,
     branches: Branches,
     meta: WantedMetadata,
+    /// Whether all fields of the record are used.
+    uses_all: bool,
     errors: Vec<Diagnostic>,
 }
 
@@ -274,6 +280,7 @@ impl Walk<'_> {
             }
         }
         if names.are_of_record() {
+            self.uses_all = true;
             for path in all.iter().filter_map(|(_, origin)| origin.as_ref()) {
                 self.uses.entry(path.clone()).or_default();
             }

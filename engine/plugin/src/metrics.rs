@@ -22,6 +22,8 @@ pub struct Metrics {
     pub bytes_out: IntCounterVec,
     /// Invalid records, by stage and outcome (`quarantined`, `dropped`).
     pub bad_records: IntCounterVec,
+    /// Records with fields that the inferred schema of their source does not have, by stage.
+    pub new_field_records: IntCounterVec,
     /// 1 while a source cannot reach what it reads from, by stage.
     pub source_unreachable: IntGaugeVec,
     /// Positions that a source has not read yet, by stage: records, or bytes of files.
@@ -71,6 +73,10 @@ impl Metrics {
                 "pseidon_bad_records_total",
                 "Records that could not be processed.",
                 &["stage", "outcome"],
+            ),
+            new_field_records: counters(
+                "pseidon_source_new_field_records_total",
+                "Records with fields that the inferred schema does not have.",
             ),
             source_unreachable: gauges(
                 "pseidon_source_unreachable",

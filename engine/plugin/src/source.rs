@@ -170,6 +170,8 @@ pub struct SourceSetup {
     pub wanted: WantedMetadata,
     /// The names of the fields that are used. A source of columns need not read the others.
     pub fields: Vec<String>,
+    /// Whether fields that are not among these are reported, so that a source of columns reads them.
+    pub takes_new_fields: bool,
     /// What a record must satisfy to be used. A source of columns need not read rows that do not.
     pub bounds: Arc<Bounds>,
     /// How records follow each other, for a source that [splits bytes](SourceFacts::splits_bytes).

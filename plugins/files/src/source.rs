@@ -239,7 +239,7 @@ impl Source for PreparedFilesSource {
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {
         let config = Config {
             used: UsedValues {
-                fields: Some(setup.fields.clone()),
+                fields: (!setup.takes_new_fields).then(|| setup.fields.clone()),
                 bounds: setup.bounds.clone(),
             },
             ..self.config(setup)

@@ -152,6 +152,7 @@ impl World {
             base: self.dir.path().into(),
             wanted: WantedMetadata::default(),
             fields: Vec::new(),
+            takes_new_fields: false,
             bounds: Default::default(),
             framing: self.framing,
             io_threads: 2,

@@ -36,6 +36,7 @@ pub(crate) fn setup(pipeline: &str, wanted: WantedMetadata) -> SourceSetup {
         base: ".".into(),
         wanted,
         fields: Vec::new(),
+        takes_new_fields: false,
         bounds: Default::default(),
         framing: Default::default(),
         io_threads: 1,

@@ -29,6 +29,7 @@ fn setup() -> SourceSetup {
         base: ".".into(),
         wanted: WantedMetadata::default(),
         fields: Vec::new(),
+        takes_new_fields: false,
         bounds: Default::default(),
         framing: Default::default(),
         io_threads: 1,

@@ -26,6 +26,7 @@ fn setup() -> SourceSetup {
         base: ".".into(),
         wanted: WantedMetadata::default(),
         fields: Vec::new(),
+        takes_new_fields: false,
         bounds: Default::default(),
         framing: Default::default(),
         io_threads: 1,
