@@ -34,14 +34,37 @@ fn access_logs_of_web_servers() {
         assert_eq!(
             records,
             [
-                r#"{"client":"203.0.113.7","user":"al ice","time":"2024-10-10T20:55:36.000000Z","method":"GET","path":"/a?q=1","protocol":"HTTP/1.1","request":"GET /a?q=1 HTTP/1.1","status":200,"size":2326,"referer":"https://e.org/","agent":"M \\\"x\\\""}"#,
-                r#"{"client":"::1","user":null,"time":"2024-10-10T13:55:37.000000Z","method":null,"path":null,"protocol":null,"request":"\\x16\\x03\\x01","status":400,"size":0,"referer":null,"agent":null}"#,
-                r#"{"client":"10.0.0.1","user":null,"time":"2024-10-10T13:55:38.000000Z","method":"POST","path":"/x","protocol":"HTTP/2.0","request":"POST /x HTTP/2.0","status":500,"size":null,"referer":null,"agent":null}"#,
+                r#"{"client":"203.0.113.7","user":"al ice","time":"2024-10-10T20:55:36.000000Z","method":"GET","path":"/a?q=1","protocol":"HTTP/1.1","request":"GET /a?q=1 HTTP/1.1","status":200,"size":2326,"referer":"https://e.org/","agent":"M \\\"x\\\"","vhost":null,"rest":null}"#,
+                r#"{"client":"::1","user":null,"time":"2024-10-10T13:55:37.000000Z","method":null,"path":null,"protocol":null,"request":"\\x16\\x03\\x01","status":400,"size":0,"referer":null,"agent":null,"vhost":null,"rest":null}"#,
+                r#"{"client":"10.0.0.1","user":null,"time":"2024-10-10T13:55:38.000000Z","method":"POST","path":"/x","protocol":"HTTP/2.0","request":"POST /x HTTP/2.0","status":500,"size":null,"referer":null,"agent":null,"vhost":null,"rest":null}"#,
             ]
         );
         let reason = "stage=\"parse\" count=1 reason=\"the string does not match the pattern\"";
         assert!(log.contains(reason), "{log}");
     }
+}
+
+/// Apache's combined format with virtual hosts, and fields that are added at the end.
+#[test]
+fn access_logs_with_more_fields() {
+    let site = Site::new("parse-vhosts");
+    let content = concat!(
+        r#"e.org:443 1.2.3.4 - - [10/Oct/2024:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "M""#,
+        "\n",
+        r#"2001:db8::1 - - [10/Oct/2024:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "M" "9.9.9.9" rt=0.1 "#,
+        "\n",
+        r#"1.2.3.4 - - [10/Oct/2024:13:55:36 +0000] "GET / HTTP/1.1" 200 5 7"#,
+        "\n",
+    );
+    let stages = r#"(parse "line" :nginx) (select "vhost, client, user, agent, rest")"#;
+    assert_eq!(
+        parsed(&site, content, stages).0,
+        [
+            r#"{"vhost":"e.org:443","client":"1.2.3.4","user":null,"agent":"M","rest":null}"#,
+            r#"{"vhost":null,"client":"2001:db8::1","user":null,"agent":"M","rest":"\"9.9.9.9\" rt=0.1"}"#,
+            r#"{"vhost":null,"client":"1.2.3.4","user":null,"agent":null,"rest":"7"}"#,
+        ]
+    );
 }
 
 /// The examples of RFC 5424, section 6.5, and RFC 3164, section 5.4.
@@ -52,6 +75,7 @@ fn messages_of_syslog() {
         "<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - \u{feff}'su root' failed\n",
         "<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - - %% It's time.\n",
         "<165>1 2003-10-11T22:14:15.003Z h evntslog - ID47 [x@1 a=\"\\]\"][y@1 b=\"2\"]\n",
+        "<192>1 2003-10-11T22:14:15.003Z h app - - - no such priority\n",
     );
     let stages = r#"(parse "line" :syslog) (select "facility, severity, time, app, process, message_id as id, data, message")"#;
     assert_eq!(
@@ -66,6 +90,8 @@ fn messages_of_syslog() {
         "<34>Oct 11 22:14:15 mymachine su: 'su root' failed\n",
         "Feb  5 17:32:18 10.0.0.99 cron[12]: done\n",
         "<13>Feb  5 17:32:18 host no tag here\n",
+        "2024-10-10T13:55:36.123456+02:00 host sshd[7]: ok\n",
+        "<192>Feb  5 17:32:18 host app: no such priority\n",
     );
     assert_eq!(
         parsed(&site, content, r#"(parse "line" :syslog-bsd)"#).0,
@@ -73,6 +99,7 @@ fn messages_of_syslog() {
             r#"{"facility":4,"severity":2,"time":"Oct 11 22:14:15","host":"mymachine","app":"su","process":null,"message":"'su root' failed"}"#,
             r#"{"facility":null,"severity":null,"time":"Feb  5 17:32:18","host":"10.0.0.99","app":"cron","process":"12","message":"done"}"#,
             r#"{"facility":1,"severity":5,"time":"Feb  5 17:32:18","host":"host","app":null,"process":null,"message":"no tag here"}"#,
+            r#"{"facility":null,"severity":null,"time":"2024-10-10T13:55:36.123456+02:00","host":"host","app":"sshd","process":"7","message":"ok"}"#,
         ]
     );
 }

@@ -36,23 +36,25 @@ const FORMATS: [LogFormat; 3] = [
     LogFormat {
         names: &["nginx", "apache"],
         regex: concat!(
-            r#"^(?<client>\S+) \S+ (?<user>.+?) \[(?<time>[^\]]+)\] ""#,
+            r#"^(?:(?<vhost>[^\s:]+:\d+) )?(?<client>\S+) \S+ (?<user>.+?) \[(?<time>[^\]]+)\] ""#,
             r#"(?<request>(?<method>[A-Za-z]+) (?<path>\S+)(?: (?<protocol>[A-Z]+/[0-9.]+))?|(?:[^"\\]|\\.)*)" "#,
             r#"(?<status>\d{3}) (?<size>\d+|-)"#,
             r#"(?: "(?<referer>(?:[^"\\]|\\.)*)" "(?<agent>(?:[^"\\]|\\.)*)")?"#,
+            r"(?: (?<rest>\S.*?))?\s*$",
         ),
         columns: "groups.client as client, nullif(groups.user, '-') as user, \
                   to_timestamp(groups.time, '%d/%b/%Y:%H:%M:%S %z')::timestamp as time, \
                   groups.method as method, groups.path as path, groups.protocol as protocol, \
                   groups.request as request, groups.status::int64 as status, \
                   nullif(groups.size, '-')::int64 as size, nullif(groups.referer, '-') as referer, \
-                  nullif(groups.agent, '-') as agent",
+                  nullif(groups.agent, '-') as agent, groups.vhost as vhost, \
+                  groups.rest as rest",
     },
     // RFC 5424, section 6.
     LogFormat {
         names: &["syslog"],
         regex: concat!(
-            r"(?s)^<(?<priority>\d{1,3})>1 (?<time>\S+) (?<host>\S+) (?<app>\S+) ",
+            r"(?s)^<(?<priority>\d|[1-9]\d|1[0-8]\d|19[01])>1 (?<time>\S+) (?<host>\S+) (?<app>\S+) ",
             r"(?<process>\S+) (?<message_id>\S+) ",
             r"(?<data>-|(?:\[(?:[^\]\\]|\\.)*\])+)(?: (?:\x{FEFF})?(?<message>.*))?$",
         ),
@@ -62,11 +64,12 @@ const FORMATS: [LogFormat; 3] = [
                   nullif(groups.message_id, '-') as message_id, \
                   nullif(groups.data, '-') as data, groups.message as message",
     },
-    // RFC 3164, section 4.1.
+    // RFC 3164, section 4.1, also with the times of RFC 5424, which rsyslog writes to files.
     LogFormat {
         names: &["syslog-bsd"],
         regex: concat!(
-            r"(?s)^(?:<(?<priority>\d{1,3})>)?(?<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) ",
+            r"(?s)^(?:<(?<priority>\d|[1-9]\d|1[0-8]\d|19[01])>)?",
+            r"(?<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) ",
             r"(?<host>\S+) (?:(?<app>[^\s:\[]+)(?:\[(?<process>[^\]]*)\])?: ?)?(?<message>.*)$",
         ),
         columns: "groups.priority::int64 / 8 as facility, groups.priority::int64 % 8 as severity, \

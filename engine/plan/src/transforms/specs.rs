@@ -85,11 +85,12 @@ pub(super) static PARSE: PluginSpec = PluginSpec {
         one of these formats:\n\n\
         - `:nginx` or `:apache`: the combined or common log format, with the columns \
         `client`, `user`, `time`, `method`, `path`, `protocol`, `request`, `status`, `size`, \
-        `referer` and `agent`;\n\
+        `referer`, `agent`, `vhost` (Apache's `host:port` before the client) and `rest` (what \
+        follows these);\n\
         - `:syslog`: RFC 5424, with the columns `facility`, `severity`, `time`, `host`, `app`, \
         `process`, `message_id`, `data` and `message`;\n\
         - `:syslog-bsd`: RFC 3164, with the columns `facility`, `severity`, `time` (a string, since \
-        it has no year), `host`, `app`, `process` and `message`.\n\n\
+        it may have no year; rsyslog's files have times of RFC 3339), `host`, `app`, `process` and `message`.\n\n\
         A part that is missing (`-`) is NULL. A string that does not match makes its record \
         invalid.",
     positional: ParseOptions::POSITIONAL,
