@@ -26,7 +26,7 @@ use crate::encode::json_options;
 use crate::values::TextColumn;
 
 /// Values in the wanted type.
-pub(super) struct Converted {
+pub(super) struct Conversion {
     pub(super) values: ArrayRef,
     /// Whether the value of each row does not fit.
     pub(super) misfits: Vec<bool>,
@@ -46,7 +46,7 @@ pub(super) fn convert(
     stored: &ArrayRef,
     from: &Field,
     to: &Field,
-) -> Result<Converted, ArrowError> {
+) -> Result<Conversion, ArrowError> {
     if let DataType::Dictionary(_, values) = from.data_type() {
         return convert(&cast(stored, values)?, &of_type(from, values), to);
     }
@@ -99,8 +99,8 @@ fn of_type(field: &Field, data_type: &DataType) -> Field {
     field.clone().with_data_type(data_type.clone())
 }
 
-fn fitting(values: ArrayRef) -> Converted {
-    Converted {
+fn fitting(values: ArrayRef) -> Conversion {
+    Conversion {
         misfits: vec![false; values.len()],
         values,
     }
@@ -115,7 +115,7 @@ fn convert_structs(
     stored: &ArrayRef,
     from: &[FieldRef],
     to: &arrow::datatypes::Fields,
-) -> Result<Converted, ArrowError> {
+) -> Result<Conversion, ArrowError> {
     let structs = stored.as_struct();
     let mut misfits = vec![false; structs.len()];
     let mut columns = Vec::with_capacity(to.len());
@@ -133,7 +133,7 @@ fn convert_structs(
     }
     let nulls = structs.nulls().cloned();
     let values = StructArray::try_new_with_length(to.clone(), columns, nulls, structs.len())?;
-    Ok(Converted {
+    Ok(Conversion {
         values: Arc::new(values),
         misfits,
     })
@@ -144,7 +144,7 @@ fn convert_lists(
     stored: &ArrayRef,
     from: &FieldRef,
     to: &FieldRef,
-) -> Result<Converted, ArrowError> {
+) -> Result<Conversion, ArrowError> {
     let lists = cast(stored, &DataType::List(from.clone()))?;
     let lists = lists.as_list::<i32>();
     let offsets = lists.value_offsets();
@@ -158,7 +158,7 @@ fn convert_lists(
     let misfits = misfits.collect();
     let nulls = lists.nulls().cloned();
     let values = ListArray::try_new(to.clone(), offsets, elements.values, nulls)?;
-    Ok(Converted {
+    Ok(Conversion {
         values: Arc::new(values),
         misfits,
     })
@@ -169,7 +169,7 @@ fn convert_single(
     stored: &ArrayRef,
     from: &DataType,
     to: &DataType,
-) -> Result<Converted, ArrowError> {
+) -> Result<Conversion, ArrowError> {
     let is_decimal = matches!(to, DataType::Decimal128(..) | DataType::Decimal256(..));
     if is_decimal && (from.is_floating() || from.is_string()) {
         return decimals_of_texts(&cast(stored, &DataType::Utf8)?, to);
@@ -195,7 +195,7 @@ fn convert_single(
             return Err(ArrowError::CastError(what));
         }
     };
-    Ok(Converted { values, misfits })
+    Ok(Conversion { values, misfits })
 }
 
 fn is_whole(integers: &ArrayRef, row: usize, float: f64) -> bool {
@@ -239,7 +239,7 @@ fn uuids(stored: &FixedSizeBinaryArray) -> ArrayRef {
 }
 
 /// Decimals of the digits of numbers: Arrow's cast rounds them.
-fn decimals_of_texts(texts: &ArrayRef, to: &DataType) -> Result<Converted, ArrowError> {
+fn decimals_of_texts(texts: &ArrayRef, to: &DataType) -> Result<Conversion, ArrowError> {
     let mut decimals =
         TextColumn::new(&Field::new("", to.clone(), true)).map_err(ArrowError::CastError)?;
     let mut add = |text: Option<&str>| match text {
@@ -251,14 +251,14 @@ fn decimals_of_texts(texts: &ArrayRef, to: &DataType) -> Result<Converted, Arrow
         Some(text) => !decimals.add(text.as_bytes()),
     };
     let misfits = texts.as_string::<i32>().iter().map(&mut add).collect();
-    Ok(Converted {
+    Ok(Conversion {
         values: decimals.finish(),
         misfits,
     })
 }
 
 /// Texts as `json`: each must be one JSON value.
-fn json_of_texts(texts: &ArrayRef) -> Result<Converted, ArrowError> {
+fn json_of_texts(texts: &ArrayRef) -> Result<Conversion, ArrowError> {
     let mut misfits = Vec::with_capacity(texts.len());
     let mut value = |text: Option<&'_ str>| {
         let value = text.and_then(json_value);
@@ -267,7 +267,7 @@ fn json_of_texts(texts: &ArrayRef) -> Result<Converted, ArrowError> {
     };
     let texts = texts.as_string::<i32>().iter();
     let values: StringArray = texts.map(&mut value).collect();
-    Ok(Converted {
+    Ok(Conversion {
         values: Arc::new(values),
         misfits,
     })
@@ -280,7 +280,7 @@ fn json_value(text: &str) -> Option<&str> {
 }
 
 /// Values as `json`, in the text in which they are written as JSON.
-fn json_of_values(stored: &ArrayRef, from: &Field) -> Result<Converted, ArrowError> {
+fn json_of_values(stored: &ArrayRef, from: &Field) -> Result<Conversion, ArrowError> {
     let field = field_of(from);
     let converted = convert(stored, from, &field)?;
     let options = json_options();
@@ -298,7 +298,7 @@ fn json_of_values(stored: &ArrayRef, from: &Field) -> Result<Converted, ArrowErr
             Err(error) => return Err(ArrowError::CastError(error.to_string())),
         }
     }
-    Ok(Converted {
+    Ok(Conversion {
         values: Arc::new(texts.finish()),
         misfits: converted.misfits,
     })

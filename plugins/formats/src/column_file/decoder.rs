@@ -12,7 +12,7 @@ use pseidon_expr::types::field_type_name;
 use pseidon_plugin::format::{DecodedColumns, Decoder, Format, WantedColumn};
 use pseidon_plugin::{BadRow, Payloads};
 
-use super::convert::{Converted, convert, element, lists_of};
+use super::convert::{Conversion, convert, element, lists_of};
 use crate::abbreviate;
 use crate::json::Json;
 
@@ -67,7 +67,7 @@ fn decode_column(columns: &RecordBatch, wanted: &WantedColumn) -> (ArrayRef, Vec
         Ok(None) => return (new_null_array(to, rows), Vec::new()),
         Err(error) => return all_bad(wanted, rows, &error),
     };
-    let Converted {
+    let Conversion {
         values,
         mut misfits,
     } = match convert(&stored, &from, &wanted.field) {

@@ -78,8 +78,8 @@ pub(super) fn check_used(
         // The library reads an interval without its months.
         if column.converted_type() == ConvertedType::INTERVAL {
             return refuse(
-                "is an interval, which cannot be read: write its months, days and milliseconds as \
-                 numbers, or it as a string",
+                "is an interval, which cannot be read: list the other fields in :schema, or write it \
+                 as a string",
             );
         }
         for group in metadata.metadata().row_groups() {
