@@ -347,20 +347,41 @@ pub(crate) fn infer(
     format: &dyn Format,
     base: &Path,
 ) -> Result<SchemaRef, String> {
+    infer_with(source, format, source.facts().format.settings(), base)
+}
+
+/// Infers the schema of a source as if its format had these settings.
+pub(crate) fn infer_with(
+    source: &dyn Source,
+    format: &dyn Format,
+    settings: &str,
+    base: &Path,
+) -> Result<SchemaRef, String> {
     // A file of columns has its fields even without records.
     let count = if format.has_bytes() { SAMPLES } else { 1 };
-    let samples = sample(source, format, base, count)?;
-    format.infer(source.facts().format.settings(), &samples)
+    let samples = sample(source, format, settings, base, count)?;
+    format.infer(settings, &samples)
+}
+
+/// The settings that the format of these files needs, if it is not set and they are another one's.
+pub(crate) fn other_settings(
+    source: &dyn Source,
+    format: &dyn Format,
+    base: &Path,
+) -> Result<Option<String>, String> {
+    let samples = sample(source, format, "", base, 1)?;
+    Ok(format.other_settings(&samples))
 }
 
 /// Up to `count` records of a source that exist now.
 fn sample(
     source: &dyn Source,
     format: &dyn Format,
+    settings: &str,
     base: &Path,
     count: usize,
 ) -> Result<Vec<Payloads>, String> {
-    let framing = format.framing(source.facts().format.settings());
+    let framing = format.framing(settings);
     let setup = source_setup("sample", "sample", base, framing);
     let samples = source.sample(&setup, count);
     samples.map_err(|error| WithCauses(&error).to_string())

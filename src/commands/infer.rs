@@ -1,4 +1,5 @@
 //! `pseidon infer`: the fields of JSON or CSV files and their types, as EDN to paste after `:schema`.
+//! If the files have another separator than their names say, a comment before it has the format.
 
 use std::path::Path;
 
@@ -60,6 +61,12 @@ fn schema_of(files: &[String]) -> Result<String, String> {
     let format = registry
         .format(&name)
         .ok_or_else(|| format!("this build does not have the format `{name}`"))?;
-    let schema = load::infer(source.as_ref(), format.as_ref(), Path::new("."))?;
-    Ok(print_schema(&schema))
+    let (source, format, base) = (source.as_ref(), format.as_ref(), Path::new("."));
+    let Some(settings) = load::other_settings(source, format, base)? else {
+        return load::infer(source, format, base).map(|schema| print_schema(&schema));
+    };
+    let schema = load::infer_with(source, format, &settings, base)?;
+    // A comment of EDN, so that all of it can be pasted.
+    let schema = print_schema(&schema);
+    Ok(format!("; with :format \"{name}:{settings}\"\n{schema}"))
 }

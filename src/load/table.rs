@@ -31,7 +31,7 @@ pub(super) fn read(path: &str, registry: &PluginRegistry, base: &Path) -> Result
     let format = registry
         .format(name)
         .ok_or_else(|| format!("unknown format `{name}`"))?;
-    let records = sample(&*source, &**format, base, MAX_ROWS + 1)?;
+    let records = sample(&*source, &**format, settings, base, MAX_ROWS + 1)?;
     if records.iter().map(Payloads::len).sum::<usize>() > MAX_ROWS {
         return Err(format!("it has more than {MAX_ROWS} rows"));
     }

@@ -275,3 +275,66 @@ fn empty_fields_of_txt_keep_their_place_if_wanted() {
         [ann, r#"{"id":"2","name":"Rome","city":null}"#, last]
     );
 }
+
+#[test]
+fn another_separator_is_found_and_reported() {
+    let site = Site::new("csv-separator");
+    site.write("a.csv", "id;name;price\n1;\"x;\ny\";2.5\n");
+    let run = |arguments: &[&str]| {
+        let output = site.pseidon().args(arguments).output().expect("it runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let inferred =
+        "; with :format \"csv:sep=semicolon\"\n{:id :int64, :name :utf8, :price :float64}\n";
+    assert_eq!(run(&["infer", "a.csv"]).1, inferred);
+    let flow = r#"(-> (files {:path "a.csv" :schema :infer}) (stdout))"#;
+    let (code, _, log) = run(&["run", "-e", flow]);
+    assert_eq!(code, Some(2), "{log}");
+    let reason = "the header `id;name;price` is a single field; if its separator is a semicolon, \
+                  set :format \"csv:sep=semicolon\"";
+    assert!(log.contains(reason), "{log}");
+    // Beside files with the right one, its records are invalid.
+    site.write("b.csv", "price,id\n3,2\n");
+    let flow = r#"(-> (files "*.csv") (select "id, price") (stdout))"#;
+    let (code, records, log) = run(&["run", "-e", flow]);
+    assert_eq!(
+        (code, records.as_str()),
+        (Some(0), "{\"id\":\"2\",\"price\":\"3\"}\n"),
+        "{log}"
+    );
+    let reason = "has none of the fields that are used (id, price); its separator may be a \
+                  semicolon: set sep=semicolon";
+    assert!(log.contains(reason), "{log}");
+    for (options, help) in [
+        (
+            ":header false",
+            "name the fields: :format \"csv:fields=a,b,c\"",
+        ),
+        (":delimiter \";\"", ":format \"csv:sep=semicolon\""),
+        (
+            ":format \"csv:header=false\"",
+            "csv has no setting `header`; name the fields with",
+        ),
+    ] {
+        let flow = format!(r#"(-> (files {{:path "a.csv" {options}}}) (select "id") (stdout))"#);
+        let (_, _, log) = run(&["check", "-e", &flow]);
+        assert!(log.contains(help), "{help} is missing in\n{log}");
+    }
+    for stage in [
+        r#"(set "id = 1")"#,
+        r#"(remove "id")"#,
+        r#"(dedupe "id")"#,
+        r#"(unnest "id")"#,
+        r#"(select "*, 1 as x")"#,
+        r#"(where "id > 1")"#,
+    ] {
+        let flow = format!(r#"(-> (files "a.csv") {stage} (stdout))"#);
+        let (_, _, log) = run(&["check", "-e", &flow]);
+        assert!(log.contains(":infer"), "{stage}: {log}");
+    }
+}

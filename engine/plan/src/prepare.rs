@@ -59,7 +59,10 @@ pub(crate) fn prepare<'r>(
     ))?;
     let by_format = errors.value(schema_of_format(format_span, &*format, format_settings))?;
     if !facts.splits_bytes && format.framing(format_settings).has_header {
-        errors.add(messages_without_header(format_span, format_name));
+        errors.add(match &resolved.group {
+            None => messages_without_header(format_span, format_name),
+            Some(_) => whole_records_without_header(resolved.span, format_name),
+        });
     }
     let schema = inferred.or(facts.schema.clone()).or(by_format);
     if !format.has_bytes() && !facts.reads_columns {
@@ -149,6 +152,17 @@ fn messages_without_header(span: Span, format: &str) -> Diagnostic {
     Diagnostic::new(span, message, "messages have no header").with_help(format!(
         "name the fields in their order: :format \"{format}:fields=a,b,c\""
     ))
+}
+
+/// The error for a stage that keeps whole records of a format whose first record is a header.
+fn whole_records_without_header(span: Span, format: &str) -> Diagnostic {
+    let message = format!("the fields of these {format} records are not known");
+    Diagnostic::new(
+        span,
+        message,
+        "whole records are kept here, without their header",
+    )
+    .with_help("set :schema :infer at the source")
 }
 
 /// The error for a format of columns at a source of messages or lines.

@@ -47,6 +47,12 @@ pub trait Format: Send + Sync {
     /// determined.
     fn infer(&self, settings: &str, samples: &[Payloads]) -> Result<SchemaRef, String>;
 
+    /// The settings with which these records have more than one field, if they have only one without
+    /// settings. `pseidon infer` calls it.
+    fn other_settings(&self, _samples: &[Payloads]) -> Option<String> {
+        None
+    }
+
     /// Creates a decoder for these columns. An error says which column cannot be decoded, and why.
     fn decoder(&self, settings: &str, columns: &[WantedColumn])
     -> Result<Box<dyn Decoder>, String>;
@@ -55,7 +61,8 @@ pub trait Format: Send + Sync {
     /// are. The paths do not overlap. An error says why it cannot.
     fn editor(&self, _changes: &[FieldChange]) -> Result<Arc<dyn Editor>, String> {
         Err(format!(
-            "the fields of {} records cannot be changed in place; `select` the columns first",
+            "the fields of {} records cannot be changed in place; set :schema :infer at the source, \
+             or `select` the columns first",
             self.name()
         ))
     }

@@ -8,6 +8,7 @@ mod columns;
 mod fields;
 mod infer;
 mod layout;
+mod sniff;
 
 use arrow::datatypes::SchemaRef;
 use pseidon_plugin::Payloads;
@@ -75,7 +76,20 @@ impl Format for Csv {
     }
 
     fn infer(&self, settings: &str, samples: &[Payloads]) -> Result<SchemaRef, String> {
-        infer::infer(&self.layout(settings)?, samples)
+        let layout = self.layout(settings)?;
+        for header in samples.iter().filter_map(Payloads::header) {
+            if let Some(name) = sniff::other_separator(header, &layout) {
+                return Err(other_separator(self.name, header, name));
+            }
+        }
+        infer::infer(&layout, samples)
+    }
+
+    fn other_settings(&self, samples: &[Payloads]) -> Option<String> {
+        let layout = self.layout("").ok()?;
+        let headers = samples.iter().filter_map(Payloads::header);
+        let name = headers.filter_map(|header| sniff::other_separator(header, &layout));
+        name.map(|name| format!("sep={name}")).next()
     }
 
     fn decoder(
@@ -86,6 +100,16 @@ impl Format for Csv {
         let decoder = CsvDecoder::new(self.layout(settings)?, columns)?;
         Ok(Box::new(decoder))
     }
+}
+
+/// The error for a header that is a single field and has another separator.
+fn other_separator(format: &str, header: &[u8], name: &str) -> String {
+    let header = String::from_utf8_lossy(header);
+    format!(
+        "the header `{}` is a single field; if its separator is a {name}, set :format \
+         \"{format}:sep={name}\"",
+        crate::abbreviate(&header)
+    )
 }
 
 #[cfg(test)]

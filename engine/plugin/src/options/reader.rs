@@ -110,8 +110,28 @@ impl<'a> Reader<'a> {
         if let Some(near) = nearest(name, names.clone()) {
             return error.with_help(format!("did you mean `:{near}`?"));
         }
+        if let Some(help) = self.setting_of_format(name) {
+            return error.with_help(help);
+        }
         let all: Vec<String> = names.map(|name| format!(":{name}")).collect();
         error.with_help(format!("available options: {}", all.join(" ")))
+    }
+
+    /// The help for a setting of CSV that other programs have as an option.
+    fn setting_of_format(&self, name: &str) -> Option<&'static str> {
+        let has_format = self.declared.iter().any(|option| option.name == "format");
+        match name {
+            _ if !has_format => None,
+            "header" | "has-header" | "columns" | "names" => Some(
+                "the first line of a CSV file is its header; if there is none, name the fields: \
+                 :format \"csv:fields=a,b,c\"",
+            ),
+            "sep" | "separator" | "delimiter" | "delim" => {
+                Some("it is a setting of the format: :format \"csv:sep=semicolon\"")
+            }
+            "quote" | "quotes" => Some("it is a setting of the format: :format \"csv:quote=none\""),
+            _ => None,
+        }
     }
 
     /// The value of an option, or its default. Returns `None` if it is missing or invalid, which

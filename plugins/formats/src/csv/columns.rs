@@ -10,6 +10,8 @@ use pseidon_plugin::{BadRow, Payloads};
 
 use super::fields::{Fields, Value};
 use super::layout::CsvLayout;
+use super::sniff::other_separator;
+use crate::abbreviate;
 use crate::values::TextColumn;
 
 /// Splits records into fields and builds the wanted columns.
@@ -111,10 +113,31 @@ impl CsvDecoder {
                 None => Ok(place),
             }
         };
+        let fields: Vec<_> = self.columns.iter().map(place).collect::<Result<_, _>>()?;
+        if let Some(header) = header
+            && !fields.is_empty()
+            && fields.iter().all(Option::is_none)
+        {
+            return Err(self.no_column(header));
+        }
         Ok(FoundColumns {
             width: names.len(),
-            fields: self.columns.iter().map(place).collect::<Result<_, _>>()?,
+            fields,
         })
+    }
+
+    /// Why records are invalid if their header has none of the columns.
+    fn no_column(&self, header: &[u8]) -> String {
+        let names: Vec<&str> = self.columns.iter().map(|it| it.name.as_str()).collect();
+        let reason = format!(
+            "the header `{}` has none of the fields that are used ({})",
+            abbreviate(&String::from_utf8_lossy(header)),
+            abbreviate(&names.join(", "))
+        );
+        match other_separator(header, &self.layout) {
+            Some(name) => format!("{reason}; its separator may be a {name}: set sep={name}"),
+            None => format!("{reason}; for records without a header, name them with fields=a,b"),
+        }
     }
 
     /// Appends the record's values to the columns. If the record is bad, some columns may already

@@ -10,6 +10,10 @@ use super::layout::CsvLayout;
 const OPEN_QUOTE: &str =
     "a quote is not closed; if quotes have no meaning in these records, set quote=none";
 
+/// Why a record with a field such as `"a"b` is invalid, as RFC 4180 says.
+const AFTER_QUOTE: &str = "text follows the closing quote of a field; if quotes have no meaning in \
+                           these records, set quote=none";
+
 /// The fields of one record. The memory is reused for the next record.
 #[derive(Default)]
 pub(super) struct Fields {
@@ -42,7 +46,7 @@ impl Fields {
     /// Locates the fields of a record. A carriage return at its end belongs to the line end.
     ///
     /// # Errors
-    /// A quote is not closed.
+    /// A quote is not closed, or text follows one that is.
     pub(super) fn split(&mut self, record: &[u8], layout: &CsvLayout) -> Result<(), &'static str> {
         self.fields.clear();
         self.unescaped.clear();
@@ -70,7 +74,10 @@ impl Fields {
                 let content = start + 1;
                 let quote = closing_quote(record, content).ok_or(OPEN_QUOTE)?;
                 let end = end_of_field(quote + 1);
-                self.push_quoted(record, content..quote, quote + 1..end);
+                if end != quote + 1 {
+                    return Err(AFTER_QUOTE);
+                }
+                self.push_quoted(record, content..quote);
                 end
             } else {
                 let end = end_of_field(start);
@@ -84,12 +91,10 @@ impl Fields {
         }
     }
 
-    /// Adds a field in quotes. `rest` is what follows the closing quote, which belongs to the value
-    /// and is empty in correct CSV.
-    fn push_quoted(&mut self, record: &[u8], content: Range<usize>, rest: Range<usize>) {
+    /// Adds a field in quotes.
+    fn push_quoted(&mut self, record: &[u8], content: Range<usize>) {
         let text = &record[content.clone()];
-        let is_exact = rest.is_empty() && memchr::memchr(b'"', text).is_none();
-        if is_exact {
+        if memchr::memchr(b'"', text).is_none() {
             self.fields.push(Field::Quoted(content));
             return;
         }
@@ -104,7 +109,6 @@ impl Fields {
         }
         self.unescaped
             .extend_from_slice(text.get(copied..).unwrap_or_default());
-        self.unescaped.extend_from_slice(&record[rest]);
         self.fields
             .push(Field::Unescaped(start..self.unescaped.len()));
     }
@@ -127,7 +131,7 @@ impl Fields {
     /// The names in a header.
     ///
     /// # Errors
-    /// It is not valid UTF-8, or a quote is not closed.
+    /// It is not valid UTF-8, or its quotes are not those of CSV.
     pub(super) fn names(
         &mut self,
         header: &[u8],
@@ -189,7 +193,7 @@ mod tests {
                 &LAYOUT,
                 r#""" "a,b" "c\"d" "\"""#,
             ),
-            (r#""a"b,5" x,"a""b"c"#, &LAYOUT, r#""ab" "5\" x" "a\"bc""#),
+            (r#"5" x,"a""b""#, &LAYOUT, r#""5\" x" "a\"b""#),
             ("\"a\nb\",", &LAYOUT, r#""a\nb" NULL"#),
             (r#""a,b"#, &no_quotes, r#""\"a" "b""#),
         ] {
@@ -202,6 +206,14 @@ mod tests {
         for record in ["\"", "a,\"b", "\"a\"\"", "\"a\"\",b"] {
             let split = Fields::default().split(record.as_bytes(), &LAYOUT);
             assert_eq!(split, Err(OPEN_QUOTE), "{record}");
+        }
+    }
+
+    #[test]
+    fn text_behind_a_closing_quote_is_an_error() {
+        for record in [r#""a"b"#, r#"1,"a" ,2"#, r#""a""b"c,1"#] {
+            let split = Fields::default().split(record.as_bytes(), &LAYOUT);
+            assert_eq!(split, Err(AFTER_QUOTE), "{record}");
         }
     }
 

@@ -13,13 +13,25 @@ pub(super) struct CsvLayout {
     pub(super) fields: Option<Vec<String>>,
 }
 
+/// How to read records without a header.
+const NO_HEADER: &str =
+    "name the fields with fields=a,b,c if there is no header; otherwise leave it out";
+
 const SETTINGS: [&str; 3] = ["sep", "quote", "fields"];
 
 impl CsvLayout {
     /// Parses the part of a format after the colon. The error names the setting and says what was
     /// expected.
     pub(super) fn parse(format: &str, separator: u8, text: &str) -> Result<CsvLayout, String> {
-        let settings = Settings::parse(format, &SETTINGS, text)?;
+        let settings = Settings::parse(format, &SETTINGS, text).map_err(|error| {
+            match text
+                .split(';')
+                .any(|it| it.trim_start().starts_with("header"))
+            {
+                true => format!("{format} has no setting `header`; {NO_HEADER}"),
+                false => error,
+            }
+        })?;
         let has_quotes = match settings.get("quote") {
             None | Some("double") => true,
             Some("none") => false,
