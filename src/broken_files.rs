@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use pseidon_service::runs::RunRegistry;
 
 use crate::counted::counted;
+use crate::stderr_line;
 
 /// How many files the summary names.
 const MAX_NAMED: usize = 10;
@@ -37,7 +38,7 @@ impl BrokenFiles {
     pub(crate) fn print(&self) {
         if !self.0.is_empty() {
             let files = counted(self.0.len() as u64, "file");
-            eprintln!("  broken   {files} not read to the end: {}", self.names());
+            stderr_line!("  broken   {files} not read to the end: {}", self.names());
         }
     }
 

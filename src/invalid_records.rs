@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::stderr_line;
 use indicatif::HumanCount;
 use pseidon_exec::BadRecordReason;
 use pseidon_service::runs::RunRegistry;
@@ -81,17 +82,17 @@ impl InvalidRecords {
             true => format!(" in {}", self.folders()),
             false => String::new(),
         };
-        eprintln!(
+        stderr_line!(
             "  invalid  {} quarantined{place}, {} dropped",
             HumanCount(quarantined),
             HumanCount(dropped)
         );
         for reason in &self.reasons {
             let (count, stage, reason) = (HumanCount(reason.count), &reason.stage, &reason.reason);
-            eprintln!("    {count} at {stage}: {reason}");
+            stderr_line!("    {count} at {stage}: {reason}");
         }
         if self.others > 0 {
-            eprintln!("    {} for other reasons", HumanCount(self.others));
+            stderr_line!("    {} for other reasons", HumanCount(self.others));
         }
     }
 

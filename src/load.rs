@@ -28,6 +28,7 @@ pub(crate) use self::variables::Parameters;
 use self::variables::Variables;
 use crate::cli::{Exit, FileArgs, ParameterArgs};
 use crate::registry::{registry, registry_with, sample_log};
+use crate::{output, stderr_line};
 
 /// The text of a pipeline, and where it was read.
 #[derive(Clone)]
@@ -96,7 +97,7 @@ pub(crate) fn planned(
 pub(crate) fn read(file: &Path, parameters: Parameters) -> Result<PipelineText, Exit> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).map_err(|error| {
-        eprintln!("error: cannot read {name}: {error}");
+        stderr_line!("error: cannot read {name}: {error}");
         Exit::WrongFile
     })?;
     let kind = if file
@@ -135,7 +136,7 @@ impl PipelineText {
             .document_for(&log)
             .map_err(|errors| self.show(&errors))?;
         variables.check_used().map_err(|reason| {
-            eprintln!("error: {}: {reason}", self.name);
+            stderr_line!("error: {}: {reason}", self.name);
             Exit::WrongFile
         })?;
         Ok(document)
@@ -225,9 +226,10 @@ impl PipelineText {
         });
         let plan = plan.map_err(|errors| self.show(&errors))?;
         if let Some(other) = plan.sources.iter().find(|source| source.plugin != LOGS) {
-            eprintln!(
+            stderr_line!(
                 "error: {}: a pipeline with `{LOGS}` cannot have another source; remove `{}`",
-                self.name, other.stage
+                self.name,
+                other.stage
             );
             return Err(Exit::WrongFile);
         }
@@ -291,10 +293,10 @@ impl PipelineText {
         let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         for (part, errors) in includes::by_file(&self.name, &self.text, errors) {
             let name = part.path.unwrap_or(&self.name);
-            eprint!("{}", diagnostic::render(name, part.text, &errors, color));
+            output::write_error(&diagnostic::render(name, part.text, &errors, color));
         }
         let count = errors.len();
-        eprintln!(
+        stderr_line!(
             "{}: {count} {}",
             self.name,
             if count == 1 { "error" } else { "errors" }

@@ -15,6 +15,7 @@ pub(crate) fn start(filter: &str, json: bool, bar: Option<ProgressBar>) -> Resul
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Stderr { bar })
+        .log_internal_errors(false)
         .with_target(false);
     if json {
         builder.json().flatten_event(true).init()
@@ -45,10 +46,11 @@ struct StderrWriter<'a> {
 
 impl Write for StderrWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.bar {
-            Some(bar) => bar.suspend(|| io::stderr().write_all(bytes))?,
-            None => io::stderr().write_all(bytes)?,
-        }
+        // A run goes on when nobody reads its log lines: a closed pipe, a full disk.
+        let _ = match self.bar {
+            Some(bar) => bar.suspend(|| io::stderr().write_all(bytes)),
+            None => io::stderr().write_all(bytes),
+        };
         Ok(bytes.len())
     }
 

@@ -7,6 +7,9 @@
 //! 5. [`pseidon_service`]: the HTTP endpoints and the REPL of a running process; [`systemd`] and
 //!    [`fatal`] report its state to others.
 
+// `output` writes to the standard streams. The macros of the standard library panic if it fails.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod aligned;
 mod broken_files;
 mod cli;
@@ -21,6 +24,7 @@ mod last_run;
 mod load;
 mod logging;
 mod missing_fields;
+mod output;
 mod progress;
 mod registry;
 mod reload;
@@ -30,6 +34,7 @@ mod supervisor;
 mod systemd;
 mod throughput;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -37,10 +42,13 @@ use clap::Parser;
 use cli::{Cli, Command, Exit, LogFormat};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(other) => return print_usage(&other).into(),
+    };
     let bar = progress::bar(cli.command.has_progress_line());
     if let Err(reason) = logging::start(&cli.log, cli.log_format == LogFormat::Json, bar.clone()) {
-        eprintln!("error: {reason}");
+        stderr_line!("error: {reason}");
         return Exit::WrongFile.into();
     }
     fatal::log_panics();
@@ -67,4 +75,16 @@ fn main() -> ExitCode {
         } => commands::plugins::show(name.as_deref(), markdown, json_schema),
     };
     exit.into()
+}
+
+/// Prints the help, the version, or why the arguments are invalid.
+fn print_usage(usage: &clap::Error) -> Exit {
+    match usage.print() {
+        _ if usage.use_stderr() => Exit::WrongFile,
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            stderr_line!("error: cannot write to standard output: {error}");
+            Exit::Failed
+        }
+        _ => Exit::Done,
+    }
 }

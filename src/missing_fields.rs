@@ -3,6 +3,7 @@
 
 use std::io::IsTerminal;
 
+use crate::stderr_line;
 use pseidon_dsl::expr::{Path, PathStep};
 use pseidon_exec::MissingField;
 use pseidon_service::runs::RunRegistry;
@@ -20,9 +21,10 @@ pub(crate) fn report(runs: &RunRegistry) {
         let near = suggestion(&field);
         if std::io::stderr().is_terminal() {
             let help = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-            eprintln!(
+            stderr_line!(
                 "  note     no record of {} had a value for `{}`{help}",
-                field.stage, field.path
+                field.stage,
+                field.path
             );
         } else {
             tracing::warn!(

@@ -15,6 +15,7 @@ use crate::broken_files::BrokenFiles;
 use crate::counted::counted;
 use crate::invalid_records::InvalidRecords;
 use crate::missing_fields;
+use crate::stderr_line;
 use crate::systemd::ServiceProgress;
 
 /// A progress line, if it is `wanted` and standard error is a terminal.
@@ -201,7 +202,7 @@ pub(crate) fn invalid_records(runs: &RunRegistry) -> u64 {
 /// Prints a sentence after the summary: as a line on a terminal, otherwise as a log line.
 pub(crate) fn say(sentence: &str) {
     match std::io::stderr().is_terminal() {
-        true => eprintln!("  {sentence}"),
+        true => stderr_line!("  {sentence}"),
         false => tracing::info!("{sentence}"),
     }
 }
@@ -231,13 +232,13 @@ pub(crate) fn summary(runs: &RunRegistry, how: &str) {
         );
         return;
     }
-    eprintln!("{how} in {seconds:.1} s");
-    eprintln!(
+    stderr_line!("{how} in {seconds:.1} s");
+    stderr_line!(
         "  read     {}, {}",
         counted(totals.records_in, "record"),
         HumanBytes(totals.bytes_in)
     );
-    eprintln!(
+    stderr_line!(
         "  written  {}, {}, {}",
         counted(totals.records_out, "record"),
         HumanBytes(totals.bytes_out),

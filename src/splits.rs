@@ -13,6 +13,7 @@ use pseidon_plugin::source::{KnownSplit, Resumption, SourceSetup, SplitStatus};
 
 use crate::load;
 use crate::state::StateView;
+use crate::stderr_line;
 
 /// Everything that is shown of a pipeline.
 pub(crate) struct PipelineState {
@@ -217,7 +218,7 @@ fn statuses(plan: &Plan, source: &PlannedSource, known: &[KnownSplit]) -> Vec<Sp
         .source
         .describe_splits(&setup, known)
         .unwrap_or_else(|error| {
-            eprintln!("warning: {}", WithCauses(&error));
+            stderr_line!("warning: {}", WithCauses(&error));
             let of_id = |known: &KnownSplit| SplitStatus::of_id(&source.stage, &known.split);
             known.iter().map(of_id).collect()
         })

@@ -7,6 +7,7 @@ use pseidon_plan::chain::{Chain, ChainStep, Matcher, Operator, PlannedSource, Po
 
 use crate::cli::{Exit, FileArgs};
 use crate::load::{self, TextKind};
+use crate::output;
 
 /// Prints every error, or the plan: its stages with their types, and the guarantee of each path.
 pub(crate) fn check(from: &FileArgs) -> Exit {
@@ -23,8 +24,7 @@ fn try_check(from: &FileArgs) -> Result<Exit, Exit> {
     if !errors.is_empty() {
         return Err(text.show(&errors));
     }
-    print!("{}", describe(&plan, text.kind == TextKind::Flow));
-    Ok(Exit::Done)
+    Ok(output::print(&describe(&plan, text.kind == TextKind::Flow)))
 }
 
 /// Describes a plan. `is_flow` is whether it is the flow of `-e`, whose state is temporary.

@@ -1,20 +1,24 @@
 //! `pseidon completions`: completion scripts for shells, generated from the declarations of the
 //! command line, the plugins and the formats.
 
-use std::io;
-
 use clap::builder::PossibleValuesParser;
 use clap::{Command, CommandFactory};
 use clap_complete::{Shell, generate};
 use pseidon_plan::transforms::Transform;
 
 use crate::cli::{Cli, Exit};
+use crate::output;
 use crate::registry::registry;
 
 /// Prints the completion script for a shell.
 pub(crate) fn print(shell: Shell) -> Exit {
-    generate(shell, &mut command(), "pseidon", &mut io::stdout());
-    Exit::Done
+    output::print(&script(shell))
+}
+
+fn script(shell: Shell) -> String {
+    let mut script = Vec::new();
+    generate(shell, &mut command(), "pseidon", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 /// The command line with the names of plugins and formats as possible values. They are values only
@@ -57,9 +61,7 @@ mod tests {
             (Shell::Zsh, [&common[..], &positional].concat()),
             (Shell::Fish, common.to_vec()),
         ] {
-            let mut script = Vec::new();
-            generate(shell, &mut command(), "pseidon", &mut script);
-            let script = String::from_utf8(script).unwrap();
+            let script = script(shell);
             for word in words {
                 assert!(script.contains(word), "{shell}: {word}");
             }

@@ -28,6 +28,7 @@ use pseidon_plugin::sink::{RecordShape, SinkInput};
 use crate::cli::{ConsumeArgs, Exit};
 use crate::interrupts;
 use crate::load::{Parameters, PipelineText, TextKind};
+use crate::stderr_line;
 use crate::throughput::Meter;
 
 /// How long to wait for records before checking whether the command is stopped.
@@ -123,7 +124,7 @@ pub(crate) fn consume(args: &ConsumeArgs) -> Exit {
         // The reader of standard output, such as `head`, has exited.
         Err(ConsumeError::OutputClosed) => Exit::Done,
         Err(ConsumeError::Failed(reason)) => {
-            eprintln!("error: {reason}");
+            stderr_line!("error: {reason}");
             Exit::Failed
         }
     }
@@ -200,7 +201,7 @@ fn show(args: &ConsumeArgs, plan: &Plan) -> Result<(), ConsumeError> {
         Ok(out.flush()?)
     });
     if printer.bad > 0 {
-        eprintln!("{} invalid records were not printed", printer.bad);
+        stderr_line!("{} invalid records were not printed", printer.bad);
     }
     outcome
 }
@@ -310,7 +311,7 @@ impl<'p> Printer<'p> {
                     .get(record.number as usize)
                     .copied()
                     .unwrap_or(batch.next);
-                eprintln!("{} offset {offset}: {}", batch.split.id, record.reason);
+                stderr_line!("{} offset {offset}: {}", batch.split.id, record.reason);
             }
             done = records.end;
         }

@@ -3,6 +3,7 @@
 use pseidon_expr::{FunctionReference, functions};
 
 use crate::cli::Exit;
+use crate::{output, stderr_line};
 
 /// The width of the column with the names.
 const NAME_WIDTH: usize = 24;
@@ -11,23 +12,21 @@ const NAME_WIDTH: usize = 24;
 pub(crate) fn show(name: Option<&str>) -> Exit {
     let all = functions();
     let Some(name) = name else {
-        print!("{}", list(all));
-        return Exit::Done;
+        return output::print(&list(all));
     };
     let name = name.to_lowercase();
     let is_named = |function: &&FunctionReference| {
         function.name == name || function.other_names.contains(&name)
     };
     if let Some(function) = all.iter().find(is_named) {
-        print!("{}", page(function));
-        return Exit::Done;
+        return output::print(&page(function));
     }
-    eprintln!("error: unknown function `{name}`");
+    stderr_line!("error: unknown function `{name}`");
     let other_names = all.iter().flat_map(|function| &function.other_names);
     let names = all.iter().map(|function| &function.name).chain(other_names);
     match pseidon_dsl::nearest(&name, names.map(String::as_str)) {
-        Some(near) => eprintln!("  help: did you mean `{near}`?"),
-        None => eprintln!("  help: `pseidon functions` lists them"),
+        Some(near) => stderr_line!("  help: did you mean `{near}`?"),
+        None => stderr_line!("  help: `pseidon functions` lists them"),
     }
     Exit::WrongFile
 }

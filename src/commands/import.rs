@@ -9,6 +9,7 @@ use pseidon_legacy::pseidon_etl;
 
 use crate::cli::Exit;
 use crate::load::{self, Parameters};
+use crate::{output, stderr_line};
 
 /// Prints the pipeline file that `file` is converted to, and the notes on its keys on standard
 /// error.
@@ -21,7 +22,7 @@ pub(crate) fn import(file: &Path) -> Exit {
 fn try_import(file: &Path) -> Result<Exit, Exit> {
     let legacy = load::read(file, Parameters::default())?;
     if !load::legacy::is_legacy(&legacy) {
-        eprintln!(
+        stderr_line!(
             "error: {} is not a supported legacy file: \
              expected pseidon.edn, the configuration of pseidon-etl",
             legacy.name
@@ -29,9 +30,9 @@ fn try_import(file: &Path) -> Result<Exit, Exit> {
         return Ok(Exit::WrongFile);
     }
     let converted = pseidon_etl::convert(&legacy.text).map_err(|errors| legacy.show(&errors))?;
-    print!("{}", converted.text);
+    let exit = output::print(&converted.text);
     for note in &converted.notes {
-        eprintln!("{}:{}: {note}", legacy.name, note.line_in(&legacy.text));
+        stderr_line!("{}:{}: {note}", legacy.name, note.line_in(&legacy.text));
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }

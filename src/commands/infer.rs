@@ -12,16 +12,14 @@ use pseidon_plugin::source::SourcePlugin;
 use crate::cli::Exit;
 use crate::load;
 use crate::registry::registry;
+use crate::{output, stderr_line};
 
 /// Prints the fields of the first records in the files. `files` are paths or globs.
 pub(crate) fn infer(files: &[String]) -> Exit {
     match schema_of(files) {
-        Ok(schema) => {
-            println!("{schema}");
-            Exit::Done
-        }
+        Ok(schema) => output::print(&format!("{schema}\n")),
         Err(reason) => {
-            eprintln!("error: {reason}");
+            stderr_line!("error: {reason}");
             Exit::Failed
         }
     }

@@ -7,13 +7,14 @@ use std::path::Path;
 use clap::CommandFactory;
 
 use crate::cli::{Cli, Exit};
+use crate::stderr_line;
 
 /// Writes `pseidon.1` and a page for each command, such as `pseidon-run.1`.
 pub(crate) fn write(folder: &Path) -> Exit {
     match try_write(folder) {
         Ok(()) => Exit::Done,
         Err(error) => {
-            eprintln!(
+            stderr_line!(
                 "error: cannot write manual pages to {}: {error}",
                 folder.display()
             );

@@ -7,7 +7,6 @@ mod moving;
 mod table;
 
 use std::fmt::Display;
-use std::io::{ErrorKind, Write};
 
 use pseidon_delivery::{StoreError, WithCauses};
 use pseidon_plan::Plan;
@@ -17,6 +16,7 @@ use crate::cli::{Exit, OffsetsArgs};
 use crate::load::{self, PipelineText};
 use crate::splits::PipelineState;
 use crate::state;
+use crate::{output, stderr_line};
 
 /// Shows the positions, or moves them.
 pub(crate) fn offsets(args: &OffsetsArgs) -> Exit {
@@ -57,15 +57,14 @@ fn read(
 
 /// Prints what was found or done. If it cannot be printed, that is no reason to do it again.
 pub(super) fn print(text: &str) -> Exit {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match output::try_print(text) {
         Ok(()) => Exit::Done,
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Done,
         Err(error) => failed(&format!("done, but the outcome cannot be printed: {error}")),
     }
 }
 
 /// Prints an error, and returns the exit code for it.
 pub(super) fn failed(error: &dyn Display) -> Exit {
-    eprintln!("error: {error}");
+    stderr_line!("error: {error}");
     Exit::Failed
 }

@@ -5,10 +5,12 @@ use std::fmt::Write;
 use pseidon_plan::settings::SETTINGS;
 use pseidon_plan::transforms::Transform;
 use pseidon_plugin::format::Format;
+use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::spec::{OptionDefault, OptionKind, OptionSpec, PluginSpec};
 
 use crate::cli::Exit;
 use crate::registry::registry;
+use crate::{output, stderr_line};
 
 mod json_schema;
 
@@ -24,64 +26,53 @@ pub(crate) fn show(name: Option<&str>, markdown: bool, json_schema: bool) -> Exi
         .chain(Transform::ALL.map(Transform::spec))
         .collect();
     if markdown {
-        print!("{}", pages());
-        return Exit::Done;
+        return output::print(&pages());
     }
     let Some(name) = name else {
         if json_schema {
             return print_schema(&specs, true);
         }
-        for spec in &specs {
-            println!(
-                "{:<10} {:<10} {}",
-                spec.role.as_str(),
-                spec.name,
-                spec.summary
-            );
-        }
-        for format in &registry.formats {
-            println!(
-                "{:<10} {:<10} {}",
-                "format",
-                format.name(),
-                format.summary()
-            );
-        }
-        return Exit::Done;
+        return output::print(&list(&specs, &registry));
     };
     let found = specs.iter().copied().filter(|spec| spec.name == name);
     let found: Vec<&PluginSpec> = found.collect();
     if found.is_empty() && !json_schema {
         if name == "settings" {
-            print!("{}", settings_page());
-            return Exit::Done;
+            return output::print(&settings_page());
         }
         if let Some(format) = registry.formats.iter().find(|format| format.name() == name) {
-            print!("{}", format_item(format.as_ref()));
-            return Exit::Done;
+            return output::print(&format_item(format.as_ref()));
         }
     }
     if found.is_empty() {
-        eprintln!("error: unknown plugin `{name}`");
+        stderr_line!("error: unknown plugin `{name}`");
         let mut names: Vec<&str> = specs.iter().map(|spec| spec.name).collect();
         names.sort_unstable();
         names.dedup();
         match pseidon_dsl::nearest(name, names.iter().copied()) {
-            Some(near) => eprintln!("  help: did you mean `{near}`?"),
-            None => eprintln!("  help: the plugins are {}", names.join(", ")),
+            Some(near) => stderr_line!("  help: did you mean `{near}`?"),
+            None => stderr_line!("  help: the plugins are {}", names.join(", ")),
         }
         return Exit::WrongFile;
     }
     if json_schema {
         return print_schema(&found, false);
     }
-    found.iter().for_each(|spec| print!("{}", page(spec)));
-    Exit::Done
+    output::print(&found.into_iter().map(page).collect::<String>())
+}
+
+/// The plugins and the formats, a line each.
+fn list(specs: &[&PluginSpec], registry: &PluginRegistry) -> String {
+    let line = |role: &str, name: &str, summary: &str| format!("{role:<10} {name:<10} {summary}\n");
+    let plugins = specs.iter();
+    let plugins = plugins.map(|spec| line(spec.role.as_str(), spec.name, spec.summary));
+    let formats = registry.formats.iter();
+    let formats = formats.map(|format| line("format", format.name(), format.summary()));
+    plugins.chain(formats).collect()
 }
 
 fn print_schema(specs: &[&PluginSpec], all: bool) -> Exit {
-    println!("{:#}", json_schema::schema(specs, all));
-    Exit::Done
+    output::print(&format!("{:#}\n", json_schema::schema(specs, all)))
 }
 
 /// All reference pages as one Markdown page, which is `docs/plugins.md`.

@@ -28,6 +28,7 @@ use crate::counted::counted;
 use crate::interrupts;
 use crate::load::{Parameters, PipelineText, TextKind};
 use crate::throughput::Meter;
+use crate::{output, stderr_line};
 
 /// The most records that a thread produces in one go.
 const CHUNK: u64 = 512;
@@ -50,7 +51,7 @@ pub(crate) fn produce(args: &ProduceArgs, bar: Option<ProgressBar>) -> Exit {
     match try_produce(args, &records, bar) {
         Ok(exit) => exit,
         Err(reason) => {
-            eprintln!("error: {}", WithCauses(&reason));
+            stderr_line!("error: {}", WithCauses(&reason));
             Exit::Failed
         }
     }
@@ -101,12 +102,8 @@ fn try_produce(
     } else {
         "produced"
     };
-    println!(
-        "{verb} {}",
-        meter
-            .total(deliveries.records(), deliveries.bytes())
-            .summary()
-    );
+    let total = meter.total(deliveries.records(), deliveries.bytes());
+    let exit = output::print(&format!("{verb} {}\n", total.summary()));
     outcome?;
     if let Some(reason) = deliveries.reason() {
         let what = format!(
@@ -115,7 +112,7 @@ fn try_produce(
         );
         return Err(what.into());
     }
-    Ok(Exit::Done)
+    Ok(exit)
 }
 
 fn joined(thread: ScopedJoinHandle<'_, Result<(), Reason>>) -> Result<(), Reason> {
@@ -243,7 +240,7 @@ impl RecordGenerator {
         let (values, count) = match &args.file {
             Some(file) => {
                 let lines = FileLines::read(file).map_err(|reason| {
-                    eprintln!("error: {}", WithCauses(&reason));
+                    stderr_line!("error: {}", WithCauses(&reason));
                     Exit::WrongFile
                 })?;
                 let count = lines.ends.len() as u64;
@@ -339,7 +336,7 @@ fn expression(argument: &str, text: &str) -> Result<NumberExpr, Exit> {
         .evaluate(&[0])
         .and_then(|value| bytes_of(&value))
         .map_err(|reason| {
-            eprintln!("error: {argument}: {reason}");
+            stderr_line!("error: {argument}: {reason}");
             Exit::WrongFile
         })?;
     Ok(compiled)

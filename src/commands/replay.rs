@@ -44,6 +44,7 @@ use super::run::{
 use crate::cli::{Exit, FileArgs, ReplayArgs};
 use crate::counted::counted;
 use crate::load::{self, PipelineText};
+use crate::output;
 use crate::progress::{self, ProgressDisplay};
 use crate::{interrupts, state};
 
@@ -111,12 +112,8 @@ fn try_without_writing(args: &ReplayArgs, plan: Plan, found: Vec<PathBuf>) -> Re
     let without_files = stages.map(|stage| (stage, Vec::new())).collect::<Vec<_>>();
     let plan = with_sources(plan, without_files, &args.file)?;
     let outcome = DryRun::of(&plan, &selection, &known).map_err(|error| failed(&error))?;
-    print!(
-        "{}{}",
-        outcome.describe(selection.files()),
-        selection.left_out()
-    );
-    Ok(Exit::Done)
+    let outcome = outcome.describe(selection.files());
+    Ok(output::print(&format!("{outcome}{}", selection.left_out())))
 }
 
 /// The plan of the pipeline under the name of its replay. It opens no port, and the sources have the

@@ -29,6 +29,7 @@ use self::plans::PlanSequence;
 use crate::cli::{Exit, RunArgs};
 use crate::load::{self, PipelineText, TextKind, kept};
 use crate::progress::ProgressDisplay;
+use crate::stderr_line;
 use crate::supervisor::{self, LogTemplate};
 use crate::systemd::{Notifier, NotifySocket};
 use crate::{fatal, interrupts, last_run, progress, state};
@@ -226,11 +227,11 @@ pub(super) fn report(
             let exit = failed(&WithCauses(&error));
             if let RunError::PlanChanged(_) = error {
                 if command != "run" {
-                    eprintln!(
+                    stderr_line!(
                         "  help: finish that run with its own version: pseidon {command} --previous {file}"
                     );
                 }
-                eprintln!(
+                stderr_line!(
                     "  help: to start this version anyway: pseidon {command} --accept-changed-plan {file}"
                 );
             }
@@ -296,7 +297,7 @@ fn checked_for_invalid(exit: Exit, runs: &RunRegistry) -> Exit {
     let too_many = progress::too_many_invalid(runs);
     match (exit, too_many) {
         (Exit::Done, Some(reason)) => {
-            eprintln!("error: {reason}");
+            stderr_line!("error: {reason}");
             Exit::ManyInvalid
         }
         (exit, _) => exit,
@@ -305,7 +306,7 @@ fn checked_for_invalid(exit: Exit, runs: &RunRegistry) -> Exit {
 
 /// Prints an error, and returns the exit code for it.
 pub(super) fn failed(error: &dyn std::fmt::Display) -> Exit {
-    eprintln!("error: {error}");
+    stderr_line!("error: {error}");
     Exit::Failed
 }
 

@@ -14,6 +14,7 @@ use pseidon_plugin::sink::StagedFile;
 use crate::cli::{Exit, StagedArgs};
 use crate::counted::counted;
 use crate::{load, state};
+use crate::{output, stderr_line};
 
 /// The name of the disk of files whose entries do not identify it.
 const UNKNOWN: &str = "unknown";
@@ -23,10 +24,7 @@ const MAX_LISTED: usize = 10;
 /// Lists the files, or forgets those of one disk.
 pub(crate) fn staged(args: &StagedArgs) -> Exit {
     match try_staged(args) {
-        Ok(text) => {
-            print!("{text}");
-            Exit::Done
-        }
+        Ok(text) => output::print(&text),
         Err(exit) => exit,
     }
 }
@@ -63,7 +61,7 @@ fn try_staged(args: &StagedArgs) -> Result<String, Exit> {
 }
 
 fn print_error(reason: &str) -> Exit {
-    eprintln!("error: {reason}");
+    stderr_line!("error: {reason}");
     Exit::Failed
 }
 

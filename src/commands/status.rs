@@ -10,6 +10,7 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 use crate::aligned::aligned;
 use crate::cli::{Exit, StatusArgs};
+use crate::{output, stderr_line};
 
 /// How long the process may take to answer a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -17,14 +18,11 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests the endpoints and prints the status.
 pub(crate) fn status(args: &StatusArgs) -> Exit {
     match fetch(&args.url) {
-        Ok(text) => {
-            print!("{text}");
-            Exit::Done
-        }
+        Ok(text) => output::print(&text),
         Err(reason) => {
-            eprintln!("error: {}", WithCauses(&reason));
+            stderr_line!("error: {}", WithCauses(&reason));
             if is_unreachable(&reason) {
-                eprintln!(
+                stderr_line!(
                     "  help: the service listens if the pipeline is running and sets :monitor-port; \
                      for another address, run `pseidon status http://HOST:PORT`"
                 );

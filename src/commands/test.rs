@@ -5,6 +5,7 @@
 
 mod group;
 
+use std::fmt::Arguments;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,37 +25,55 @@ use serde_json::Value;
 
 use crate::cli::{Exit, ParameterArgs};
 use crate::load::{self, Parameters, PipelineText};
+use crate::output;
 
 /// Runs the tests of these files and prints the result of each. Stops at the first invalid file.
 pub(crate) fn test(files: &[PathBuf], parameters: &ParameterArgs) -> Exit {
+    match try_test(files, parameters) {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+fn try_test(files: &[PathBuf], parameters: &ParameterArgs) -> Result<Exit, Exit> {
     let (mut passed, mut failed) = (0, 0);
     for file in files {
-        let (text, document, plan) = match load_all(file, parameters) {
-            Ok(loaded) => loaded,
-            Err(exit) => return exit,
-        };
+        let (text, document, plan) = load_all(file, parameters)?;
         if document.tests.is_empty() {
-            println!("none    {}: the file has no `:tests`", text.name);
+            print(format_args!(
+                "none    {}: the file has no `:tests`",
+                text.name
+            ))?;
         }
         for test in &document.tests {
             match run_test(test, &plan) {
                 Ok(None) => {
-                    println!("ok      {}: {}", text.name, test.name);
+                    print(format_args!("ok      {}: {}", text.name, test.name))?;
                     passed += 1;
                 }
                 Ok(Some(difference)) => {
-                    println!("FAILED  {}: {}\n{difference}", text.name, test.name);
+                    print(format_args!(
+                        "FAILED  {}: {}\n{difference}",
+                        text.name, test.name
+                    ))?;
                     failed += 1;
                 }
-                Err(error) => return text.show(&[*error]),
+                Err(error) => return Err(text.show(&[*error])),
             }
         }
     }
-    println!("{passed} passed, {failed} failed");
-    if failed == 0 {
+    print(format_args!("{passed} passed, {failed} failed"))?;
+    Ok(if failed == 0 {
         Exit::Done
     } else {
         Exit::Failed
+    })
+}
+
+/// Prints a line of the results.
+fn print(line: Arguments<'_>) -> Result<(), Exit> {
+    match output::print(&format!("{line}\n")) {
+        Exit::Done => Ok(()),
+        exit => Err(exit),
     }
 }
 

@@ -20,6 +20,7 @@
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
 //! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`limit`], [`bad_records`],
 //!   [`command_line`]: the output of flows, changed fields, invalid records, and the commands.
+//! - [`closed_streams`]: output that nobody reads, or that cannot be written.
 //! - [`expressions`]: named expressions, in EDN, TOML and included files.
 //! - [`arrow`], [`avro`], [`parquet`]: files of columns that are read, with kills
 //!   ([`column_files`]).
@@ -45,6 +46,7 @@ mod avro;
 mod bad_records;
 mod broken_files;
 mod changed;
+mod closed_streams;
 mod column_files;
 mod command_line;
 mod csv;

@@ -22,6 +22,7 @@ use crate::counted::counted;
 use crate::load::PipelineText;
 use crate::splits::{PipelineState, SplitState, setup_of};
 use crate::state::{self, StateView};
+use crate::stderr_line;
 
 /// The splits that are moved.
 struct Moving<'p> {
@@ -153,7 +154,9 @@ impl<'p> Moving<'p> {
         if errors.is_empty() {
             return Ok(Moving { sources });
         }
-        errors.iter().for_each(|error| eprintln!("error: {error}"));
+        errors
+            .iter()
+            .for_each(|error| stderr_line!("error: {error}"));
         Err(Exit::WrongFile)
     }
 
@@ -293,7 +296,7 @@ fn selected<'p>(args: &OffsetsArgs, plan: &'p Plan) -> Result<Vec<&'p PlannedSou
     let help = near.map_or(String::new(), |near| {
         format!("\n  help: did you mean `{near}`?")
     });
-    eprintln!("error: unknown source `{name}`{help}");
+    stderr_line!("error: unknown source `{name}`{help}");
     Err(Exit::WrongFile)
 }
 
