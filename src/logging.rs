@@ -46,7 +46,7 @@ struct StderrWriter<'a> {
 
 impl Write for StderrWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A run goes on when nobody reads its log lines: a closed pipe, a full disk.
+        // A run continues when its log lines cannot be written: a closed pipe, a full disk.
         let _ = match self.bar {
             Some(bar) => bar.suspend(|| io::stderr().write_all(bytes)),
             None => io::stderr().write_all(bytes),

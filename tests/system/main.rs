@@ -20,7 +20,7 @@
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
 //! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`limit`], [`bad_records`],
 //!   [`command_line`]: the output of flows, changed fields, invalid records, and the commands.
-//! - [`closed_streams`]: output that nobody reads, or that cannot be written.
+//! - [`closed_streams`]: output whose reader has gone, or that cannot be written.
 //! - [`expressions`]: named expressions, in EDN, TOML and included files.
 //! - [`arrow`], [`avro`], [`parquet`]: files of columns that are read, with kills
 //!   ([`column_files`]).
