@@ -3,6 +3,7 @@
 mod includes;
 pub(crate) mod kept;
 pub(crate) mod legacy;
+mod state_url;
 mod table;
 mod variables;
 
@@ -266,7 +267,8 @@ impl PipelineText {
             Some(table) => Ok(table.clone()),
             None => table::read(path, registry, &self.base),
         };
-        let mut plan = plan(
+        let state_error = state_url::error(document);
+        let plan = plan(
             document,
             PlanContext {
                 registry,
@@ -277,7 +279,12 @@ impl PipelineText {
                 tables: &read,
                 keeps_state: self.kind != TextKind::Flow,
             },
-        )?;
+        );
+        let mut plan = match (plan, state_error) {
+            (Ok(plan), None) => plan,
+            (Ok(_), Some(error)) => return Err(vec![error]),
+            (Err(errors), error) => return Err(errors.into_iter().chain(error).collect()),
+        };
         let (text, tables) = (self.text.clone(), plan.tables.clone());
         let largest = if is_template(document) {
             kept::MAX_OF_LOG

@@ -96,6 +96,7 @@ pub fn from_flow(text: &str) -> Result<Document, Vec<Diagnostic>> {
             includes: Vec::new(),
             pipeline,
             tests: Vec::new(),
+            substituted: Vec::new(),
         }),
         _ => Err(errors),
     }
@@ -120,6 +121,8 @@ pub struct Document {
     pub pipeline: Flow,
     /// The entries of `:tests`.
     pub tests: Vec<Test>,
+    /// The places of the strings with substituted values; [`crate::interpolate`] adds them.
+    pub substituted: Vec<Span>,
 }
 
 /// A file that is included.

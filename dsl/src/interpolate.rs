@@ -8,7 +8,7 @@
 
 use crate::document::Flow;
 use crate::node::Text;
-use crate::{Call, Diagnostic, Document, Node, NodeKind};
+use crate::{Call, Diagnostic, Document, Node, NodeKind, Span};
 
 /// Returns the value of a placeholder: `lookup("env", "NAME")`.
 pub type Lookup<'a> = dyn FnMut(&str, &str) -> Result<String, LookupError> + 'a;
@@ -22,31 +22,40 @@ pub enum LookupError {
     Failed(String),
 }
 
+/// What a substitution found.
+#[derive(Default)]
+struct Outcome {
+    errors: Vec<Diagnostic>,
+    /// The places of the strings with substituted values.
+    substituted: Vec<Span>,
+}
+
 /// Substitutes the placeholders in all strings of the settings, of named expressions and of the
 /// stages' arguments.
 ///
 /// # Errors
 /// All failed lookups, in source order.
 pub fn document(document: &mut Document, lookup: &mut Lookup<'_>) -> Result<(), Vec<Diagnostic>> {
-    let mut errors = Vec::new();
+    let mut outcome = Outcome::default();
     for (_, _, value) in &mut document.settings {
-        fill(value, lookup, &mut errors);
+        fill(value, lookup, &mut outcome);
     }
     for named in &mut document.expressions {
-        fill(&mut named.body, lookup, &mut errors);
+        fill(&mut named.body, lookup, &mut outcome);
     }
     for stage in &mut document.stages {
-        fill_call(&mut stage.call, lookup, &mut errors);
+        fill_call(&mut stage.call, lookup, &mut outcome);
     }
     for named in &mut document.flows {
-        fill_flow(&mut named.flow, lookup, &mut errors);
+        fill_flow(&mut named.flow, lookup, &mut outcome);
     }
-    fill_flow(&mut document.pipeline, lookup, &mut errors);
-    errors.sort_by_key(|error| error.span);
-    if errors.is_empty() {
+    fill_flow(&mut document.pipeline, lookup, &mut outcome);
+    document.substituted = outcome.substituted;
+    outcome.errors.sort_by_key(|error| error.span);
+    if outcome.errors.is_empty() {
         Ok(())
     } else {
-        Err(errors)
+        Err(outcome.errors)
     }
 }
 
@@ -55,22 +64,22 @@ pub fn document(document: &mut Document, lookup: &mut Lookup<'_>) -> Result<(), 
 /// # Errors
 /// All failed lookups.
 pub fn node(node: &mut Node, lookup: &mut Lookup<'_>) -> Result<(), Vec<Diagnostic>> {
-    let mut errors = Vec::new();
-    fill(node, lookup, &mut errors);
-    if errors.is_empty() {
+    let mut outcome = Outcome::default();
+    fill(node, lookup, &mut outcome);
+    if outcome.errors.is_empty() {
         Ok(())
     } else {
-        Err(errors)
+        Err(outcome.errors)
     }
 }
 
-fn fill_flow(flow: &mut Flow, lookup: &mut Lookup<'_>, errors: &mut Vec<Diagnostic>) {
+fn fill_flow(flow: &mut Flow, lookup: &mut Lookup<'_>, outcome: &mut Outcome) {
     match flow {
         Flow::Named(..) => {}
-        Flow::Inline(call) => fill_call(call, lookup, errors),
+        Flow::Inline(call) => fill_call(call, lookup, outcome),
         Flow::Thread(flows, _) | Flow::All(flows, _) => flows
             .iter_mut()
-            .for_each(|flow| fill_flow(flow, lookup, errors)),
+            .for_each(|flow| fill_flow(flow, lookup, outcome)),
         Flow::Match {
             branches,
             otherwise,
@@ -78,10 +87,10 @@ fn fill_flow(flow: &mut Flow, lookup: &mut Lookup<'_>, errors: &mut Vec<Diagnost
         } => {
             branches
                 .iter_mut()
-                .for_each(|branch| fill_flow(&mut branch.flow, lookup, errors));
+                .for_each(|branch| fill_flow(&mut branch.flow, lookup, outcome));
             otherwise
                 .iter_mut()
-                .for_each(|flow| fill_flow(flow, lookup, errors));
+                .for_each(|flow| fill_flow(flow, lookup, outcome));
         }
         Flow::Route {
             branches,
@@ -89,37 +98,39 @@ fn fill_flow(flow: &mut Flow, lookup: &mut Lookup<'_>, errors: &mut Vec<Diagnost
             ..
         } => {
             for branch in branches {
-                fill(&mut branch.condition, lookup, errors);
-                fill_flow(&mut branch.flow, lookup, errors);
+                fill(&mut branch.condition, lookup, outcome);
+                fill_flow(&mut branch.flow, lookup, outcome);
             }
             otherwise
                 .iter_mut()
-                .for_each(|flow| fill_flow(flow, lookup, errors));
+                .for_each(|flow| fill_flow(flow, lookup, outcome));
         }
     }
 }
 
-fn fill_call(call: &mut Call, lookup: &mut Lookup<'_>, errors: &mut Vec<Diagnostic>) {
+fn fill_call(call: &mut Call, lookup: &mut Lookup<'_>, outcome: &mut Outcome) {
     call.args
         .iter_mut()
-        .for_each(|arg| fill(arg, lookup, errors));
+        .for_each(|arg| fill(arg, lookup, outcome));
 }
 
-fn fill(node: &mut Node, lookup: &mut Lookup<'_>, errors: &mut Vec<Diagnostic>) {
+fn fill(node: &mut Node, lookup: &mut Lookup<'_>, outcome: &mut Outcome) {
     match &mut node.kind {
-        NodeKind::Str(text) => fill_text(text, lookup, errors),
+        NodeKind::Str(text) => fill_text(text, lookup, outcome),
         NodeKind::List(items) | NodeKind::Vector(items) | NodeKind::Set(items) => {
-            items.iter_mut().for_each(|item| fill(item, lookup, errors));
+            items
+                .iter_mut()
+                .for_each(|item| fill(item, lookup, outcome));
         }
         NodeKind::Map(entries) => entries
             .iter_mut()
-            .for_each(|(_, value)| fill(value, lookup, errors)),
-        NodeKind::Tagged(_, value) => fill(value, lookup, errors),
+            .for_each(|(_, value)| fill(value, lookup, outcome)),
+        NodeKind::Tagged(_, value) => fill(value, lookup, outcome),
         _ => {}
     }
 }
 
-fn fill_text(text: &mut Text, lookup: &mut Lookup<'_>, errors: &mut Vec<Diagnostic>) {
+fn fill_text(text: &mut Text, lookup: &mut Lookup<'_>, outcome: &mut Outcome) {
     let template = text.clone();
     let mut filled = Text {
         value: String::new(),
@@ -130,8 +141,15 @@ fn fill_text(text: &mut Text, lookup: &mut Lookup<'_>, errors: &mut Vec<Diagnost
     while let Some(found) = next_placeholder(&template.value, copied) {
         append(&mut filled, &template, copied, found.start);
         match found.inner {
-            None => filled.value.push_str("${"),
-            Some((kind, arg)) => {
+            Inner::Escape => filled.value.push_str("${"),
+            Inner::Invalid { name, help } => {
+                let span = template.span_of(found.start, found.end);
+                let message = format!("`{name}` is not a variable");
+                let label = "expected `${KIND:NAME}`, such as `${env:HOME}`";
+                let error = Diagnostic::new(span, message, label).with_help(help);
+                outcome.errors.push(error);
+            }
+            Inner::Variable(kind, arg) => {
                 let (name, default) = match arg.split_once(":-") {
                     Some((name, default)) => (name, Some(default)),
                     None => (arg, None),
@@ -148,7 +166,8 @@ fn fill_text(text: &mut Text, lookup: &mut Lookup<'_>, errors: &mut Vec<Diagnost
                     (Err(LookupError::Unset(reason) | LookupError::Failed(reason)), _) => {
                         let span = template.span_of(found.start, found.end);
                         let message = format!("cannot substitute `${{{kind}:{arg}}}`");
-                        errors.push(Diagnostic::new(span, message, reason));
+                        let error = Diagnostic::new(span, message, reason);
+                        outcome.errors.push(with_default_help(error, kind, arg));
                     }
                 }
             }
@@ -156,6 +175,9 @@ fn fill_text(text: &mut Text, lookup: &mut Lookup<'_>, errors: &mut Vec<Diagnost
         copied = found.end;
     }
     append(&mut filled, &template, copied, template.value.len());
+    if filled.secret {
+        outcome.substituted.push(template.span());
+    }
     *text = filled;
 }
 
@@ -176,42 +198,99 @@ fn append(filled: &mut Text, template: &Text, start: usize, end: usize) {
     filled.value.push_str(&part.value);
 }
 
+/// An error whose help says how a default is written, if the name has a colon as in other tools.
+fn with_default_help(error: Diagnostic, kind: &str, arg: &str) -> Diagnostic {
+    match arg.split_once(':') {
+        Some((name, default)) if kind == "env" && !default.starts_with('-') => error.with_help(
+            format!("a default follows `:-`: `${{env:{name}:-{default}}}`"),
+        ),
+        _ => error,
+    }
+}
+
 struct Placeholder<'a> {
     start: usize,
     end: usize,
-    /// The kind and the argument. `None` for `$${`.
-    inner: Option<(&'a str, &'a str)>,
+    inner: Inner<'a>,
 }
 
-/// The first `${kind:argument}` or `$${` at or after `from`. Any other `${` is literal text.
+enum Inner<'a> {
+    /// `$${`
+    Escape,
+    /// `${kind:argument}`
+    Variable(&'a str, &'a str),
+    /// What was probably meant as a variable: `${HOME}`, `${ENV:HOME}`, or one without its end.
+    Invalid { name: &'a str, help: String },
+}
+
+/// The kinds of variables of which an unclosed one is an error. The caller decides which there are.
+const KINDS: [&str; 5] = ["env:", "set:", "file:", "host:", "log:"];
+
+/// The first `${kind:argument}` or `$${` at or after `from`. Any other `${` is literal text, as in
+/// the replacement of a regular expression, unless it is like a variable of a shell.
 fn next_placeholder(text: &str, from: usize) -> Option<Placeholder<'_>> {
     let mut at = from;
     loop {
         let start = at + text.get(at..)?.find('$')?;
         let rest = text.get(start..)?;
-        if rest.starts_with("$${") {
-            return Some(Placeholder {
+        let found = |length: usize, inner| {
+            Some(Placeholder {
                 start,
-                end: start + 3,
-                inner: None,
-            });
+                end: start + length,
+                inner,
+            })
+        };
+        if rest.starts_with("$${") {
+            return found(3, Inner::Escape);
         }
-        let body = rest
-            .strip_prefix("${")
-            .and_then(|rest| rest.split_once('}'))
-            .map(|(body, _)| body);
-        let inner = body.and_then(|body| body.split_once(':'));
-        let is_kind =
-            |kind: &str| !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase());
-        match (body, inner) {
-            (Some(body), Some((kind, arg))) if is_kind(kind) => {
-                return Some(Placeholder {
-                    start,
-                    end: start + body.len() + 3,
-                    inner: Some((kind, arg)),
-                });
+        let Some(body) = rest.strip_prefix("${") else {
+            at = start + 1;
+            continue;
+        };
+        let Some((body, _)) = body.split_once('}') else {
+            if KINDS.iter().any(|kind| body.starts_with(kind)) {
+                let help = "add the `}`; for the characters `${`, write `$${`".to_owned();
+                return found(rest.len(), Inner::Invalid { name: rest, help });
             }
-            _ => at = start + 1,
+            at = start + 1;
+            continue;
+        };
+        let length = body.len() + 3;
+        match body.split_once(':') {
+            Some((kind, arg)) if is_kind(kind) => {
+                return found(length, Inner::Variable(kind, arg));
+            }
+            _ => {}
         }
+        if let Some(meant) = meant(body) {
+            let help = format!("write `${{{meant}}}`; for the characters `${{`, write `$${{`");
+            let name = &rest[..length];
+            return found(length, Inner::Invalid { name, help });
+        }
+        at = start + 1;
+    }
+}
+
+fn is_kind(kind: &str) -> bool {
+    !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase())
+}
+
+/// The variable that is meant by the part between the braces of `${HOME}` or `${ENV:HOME}`.
+fn meant(body: &str) -> Option<String> {
+    let is_upper = |name: &str| {
+        let rest = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        let starts = name.starts_with(|first: char| first.is_ascii_uppercase() || first == '_');
+        starts && name.bytes().all(rest)
+    };
+    match body.split_once(':') {
+        None => is_upper(body).then(|| format!("env:{body}")),
+        Some((kind, arg)) if KINDS.contains(&format!("{}:", kind.to_lowercase()).as_str()) => {
+            Some(format!("{}:{arg}", kind.to_lowercase()))
+        }
+        // `${HOME:-/root}`, as in a shell.
+        Some((name, default)) if default.starts_with('-') && is_upper(name) => {
+            Some(format!("env:{name}:{default}"))
+        }
+        Some(_) => None,
     }
 }

@@ -236,8 +236,8 @@ fn substitution() {
             true,
         ),
         (
-            "$${env:USER} $ ${ ${x} ${env:USER",
-            "${env:USER} $ ${ ${x} ${env:USER",
+            "$${env:USER} $ ${ ${x} ${year}-${1} $${HOME} ${env",
+            "${env:USER} $ ${ ${x} ${year}-${1} ${HOME} ${env",
             false,
         ),
         ("cost: $5 ${1:2}", "cost: $5 ${1:2}", false),
@@ -249,6 +249,27 @@ fn substitution() {
         let text = filled(text);
         assert_eq!((text.value.as_str(), text.secret), (expected, secret));
         assert!(!secret || !format!("{text:?}").contains("me"), "{text:?}");
+    }
+}
+
+#[test]
+fn what_is_like_a_variable_is_an_error() {
+    for (text, place, help) in [
+        ("a${HOME}/out", "${HOME}", "write `${env:HOME}`"),
+        ("${ENV:IN}", "${ENV:IN}", "write `${env:IN}`"),
+        ("${IN:-x}", "${IN:-x}", "write `${env:IN:-x}`"),
+        ("x ${env:USER", "${env:USER", "add the `}`"),
+        ("${env:IN:x}", "${env:IN:x}", "`${env:IN:-x}`"),
+    ] {
+        let mut node = edn::read(&format!("\"{text}\"")).expect("a string");
+        let errors = interpolate::node(&mut node, &mut lookup).expect_err(text);
+        let [error] = errors.as_slice() else {
+            panic!("{text}: {errors:?}");
+        };
+        let (start, end) = (error.span.start as usize - 1, error.span.end as usize - 1);
+        assert_eq!(&text[start..end], place, "{text}");
+        let shown = error.help.as_deref().unwrap_or_default();
+        assert!(shown.contains(help), "{text}: {shown}");
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
         includes: builder.includes,
         pipeline,
         tests: builder.tests,
+        substituted: Vec::new(),
     })
 }
 

@@ -210,11 +210,16 @@ impl Operator {
                 changes.join(", ")
             }
             Operator::Unnest(list, _) => format!("each element of {}", list.field().name()),
-            Operator::Lookup(_, table, _) => {
+            Operator::Lookup(key, table, _) => {
                 let reload = table.reload();
                 let reload = reload.map(|often| format!(", looked at every {often:?} for changes"));
                 let reload = reload.unwrap_or_default();
-                format!("the row of {} with {}{reload}", table.path(), table.on())
+                let (path, column) = (table.path(), table.key());
+                let on = match key.field().name() {
+                    name if name == column => column.to_owned(),
+                    name => format!("{column} = {name}"),
+                };
+                format!("the row of {path} with {on}{reload}")
             }
             Operator::Sample(sample) => sample.to_string(),
             Operator::Limit(1, _) => "the first record of each run".to_owned(),

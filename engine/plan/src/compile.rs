@@ -4,12 +4,13 @@
 //! The compiler follows the flow from a source and keeps what is known of the records at each
 //! [point](flow_point): their columns, and the nondeterministic expressions before. A step uses
 //! what is known before it, and moves the point behind it. [`select`] computes the columns of a
-//! new record, [`edit`] changes fields of one, [`joint`] joins such changes, [`sink`] prepares a sink, and [`policy`] adds the
-//! quarantines for invalid records.
+//! new record, [`edit`] changes fields of one, [`joint`] joins such changes, [`lookup`] adds the row
+//! of a table, [`sink`] prepares a sink, and [`policy`] adds the quarantines for invalid records.
 
 mod edit;
 mod flow_point;
 mod joint;
+mod lookup;
 mod policy;
 mod select;
 mod sink;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use pseidon_dsl::document::Pattern;
-use pseidon_dsl::expr::{Expr, SelectItem};
+use pseidon_dsl::expr::{Expr, SelectItem, Substituted};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_expr::bounds::Bounds;
 use pseidon_expr::types::field_type_name;
@@ -35,7 +36,6 @@ use crate::columns::{SourceColumns, uses_topic};
 use crate::edits::field;
 use crate::errors::Errors;
 use crate::index::{PerSink, SinkIndex};
-use crate::lookup::LookupTable;
 use crate::percent::Percent;
 use crate::prepare::PreparedSource;
 use crate::quarantine;
@@ -50,6 +50,8 @@ const TOPIC: &str = "@topic";
 pub(crate) struct Compiler<'a> {
     pub(crate) quarantine: QuarantineFactory,
     pub(crate) pipeline: &'a str,
+    /// The substituted values, which are not shown.
+    pub(crate) substituted: Substituted,
     /// Whether invalid records are quarantined beside the output by default.
     pub(crate) has_default_quarantine: bool,
     pub(crate) sinks: PerSink<PlannedSink>,
@@ -65,6 +67,7 @@ impl Compiler<'_> {
         let mut compiler = ChainCompiler {
             quarantine: self.quarantine,
             pipeline: self.pipeline,
+            substituted: &self.substituted,
             stage: &resolved.stage,
             format: &*prepared.format,
             topic_may_change: prepared.facts.topic_may_change,
@@ -119,6 +122,7 @@ fn bounds(chain: &[ResolvedStep], columns: &SourceColumns) -> Bounds {
 struct ChainCompiler<'c> {
     quarantine: QuarantineFactory,
     pipeline: &'c str,
+    substituted: &'c Substituted,
     /// The stage of the source.
     stage: &'c str,
     /// The format of the source's records.
@@ -262,22 +266,6 @@ impl ChainCompiler<'_> {
         Some(chain_step(step, operator, policy))
     }
 
-    fn lookup_step(
-        &mut self,
-        step: &ResolvedStep,
-        key: &Expr,
-        table: &Arc<LookupTable>,
-        point: &mut FlowPoint,
-    ) -> Option<ChainStep> {
-        let compiled = self.expr(key, point)?;
-        let policy = self.policy(&step.on_error)?;
-        for column in table.schema().fields() {
-            point.add_column(field(column.name()), column.clone());
-        }
-        let operator = Operator::Lookup(compiled, table.clone(), point.columns());
-        Some(chain_step(step, operator, policy))
-    }
-
     fn sample_step(
         &mut self,
         step: &ResolvedStep,
@@ -386,10 +374,13 @@ impl ChainCompiler<'_> {
     fn expr(&mut self, expr: &Expr, point: &mut FlowPoint) -> Option<CompiledExpr> {
         let compiled = self.errors.value(compile(expr, &point.input.scope))?;
         if !compiled.is_deterministic() {
-            point.nondeterminism.push(expr.to_string());
+            point.nondeterminism.push(self.substituted.shown(expr));
         }
         if self.topic_may_change && uses_topic(expr) {
             point.nondeterminism.push(TOPIC.to_owned());
+        }
+        if self.substituted.is_in(expr) {
+            return Some(compiled.named(&self.substituted.shown(expr)));
         }
         Some(compiled)
     }

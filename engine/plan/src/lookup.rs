@@ -23,7 +23,7 @@ use pseidon_dsl::expr::{
 use pseidon_dsl::{Diagnostic, Span, nearest};
 use pseidon_expr::json_text;
 use pseidon_expr::types::is_json;
-use pseidon_plugin::options::SpannedValue;
+use pseidon_plugin::options::{SpannedValue, check_local_path};
 
 use crate::edits::{FieldEdit, field};
 use crate::tables::{Table, TableCache};
@@ -33,9 +33,8 @@ const MAX_SHOWN: usize = 10;
 
 /// The rows of a table by their keys.
 pub struct LookupTable {
-    /// The path of its file and the condition, as in the pipeline file.
+    /// The path of its file, as in the pipeline file.
     path: String,
-    on: String,
     /// The columns that records get, with names that no field has.
     columns: RecordBatch,
     /// The bytes of each row of `columns`.
@@ -57,9 +56,9 @@ impl LookupTable {
         &self.path
     }
 
-    /// The column with the keys, and the key of a record, as in the pipeline file.
-    pub fn on(&self) -> &str {
-        &self.on
+    /// The column of the keys.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// How often its file is looked at for changes; `None` if it is not.
@@ -130,6 +129,7 @@ impl Lookup<'_> {
             return Err(error.with_help("write the pipeline to a file, or leave out `:reload`"));
         }
         let path = self.path.value.as_str();
+        check_local_path(path, self.path.span)?;
         let Table { rows, digest } = tables.table(path, self.reload).map_err(|reason| {
             let error = Diagnostic::new(self.path.span, "the table cannot be read", reason);
             error.with_help(
@@ -165,7 +165,6 @@ impl Lookup<'_> {
         let table = LookupTable {
             sizes: sizes(&columns).map_err(unusable)?,
             path: path.to_owned(),
-            on: self.on.to_string(),
             columns,
             rows: self.index(&keys)?,
             has_numbers: keys.are_numbers,

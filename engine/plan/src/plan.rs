@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pseidon_dsl::expr::NamedExpressions;
+use pseidon_dsl::expr::{NamedExpressions, Substituted};
 use pseidon_dsl::{Diagnostic, Document, Span};
 use pseidon_expr::function_names;
 use pseidon_plugin::registry::PluginRegistry;
@@ -107,6 +107,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     let mut compiler = Compiler {
         quarantine: context.registry.quarantine,
         pipeline: &name,
+        substituted: Substituted::new(document, &context.text),
         has_default_quarantine: context.keeps_state,
         sinks: PerSink::default(),
         errors: Errors::default(),

@@ -81,6 +81,7 @@ use pseidon_dsl::{Node, Span};
 mod declarations;
 mod edits;
 pub mod kinds;
+mod local_path;
 mod on_error;
 mod reader;
 mod schema;
@@ -89,6 +90,7 @@ mod value;
 use crate::spec::{OptionSpec, PluginSpec};
 
 pub use declarations::{concat, default_of, total};
+pub use local_path::check_local_path;
 pub use on_error::OnError;
 pub use pseidon_dsl::expr::Expr;
 pub use pseidon_options_derive::{Choice, Options};

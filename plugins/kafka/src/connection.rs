@@ -86,8 +86,35 @@ impl OptionValue for Brokers {
         if brokers.split(',').all(|broker| broker.trim().is_empty()) {
             return Err(argument.error("`:brokers` is empty", "expected \"host:port\""));
         }
+        if let Some(broker) = brokers.split(',').find(|broker| !is_broker(broker.trim())) {
+            let message = "`:brokers` has an address that is not a host and a port";
+            // The address is not repeated, since it may come from `${env:…}`.
+            let error = Diagnostic::new(argument.span(), message, "expected \"host:port\"");
+            return Err(vec![match broker.contains("://") {
+                true => error.with_help("leave out the scheme and its `://`; for TLS, set :tls"),
+                false => error,
+            }]);
+        }
         Ok(Brokers(brokers))
     }
+}
+
+/// The protocols that librdkafka accepts before an address.
+const PROTOCOLS: [&str; 4] = ["PLAINTEXT://", "SSL://", "SASL_PLAINTEXT://", "SASL_SSL://"];
+
+/// Whether a broker is a host, or a host and a port. Empty ones, as after a last comma, are left
+/// out.
+fn is_broker(broker: &str) -> bool {
+    let mut protocols = PROTOCOLS.iter();
+    let address = protocols.find_map(|protocol| broker.strip_prefix(protocol));
+    let broker = address.unwrap_or(broker);
+    let after_address = broker.rsplit_once(']').map_or(broker, |(_, after)| after);
+    let has_valid_port = match after_address.rsplit_once(':') {
+        Some((_, port)) => port.parse::<u16>().is_ok_and(|port| port > 0),
+        None => true,
+    };
+    let is_host = |c: char| !c.is_whitespace() && !"/\\@?#".contains(c);
+    has_valid_port && broker.chars().all(is_host) && !broker.starts_with(':')
 }
 
 /// The librdkafka properties that only a producer has.
@@ -429,6 +456,12 @@ mod tests {
     fn invalid_options_are_reported() {
         for (text, expected) in [
             (r#"{:brokers ""}"#, "host:port"),
+            (r#"{:brokers "http://a:9092"}"#, "leave out the scheme"),
+            (r#"{:brokers "SASL_SSL://a:9092/"}"#, "for TLS, set :tls"),
+            (r#"{:brokers ["b:1" "a:port"]}"#, "host:port"),
+            (r#"{:brokers "a:0"}"#, "host:port"),
+            (r#"{:brokers "a:70000"}"#, "host:port"),
+            (r#"{:brokers ":9092"}"#, "host:port"),
             (r#"{:brokers "a" :tls {:cert "c"}}"#, "both :cert and :key"),
             (
                 r#"{:brokers "a" :sasl {:username "u"}}"#,

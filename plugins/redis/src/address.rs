@@ -35,6 +35,14 @@ const FORMS: &str = "expected redis://HOST:PORT/DB, \
                      redis-cluster://HOST:PORT,HOST:PORT, each also with rediss for TLS and \
                      USER:PASSWORD@ before the host";
 
+/// Checks the URL of a state store without connecting.
+///
+/// # Errors
+/// What is wrong with it; no part of it is repeated, since that may be a password.
+pub fn check_url(url: &str) -> Result<(), String> {
+    parse(url).map(|_| ())
+}
+
 /// Parses a URL. The error never repeats a part of it, since that may be a password.
 pub(crate) fn parse(url: &str) -> Result<StoreUrl, String> {
     let (rest, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));

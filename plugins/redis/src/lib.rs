@@ -35,5 +35,6 @@ mod scripts;
 mod store;
 mod work_queue;
 
+pub use address::check_url;
 pub use store::{DEFAULT_NAMESPACE, RedisStore};
 pub use work_queue::WorkQueue;

@@ -31,9 +31,19 @@ impl CompiledExpr {
         &self.inputs
     }
 
-    /// The type of its values. The name of the field is the text of the expression.
+    /// The type of its values. The name of the field is the text of the expression, or
+    /// that of [`CompiledExpr::named`].
     pub fn field(&self) -> &FieldRef {
         &self.field
+    }
+
+    /// The same expression with another name, for one whose text must not be shown.
+    #[must_use]
+    pub fn named(self, name: &str) -> CompiledExpr {
+        CompiledExpr {
+            field: Arc::new(self.field.as_ref().clone().with_name(name)),
+            ..self
+        }
     }
 
     /// Whether it always returns the same value for the same record. `now()` and `random()` do not.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pseidon_dsl::{Diagnostic, Node, NodeKind, nearest, units};
 
+use super::local_path::check_local_path;
 use super::value::{Argument, OptionValue, ParseResult, scalar, word};
 use crate::spec::OptionKind;
 
@@ -104,9 +105,12 @@ fn unknown(node: &Node, word: &str) -> Diagnostic {
 fn parse_quarantine(value: &Node) -> Result<OnError, Vec<Diagnostic>> {
     match &value.kind {
         NodeKind::Bool(true) | NodeKind::Nil => Ok(OnError::Quarantine { path: None }),
-        NodeKind::Str(path) => Ok(OnError::Quarantine {
-            path: Some(path.value.clone()),
-        }),
+        NodeKind::Str(path) => {
+            check_local_path(&path.value, value.span).map_err(|error| vec![error])?;
+            Ok(OnError::Quarantine {
+                path: Some(path.value.clone()),
+            })
+        }
         NodeKind::Map(entries) if entries.is_empty() => Ok(OnError::Quarantine { path: None }),
         NodeKind::Map(entries) => match entries.as_slice() {
             [

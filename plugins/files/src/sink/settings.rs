@@ -6,8 +6,8 @@ use std::time::Duration;
 use pseidon_dsl::template::{Template, TemplatePart};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_formats::{FileCodec, FileCodecSettings};
-use pseidon_plugin::options::SpannedValue;
 use pseidon_plugin::options::kinds::PositiveInteger;
+use pseidon_plugin::options::{SpannedValue, check_local_path};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
@@ -122,6 +122,9 @@ fn path(
 ) -> (Vec<PathBuf>, PathTemplate) {
     let path = options.path.as_ref();
     let span = path.map_or(options.span, |path| path.span);
+    if let Some(path) = path {
+        check_local(path, errors);
+    }
     let (base, mut below) = path.map(|path| split_base(&path.value)).unwrap_or_default();
     let base_dirs = match &options.base_dir {
         None => {
@@ -142,6 +145,8 @@ fn path(
                     "expected at least one folder",
                 ));
             }
+            let checks = dirs.iter().map(|dir| check_local_path(dir, base_dir.span));
+            errors.extend(checks.filter_map(Result::err));
             if base.starts_with('/') {
                 errors.push(Diagnostic::new(
                     span,
@@ -183,6 +188,7 @@ fn move_to(
     errors: &mut Vec<Diagnostic>,
 ) -> (MoveSettings, PathTemplate) {
     let span = options.path.span;
+    check_local(&options.path, errors);
     let (base, below) = split_base(&options.path.value);
     if base.is_empty() && below.is_empty() {
         errors.push(Diagnostic::new(
@@ -253,6 +259,23 @@ fn hook(options: &SpannedValue<HookOptions>) -> Result<Hook, Diagnostic> {
         timeout: *timeout,
         folder: PathBuf::new(),
     })
+}
+
+/// Checks the beginning of a path: up to the first value, before which `$` would be part of it. The
+/// folder of a quarantine has no position: it is beside the output, whose path is checked.
+fn check_local(path: &SpannedValue<Template>, errors: &mut Vec<Diagnostic>) {
+    if path.span == Span::default() {
+        return;
+    }
+    let [TemplatePart::Literal(beginning), rest @ ..] = path.value.parts.as_slice() else {
+        return;
+    };
+    let is_variable = beginning.ends_with('$') && !rest.is_empty();
+    let beginning = match is_variable {
+        true => format!("{beginning}{{"),
+        false => beginning.clone(),
+    };
+    errors.extend(check_local_path(&beginning, path.span).err());
 }
 
 /// Splits a template into its base directory, with the last `/`, and the parts below it. A template

@@ -7,7 +7,9 @@ use pseidon_dsl::Diagnostic;
 use pseidon_formats::ColumnFormat;
 use pseidon_plugin::format::{Format, SourceFormat};
 use pseidon_plugin::options::kinds::ByteSize;
-use pseidon_plugin::options::{Choice, OnError, Options, SchemaOption, SpannedValue};
+use pseidon_plugin::options::{
+    Choice, OnError, Options, SchemaOption, SpannedValue, check_local_path,
+};
 
 use super::glob::Glob;
 
@@ -141,6 +143,10 @@ impl FilesSourceOptions {
             errors.push(self.path.error("`:path` names no file", expected));
         }
         for path in paths {
+            if let Err(error) = check_local_path(path, self.path.span) {
+                errors.push(error);
+                continue;
+            }
             if let Err(error) = Glob::new(path, Path::new("")) {
                 let message = format!("`{path}` is not a glob");
                 errors.push(self.path.error(message, error.msg));
