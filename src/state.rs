@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use pseidon_delivery::embedded::{EmbeddedStore, STATE_FOLDER};
-use pseidon_delivery::{GroupCommit, OperatorStore, StateStore, StoreError, WithCauses};
+use pseidon_delivery::{GroupCommit, OperatorStore, Reason, StateStore, StoreError, WithCauses};
 use pseidon_plan::Plan;
+use pseidon_plugin::secret::without_users;
 use pseidon_redis::RedisStore;
 
 /// The pause between attempts to connect to a state store that does not answer.
 const CONNECT_PAUSE: Duration = Duration::from_millis(500);
+/// How often a wait for the state store is reported.
+const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The folder for the state of the pipelines in the folder `base`.
 pub(crate) fn folder(base: &Path) -> PathBuf {
@@ -66,7 +69,7 @@ pub(crate) fn view(plan: &Plan, folder: &Path) -> Result<Option<StateView>, Stor
             written: snapshot.written,
         }));
     };
-    let store = RedisStore::connect(url.expose(), &plan.settings.namespace, &plan.name)?;
+    let store = connect_once(url.expose(), plan)?;
     let is_empty = store.sinks()?.is_empty();
     Ok((!is_empty).then(|| StateView {
         store: Arc::new(store),
@@ -88,7 +91,7 @@ pub(crate) fn open_to_change(
         }
         return Ok(Some(Arc::new(EmbeddedStore::open(folder, &plan.name)?)));
     };
-    let store = RedisStore::connect(url.expose(), &plan.settings.namespace, &plan.name)?;
+    let store = connect_once(url.expose(), plan)?;
     let is_empty = store.sinks()?.is_empty();
     Ok((!is_empty).then(|| Arc::new(store) as Arc<dyn OperatorStore>))
 }
@@ -110,18 +113,34 @@ pub(crate) fn place(plan: &Plan, folder: &Path) -> String {
 /// Connects to Redis, and waits while it does not answer: when all machines start at the same time,
 /// Redis may be the last to be ready.
 fn connect(url: &str, plan: &Plan) -> Result<RedisStore, StoreError> {
-    let mut is_logged = false;
+    let mut reported: Option<Instant> = None;
     loop {
-        let opened = RedisStore::connect(url, &plan.settings.namespace, &plan.name)
-            .and_then(|store| store.identity().map(|_| store));
+        let opened = connect_once(url, plan);
         let Err(StoreError::Unavailable(reason)) = opened else {
             return opened;
         };
-        if !is_logged {
+        if reported.is_none_or(|at| at.elapsed() >= REPORT_INTERVAL) {
             let reason = WithCauses(&reason).to_string();
             tracing::warn!(reason, "state store does not answer; waiting");
-            is_logged = true;
+            reported = Some(Instant::now());
         }
         std::thread::sleep(CONNECT_PAUSE);
     }
+}
+
+/// Connects to Redis. The error of a server that does not answer has its address, without the
+/// password.
+fn connect_once(url: &str, plan: &Plan) -> Result<RedisStore, StoreError> {
+    RedisStore::connect(url, &plan.settings.namespace, &plan.name)
+        .and_then(|store| store.identity().map(|_| store))
+        .map_err(|error| match error {
+            StoreError::Unavailable(reason) => {
+                let what = format!("no Redis server answers at {}", without_users(url));
+                StoreError::Unavailable(
+                    Reason::caused_by(what, reason)
+                        .followed_by("; check that it runs and that `:state` has its address"),
+                )
+            }
+            other => other,
+        })
 }

@@ -38,6 +38,7 @@
 //! - [`positions`]: the positions of a pipeline, shown also while it runs. [`moved_positions`]:
 //!   positions that are moved and state that is forgotten, with kills.
 //! - [`memory`]: the memory use of hostile pipelines. [`restarts`]: a run between its attempts.
+//! - [`unreachable`]: servers that do not answer when a run starts.
 //! - [`state`], [`outages`]: state that is lost, changed or in use by another process, and disks
 //!   and servers that fail.
 
@@ -97,3 +98,4 @@ mod state;
 mod typed_logs;
 mod under_load;
 mod unnest;
+mod unreachable;

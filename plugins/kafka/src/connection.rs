@@ -10,6 +10,7 @@ use pseidon_plugin::options::{Argument, Choice, OptionValue, Options, ParseResul
 use pseidon_plugin::spec::OptionKind;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
 
 /// The option with the servers of a cluster.
 #[derive(Clone, Debug, Options)]
@@ -115,6 +116,18 @@ fn is_broker(broker: &str) -> bool {
     };
     let is_host = |c: char| !c.is_whitespace() && !"/\\@?#".contains(c);
     has_valid_port && broker.chars().all(is_host) && !broker.starts_with(':')
+}
+
+/// Whether a request failed before a broker could answer, which says nothing about the brokers.
+pub(crate) fn is_of_connection(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::OperationTimedOut
+            | RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::AllBrokersDown
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::RequestTimedOut
+    )
 }
 
 /// The librdkafka properties that only a producer has.

@@ -15,6 +15,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::rules::{TopicRules, has_policy};
+use crate::connection::is_of_connection;
 
 /// The timeout of a request, and how long a new topic may take to be known to all brokers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,6 +36,8 @@ const POSITIONS_CONFIG: [(&str, &str); 4] = [
 /// A client for requests about topics.
 pub(super) struct Cluster {
     admin: AdminClient<DefaultClientContext>,
+    /// The addresses of the brokers, for messages.
+    brokers: String,
 }
 
 impl Cluster {
@@ -43,32 +46,45 @@ impl Cluster {
         let admin = config
             .create()
             .map_err(|error| SinkError::Fatal(Reason::of(error)))?;
-        Ok(Cluster { admin })
+        let brokers = config.get("bootstrap.servers").unwrap_or_default();
+        Ok(Cluster {
+            admin,
+            brokers: brokers.to_owned(),
+        })
+    }
+
+    /// The error for a request that failed and may succeed later. `what` is what it was for.
+    fn transient(&self, what: String, error: KafkaError) -> SinkError {
+        let code = match &error {
+            KafkaError::AdminOp(code) => Some(*code),
+            other => other.rdkafka_error_code(),
+        };
+        let is_silent = code.is_some_and(is_of_connection);
+        SinkError::Transient(match is_silent {
+            true => Reason::caused_by(
+                format!("the brokers at {} do not answer", self.brokers),
+                error,
+            )
+            .followed_by("; check that they run and that `:brokers` has their addresses"),
+            false => Reason::caused_by(what, error),
+        })
     }
 
     /// Creates the positions topic unless it exists, and checks that the broker does not delete
     /// from it. Returns its number of partitions.
     pub(super) fn ensure_positions_topic(&self, topic: &str) -> Result<i32, SinkError> {
-        let transient = |error: Box<dyn Error + Send + Sync>| {
-            let what = format!("cannot create the topic {topic}");
-            SinkError::Transient(Reason::caused_by(what, error))
-        };
+        let transient = |error| self.transient(format!("cannot create the topic {topic}"), error);
         // Where brokers create topics automatically, asking for the topic would create it without
         // this configuration, so it is created first.
         let new = POSITIONS_CONFIG.iter().fold(
             NewTopic::new(topic, POSITIONS_PARTITIONS, TopicReplication::Fixed(-1)),
             |new, (name, value)| new.set(name, value),
         );
-        let created = block_on(self.admin.create_topics(&[new], &options()))
-            .map_err(|error| transient(error.into()))?;
+        let created = block_on(self.admin.create_topics(&[new], &options())).map_err(transient)?;
         match created.into_iter().next() {
             None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
             Some(Err((_, code))) if is_denied(code) => {
-                if self
-                    .partitions_of(topic)
-                    .map_err(|error| transient(error.into()))?
-                    == 0
-                {
+                if self.partitions_of(topic).map_err(transient)? == 0 {
                     let what =
                         format!("the topic {topic} is missing and creating it is not allowed");
                     return Err(SinkError::Fatal(Reason::caused_by(what, code).followed_by(
@@ -77,7 +93,7 @@ impl Cluster {
                     )));
                 }
             }
-            Some(Err((_, code))) => return Err(transient(code.into())),
+            Some(Err((_, code))) => return Err(transient(KafkaError::AdminOp(code))),
         }
         let partitions = self.wait_for_topic(topic)?;
         self.check_positions_topic(topic)?;
@@ -159,7 +175,7 @@ impl Cluster {
                 Ok(partitions) if partitions > 0 => return Ok(partitions),
                 Err(error) if Instant::now() >= deadline => {
                     let what = format!("cannot look up the topic {topic}");
-                    return Err(SinkError::Transient(Reason::caused_by(what, error)));
+                    return Err(self.transient(what, error));
                 }
                 Ok(_) | Err(_) => std::thread::sleep(RETRY_PAUSE),
             }

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, select};
-use rdkafka::types::RDKafkaErrorCode;
 
 use super::super::start::{self, REQUEST_TIMEOUT};
 use super::super::{KafkaSource, Topics};
 use super::{LookupRequest, LookupResponse};
+use crate::connection::is_of_connection;
 use crate::native::{Client, FoundPartition, NativeError};
 
 /// How many first requests for topic ids may fail before partitions are read without ids.
@@ -114,7 +114,7 @@ impl LookupWorker {
                 Ok(Some(ids))
             }
             Err(error) if self.ids_confirmed => Err(error),
-            Err(error) if is_of_connection(&error) && self.failed_ids < MAX_FAILED_IDS => {
+            Err(error) if is_of_connection(error.code) && self.failed_ids < MAX_FAILED_IDS => {
                 self.failed_ids += 1;
                 Err(error)
             }
@@ -140,18 +140,6 @@ impl LookupWorker {
         }
         Ok(counts)
     }
-}
-
-/// Whether a request failed before a broker could answer, which says nothing about the brokers.
-fn is_of_connection(error: &NativeError) -> bool {
-    matches!(
-        error.code,
-        RDKafkaErrorCode::OperationTimedOut
-            | RDKafkaErrorCode::BrokerTransportFailure
-            | RDKafkaErrorCode::AllBrokersDown
-            | RDKafkaErrorCode::Resolve
-            | RDKafkaErrorCode::RequestTimedOut
-    )
 }
 
 /// Merges the waiting requests for offsets into one, since hundreds of runs may send one at the

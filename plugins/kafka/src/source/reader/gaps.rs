@@ -24,10 +24,15 @@ impl Reader<'_> {
                 self.consumer.fatal_error().unwrap_or_else(|| error.clone()),
             )),
             _ => {
-                self.membership.unreachable |= error.code == RDKafkaErrorCode::AllBrokersDown;
+                let is_down = error.code == RDKafkaErrorCode::AllBrokersDown;
+                self.membership.unreachable |= is_down;
+                let remedy = match is_down {
+                    true => "; check that they run and that `:brokers` has their addresses",
+                    false => "",
+                };
                 self.logs.client_error(
                     &format!("{:?}", error.code),
-                    &format!("{error} (brokers: {brokers})"),
+                    &format!("{error} (brokers: {brokers}){remedy}"),
                 );
                 Ok(())
             }
