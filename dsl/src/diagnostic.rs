@@ -80,6 +80,8 @@ pub struct Diagnostic {
     pub label: String,
     /// A suggested fix, for example the nearest valid name.
     pub help: Option<String>,
+    /// For something that is defined twice: where it is defined first.
+    pub first: Option<Span>,
     /// For an error in a named expression or in an argument: its use, then the use of the one in
     /// which that is, and so on. The planner adds them.
     pub uses: Vec<ExpressionUse>,
@@ -104,8 +106,16 @@ impl Diagnostic {
             span,
             label: label.into(),
             help: None,
+            first: None,
             uses: Vec::new(),
         }
+    }
+
+    /// The error for a key that a file has twice. `name` is the key as it is written.
+    pub(crate) fn duplicate_key(name: &str, span: Span, first: Option<Span>) -> Diagnostic {
+        let message = format!("duplicate key `{name}`");
+        let error = Diagnostic::new(span, message, "second occurrence");
+        Diagnostic { first, ..error }
     }
 
     /// Sets the help line.
@@ -114,7 +124,7 @@ impl Diagnostic {
         self
     }
 
-    /// This error with its uses as lines of the help. `place` returns where a position is, such as
+    /// This error with the first place and its uses as lines of the help. `place` returns where a position is, such as
     /// `common.edn:3:20`.
     #[must_use]
     pub fn with_uses_as_help(&self, place: impl Fn(Span) -> String) -> Diagnostic {
@@ -133,6 +143,10 @@ impl Diagnostic {
             }
         };
         let mut lines: Vec<String> = self.help.iter().cloned().collect();
+        lines.extend(
+            self.first
+                .map(|first| format!("the first one is at {}", place(first))),
+        );
         match self.uses.as_slice() {
             [first @ .., last] if first.len() >= MAX_SHOWN => {
                 lines.extend(first.iter().take(MAX_SHOWN - 2).map(shown));
@@ -143,6 +157,7 @@ impl Diagnostic {
         }
         Diagnostic {
             help: (!lines.is_empty()).then(|| lines.join("\n")),
+            first: None,
             uses: Vec::new(),
             ..self.clone()
         }

@@ -8,6 +8,7 @@
 //! reports all errors that it finds.
 
 mod build;
+mod notation;
 mod scan;
 
 use crate::node::Text;
@@ -67,8 +68,10 @@ pub fn read_quoted(text: &Text) -> Result<Node, Vec<Diagnostic>> {
 }
 
 fn in_file(error: Diagnostic, text: &Text) -> Diagnostic {
+    let place = |span: Span| text.span_of(span.start as usize, span.end as usize);
     Diagnostic {
-        span: text.span_of(error.span.start as usize, error.span.end as usize),
+        span: place(error.span),
+        first: error.first.map(place),
         ..error
     }
 }

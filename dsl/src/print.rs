@@ -19,6 +19,22 @@ pub fn print(node: &Node) -> String {
     out
 }
 
+/// A list as it can be written in a file. Of a long one, the last forms are left out.
+pub fn list(mut items: Vec<Node>) -> String {
+    const LONGEST: usize = 100;
+
+    let mut end = ")";
+    loop {
+        let shown: Vec<String> = items.iter().map(print).collect();
+        let text = format!("({}{end}", shown.join(" "));
+        if text.chars().count() <= LONGEST || items.len() <= 1 {
+            return text;
+        }
+        items.pop();
+        end = " …)";
+    }
+}
+
 /// Writes a form on one line; `between` separates the entries of a map.
 fn write_node(out: &mut String, node: &Node, between: &str) {
     match &node.kind {

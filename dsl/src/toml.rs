@@ -7,6 +7,8 @@
 //! a map with keywords as keys, and an array becomes a vector. Strings stay strings: options accept a
 //! string where EDN has a keyword.
 
+mod syntax;
+
 use std::ops::Range;
 
 use toml_edit::{Document, Item, Key, TableLike, Value};
@@ -37,13 +39,7 @@ pub fn read(text: &str) -> Result<Node, Vec<Diagnostic>> {
             .map_or(Span::new(text.len(), text.len()), |range| {
                 Span::new(range.start, range.end)
             });
-        let message = error
-            .message()
-            .lines()
-            .next()
-            .unwrap_or("invalid TOML")
-            .to_owned();
-        vec![Diagnostic::new(span, message, "invalid TOML")]
+        vec![syntax::error(text, error.message(), span)]
     })?;
     let mut reader = Reader {
         text,

@@ -253,11 +253,22 @@ impl Builder {
             return;
         }
         // The reader of EDN finds keys that are equal, but in TOML stages and flows have two tables.
-        let is_defined = self.stages.iter().any(|stage| stage.name == *name)
-            || self.flows.iter().any(|named| named.name == *name);
-        if is_defined {
+        let stages = self
+            .stages
+            .iter()
+            .map(|stage| (&stage.name, stage.name_span));
+        let flows = self
+            .flows
+            .iter()
+            .map(|named| (&named.name, named.name_span));
+        let mut known = stages.chain(flows);
+        if let Some((_, first)) = known.find(|(known, _)| *known == name) {
             let label = "another stage or flow has this name";
-            self.report(name_span, format!("`{name}` is defined twice"), label);
+            let error = Diagnostic::new(name_span, format!("`{name}` is defined twice"), label);
+            self.errors.push(Diagnostic {
+                first: Some(first),
+                ..error
+            });
             return;
         }
         if is_flow(&value) {

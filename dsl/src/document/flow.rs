@@ -1,7 +1,7 @@
 //! A parser for flows: `->`, `all`, `match`, `route`, names of stages and inline stages.
 
 use super::{Branch, Call, Flow, Pattern, RouteBranch};
-use crate::{Diagnostic, Name, Node, NodeKind, Span};
+use crate::{Diagnostic, Name, Node, NodeKind, Span, print};
 
 /// The words that combine stages and that are reserved: no stage or plugin can have these names.
 /// `route` is not one of them, so that files with a stage of this name stay valid: the form is a
@@ -71,11 +71,23 @@ pub(super) fn call(node: &Node, errors: &mut Vec<Diagnostic>) -> Option<Call> {
         return None;
     };
     let NodeKind::Symbol(plugin) = &head.kind else {
-        errors.push(Diagnostic::new(
+        let error = Diagnostic::new(
             head.span,
             format!("{} is not a plugin name", head.describe()),
             "expected a name such as kafka",
-        ));
+        );
+        let named = args
+            .iter()
+            .position(|arg| matches!(arg.kind, NodeKind::Symbol(_)));
+        errors.push(match named {
+            Some(at) => {
+                let mut sorted = items.clone();
+                sorted.remove(at + 1);
+                sorted.insert(0, args[at].clone());
+                error.with_help(format!("the name is first: {}", print::list(sorted)))
+            }
+            None => error,
+        });
         return None;
     };
     Some(Call {

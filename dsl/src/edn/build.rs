@@ -1,10 +1,11 @@
 //! From EDN tokens to [`Node`]s.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use pest::Parser;
 use pest::iterators::{Pair, Pairs};
 
+use super::notation;
 use crate::node::Text;
 use crate::{Diagnostic, Name, Node, NodeKind, Span, print};
 
@@ -42,7 +43,8 @@ struct Builder {
 
 impl Builder {
     fn forms(&mut self, pairs: Pairs<'_, Rule>) -> Vec<Node> {
-        pairs.filter_map(|pair| self.form(pair)).collect()
+        let forms = pairs.filter_map(|pair| self.form(pair)).collect();
+        notation::corrected(forms, &mut self.errors)
     }
 
     fn report(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>) {
@@ -134,16 +136,19 @@ impl Builder {
                 "this key has no value",
             );
         }
-        let mut seen = HashSet::new();
+        let mut seen: HashMap<String, Span> = HashMap::new();
         let mut entries = Vec::with_capacity(forms.len() / 2);
         let mut forms = forms.into_iter();
         while let (Some(key), Some(value)) = (forms.next(), forms.next()) {
-            if !seen.insert(print::print(&key)) {
-                self.report(
-                    key.span,
-                    format!("duplicate key `{}`", print::print(&key)),
-                    "second occurrence",
-                );
+            let name = print::print(&key);
+            match seen.get(&name) {
+                Some(first) => {
+                    let error = Diagnostic::duplicate_key(&name, key.span, Some(*first));
+                    self.errors.push(error);
+                }
+                None => {
+                    seen.insert(name, key.span);
+                }
             }
             entries.push((key, value));
         }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write};
 
 use super::grammar::{clock, is_reserved};
+use super::parse::is_refused;
 use super::{BinaryOp, COUNT, Expr, ExprKind, IsPredicate, Literal, Meta, Path, PathStep, UnaryOp};
 
 /// The precedence of an expression, in increasing order. An operand with a lower precedence than
@@ -333,7 +334,8 @@ impl Display for Path {
 /// `first` step of a path.
 fn write_name(f: &mut Formatter<'_>, name: &str, first: bool) -> fmt::Result {
     let starts_name = |next: char| {
-        next.is_ascii_alphabetic() || next == '_' || (!next.is_ascii() && !next.is_whitespace())
+        let is_other = !next.is_ascii() && !next.is_whitespace() && !is_refused(next);
+        next.is_ascii_alphabetic() || next == '_' || is_other
     };
     let continues_name = |next: char| starts_name(next) || next.is_ascii_digit() || next == '$';
     let is_plain = name.starts_with(starts_name)

@@ -4,6 +4,7 @@
 //! [operator] around it. Every part knows the depth of its tree, which is limited.
 
 mod cast;
+mod characters;
 mod name;
 mod operand;
 mod operator;
@@ -20,6 +21,7 @@ use super::grammar::{Grammar, PRATT, Rule, clock, word};
 use super::{Assignment, Expr, ExprKind, Literal, PathStep, PlacedPath, Renaming, SelectItem};
 use crate::node::Text;
 use crate::{Diagnostic, Span};
+pub(super) use characters::is_refused;
 use name::name;
 
 /// The maximum depth of an expression tree. All code that processes expressions is recursive, so
@@ -151,7 +153,7 @@ impl<'a> Reader<'a> {
 
     /// The pairs inside the outermost rule. `None` if an error was reported.
     fn pairs(&self, rule: Rule) -> Option<Pairs<'a, Rule>> {
-        if let Err(error) = check(self.text) {
+        if let Err(error) = characters::check(self.text).and_then(|()| check(self.text)) {
             self.errors.borrow_mut().push(error);
             return None;
         }

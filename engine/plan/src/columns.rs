@@ -297,6 +297,8 @@ impl Walk<'_> {
         let mut demands = Vec::new();
         collect(expr, wanted, &known, &mut demands);
         for Demand { path, span, wanted } in demands {
+            let written = path.to_string().len();
+            let is_quoted = (span.end.saturating_sub(span.start)) as usize > written;
             let path = match names.origin(&path) {
                 Origin::Path(path) => path,
                 Origin::Computed => continue,
@@ -306,7 +308,7 @@ impl Walk<'_> {
                 }
             };
             if self.schema.is_some() && self.typed(&path).is_none() {
-                self.unknown_path(&path, span);
+                self.unknown_path(&path, span, is_quoted);
                 continue;
             }
             let uses = self.uses.entry(path).or_default();
@@ -315,7 +317,9 @@ impl Walk<'_> {
         }
     }
 
-    fn unknown_path(&mut self, path: &Path, span: Span) {
+    /// The error for a field that the schema does not have. `is_quoted` is whether its name is written in
+    /// quotes, as strings are in other languages.
+    fn unknown_path(&mut self, path: &Path, span: Span, is_quoted: bool) {
         let Some(schema) = self.schema else { return };
         let error = Diagnostic::new(
             span,
@@ -325,7 +329,16 @@ impl Walk<'_> {
         let text = path.to_string();
         let fields = || schema.fields().iter().map(|field| field.name().as_str());
         let help = match nearest(&text, fields()) {
+            _ if is_quoted && path.0.len() == 1 => {
+                let text = text.trim_matches('"');
+                format!("double quotes are for names of fields; a string is written '{text}'")
+            }
             Some(near) => format!("did you mean `{near}`?"),
+            None if self.format.has_bytes() && path.0.len() == 1 => format!(
+                "the schema has {}; if the records have `{text}` too, add it to :schema with its \
+                 type, such as `:{text} :float64`",
+                listed(fields())
+            ),
             None => format!("the schema has {}", listed(fields())),
         };
         let error = error.with_help(help);

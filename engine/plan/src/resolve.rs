@@ -392,7 +392,7 @@ impl<'a> Resolver<'a> {
                         "not defined in this file",
                     );
                     self.errors
-                        .push(self.with_nearest(error, &name.to_string()));
+                        .push(self.unknown_stage(error, &name.to_string()));
                     None
                 }
             },

@@ -1,6 +1,6 @@
 //! What to write instead of a name that is not a plugin, or at the ends of a flow.
 
-use pseidon_dsl::{Call, Diagnostic, class, nearest};
+use pseidon_dsl::{Call, Diagnostic, Name, Node, NodeKind, class, nearest, print};
 
 use super::{Resolver, discards};
 use crate::transforms::Transform;
@@ -31,6 +31,33 @@ const TRANSFORM_SYNONYMS: [(&str, &str); 22] = [
     ("unique", "dedupe"),
 ];
 
+/// The error for a flow that begins with the name of a stage: `(events (where …) out)`.
+fn stage_before_parenthesis(name: &str, call: &Call) -> Diagnostic {
+    let message = format!("`{name}` is a stage, and not a plugin");
+    let error = Diagnostic::new(
+        call.plugin_span,
+        message,
+        "a parenthesis begins with a plugin",
+    );
+    let is_arrow = |node: &&Node| match &node.kind {
+        NodeKind::Symbol(symbol) => !ARROWS.contains(&symbol.to_string().as_str()),
+        _ => true,
+    };
+    let symbol = |name: &str| Node {
+        kind: NodeKind::Symbol(Name::plain(name)),
+        span: call.plugin_span,
+    };
+    let stages: Vec<Node> = call.args.iter().filter(is_arrow).cloned().collect();
+    if stages.is_empty() {
+        return error.with_help(format!("write `{name}` without the parentheses"));
+    }
+    let flow = [symbol("->"), symbol(name)].into_iter().chain(stages);
+    error.with_help(format!("write {}", print::list(flow.collect())))
+}
+
+/// What is written between stages elsewhere.
+const ARROWS: [&str; 5] = ["->", "->>", "|", "|>", "=>"];
+
 impl Resolver<'_> {
     pub(super) fn sources_help(&self) -> String {
         let sources = self.registry.sources.iter();
@@ -56,12 +83,29 @@ impl Resolver<'_> {
             return class::class_error(&call.plugin, call.plugin_span, "not a plugin");
         }
         let name = call.plugin.to_string();
+        if self.stages.contains_key(&call.plugin) || self.flows.names().any(|flow| flow == name) {
+            return stage_before_parenthesis(&name, call);
+        }
         let error = Diagnostic::new(
             call.plugin_span,
             format!("unknown plugin `{name}`"),
             "not a plugin",
         );
+        if name.starts_with("->") || ["|>", "pipe", "pipeline"].contains(&name.as_str()) {
+            return error.with_help("stages that follow one another are written (-> first second)");
+        }
         self.with_nearest(error, &name)
+    }
+
+    /// The error for a name in a flow that is not a stage.
+    pub(super) fn unknown_stage(&self, error: Diagnostic, name: &str) -> Diagnostic {
+        match ARROWS.contains(&name) {
+            true => error.with_help(format!(
+                "leave out the `{name}`: in (-> first second), each stage gets the records of the \
+                 one before it"
+            )),
+            false => self.with_nearest(error, name),
+        }
     }
 
     pub(super) fn with_nearest(&self, error: Diagnostic, name: &str) -> Diagnostic {
