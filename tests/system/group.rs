@@ -128,6 +128,36 @@ fn many_kills() {
     assert!(sorted(&site, "out") == expected(0..FILES));
 }
 
+/// A sum that does not fit into its type makes the record of its group invalid, and no other.
+#[test]
+fn sums_that_are_too_large() {
+    let site = Site::new("group-large-sums");
+    let most = i64::MAX;
+    let records = format!(
+        "{{\"k\":\"a\",\"n\":{most},\"x\":1e308}}\n{{\"k\":\"a\",\"n\":{most},\"x\":1e308}}\n\
+         {{\"k\":\"b\",\"n\":1,\"x\":0.5}}\n"
+    );
+    site.write("in/0.ndjson", records);
+    let pipeline = r#"{:name "sums"
+        in (files {:path "in/*.ndjson" :schema {:k :utf8 :n :int64 :x :json}})
+        pipeline (-> in (all
+            (-> (group "k" "sum(n) as n") (files {:path "typed/good" :codec :json}))
+            (-> (group "k" "sum(to_json(n)) as n, sum(x) as x")
+                (files {:path "untyped" :codec :json}))))}"#;
+    site.write("pipeline.edn", pipeline);
+    site.finish("pipeline.edn", 60);
+    assert_eq!(sorted(&site, "typed/good"), [r#"{"k":"b","n":1}"#]);
+    let [bad] = &sorted(&site, "typed/quarantine")[..] else {
+        panic!("expected one quarantined group");
+    };
+    assert!(bad.contains("18446744073709551614"), "{bad}");
+    let untyped = [
+        r#"{"k":"a","n":18446744073709551614,"x":null}"#,
+        r#"{"k":"b","n":1,"x":0.5}"#,
+    ];
+    assert_eq!(sorted(&site, "untyped"), untyped);
+}
+
 #[test]
 fn a_later_run_groups_what_was_added() {
     let flow = format!("{GROUP} {OUT}");

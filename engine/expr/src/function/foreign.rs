@@ -1,7 +1,7 @@
 //! Functions of other systems that this language writes in another way.
 
 /// Their names, in order, each with what does the same here.
-const EXPRESSIONS: [(&str, &str); 37] = [
+const EXPRESSIONS: [(&str, &str); 36] = [
     ("base64", "encode(x, 'base64')"),
     ("byte_length", "octet_length(text)"),
     ("charindex", "strpos(text, part)"),
@@ -26,7 +26,6 @@ const EXPRESSIONS: [(&str, &str); 37] = [
     ("json_extract", "field.inner[0]"),
     ("json_extract_string", "field.inner[0]"),
     ("json_parse", "parse_json(text)"),
-    ("json_valid", "try_cast(text as json) is not null"),
     ("locate", "strpos(text, part)"),
     ("minute", "date_part('minute', time)"),
     ("mod", "x % y"),
