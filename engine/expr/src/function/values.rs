@@ -79,9 +79,9 @@ pub(super) const FUNCTIONS: [ValueFunction; 7] = [
         name: "parse_json",
         other_names: &[],
         syntax: "parse_json(string)",
-        description: "Returns the JSON value in a string, which the next stage can name fields of. A \
-                      string that is not JSON makes its record invalid. A cast of a `utf8` to `json` is the \
-                      same.",
+        description: "Returns the JSON value in a string, which the next stage can name fields of. \
+                      A string that is not JSON makes its record invalid. A cast of a `utf8` to \
+                      `json` is the same.",
         example: ("parse_json('{\"a\": 1}')", "{\"a\": 1}"),
         kind: Kind::ParseJson,
     },
