@@ -296,7 +296,8 @@ impl Operand {
 
 /// Whether Arrow's cast of a value of the first type may make one that is outside of the second.
 fn may_leave_range(from: &DataType, to: &DataType) -> bool {
-    from.is_numeric() && to.is_temporal() && has_range(to)
+    // Arrow parses a string of digits as the number of a time.
+    (from.is_numeric() || is_text(from)) && to.is_temporal() && has_range(to)
 }
 
 /// Values that are in the range of their type.

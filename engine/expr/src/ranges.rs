@@ -18,8 +18,8 @@ use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signatur
 
 use crate::types::type_name;
 
-/// The microseconds of a day.
-const DAY: RangeInclusive<i64> = 0..=86_399_999_999;
+/// The microseconds of a day: the numbers that are times of day.
+pub const DAY: RangeInclusive<i64> = 0..=86_399_999_999;
 
 /// The numbers that are timestamps of this unit.
 pub fn timestamps(unit: TimeUnit) -> RangeInclusive<i64> {

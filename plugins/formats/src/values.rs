@@ -14,6 +14,7 @@ use arrow::datatypes::{
     UInt32Type, UInt64Type, i256,
 };
 use chrono::{DateTime, Utc};
+use pseidon_expr::ranges::{DAY, timestamps};
 use pseidon_plugin::format::is_json;
 
 use crate::decimal;
@@ -58,7 +59,7 @@ impl TextColumn {
             }),
             DataType::Date32 => parsing_builder::<Date32Type>(&data_type),
             DataType::Time64(TimeUnit::Microsecond) => {
-                parsing_builder::<Time64MicrosecondType>(&data_type)
+                number_builder::<Time64MicrosecondType>(&data_type, time_of_day)
             }
             DataType::Timestamp(TimeUnit::Second, _) => {
                 timestamp_builder::<TimestampSecondType>(&data_type)
@@ -256,28 +257,25 @@ fn has_digits(text: &str) -> bool {
 /// A builder for timestamps: integers in the unit, or ISO-8601 strings.
 fn timestamp_builder<T: ArrowPrimitiveType<Native = i64>>(data_type: &DataType) -> TextBuilder {
     let parse: fn(&str) -> Option<i64> = match data_type {
-        DataType::Timestamp(TimeUnit::Second, _) => |text| {
-            text.parse()
-                .ok()
-                .or_else(|| timestamp(text, TimeUnit::Second))
-        },
-        DataType::Timestamp(TimeUnit::Millisecond, _) => |text| {
-            text.parse()
-                .ok()
-                .or_else(|| timestamp(text, TimeUnit::Millisecond))
-        },
-        DataType::Timestamp(TimeUnit::Microsecond, _) => |text| {
-            text.parse()
-                .ok()
-                .or_else(|| timestamp(text, TimeUnit::Microsecond))
-        },
-        _ => |text| {
-            text.parse()
-                .ok()
-                .or_else(|| timestamp(text, TimeUnit::Nanosecond))
-        },
+        DataType::Timestamp(TimeUnit::Second, _) => |text| parsed(text, TimeUnit::Second),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => |text| parsed(text, TimeUnit::Millisecond),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => |text| parsed(text, TimeUnit::Microsecond),
+        _ => |text| parsed(text, TimeUnit::Nanosecond),
     };
     number_builder::<T>(data_type, parse)
+}
+
+/// Parses a number of this unit, or an ISO-8601 string.
+fn parsed(text: &str, unit: TimeUnit) -> Option<i64> {
+    match text.parse() {
+        Ok(at) => timestamps(unit).contains(&at).then_some(at),
+        Err(_) => timestamp(text, unit),
+    }
+}
+
+/// Parses a time of day in microseconds.
+pub(crate) fn time_of_day(text: &str) -> Option<i64> {
+    Time64MicrosecondType::parse(text).filter(|time| DAY.contains(time))
 }
 
 /// Parses an ISO-8601 string and returns it as a number in the unit. Without a zone it is UTC. A

@@ -26,6 +26,12 @@ fn try_cast_is_null_for_what_is_not_a_time() {
             ["NULL"; 3],
         ),
         ("try_cast(86400000000 as time)", "time64", ["NULL"; 3]),
+        ("try_cast('86400000000' as time)", "time64", ["NULL"; 3]),
+        (
+            "try_cast(case when small = 2 then mixed end as time)",
+            "time64",
+            ["NULL"; 3],
+        ),
         (
             "try_cast(86399999999 as time)",
             "time64",

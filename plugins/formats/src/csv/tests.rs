@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow::util::pretty::pretty_format_batches;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -64,6 +64,26 @@ fn columns_are_found_by_their_names_in_the_header_of_each_file() {
     let second = payloads("\"note\",id,name", &["n,4,d"]);
     let (rows, _) = shown(&columns, decoder.decode(&second));
     assert_eq!(rows, ["4,d,\"n\","]);
+}
+
+#[test]
+fn numbers_that_are_not_times_are_invalid() {
+    let millis = DataType::Timestamp(TimeUnit::Millisecond, None);
+    let columns = [
+        wanted("at", millis),
+        wanted("time", DataType::Time64(TimeUnit::Microsecond)),
+    ];
+    let mut decoder = Csv::CSV.decoder("", &columns).unwrap();
+    let records = ["1,1", "9223372036854775807,1", "1,86400000000"];
+    let (rows, bad) = shown(&columns, decoder.decode(&payloads("at,time", &records)));
+    assert_eq!(rows[0], "1970-01-01T00:00:00.001,00:00:00.000001");
+    assert_eq!(
+        bad,
+        [
+            "1: `at` is the string \"9223372036854775807\"; expected a timestamp",
+            "2: `time` is the string \"86400000000\"; expected a time",
+        ]
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use arrow::array::{
 use arrow::compute::kernels::cast_utils::Parser;
 use arrow::datatypes::{
     DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
     i256,
 };
@@ -27,7 +27,7 @@ use sonic_rs::LazyValue;
 
 use self::nested::{ListColumn, StructColumn};
 use self::numbers::{IntegerBuilder, Number, finite, integer_builder};
-use crate::values::timestamp;
+use crate::values::{time_of_day, timestamp};
 use crate::{abbreviate, decimal, values};
 
 /// The reason why a record is bad: its first value that does not match the type of its column.
@@ -288,9 +288,7 @@ impl Column {
             JsonBuilder::Date32(values) => {
                 Date32Type::parse(text).map(|days| values.append_value(days))
             }
-            JsonBuilder::Time64(values) => {
-                Time64MicrosecondType::parse(text).map(|time| values.append_value(time))
-            }
+            JsonBuilder::Time64(values) => time_of_day(text).map(|time| values.append_value(time)),
             _ => return self.add_mismatch(format_args!("a string"), mismatch),
         };
         if fits.is_none() {

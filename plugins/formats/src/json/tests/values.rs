@@ -201,6 +201,11 @@ fn dates_and_times_of_day() {
         ),
         (
             Time64(TimeUnit::Microsecond),
+            r#""86400000000""#,
+            Err("`a` is the string \"86400000000\"; expected a time"),
+        ),
+        (
+            Time64(TimeUnit::Microsecond),
             "1",
             Err("`a` is a number; expected a time"),
         ),
