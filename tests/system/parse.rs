@@ -105,6 +105,32 @@ fn messages_of_syslog() {
 }
 
 #[test]
+fn pairs_of_logfmt_are_fields_of_one_column() {
+    let site = Site::new("parse-logfmt");
+    let content = concat!(
+        r#"time=2024-10-10T13:55:36Z level=info msg="it \"works\"" status=200 retry"#,
+        "\n",
+        "level=error status=x other=1\nno pairs here\n",
+    );
+    let (records, log) = parsed(&site, content, r#"(parse "line" :logfmt)"#);
+    assert_eq!(
+        records,
+        [
+            r#"{"fields":{"time":"2024-10-10T13:55:36Z","level":"info","msg":"it \"works\"","status":"200","retry":true}}"#,
+            r#"{"fields":{"level":"error","status":"x","other":"1"}}"#,
+        ]
+    );
+    assert!(log.contains("the string has no pair key=value"), "{log}");
+    let stages = r#"(parse "line" :logfmt {:keep "@offset as at"})
+        (where "fields.level = 'info' and fields.status > 100")
+        (select "fields.time::timestamp as time, fields.msg, fields.status::int64 as status, at")"#;
+    assert_eq!(
+        parsed(&site, content, stages).0,
+        [r#"{"time":"2024-10-10T13:55:36.000000Z","msg":"it \"works\"","status":200,"at":0}"#]
+    );
+}
+
+#[test]
 fn a_pattern_in_toml_is_a_string() {
     let site = Site::new("parse-toml");
     site.write("in.log", "a=1\n");

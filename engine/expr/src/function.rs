@@ -1,8 +1,8 @@
 //! The functions available in expressions: DataFusion's, and our own.
 //!
 //! Each of our own functions is a module of this one: [`wall_clock`], [`regexp_match`],
-//! [`regexp_groups`] and [`redact`]. Those of lists and JSON are in [`values`]; [`json_struct`] and
-//! [`rounding`] replace functions of DataFusion for values without a known type.
+//! [`regexp_groups`], [`logfmt`] and [`redact`]. Those of lists and JSON are in [`values`];
+//! [`json_struct`] and [`rounding`] replace functions of DataFusion for values without a known type.
 //! [`probe`] finds calls that always fail, [`foreign`] what to write for functions of other systems.
 //! [`argument_types`] finds what a function requires of untyped arguments; [`mod@reference`] is what
 //! users read about them.
@@ -11,6 +11,7 @@ mod argument_types;
 mod foreign;
 mod json_struct;
 mod lists;
+mod logfmt;
 mod probe;
 mod redact;
 mod reference;
@@ -33,6 +34,7 @@ use pseidon_dsl::{Diagnostic, Span};
 pub(crate) use self::argument_types::argument_type;
 use self::json_struct::json_struct;
 use self::lists::{ListFunction, item_type, of_list};
+use self::logfmt::Logfmt;
 use self::redact::{Redact, check_redaction};
 pub use self::reference::{FunctionExample, FunctionReference, functions};
 use self::regexp_groups::{RegexpGroups, check_groups};
@@ -45,7 +47,7 @@ use crate::length::{LENGTHENING, LengthLimit};
 use crate::operand::{Operand, alternatives};
 use crate::operator::check_regex;
 use crate::scalar::{config, unary_call};
-use crate::types::{canonical, is_text};
+use crate::types::{canonical, is_json, is_text};
 use crate::{constants, growth};
 
 /// DataFusion's functions that are not available here, because they are only useful inside
@@ -96,6 +98,7 @@ static FUNCTIONS: LazyLock<HashMap<String, Arc<ScalarUDF>>> = LazyLock::new(|| {
         ScalarUDF::from(RegexpMatch::new()),
         ScalarUDF::from(RegexpGroups::new()),
         ScalarUDF::from(Redact::new()),
+        ScalarUDF::from(Logfmt::new()),
     ];
     for function in ours {
         add(&mut functions, Arc::new(function));
@@ -188,7 +191,7 @@ pub(crate) fn call(
         return Err(misuse(name, function, &args, span));
     };
     probe::check(function, &args, &returned, span)?;
-    let data_type = returned.data_type().clone();
+    let (data_type, is_json) = (returned.data_type().clone(), is_json(&returned));
     let physical = args.into_iter().map(|arg| arg.physical).collect();
     let call = ScalarFunctionExpr::new(
         name,
@@ -198,9 +201,13 @@ pub(crate) fn call(
         config(),
     );
     let simplest = canonical(&data_type);
-    Operand::computed(Arc::new(call), data_type, span)?
+    let result = Operand::computed(Arc::new(call), data_type, span)?
         .in_range()?
-        .cast(&simplest)
+        .cast(&simplest)?;
+    Ok(Operand {
+        json: is_json,
+        ..result
+    })
 }
 
 /// The types of the arguments that a function accepts. `None` if it accepts none like them.

@@ -2,7 +2,7 @@
 //!
 //! A pattern has named groups. The stage is two `select`s: the first finds the groups, once for each
 //! record, and the second makes them columns. A format of logs is a pattern, and the items of the
-//! second `select`.
+//! second `select`. The pairs of [logfmt](LOGFMT) become one column.
 
 use pseidon_dsl::expr::{Expr, ExprKind, Literal, Path, PathStep, SelectItem, parse_select};
 use pseidon_dsl::node::Text;
@@ -16,11 +16,23 @@ const GROUPS: &str = "groups";
 /// What a string is parsed by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParsePattern {
-    /// A regular expression.
-    regex: String,
-    /// The items of `select` for its groups.
+    /// What finds the parts.
+    finder: PartFinder,
+    /// The items of `select` for the parts.
     columns: Vec<SelectItem>,
 }
+
+/// What finds the parts of a string.
+#[derive(Clone, Debug, PartialEq)]
+enum PartFinder {
+    /// The named groups of a regular expression.
+    Regex(String),
+    /// The function `logfmt`, whose parts have the keys that a string has.
+    Logfmt,
+}
+
+/// The name of the format of pairs `key=value`.
+const LOGFMT: &str = "logfmt";
 
 /// A format of logs.
 struct LogFormat {
@@ -95,14 +107,22 @@ impl ParsePattern {
             column(ExprKind::Path(Path(path.to_vec())), name, text.span())
         };
         Ok(ParsePattern {
-            regex: text.value.clone(),
+            finder: PartFinder::Regex(text.value.clone()),
             columns: names.iter().map(column).collect(),
         })
     }
 
     fn of_format(name: &str, span: Span) -> Result<ParsePattern, Diagnostic> {
+        if name == LOGFMT {
+            let groups = Path(vec![PathStep::Field(GROUPS.to_owned())]);
+            return Ok(ParsePattern {
+                finder: PartFinder::Logfmt,
+                columns: vec![column(ExprKind::Path(groups), "fields", span)],
+            });
+        }
         let Some(format) = FORMATS.iter().find(|format| format.names.contains(&name)) else {
             let names = FORMATS.iter().flat_map(|format| format.names).copied();
+            let names = names.chain([LOGFMT]);
             let expected = names.clone().map(|name| format!(":{name}"));
             let expected = expected.collect::<Vec<_>>().join(", ");
             let error = Diagnostic::new(
@@ -124,7 +144,7 @@ impl ParsePattern {
             other => other,
         };
         Ok(ParsePattern {
-            regex: format.regex.to_owned(),
+            finder: PartFinder::Regex(format.regex.to_owned()),
             columns: columns.into_iter().map(at).collect(),
         })
     }
@@ -144,7 +164,10 @@ impl OptionValue for ParsePattern {
     }
 
     fn identity(&self) -> Option<String> {
-        Some(self.regex.clone())
+        Some(match &self.finder {
+            PartFinder::Regex(regex) => regex.clone(),
+            PartFinder::Logfmt => LOGFMT.to_owned(),
+        })
     }
 }
 
@@ -158,15 +181,20 @@ pub(crate) fn selects(
     kept: &[SelectItem],
 ) -> Result<[Vec<SelectItem>; 2], Diagnostic> {
     let (span, pattern) = (pattern.span, &pattern.value);
-    let literal = Expr {
-        kind: ExprKind::Literal(Literal::Str(pattern.regex.clone())),
+    let (name, pattern_argument) = match &pattern.finder {
+        PartFinder::Regex(regex) => ("regexp_groups", Some(regex.clone())),
+        PartFinder::Logfmt => (LOGFMT, None),
+    };
+    let literal = |text| Expr {
+        kind: ExprKind::Literal(Literal::Str(text)),
         span,
     };
+    let pattern_argument = pattern_argument.map(literal);
     let groups = ExprKind::Call {
-        name: "regexp_groups".to_owned(),
+        name: name.to_owned(),
         name_span: span,
         distinct: false,
-        args: vec![text.clone(), literal],
+        args: [text.clone()].into_iter().chain(pattern_argument).collect(),
     };
     let mut first = vec![column(groups, GROUPS, text.span)];
     let mut second = pattern.columns.clone();

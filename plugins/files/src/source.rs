@@ -81,8 +81,8 @@ Each line is a record; empty lines are skipped, and `\\r\\n` ends a line like `\
 formats `csv` and `tsv` a field in quotes may contain line ends, and the first line of each file is
 its header. Files compressed with gzip (of several members), Zstandard and LZ4 (of several frames),
 bzip2 and xz (of several streams) and frames of snappy are detected by their first bytes, and those
-with Hadoop's snappy by `.snappy`. Files that begin as those of zip, zlib, LZMA, `.Z` and others that
-are not read are refused by that name.
+with Hadoop's snappy by `.snappy`. Those of other programs (zip, zlib, LZMA, `.Z`, …) are refused by
+the name of their compression.
 The formats `parquet`, `avro` and `arrow` have rows instead of lines. A file of Parquet or Arrow is
 read when it is complete. An Avro file is read up to the end of its last block, and blocks that are
 appended to it are read later.

@@ -90,7 +90,9 @@ pub(super) static PARSE: PluginSpec = PluginSpec {
         - `:syslog`: RFC 5424, with the columns `facility`, `severity`, `time`, `host`, `app`, \
         `process`, `message_id`, `data` and `message`;\n\
         - `:syslog-bsd`: RFC 3164, with the columns `facility`, `severity`, `time` (a string, since \
-        it may have no year; rsyslog's files have times of RFC 3339), `host`, `app`, `process` and `message`.\n\n\
+        it may have no year; rsyslog's files have times of RFC 3339), `host`, `app`, `process` and `message`;\n\
+        - `:logfmt`: pairs `key=value`, with the column `fields`, a JSON object that has all of them: \
+        `(select \"fields.level, fields.status::int64 as status\")`.\n\n\
         A part that is missing (`-`) is NULL. A string that does not match makes its record \
         invalid.",
     positional: ParseOptions::POSITIONAL,
@@ -119,7 +121,8 @@ pub(super) static LOOKUP: PluginSpec = PluginSpec {
     summary: "Adds fields from the row of a table that has a record's key.",
     details: "The table is a CSV, TSV, JSON, Parquet, Avro or Arrow file, by its name, with inferred types \
         and at most a million rows. It is read when the pipeline is started, and kept in memory beside `:memory`. \
-        Keys are compared as strings, and no two rows may have the same. A record whose key is NULL \
+        Keys are compared as strings, or by their value if the column has only numbers, and no two \
+        rows may have the same. A record whose key is NULL \
         or not in the table gets NULLs. All other fields are left as they are.\n\n\
         The table is a part of the plan, like the pipeline file: after a crash, what was read with \
         the table of that time is finished with it before another one is used (docs/changing.md). \
