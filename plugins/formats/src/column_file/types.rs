@@ -88,15 +88,16 @@ pub(super) fn has_json(field: &Field) -> bool {
 /// A column whose `json` values are strings: those in a map are not checked, so they are not
 /// written as JSON.
 fn without_json(field: &Field) -> Field {
-    let parts = parts(field)
+    let mut parts = parts(field)
         .into_iter()
         .map(|part| Arc::new(without_json(part)));
     let data_type = match field.data_type() {
         DataType::Struct(_) => DataType::Struct(parts.collect()),
-        DataType::List(_) => parts.last().map_or(DataType::Null, DataType::List),
-        DataType::Map(_, is_sorted) => parts
-            .last()
-            .map_or(DataType::Null, |entries| DataType::Map(entries, *is_sorted)),
+        DataType::List(_) => parts.next().map_or(DataType::Null, DataType::List),
+        DataType::Map(_, is_sorted) => {
+            let map = |entries| DataType::Map(entries, *is_sorted);
+            parts.next().map_or(DataType::Null, map)
+        }
         other => other.clone(),
     };
     match is_json(field) {
