@@ -187,6 +187,23 @@ pub(crate) fn too_many_invalid(runs: &RunRegistry) -> Option<String> {
     })
 }
 
+/// The share of invalid records, in percent, from which on a run warns of them.
+const MANY_INVALID: u64 = 10;
+
+/// A sentence if many records are invalid, and `:max-invalid` says nothing about it.
+fn many_invalid(runs: &RunRegistry, totals: &Totals) -> Option<String> {
+    let invalid = totals.quarantined + totals.dropped;
+    let is_many = invalid > 0 && invalid * 100 >= totals.records_in * MANY_INVALID;
+    (is_many && runs.plan.settings.max_invalid.is_none()).then(|| {
+        format!(
+            "{} of {} are invalid; with `:max-invalid \"1%\"` in `:settings`, such a run ends with \
+             exit code 3",
+            HumanCount(invalid),
+            counted(totals.records_in, "record")
+        )
+    })
+}
+
 /// The number of records that all runs in the process have read.
 pub(crate) fn records_read(runs: &RunRegistry) -> u64 {
     Totals::of(runs).records_in
@@ -218,6 +235,9 @@ pub(crate) fn summary(runs: &RunRegistry, how: &str) {
         missing_fields::report(runs);
         missing_fields::report_added(runs);
         invalid.log(totals.quarantined);
+        if let Some(many) = many_invalid(runs, &totals) {
+            tracing::warn!("{many}");
+        }
         broken.log();
         tracing::info!(
             records_in = totals.records_in,
@@ -246,6 +266,9 @@ pub(crate) fn summary(runs: &RunRegistry, how: &str) {
     );
     if totals.quarantined + totals.dropped > 0 {
         invalid.print(totals.quarantined, totals.dropped);
+    }
+    if let Some(many) = many_invalid(runs, &totals) {
+        stderr_line!("  warning  {many}");
     }
     broken.print();
     missing_fields::report(runs);

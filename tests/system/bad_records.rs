@@ -37,7 +37,12 @@ fn invalid_records_are_quarantined() {
             r#"{"n":4,"w":null}"#
         ]
     );
-    assert!(pseidon.log().contains("quarantined=5"), "{}", pseidon.log());
+    for part in [
+        "quarantined=5",
+        "5 of 8 records are invalid; with `:max-invalid",
+    ] {
+        assert!(pseidon.log().contains(part), "{}", pseidon.log());
+    }
 
     let bad: Vec<serde_json::Value> = all_lines(&site.path("out/quarantine"))
         .iter()
