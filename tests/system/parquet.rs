@@ -108,6 +108,47 @@ fn a_value_that_does_not_fit_is_quarantined_as_json() {
     assert_eq!(bad["position"], 1);
 }
 
+/// The schema is that of the first file.
+#[test]
+fn values_and_fields_that_only_a_later_file_has_are_reported() {
+    let site = Site::new("parquet-later");
+    write_parquet(&site, "in/a.parquet", ":id :int64", "{\"id\":1}\n");
+    let later = "{\"id\":1.5,\"late\":\"x\"}\n{\"id\":2,\"late\":\"y\"}\n";
+    write_parquet(&site, "in/b.parquet", ":id :float64 :late :utf8", later);
+    let (mut lines, log, code) = run(&site, r#"(-> (files "in/*.parquet") (stdout))"#);
+    lines.sort();
+    assert_eq!(
+        (code, &lines[..]),
+        (Some(0), &["{\"id\":1}".into(), "{\"id\":2}".into()][..])
+    );
+    assert!(log.contains("reason=\"`id` is not int64: 1.5\""), "{log}");
+    let reported = "the inferred schema does not have stage=\"files\" records=1 fields=\"late\"";
+    assert!(log.contains(reported), "{log}");
+    let (_, log, _) = run(
+        &site,
+        r#"(-> (files "in/*.parquet") (select "id") (stdout))"#,
+    );
+    assert!(!log.contains("the inferred schema"), "{log}");
+}
+
+#[test]
+fn a_text_that_becomes_json_adds_no_field() {
+    let site = Site::new("parquet-json");
+    let texts = r#"{"x":"1,\"admin\":true"}
+{"x":"abc"}
+{"x":""}
+{"x":"{\"y\": [1.50]}"}
+"#;
+    write_parquet(&site, "a.parquet", ":x :utf8", texts);
+    let flow = r#"(-> (files {:path "a.parquet" :schema {:x :json}}) (stdout))"#;
+    let (lines, log, code) = run(&site, flow);
+    assert_eq!(
+        (code, &lines[..]),
+        (Some(0), &[r#"{"x":{"y": [1.50]}}"#.to_owned()][..])
+    );
+    assert!(log.contains("dropped=3"), "{log}");
+}
+
 #[test]
 fn a_damaged_file_keeps_no_other_from_being_read() {
     let site = Site::new("parquet-damaged");

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow::datatypes::Fields;
 use parking_lot::Mutex;
 use pseidon_expr::new_fields::new_fields;
 use pseidon_plan::chain::PlannedSource;
@@ -38,36 +39,55 @@ impl SeenAdditions {
     /// Notes the fields of decoded records. Returns how many records have fields that the schema
     /// does not have.
     pub(crate) fn note(&self, source: &PlannedSource, rows: &Rows) -> u64 {
-        if source.facts.infer.is_none() || source.columns.all_of.is_none() || rows.is_empty() {
+        let Some(known) = &source.columns.all_of else {
+            return 0;
+        };
+        if source.facts.infer.is_none() || rows.is_empty() {
             return 0;
         }
         let (payloads, _) = rows.bytes();
-        let mut sources = self.0.lock();
-        let additions = sources.entry(source.stage.clone()).or_default();
-        additions.found.stage.clone_from(&source.stage);
-        let records = match (payloads.columns(), payloads.header()) {
+        let (records, names) = match (payloads.columns(), payloads.header()) {
             (Some(columns), _) => {
                 let names = columns.schema_ref().fields().iter();
                 let names = names.map(|field| field.name().clone());
-                additions.add(rows, source.without_known(names))
+                of_all(rows, source.without_known(names))
             }
-            (None, Some(header)) => {
-                let is_known = |known: &(Box<[u8]>, _)| *known.0 == **header;
-                if !additions.header.as_ref().is_some_and(is_known) {
-                    let names = source.without_known(names_of_header(source, payloads));
-                    additions.header = Some((Box::from(&**header), names));
-                }
-                let header = additions.header.as_ref();
-                let names = header.map_or(Vec::new(), |(_, names)| names.clone());
-                additions.add(rows, names)
-            }
+            (None, Some(header)) => of_all(rows, self.names_of_header(source, payloads, header)),
             (None, None) if source.format.framing(&source.format_settings).is_json => {
-                additions.add_json(source, rows)
+                of_json(known.fields(), rows)
             }
-            (None, None) => 0,
+            (None, None) => return 0,
         };
-        additions.found.records += records;
+        if records > 0 {
+            let mut sources = self.0.lock();
+            let found = &mut sources.entry(source.stage.clone()).or_default().found;
+            found.stage.clone_from(&source.stage);
+            found.records += records;
+            let room = MAX_NAMES.saturating_sub(found.names.len());
+            let new = names.into_iter().filter(|name| !found.names.contains(name));
+            let new: Vec<String> = new.take(room).collect();
+            found.names.extend(new);
+        }
         records
+    }
+
+    /// The names in the header of these records that the schema does not have.
+    fn names_of_header(
+        &self,
+        source: &PlannedSource,
+        records: &Payloads,
+        header: &[u8],
+    ) -> Vec<String> {
+        let mut sources = self.0.lock();
+        let additions = sources.entry(source.stage.clone()).or_default();
+        match &additions.header {
+            Some((known, names)) if **known == *header => names.clone(),
+            _ => {
+                let names = source.without_known(names_of_header(source, records));
+                additions.header = Some((Box::from(header), names.clone()));
+                names
+            }
+        }
     }
 
     /// The sources with such records.
@@ -78,37 +98,28 @@ impl SeenAdditions {
     }
 }
 
-impl SourceAdditions {
-    fn name(&mut self, name: String) {
-        if self.found.names.len() < MAX_NAMES {
-            self.found.names.insert(name);
-        }
-    }
+/// The number of records with fields that all of the rows have.
+fn of_all(rows: &Rows, names: Vec<String>) -> (u64, BTreeSet<String>) {
+    let records = if names.is_empty() { 0 } else { rows.len() };
+    (records as u64, names.into_iter().collect())
+}
 
-    /// Adds fields that all of the rows have. Returns the number of rows that have some.
-    fn add(&mut self, rows: &Rows, names: Vec<String>) -> u64 {
-        let has_names = !names.is_empty();
-        names.into_iter().for_each(|name| self.name(name));
-        if has_names { rows.len() as u64 } else { 0 }
+/// The number of JSON records with fields that are not known, and some of these fields.
+fn of_json(known: &Fields, rows: &Rows) -> (u64, BTreeSet<String>) {
+    let (payloads, numbers) = rows.bytes();
+    let (mut records, mut names) = (0, BTreeSet::new());
+    for number in numbers.values() {
+        let record = payloads.get(*number as usize).unwrap_or_default();
+        let mut has_new = false;
+        new_fields(record, known, &mut |name| {
+            has_new = true;
+            if names.len() < MAX_NAMES {
+                names.insert(name);
+            }
+        });
+        records += u64::from(has_new);
     }
-
-    fn add_json(&mut self, source: &PlannedSource, rows: &Rows) -> u64 {
-        let Some(known) = &source.columns.all_of else {
-            return 0;
-        };
-        let (payloads, numbers) = rows.bytes();
-        let mut records = 0;
-        for number in numbers.values() {
-            let record = payloads.get(*number as usize).unwrap_or_default();
-            let mut has_new = false;
-            new_fields(record, known.fields(), &mut |name| {
-                has_new = true;
-                self.name(name);
-            });
-            records += u64::from(has_new);
-        }
-        records
-    }
+    (records, names)
 }
 
 /// The names of the fields in the header of these records.
