@@ -12,6 +12,7 @@ static PLANS: LazyLock<Vec<Plan>> = LazyLock::new(|| {
         ":nginx",
         ":syslog",
         ":syslog-bsd",
+        ":logfmt",
         r##"#"(?<a>[^ ]*) (?<b>.*)?""##,
     ];
     let plans = patterns.iter().map(|pattern| {

@@ -137,6 +137,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::datatypes::Field;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::types::json_field;
@@ -185,6 +186,15 @@ mod tests {
             (r#"{"tags":[}"#, &[]),
         ] {
             assert_eq!(found(record), expected, "{record}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_string_is_read_to_an_end(
+            record in r#"\{([{}\[\]:,"\\ 1]|"tags":|"user":\{|"a":){0,30}"#,
+        ) {
+            found(&record);
         }
     }
 }

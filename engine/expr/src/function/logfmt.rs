@@ -194,6 +194,8 @@ fn push_string(text: &str, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn object(text: &str) -> std::result::Result<String, &'static str> {
@@ -229,6 +231,16 @@ mod tests {
             "a=\"\\\"",
         ] {
             assert!(object(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_string_is_an_object_or_refused(text in r#"(?s)([a= "\\nux041\t]|\PC|.){0,40}"#) {
+            if let Ok(object) = object(&text) {
+                let object: sonic_rs::Value = sonic_rs::from_str(&object).unwrap();
+                prop_assert!(sonic_rs::JsonValueTrait::is_object(&object));
+            }
         }
     }
 }
