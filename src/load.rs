@@ -1,5 +1,7 @@
 //! Loading: from a file name, or the flow of `-e`, to a plan.
 
+mod encoding;
+mod further;
 mod includes;
 pub(crate) mod kept;
 pub(crate) mod legacy;
@@ -97,8 +99,9 @@ pub(crate) fn planned(
 /// Reads a file without parsing it. Errors are printed.
 pub(crate) fn read(file: &Path, parameters: Parameters) -> Result<PipelineText, Exit> {
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        stderr_line!("error: cannot read {name}: {error}");
+    let bytes = std::fs::read(file).map_err(|error| error.to_string());
+    let text = bytes.and_then(encoding::decode).map_err(|reason| {
+        stderr_line!("error: cannot read {name}: {reason}");
         Exit::WrongFile
     })?;
     let kind = if file
@@ -135,7 +138,7 @@ impl PipelineText {
         let log = sample_log();
         let (document, variables) = self
             .document_for(&log)
-            .map_err(|errors| self.show(&errors))?;
+            .map_err(|errors| self.show(&self.with_further(errors)))?;
         variables.check_used().map_err(|reason| {
             stderr_line!("error: {}: {reason}", self.name);
             Exit::WrongFile

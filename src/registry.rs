@@ -16,14 +16,22 @@ pub(crate) fn sample_log() -> Log {
 }
 
 /// Names that other tools have for these plugins.
-const SYNONYMS: [(&str, &str); 7] = [
+const SYNONYMS: [(&str, &str); 15] = [
     ("blackhole", "drop"),
     ("console", "stdout"),
+    ("csv", "files"),
     ("demo_logs", "generate"),
     ("file", "files"),
+    ("json", "files"),
+    ("ndjson", "files"),
     ("null", "drop"),
+    ("output", "files"),
+    ("parquet", "files"),
     ("print", "stdout"),
+    ("read", "files"),
+    ("stdio", "stdin"),
     ("tail", "files"),
+    ("write", "files"),
 ];
 
 /// All plugins, with `logs` for the row for which a template is planned.

@@ -2,6 +2,7 @@
 
 mod excerpt;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, Report};
@@ -29,14 +30,11 @@ pub fn render(name: &str, text: &str, errors: &[Diagnostic], color: bool) -> Str
     for error in in_order {
         let error = error.with_uses_as_help(|span| place(name, text, span));
         let (start, end) = shown_range(text, error.span);
-        let label = (!error.label.is_empty()).then(|| error.label.clone());
+        let label = (!error.label.is_empty()).then(|| shortened(&error.label).into_owned());
         let excerpt = Excerpt::new(name, text, start..end);
         let place = excerpt.label();
-        let mut shown = MietteDiagnostic::new(&error.message).with_label(LabeledSpan::new(
-            label,
-            place.start,
-            place.len(),
-        ));
+        let mut shown = MietteDiagnostic::new(shortened(&error.message))
+            .with_label(LabeledSpan::new(label, place.start, place.len()));
         shown.help = error.help.clone();
         let report = Report::new(shown).with_source_code(excerpt);
         let drawn = handler.render_report(&mut out, report.as_ref());
@@ -44,6 +42,19 @@ pub fn render(name: &str, text: &str, errors: &[Diagnostic], color: bool) -> Str
         out.push('\n');
     }
     out
+}
+
+/// A message without the middle of a very long one, such as one with a value of a megabyte.
+fn shortened(text: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 1000;
+    const KEPT: usize = 300;
+
+    if text.len() <= LONGEST {
+        return text.into();
+    }
+    let begin = &text[..text.floor_char_boundary(KEPT)];
+    let end = &text[text.ceil_char_boundary(text.len() - KEPT)..];
+    format!("{begin} … {end}").into()
 }
 
 /// The place of a position in a file: `pipeline.edn:12:5`.
@@ -81,7 +92,7 @@ pub struct Diagnostic {
     /// A suggested fix, for example the nearest valid name.
     pub help: Option<String>,
     /// For something that is defined twice: where it is defined first.
-    pub first: Option<Span>,
+    pub first: Option<Box<Span>>,
     /// For an error in a named expression or in an argument: its use, then the use of the one in
     /// which that is, and so on. The planner adds them.
     pub uses: Vec<ExpressionUse>,
@@ -115,6 +126,7 @@ impl Diagnostic {
     pub(crate) fn duplicate_key(name: &str, span: Span, first: Option<Span>) -> Diagnostic {
         let message = format!("duplicate key `{name}`");
         let error = Diagnostic::new(span, message, "second occurrence");
+        let first = first.map(Box::new);
         Diagnostic { first, ..error }
     }
 
@@ -145,7 +157,8 @@ impl Diagnostic {
         let mut lines: Vec<String> = self.help.iter().cloned().collect();
         lines.extend(
             self.first
-                .map(|first| format!("the first one is at {}", place(first))),
+                .as_deref()
+                .map(|first| format!("the first one is at {}", place(*first))),
         );
         match self.uses.as_slice() {
             [first @ .., last] if first.len() >= MAX_SHOWN => {

@@ -22,6 +22,18 @@ pub fn from_edn(text: &str) -> Result<Document, Vec<Diagnostic>> {
         .map_err(|errors| other_language::instead_of_edn(text).map_or(errors, |it| vec![it]))
 }
 
+/// What can be built of a pipeline file in EDN whose syntax is valid and whose keys are not: a
+/// document of which all stages, flows and expressions are known, so that it can be checked further.
+/// `None` if there is none.
+pub fn partial_from_edn(text: &str) -> Option<Document> {
+    build::partial(edn::read(text).ok()?).0
+}
+
+/// The same in TOML.
+pub fn partial_from_toml(text: &str) -> Option<Document> {
+    build::partial(toml::read(text).ok()?).0
+}
+
 fn read_edn<T>(
     text: &str,
     build: fn(Node) -> Result<T, Vec<Diagnostic>>,
@@ -50,7 +62,9 @@ fn read_edn<T>(
 /// # Errors
 /// All errors, in source order.
 pub fn from_toml(text: &str) -> Result<Document, Vec<Diagnostic>> {
-    let read = toml::read(text).and_then(build::document);
+    let read = toml::read(text)
+        .and_then(build::document)
+        .map_err(|errors| errors.into_iter().map(toml::in_toml).collect());
     read.map_err(|errors| other_language::instead_of_toml(text).map_or(errors, |it| vec![it]))
 }
 

@@ -71,7 +71,7 @@ fn in_file(error: Diagnostic, text: &Text) -> Diagnostic {
     let place = |span: Span| text.span_of(span.start as usize, span.end as usize);
     Diagnostic {
         span: place(error.span),
-        first: error.first.map(place),
+        first: error.first.map(|first| Box::new(place(*first))),
         ..error
     }
 }

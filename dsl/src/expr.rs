@@ -10,12 +10,12 @@ mod grammar;
 mod named;
 mod parse;
 mod parts;
-mod substituted;
+mod substitutions;
 
 pub use named::NamedExpressions;
 pub(crate) use parse::parse_signature;
 pub use parse::{parse, parse_assignments, parse_paths, parse_renamings, parse_select};
-pub use substituted::Substituted;
+pub use substitutions::Substitutions;
 
 use crate::Span;
 

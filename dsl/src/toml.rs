@@ -56,6 +56,22 @@ pub fn read(text: &str) -> Result<Node, Vec<Diagnostic>> {
     Err(reader.errors)
 }
 
+/// An error of a document with its help in TOML.
+pub(crate) fn in_toml(error: Diagnostic) -> Diagnostic {
+    let flow = error
+        .help
+        .as_deref()
+        .and_then(|help| help.strip_prefix("add `pipeline "))
+        .and_then(|flow| flow.strip_suffix('`'));
+    match flow {
+        Some(flow) => {
+            let help = format!("add `pipeline = \"{flow}\"`, above all tables");
+            error.with_help(help)
+        }
+        None => error,
+    }
+}
+
 struct Reader<'a> {
     text: &'a str,
     errors: Vec<Diagnostic>,
@@ -128,6 +144,10 @@ impl Reader<'_> {
             );
             return None;
         };
+        if let Some(error) = syntax::without_parentheses(text, node.span) {
+            self.errors.push(error);
+            return None;
+        }
         match edn::read_quoted(text) {
             Ok(flow) => Some((symbol(name, key), flow)),
             Err(errors) => {

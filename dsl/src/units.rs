@@ -20,7 +20,7 @@ pub enum UnitError {
         expected: &'static str,
     },
     /// The word after a number is not a unit.
-    #[error("unknown unit `{found}`; expected one of {known}")]
+    #[error("unknown unit `{found}`; {}", expected_unit(found, known))]
     UnknownUnit {
         /// The text found instead.
         found: String,
@@ -32,6 +32,16 @@ pub enum UnitError {
     NoUnit {
         /// All units, separated by commas.
         known: String,
+    },
+    /// A number that is too small to be meant in the smallest unit.
+    #[error("`{found}` has no unit; write \"{example}\", or \"{found}{smallest}\"")]
+    Bare {
+        /// The number.
+        found: String,
+        /// The same number in a usual unit.
+        example: String,
+        /// The smallest unit.
+        smallest: &'static str,
     },
     /// The value does not fit in 64 bits, in bytes or nanoseconds.
     #[error("the value is too large")]
@@ -68,7 +78,8 @@ const DURATIONS: [Unit; 8] = [
 ];
 
 /// Parses a size in bytes: `128MB`, `1.5 GiB`, `64k`. MB is 1000² bytes, MiB is 1024² bytes. The
-/// `B` is optional, and a number without a unit is in bytes. Case is ignored.
+/// `B` is optional. A number without a unit is in bytes, and has at least four digits: `128` would
+/// hardly be meant in bytes. Case is ignored.
 ///
 /// # Errors
 /// The error's message is written for the user.
@@ -80,6 +91,9 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
         name.eq_ignore_ascii_case(unit_text)
             || name.trim_end_matches('B').eq_ignore_ascii_case(unit_text)
     };
+    if unit.is_empty() && rest.is_empty() && number.is_between(0, LARGEST_BARE) {
+        return Err(bare(text, "MB", "B"));
+    }
     let (_, factor) = SIZES
         .into_iter()
         .find(|(name, _)| fits(name))
@@ -90,7 +104,7 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
     u64::try_from(number.times(factor)?).map_err(|_| UnitError::TooLarge)
 }
 
-/// Parses a duration: `250ms`, `60s`, `1h30m`, `7d`. A number without a unit is in milliseconds.
+/// Parses a duration: `250ms`, `60s`, `1h30m`, `7d`. Only 0 needs no unit.
 ///
 /// # Errors
 /// The error's message is written for the user.
@@ -101,6 +115,9 @@ pub fn duration(text: &str) -> Result<Duration, UnitError> {
     loop {
         let (number, unit, after) = quantity(rest, expected)?;
         let is_alone = unit.is_empty() && after.is_empty() && rest.len() == text.trim().len();
+        if is_alone && number.units > 0 {
+            return Err(bare(text, "s", "ms"));
+        }
         let unit_text = if is_alone { "ms" } else { unit };
         let found = DURATIONS.into_iter().find(|(name, _)| *name == unit_text);
         let (_, factor) = found.ok_or_else(|| unknown_unit(unit, &DURATIONS))?;
@@ -117,6 +134,33 @@ pub fn duration(text: &str) -> Result<Duration, UnitError> {
         .map_err(|_| UnitError::TooLarge)
 }
 
+/// The largest size that has to have a unit.
+const LARGEST_BARE: u128 = 999;
+
+fn bare(text: &str, usual: &str, smallest: &'static str) -> UnitError {
+    let found = text.trim().to_owned();
+    let example = format!("{found}{usual}");
+    UnitError::Bare {
+        found,
+        example,
+        smallest,
+    }
+}
+
+/// What to write instead of an unknown unit: its short form, or one of those that are known.
+fn expected_unit(found: &str, known: &str) -> String {
+    let short = match found.to_lowercase().as_str() {
+        "msec" | "msecs" | "millis" | "millisecond" | "milliseconds" => "ms",
+        "sec" | "secs" | "second" | "seconds" => "s",
+        "min" | "mins" | "minute" | "minutes" => "m",
+        "hr" | "hrs" | "hour" | "hours" => "h",
+        "day" | "days" => "d",
+        "week" | "weeks" => "w",
+        _ => return format!("expected one of {known}"),
+    };
+    format!("write `{short}`")
+}
+
 /// A decimal number with up to nine fractional digits, as `units / scale`.
 struct Number {
     units: u128,
@@ -124,6 +168,11 @@ struct Number {
 }
 
 impl Number {
+    /// Whether the number is greater than `low` and at most `high`.
+    fn is_between(&self, low: u128, high: u128) -> bool {
+        self.units > low * self.scale && self.units <= high * self.scale
+    }
+
     fn times(&self, factor: u128) -> Result<u128, UnitError> {
         self.units
             .checked_mul(factor)

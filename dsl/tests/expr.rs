@@ -208,7 +208,7 @@ fn precedence() {
 #[test]
 fn errors_have_a_position_and_a_message() {
     let cases = [
-        ("", ": unexpected end of input; expected a value"),
+        ("", ": this expression is empty; expected an expression"),
         ("a +", ": unexpected end of input; expected a value"),
         (
             "a b",

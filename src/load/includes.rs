@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use pseidon_dsl::document::{Fragment, Include};
 use pseidon_dsl::{Diagnostic, Document, Span, diagnostic, document};
 
-use super::{PipelineText, TextKind};
+use super::{PipelineText, TextKind, encoding};
 use crate::cli::Exit;
 
 /// Begins the line with the path of an included file: the control character "record separator".
@@ -234,8 +234,10 @@ impl Reader {
         if !self.read.insert(canonical.clone()) {
             return Ok(());
         }
-        let text = std::fs::read_to_string(&canonical)
-            .map_err(|error| wrong(format!("cannot read {shown}: {error}")))?;
+        let bytes = std::fs::read(&canonical).map_err(|error| error.to_string());
+        let text = bytes
+            .and_then(encoding::decode)
+            .map_err(|reason| wrong(format!("cannot read {shown}: {reason}")))?;
         if text.contains(MARK) || shown.contains([MARK, '\n']) {
             let label = "its text has the control character U+001E, or its path that or a line end";
             return Err(wrong(label.into()));

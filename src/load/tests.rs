@@ -194,7 +194,7 @@ const INVALID_PIPELINES: [InvalidPipeline; 42] = [
     ),
     (
         untyped,
-        "(elasticsearch)",
+        "(gizmo)",
         "transforms: where, select, set, remove, rename, parse, unnest, lookup, sample, limit, throttle, group, dedupe; sinks: ",
     ),
     (

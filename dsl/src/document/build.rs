@@ -2,7 +2,7 @@
 
 use super::flow::{call, flow, is_flow, is_form};
 use super::{Call, Document, Flow, Fragment, Include, NamedExpression, NamedFlow, Stage, Test};
-use crate::{Diagnostic, Name, Node, NodeKind, Span, nearest};
+use crate::{Diagnostic, Name, Node, NodeKind, Span, nearest, print};
 
 /// The keywords of the top-level map.
 const KEYWORDS: [&str; 5] = ["name", "settings", "include", "expressions", "tests"];
@@ -12,28 +12,37 @@ const TEST_KEYWORDS: [&str; 4] = ["name", "at", "input", "output"];
 
 /// Builds the document from the top-level map. The errors are in source order.
 pub(super) fn document(node: Node) -> Result<Document, Vec<Diagnostic>> {
+    match partial(node) {
+        (Some(document), errors) if errors.is_empty() => Ok(document),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// Builds what can be built, and returns the errors too, in source order. There is a document if all
+/// stages, flows and expressions are in it, so that the rest of it can be checked.
+pub(super) fn partial(node: Node) -> (Option<Document>, Vec<Diagnostic>) {
     let span = node.span;
     let mut builder = Builder::default();
-    for (key, value) in entries(node, "a pipeline file")? {
-        builder.entry(&key, value);
-    }
-    let pipeline = match builder.pipeline.take() {
-        Some(pipeline) if builder.errors.is_empty() => pipeline,
-        None if builder.errors.is_empty() => return Err(vec![missing_pipeline(span, &builder)]),
-        _ => return Err(in_order(builder.errors)),
+    let entries = match entries(node, "a pipeline file") {
+        Ok(entries) => entries,
+        Err(errors) => return (None, errors),
     };
-    Ok(Document {
-        name: builder.name,
-        settings: builder.settings,
-        stages: builder.stages,
-        flows: builder.flows,
-        expressions: builder.expressions,
-        includes: builder.includes,
-        pipeline,
-        tests: builder.tests,
-        substituted: Vec::new(),
-    })
+    for (key, value) in entries {
+        let is_needed = matches!(key.kind, NodeKind::Symbol(_))
+            || matches!(&key.kind, NodeKind::Keyword(name) if NEEDED.contains(&name.name.as_str()));
+        let before = builder.errors.len();
+        builder.entry(&key, value);
+        builder.is_incomplete |= is_needed && builder.errors.len() > before;
+    }
+    if builder.pipeline.is_none() && builder.errors.is_empty() {
+        return (None, vec![missing_pipeline(span, &builder)]);
+    }
+    let errors = in_order(std::mem::take(&mut builder.errors));
+    (builder.finish(), errors)
 }
+
+/// The keywords without whose values nothing else can be checked.
+const NEEDED: [&str; 2] = ["include", "expressions"];
 
 /// Builds an included file from its top-level map. The errors are in source order.
 pub(super) fn fragment(node: Node) -> Result<Fragment, Vec<Diagnostic>> {
@@ -60,11 +69,21 @@ fn entries(node: Node, what: &str) -> Result<Vec<(Node, Node)>, Vec<Diagnostic>>
     let found = node.describe();
     match node.kind {
         NodeKind::Map(entries) => Ok(entries),
-        _ => Err(vec![Diagnostic::new(
-            node.span,
-            format!("{what} must be a map"),
-            format!("expected {{ … }}, found {found}"),
-        )]),
+        kind => {
+            let span = node.span;
+            let label = format!("expected {{ … }}, found {found}");
+            let error = Diagnostic::new(span, format!("{what} must be a map"), label);
+            let is_flow = is_flow(&Node {
+                kind: kind.clone(),
+                span,
+            });
+            Err(vec![match kind {
+                NodeKind::List(stages) if is_flow => {
+                    error.with_help(format!("write {{pipeline {}}}", print::list(stages)))
+                }
+                _ => error,
+            }])
+        }
     }
 }
 
@@ -103,6 +122,7 @@ fn missing_pipeline(file: Span, builder: &Builder) -> Diagnostic {
             .with_help("did you mean `pipeline`?");
     }
     let flow = match (builder.flows.as_slice(), builder.stages.as_slice()) {
+        ([], [only]) => format!("(-> {} (stdout))", only.name),
         ([only], _) => only.name.to_string(),
         (_, []) => "(-> source sink)".to_owned(),
         (_, stages) => {
@@ -133,9 +153,29 @@ pub(super) struct Builder {
     pipeline: Option<Flow>,
     tests: Vec<Test>,
     errors: Vec<Diagnostic>,
+    /// Whether a stage, a flow or an expression could not be built.
+    is_incomplete: bool,
 }
 
 impl Builder {
+    /// The document; `None` if a part of it is missing to which the rest may refer.
+    fn finish(self) -> Option<Document> {
+        if self.is_incomplete {
+            return None;
+        }
+        Some(Document {
+            name: self.name,
+            settings: self.settings,
+            stages: self.stages,
+            flows: self.flows,
+            expressions: self.expressions,
+            includes: self.includes,
+            pipeline: self.pipeline?,
+            tests: self.tests,
+            substituted: Vec::new(),
+        })
+    }
+
     pub(super) fn report(
         &mut self,
         span: Span,
@@ -242,6 +282,22 @@ impl Builder {
         }
     }
 
+    /// The error for a name that another stage or flow has. The reader of EDN finds keys that are
+    /// equal, but in TOML stages and flows have two tables.
+    fn defined_twice(&self, name: &Name, span: Span) -> Option<Diagnostic> {
+        let stages = self.stages.iter();
+        let stages = stages.map(|stage| (&stage.name, stage.name_span));
+        let flows = self.flows.iter();
+        let flows = flows.map(|named| (&named.name, named.name_span));
+        let (_, first) = stages.chain(flows).find(|(known, _)| *known == name)?;
+        let label = "another stage or flow has this name";
+        let error = Diagnostic::new(span, format!("`{name}` is defined twice"), label);
+        Some(Diagnostic {
+            first: Some(Box::new(first)),
+            ..error
+        })
+    }
+
     /// A named stage, or a named flow.
     fn stage(&mut self, name: &Name, name_span: Span, value: Node) {
         if is_form(name) {
@@ -252,23 +308,8 @@ impl Builder {
             );
             return;
         }
-        // The reader of EDN finds keys that are equal, but in TOML stages and flows have two tables.
-        let stages = self
-            .stages
-            .iter()
-            .map(|stage| (&stage.name, stage.name_span));
-        let flows = self
-            .flows
-            .iter()
-            .map(|named| (&named.name, named.name_span));
-        let mut known = stages.chain(flows);
-        if let Some((_, first)) = known.find(|(known, _)| *known == name) {
-            let label = "another stage or flow has this name";
-            let error = Diagnostic::new(name_span, format!("`{name}` is defined twice"), label);
-            self.errors.push(Diagnostic {
-                first: Some(first),
-                ..error
-            });
+        if let Some(error) = self.defined_twice(name, name_span) {
+            self.errors.push(error);
             return;
         }
         if is_flow(&value) {

@@ -8,8 +8,12 @@ use crate::{Diagnostic, Span};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
     Edn,
+    Jq,
     Json,
+    Sql,
     Toml,
+    /// The configuration of Vector, in TOML.
+    Vector,
     Yaml,
 }
 
@@ -17,8 +21,11 @@ impl Language {
     fn name(self) -> &'static str {
         match self {
             Language::Edn => "EDN",
+            Language::Jq => "the language of jq",
             Language::Json => "JSON",
+            Language::Sql => "SQL",
             Language::Toml => "TOML",
+            Language::Vector => "the language of Vector",
             Language::Yaml => "YAML",
         }
     }
@@ -26,11 +33,19 @@ impl Language {
 
 /// The error for a file that was read as EDN and is not written in it.
 pub(super) fn instead_of_edn(text: &str) -> Option<Diagnostic> {
+    if let Some(span) = slashes(text) {
+        let error = Diagnostic::new(span, "`//` does not begin a comment", "expected `;`");
+        return Some(error.with_help("write `; …`"));
+    }
     let (language, span) = recognize(text)?;
     let help = match language {
         Language::Edn => return None,
         Language::Toml => "give the file a name that ends with `.toml`",
-        Language::Json | Language::Yaml => {
+        Language::Sql | Language::Jq => {
+            "a pipeline with a condition: {pipeline (-> (files \"a.ndjson\") (where \"n > 1\") \
+             (stdout))}"
+        }
+        Language::Json | Language::Yaml | Language::Vector => {
             "in EDN it begins like this: {in (files \"in/*.json\") pipeline (-> in (stdout))}"
         }
     };
@@ -40,13 +55,26 @@ pub(super) fn instead_of_edn(text: &str) -> Option<Diagnostic> {
 
 /// The error for a file that was read as TOML, because of its name, and is not written in it.
 pub(super) fn instead_of_toml(text: &str) -> Option<Diagnostic> {
+    if let Some(span) = slashes(text) {
+        let error = Diagnostic::new(span, "`//` does not begin a comment", "expected `#`");
+        return Some(error.with_help("write `# …`"));
+    }
     let (language, span) = recognize(text)?;
     let help = match language {
         Language::Toml => return None,
         Language::Edn => "give the file a name that ends with `.edn`",
-        Language::Json | Language::Yaml => "begin with `pipeline = \"(-> in out)\"`",
+        Language::Vector => {
+            "begin with `pipeline = \"(-> in out)\"`, and write `[stages.in.files]` for a source \
+             of files"
+        }
+        Language::Jq | Language::Json | Language::Sql | Language::Yaml => {
+            "begin with `pipeline = \"(-> in out)\"`"
+        }
     };
-    let label = "a file whose name ends with `.toml` must be written in TOML";
+    let label = match language {
+        Language::Vector => "expected `pipeline`, [stages] and the other keys of a pipeline file",
+        _ => "a file whose name ends with `.toml` must be written in TOML",
+    };
     Some(error(language, span, label).with_help(help))
 }
 
@@ -57,6 +85,20 @@ fn error(language: Language, span: Span, label: &str) -> Diagnostic {
         label,
     )
 }
+
+/// The place of `//` before the first form of a file.
+fn slashes(text: &str) -> Option<Span> {
+    let start: usize = text
+        .split_inclusive('\n')
+        .take_while(|line| is_blank_or_comment(line))
+        .map(str::len)
+        .sum();
+    let at = start + text[start..].len() - text[start..].trim_start().len();
+    text[at..].starts_with("//").then(|| Span::new(at, at + 2))
+}
+
+/// The sections of a configuration of Vector.
+const VECTOR: [&str; 3] = ["[sources.", "[transforms.", "[sinks."];
 
 /// The language that the beginning of a file is written in, and where it shows; `None` if several
 /// are possible.
@@ -71,6 +113,17 @@ fn recognize(text: &str) -> Option<(Language, Span)> {
     let first = line.trim_end();
     if first == "---" || first.starts_with("- ") {
         return at(Language::Yaml, first.len());
+    }
+    if VECTOR.iter().any(|section| first.starts_with(section)) {
+        return at(Language::Vector, first.len());
+    }
+    if first.starts_with('.') {
+        return at(Language::Jq, first.len());
+    }
+    let word = first.split_whitespace().next().unwrap_or_default();
+    let is_sql = ["select", "with", "insert", "create"].contains(&word.to_lowercase().as_str());
+    if is_sql && first.contains(char::is_whitespace) {
+        return at(Language::Sql, first.len());
     }
     if first.starts_with('{') || first.starts_with('[') {
         return braces(text, start);
@@ -144,6 +197,13 @@ mod tests {
             ("name = \"x\"\n", Some((Language::Toml, "name ="))),
             ("[stages]\n", Some((Language::Toml, "[stages]"))),
             ("[[tests]]\n", Some((Language::Toml, "[[tests]]"))),
+            (
+                "[sources.in]\ntype = \"file\"",
+                Some((Language::Vector, "[sources.in]")),
+            ),
+            ("SELECT * from a", Some((Language::Sql, "SELECT * from a"))),
+            (".[] | .a", Some((Language::Jq, ".[] | .a"))),
+            ("select", None),
             ("; x\n{:name \"x\"}", Some((Language::Edn, "{"))),
             ("{in (files \"x\")}", Some((Language::Edn, "{"))),
             ("[:a]", Some((Language::Edn, "["))),

@@ -8,12 +8,12 @@ mod characters;
 mod name;
 mod operand;
 mod operator;
+mod other_notation;
 
 use std::cell::RefCell;
 use std::ops::Range;
 
 use pest::Parser;
-use pest::error::InputLocation;
 use pest::iterators::{Pair, Pairs};
 
 use super::check::{MAX_NESTING, check};
@@ -23,6 +23,7 @@ use crate::node::Text;
 use crate::{Diagnostic, Span};
 pub(super) use characters::is_refused;
 use name::name;
+use other_notation::help;
 
 /// The maximum depth of an expression tree. All code that processes expressions is recursive, so
 /// this bounds its stack usage.
@@ -157,11 +158,16 @@ impl<'a> Reader<'a> {
             self.errors.borrow_mut().push(error);
             return None;
         }
+        if self.text.value.trim().is_empty() {
+            let span = self.text.span();
+            self.report(span, "this expression is empty", "expected an expression");
+            return None;
+        }
         match Grammar::parse(rule, &self.text.value) {
             Ok(mut pairs) => pairs.next().map(Pair::into_inner),
             Err(error) => {
                 let found = crate::grammar::diagnostic(self.text, &error, word);
-                let found = match other_notation(&self.text.value, error.location) {
+                let found = match help(&self.text.value, error.location) {
                     Some(help) => found.with_help(help),
                     None => found,
                 };
@@ -293,23 +299,6 @@ impl<'a> Reader<'a> {
             "use `in (…)` to compare with many values, or group parts with parentheses",
         ));
         null(span)
-    }
-}
-
-/// What to write instead of an operator of another language. `None` for other errors.
-fn other_notation(text: &str, location: InputLocation) -> Option<&'static str> {
-    let (InputLocation::Pos(at) | InputLocation::Span((at, _))) = location;
-    let rest = text.get(at..)?;
-    if rest.starts_with("&&") {
-        Some("write `and`")
-    } else if rest.starts_with('^') {
-        Some("write `power(x, y)`, or `x # y` for the exclusive or of bits")
-    } else if rest.starts_with('!') {
-        Some("write `not`")
-    } else if rest.starts_with('?') {
-        Some("write `case when … then … else … end`")
-    } else {
-        None
     }
 }
 

@@ -1,5 +1,6 @@
 //! Errors of the TOML parser, with what it leaves out.
 
+use crate::node::Text;
 use crate::{Diagnostic, Span};
 
 /// The error for a text that is not TOML, from the parser's message.
@@ -18,6 +19,26 @@ pub(super) fn error(text: &str, message: &str, span: Span) -> Diagnostic {
         ),
         false => error,
     }
+}
+
+/// The error for a flow such as `in -> out`, with arrows between its stages.
+pub(super) fn without_parentheses(flow: &Text, span: Span) -> Option<Diagnostic> {
+    let text = flow.value.trim();
+    if text.starts_with(['(', '[', '{', ';']) || !text.contains(char::is_whitespace) {
+        return None;
+    }
+    let arrows = ["->", "->>", "|", "|>", "=>"];
+    let stages: Vec<&str> = text
+        .split_whitespace()
+        .map(|stage| stage.trim_end_matches(','))
+        .filter(|stage| !arrows.contains(stage))
+        .collect();
+    let error = Diagnostic::new(
+        span,
+        "a flow is written in parentheses",
+        "expected \"(-> …)\"",
+    );
+    Some(error.with_help(format!("write \"(-> {})\"", stages.join(" "))))
 }
 
 /// The place of the key before `second` that has the same name: at the beginning of a line, or the

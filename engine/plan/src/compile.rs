@@ -9,6 +9,7 @@
 
 mod edit;
 mod flow_point;
+mod habits;
 mod joint;
 mod lookup;
 mod policy;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema};
 use pseidon_dsl::document::Pattern;
-use pseidon_dsl::expr::{Expr, SelectItem, Substituted};
+use pseidon_dsl::expr::{Expr, SelectItem, Substitutions};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_expr::bounds::Bounds;
 use pseidon_expr::types::field_type_name;
@@ -29,6 +30,7 @@ use pseidon_plugin::format::Format;
 use pseidon_plugin::registry::QuarantineFactory;
 
 use self::flow_point::FlowPoint;
+use self::habits::habit;
 use self::joint::join_edits;
 use self::select::Selection;
 use crate::chain::{Chain, ChainStep, Matcher, Operator, PlannedSink, PlannedSource, Policy};
@@ -51,7 +53,7 @@ pub(crate) struct Compiler<'a> {
     pub(crate) quarantine: QuarantineFactory,
     pub(crate) pipeline: &'a str,
     /// The substituted values, which are not shown.
-    pub(crate) substituted: Substituted,
+    pub(crate) substituted: Substitutions,
     /// Whether invalid records are quarantined beside the output by default.
     pub(crate) has_default_quarantine: bool,
     pub(crate) sinks: PerSink<PlannedSink>,
@@ -122,7 +124,7 @@ fn bounds(chain: &[ResolvedStep], columns: &SourceColumns) -> Bounds {
 struct ChainCompiler<'c> {
     quarantine: QuarantineFactory,
     pipeline: &'c str,
-    substituted: &'c Substituted,
+    substituted: &'c Substitutions,
     /// The stage of the source.
     stage: &'c str,
     /// The format of the source's records.
@@ -241,6 +243,10 @@ impl ChainCompiler<'_> {
         condition: &Expr,
         point: &mut FlowPoint,
     ) -> Option<CompiledExpr> {
+        if let Some(error) = habit(condition, self.substituted) {
+            self.errors.add(error);
+            return None;
+        }
         let compiled = self.expr(condition, point)?;
         let checked = check_condition(form, compiled.field(), condition.span);
         self.errors.value(checked)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pseidon_dsl::expr::{NamedExpressions, Substituted};
+use pseidon_dsl::expr::{NamedExpressions, Substitutions};
 use pseidon_dsl::{Diagnostic, Document, Span};
 use pseidon_expr::function_names;
 use pseidon_plugin::registry::PluginRegistry;
@@ -14,7 +14,7 @@ use crate::errors::Errors;
 use crate::fingerprint;
 use crate::guarantee::{self, Guarantee, PathGuarantee};
 use crate::index::{PerSink, SourceIndex};
-use crate::prepare::{SchemaInference, prepare};
+use crate::prepare::{SchemaInference, prepare, source_errors};
 use crate::resolve::{ResolvedSource, resolve};
 use crate::settings::Settings;
 use crate::tables::{PlannedTable, TableCache, TableReader};
@@ -96,8 +96,14 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     errors.extend(wrong);
     let names = Arc::new(names);
     let tables = TableCache::new(context.tables, context.keeps_state);
-    let resolved = errors.value(resolve(document, context.registry, &tables, &names));
-    let resolved = resolved.unwrap_or_default();
+    let (mut resolved, wrong) = resolve(document, context.registry, &tables, &names);
+    if !wrong.is_empty() {
+        errors.extend(wrong);
+        // Steps may be missing, so only the sources themselves can be checked.
+        let checked = resolved.iter();
+        errors.extend(checked.flat_map(|source| source_errors(source, context.registry)));
+        resolved.clear();
+    }
     let (name, name_span) = document
         .name
         .clone()
@@ -107,7 +113,7 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     let mut compiler = Compiler {
         quarantine: context.registry.quarantine,
         pipeline: &name,
-        substituted: Substituted::new(document, &context.text),
+        substituted: Substitutions::new(document, &context.text),
         has_default_quarantine: context.keeps_state,
         sinks: PerSink::default(),
         errors: Errors::default(),

@@ -95,6 +95,23 @@ pub(crate) fn prepare<'r>(
     })
 }
 
+/// The errors of a source that do not depend on the flow after it.
+pub(crate) fn source_errors(
+    resolved: &ResolvedSource,
+    registry: &PluginRegistry,
+) -> Vec<Diagnostic> {
+    let mut errors = Errors::default();
+    if let Some(source) = errors.value(resolved.source.prepare()) {
+        let facts = source.facts();
+        let span = facts.format_span.unwrap_or(resolved.source.options.span);
+        let format = errors.value(find_format(facts.format.name(), registry, span));
+        if let Some(format) = format {
+            errors.value(schema_of_format(span, &*format, facts.format.settings()));
+        }
+    }
+    errors.into_unique()
+}
+
 fn find_format(
     name: &str,
     registry: &PluginRegistry,

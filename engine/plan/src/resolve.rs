@@ -52,14 +52,18 @@ pub struct ResolvedSource {
 /// Resolves the flow of a document, and reads the tables of `lookup`. `names` are the named
 /// expressions of the document.
 ///
-/// # Errors
-/// All errors in names, options and tables, and unused stages.
+/// Returns also all errors in names, options and tables, and unused stages. With errors, steps and
+/// sources may be missing.
 pub fn resolve(
     document: &Document,
     registry: &PluginRegistry,
     tables: &TableCache<'_>,
     names: &Arc<NamedExpressions>,
-) -> Result<Vec<ResolvedSource>, Vec<Diagnostic>> {
+) -> (Vec<ResolvedSource>, Vec<Diagnostic>) {
+    let flows = match NamedFlows::of(document) {
+        Ok(flows) => flows,
+        Err(errors) => return (Vec::new(), errors),
+    };
     let stages = document
         .stages
         .iter()
@@ -70,7 +74,7 @@ pub fn resolve(
         tables,
         names: (!document.expressions.is_empty()).then_some(names),
         stages,
-        flows: NamedFlows::of(document)?,
+        flows,
         used: HashSet::new(),
         places: HashMap::new(),
         groups: Groups::default(),
@@ -78,11 +82,7 @@ pub fn resolve(
     };
     let resolved = resolver.source_chains(&document.pipeline, &[]);
     resolver.check_unused(document);
-    if resolver.errors.is_empty() {
-        Ok(resolved)
-    } else {
-        Err(resolver.errors)
-    }
+    (resolved, resolver.errors)
 }
 
 struct Resolver<'a> {

@@ -346,6 +346,10 @@ impl Config {
             if is_missing && glob.is_one_file() {
                 let path = glob.text();
                 let reason = match found.special.is_empty() {
+                    _ if setup.base.join(path).is_dir() => {
+                        let files = format!("{}/*", path.trim_end_matches('/'));
+                        format!("{path} is a directory: for its files, write `{files}`")
+                    }
                     true => format!("file not found: {path}"),
                     false => format!("{path} is not a file: use the source `stdin`"),
                 };

@@ -6,29 +6,47 @@ use super::{Resolver, discards};
 use crate::transforms::Transform;
 
 /// Names that other tools have for a transform here.
-const TRANSFORM_SYNONYMS: [(&str, &str); 22] = [
+const TRANSFORM_SYNONYMS: [(&str, &str); 40] = [
     ("add", "set"),
     ("aggregate", "group"),
+    ("assign", "set"),
+    ("branch", "route"),
+    ("case", "route"),
+    ("cast", "set"),
     ("count", "group"),
+    ("deduplicate", "dedupe"),
     ("del", "remove"),
     ("delete", "remove"),
     ("distinct", "dedupe"),
+    ("enrich", "lookup"),
+    ("enrichment", "lookup"),
+    ("explode", "unnest"),
     ("filter", "where"),
+    ("flatten", "unnest"),
+    ("grok", "parse"),
+    ("group-by", "group"),
     ("group_by", "group"),
     ("head", "limit"),
+    ("if", "route"),
+    ("join", "lookup"),
     ("map", "select"),
     ("mapping", "set"),
     ("move", "rename"),
     ("mutate", "set"),
+    ("parse-regex", "parse"),
+    ("parse_json", "parse"),
+    ("parse_regex", "parse"),
     ("project", "select"),
     ("rate_limit", "throttle"),
     ("ratelimit", "throttle"),
     ("reduce", "group"),
     ("remap", "set"),
     ("sleep", "throttle"),
+    ("switch", "route"),
     ("take", "limit"),
     ("top", "limit"),
     ("unique", "dedupe"),
+    ("window", "group"),
 ];
 
 /// The error for a flow that begins with the name of a stage: `(events (where …) out)`.
@@ -54,6 +72,58 @@ fn stage_before_parenthesis(name: &str, call: &Call) -> Diagnostic {
     let flow = [symbol("->"), symbol(name)].into_iter().chain(stages);
     error.with_help(format!("write {}", print::list(flow.collect())))
 }
+
+/// Systems that other tools have plugins for, and what to do instead.
+const MISSING: [(&[&str], &str); 4] = [
+    (
+        &["s3", "gcs", "gs", "aws_s3", "azure_blob", "hdfs"],
+        "use `files` with a local folder, and copy its files with another program",
+    ),
+    (
+        &[
+            "http",
+            "http_server",
+            "http_client",
+            "https",
+            "rest",
+            "webhook",
+        ],
+        "a program can write to `stdin` or to files; a sink `files` can call a URL with :on-close",
+    ),
+    (
+        &[
+            "mysql",
+            "postgres",
+            "postgresql",
+            "sql",
+            "jdbc",
+            "clickhouse",
+            "mongodb",
+            "bigquery",
+        ],
+        "use `files`, with what the database exports or loads, for example CSV or Parquet",
+    ),
+    (
+        &[
+            "elasticsearch",
+            "opensearch",
+            "loki",
+            "splunk",
+            "syslog",
+            "socket",
+            "tcp",
+            "nats",
+            "rabbitmq",
+            "amqp",
+            "kinesis",
+            "sqs",
+            "pulsar",
+            "redis",
+            "mqtt",
+        ],
+        "use Kafka or files, and another program that moves the records",
+    ),
+];
 
 /// What is written between stages elsewhere.
 const ARROWS: [&str; 5] = ["->", "->>", "|", "|>", "=>"];
@@ -91,6 +161,10 @@ impl Resolver<'_> {
             format!("unknown plugin `{name}`"),
             "not a plugin",
         );
+        let mut missing = MISSING.iter();
+        if let Some((_, instead)) = missing.find(|(names, _)| names.contains(&name.as_str())) {
+            return error.with_help(format!("there is no plugin for this: {instead}"));
+        }
         if name.starts_with("->") || ["|>", "pipe", "pipeline"].contains(&name.as_str()) {
             return error.with_help("stages that follow one another are written (-> first second)");
         }

@@ -18,9 +18,45 @@ pub struct Reader<'a> {
     settings: Vec<(&'static str, &'a Node)>,
     /// Errors in settings, each with its place in `settings`.
     errors: Vec<(usize, Diagnostic)>,
+    /// The options that were probably meant by unknown ones. They do not count as missing.
+    suggested: Vec<&'static str>,
     /// Missing options. They are reported after all other errors.
     missing: Vec<Diagnostic>,
 }
+
+/// Names that other tools have for an option, or that another stage has for it.
+const SYNONYMS: [(&str, &str); 30] = [
+    ("bootstrap-servers", "brokers"),
+    ("bootstrap.servers", "brokers"),
+    ("bootstrap_servers", "brokers"),
+    ("codec", "format"),
+    ("consumer-group", "group"),
+    ("consumer_group", "group"),
+    ("dir", "path"),
+    ("directory", "path"),
+    ("encoding", "codec"),
+    ("encoding", "format"),
+    ("expr", "condition"),
+    ("expression", "condition"),
+    ("file", "path"),
+    ("files", "path"),
+    ("folder", "path"),
+    ("format", "codec"),
+    ("from", "start"),
+    ("glob", "path"),
+    ("group-id", "group"),
+    ("group.id", "group"),
+    ("group_id", "group"),
+    ("hosts", "brokers"),
+    ("include", "path"),
+    ("offset", "start"),
+    ("query", "condition"),
+    ("servers", "brokers"),
+    ("source", "path"),
+    ("start-from", "start"),
+    ("when", "condition"),
+    ("where", "condition"),
+];
 
 impl<'a> Reader<'a> {
     pub(super) fn new(context: String, declared: &'static [OptionSpec], span: Span) -> Reader<'a> {
@@ -30,6 +66,7 @@ impl<'a> Reader<'a> {
             span,
             settings: Vec::new(),
             errors: Vec::new(),
+            suggested: Vec::new(),
             missing: Vec::new(),
         }
     }
@@ -90,7 +127,10 @@ impl<'a> Reader<'a> {
             };
             match self.declared.iter().find(|option| option.name == name) {
                 Some(option) => self.settings.push((option.name, value)),
-                None => self.add_error(self.unknown(name, key.span)),
+                None => {
+                    let error = self.unknown(name, key.span);
+                    self.add_error(error);
+                }
             }
         }
     }
@@ -100,14 +140,17 @@ impl<'a> Reader<'a> {
         self.errors.push((self.settings.len(), error));
     }
 
-    fn unknown(&self, name: &str, span: Span) -> Diagnostic {
+    fn unknown(&mut self, name: &str, span: Span) -> Diagnostic {
         let error = Diagnostic::new(
             span,
             format!("{} has no option `:{name}`", self.context),
             "unknown option",
         );
         let names = self.declared.iter().map(|option| option.name);
-        if let Some(near) = nearest(name, names.clone()) {
+        let mut synonyms = SYNONYMS.iter().filter(|(other, _)| *other == name);
+        let synonym = synonyms.find_map(|(_, ours)| names.clone().find(|name| name == ours));
+        if let Some(near) = synonym.or(nearest(name, names.clone())) {
+            self.suggested.push(near);
             return error.with_help(format!("did you mean `:{near}`?"));
         }
         if let Some(help) = self.setting_of_format(name) {
@@ -171,6 +214,7 @@ impl<'a> Reader<'a> {
                     .map_err(|errors| self.missing.extend(errors))
                     .ok()
             }
+            OptionDefault::Required if self.suggested.contains(&option.name) => None,
             OptionDefault::Required => {
                 self.missing.push(Diagnostic::new(
                     self.span,

@@ -26,6 +26,11 @@ impl OptionValue for SchemaOption {
         if word(node) == Some("infer") {
             return Ok(SchemaOption::Infer);
         }
+        if word(node) == Some(":infer") {
+            let error = argument.error("`:schema` cannot be `:infer`", "a string with a colon");
+            let help = "write \"infer\" without the colon";
+            return Err(error.into_iter().map(|it| it.with_help(help)).collect());
+        }
         let fields = parse_fields(node)?;
         Ok(SchemaOption::Fields(Arc::new(Schema::new(fields))))
     }

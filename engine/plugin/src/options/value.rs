@@ -148,10 +148,18 @@ impl<'a> Argument<'a> {
             format!("`:{}` cannot be `{shown}`", self.option.name),
             format!("expected {}", self.option.kind.describe()),
         );
-        Err(vec![match nearest(&name, T::NAMES.iter().copied()) {
-            Some(near) => error.with_help(format!("did you mean `:{near}`?")),
-            None => error,
-        }])
+        if let Some(plain) = name.strip_prefix(':').and_then(T::named) {
+            let help = format!("write \"{}\" without the colon", plain.name());
+            return Err(vec![error.with_help(help)]);
+        }
+        let mut synonyms = SYNONYMS.iter().filter(|(other, _)| *other == name);
+        let synonym = synonyms.find_map(|(_, ours)| T::NAMES.iter().copied().find(|it| it == ours));
+        Err(vec![
+            match synonym.or(nearest(&name, T::NAMES.iter().copied())) {
+                Some(near) => error.with_help(format!("did you mean `:{near}`?")),
+                None => error,
+            },
+        ])
     }
 
     /// The error of a value that is not of the option's kind.
@@ -176,6 +184,23 @@ impl<'a> Argument<'a> {
         vec![Diagnostic::new(self.node.span, message, expected)]
     }
 }
+
+/// Names that other tools have for a choice.
+const SYNONYMS: [(&str, &str); 13] = [
+    ("beginning", "earliest"),
+    ("bz2", "bzip2"),
+    ("end", "latest"),
+    ("first", "earliest"),
+    ("gz", "gzip"),
+    ("jsonl", "json"),
+    ("last", "latest"),
+    ("ndjson", "json"),
+    ("newest", "latest"),
+    ("oldest", "earliest"),
+    ("text", "txt"),
+    ("zstandard", "zstd"),
+    ("zst", "zstd"),
+];
 
 /// The name of a keyword, a symbol or, as in TOML, a string.
 pub(super) fn word(node: &Node) -> Option<&str> {

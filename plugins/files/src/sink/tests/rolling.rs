@@ -83,7 +83,7 @@ fn rows_of_one_record_stay_in_one_file() {
 #[test]
 fn each_rule_closes_files_independently() {
     for (rule, closes) in [
-        (":size 1", true),
+        (":size \"1B\"", true),
         (":idle 0", true),
         (":age 0", true),
         (":records 1", true),

@@ -176,7 +176,7 @@ fn a_file_that_cannot_be_read_does_not_stop_the_others() {
 fn errors_describe_what_is_wrong_with_a_file() {
     let world = World::new();
     world.write("long.log", "short\n".to_owned() + &"x".repeat(100) + "\n");
-    let error = world.read(r#""long.log" {:max-record 50}"#).unwrap_err();
+    let error = world.read(r#""long.log" {:max-record "50B"}"#).unwrap_err();
     assert_eq!(
         error,
         "cannot read long.log: the record at byte 6 is longer than 50 bytes: raise :max-record, \
@@ -188,6 +188,12 @@ fn errors_describe_what_is_wrong_with_a_file() {
             .read(r#""missing.log""#)
             .unwrap_err()
             .contains("file not found: missing.log")
+    );
+    world.write("folder/one.log", "one\n");
+    let error = world.read(r#""folder/""#).unwrap_err();
+    assert!(
+        error.contains("folder/ is a directory: for its files, write `folder/*`"),
+        "{error}"
     );
     assert_eq!(world.read(r#""missing*.log""#).unwrap(), [""; 0]);
 

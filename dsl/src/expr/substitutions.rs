@@ -5,18 +5,24 @@ use crate::{Document, Span};
 
 /// The strings of a pipeline file in which values are substituted.
 #[derive(Clone, Debug, Default)]
-pub struct Substituted {
+pub struct Substitutions {
     strings: Vec<Span>,
     text: String,
 }
 
-impl Substituted {
+impl Substitutions {
     /// Those of a document, whose file has this text.
-    pub fn new(document: &Document, text: &str) -> Substituted {
-        Substituted {
+    pub fn new(document: &Document, text: &str) -> Substitutions {
+        Substitutions {
             strings: document.substituted.clone(),
             text: text.to_owned(),
         }
+    }
+
+    /// The text of the file at this position.
+    pub fn written(&self, span: Span) -> &str {
+        let range = span.start as usize..span.end as usize;
+        self.text.get(range).unwrap_or_default()
     }
 
     /// Whether an expression is written with a substituted value in a literal.
@@ -51,8 +57,7 @@ impl Substituted {
     fn instead_of(&self, literal: &Literal, span: Span) -> Option<String> {
         let contains = |outer: &&Span| outer.start <= span.start && span.end <= outer.end;
         self.strings.iter().find(contains)?;
-        let written = self.text.get(span.start as usize..span.end as usize);
-        let written = written.unwrap_or_default();
+        let written = self.written(span);
         if written.contains("${") {
             return Some(written.trim_matches('\'').to_owned());
         }
