@@ -136,8 +136,8 @@ impl Diagnostic {
         self
     }
 
-    /// This error with the first place and its uses as lines of the help. `place` returns where a position is, such as
-    /// `common.edn:3:20`.
+    /// This error with the first place and its uses as lines of the help. `place` returns where a
+    /// position is, such as `common.edn:3:20`.
     #[must_use]
     pub fn with_uses_as_help(&self, place: impl Fn(Span) -> String) -> Diagnostic {
         /// Of more uses, some in the middle are left out.

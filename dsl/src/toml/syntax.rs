@@ -15,7 +15,8 @@ pub(super) fn error(text: &str, message: &str, span: Span) -> Diagnostic {
     let error = Diagnostic::new(span, message, "invalid TOML");
     match is_in_double_quotes(text, span) {
         true => error.with_help(
-            "a string that contains `\"` is written between `'''`: '''(-> in (where \"a > 1\") out)'''",
+            "a string that contains `\"` is written between `'''`: \
+             '''(-> in (where \"a > 1\") out)'''",
         ),
         false => error,
     }

@@ -317,8 +317,8 @@ impl Walk<'_> {
         }
     }
 
-    /// The error for a field that the schema does not have. `is_quoted` is whether its name is written in
-    /// quotes, as strings are in other languages.
+    /// The error for a field that the schema does not have. `is_quoted` is whether its name is
+    /// written in quotes, as strings are in other languages.
     fn unknown_path(&mut self, path: &Path, span: Span, is_quoted: bool) {
         let Some(schema) = self.schema else { return };
         let error = Diagnostic::new(

@@ -121,7 +121,7 @@ fn values_of_every_kind_are_parsed() {
         r#"{:path p :user "u" :n "7" :mode :long-name :size "1KiB" :age "2s" :rate 0.5
             :verify "false" :names [a :b "c"] :topics #r"t.*" :properties {"x" 1 :y true}
             :key #r"k ~ '\d'" :headers {:h "a + 1"} :columns "a, b" :folder "out/{c}"
-            :schema :infer :limits {:max-time 20 :when "w"} :on-error :noop}"#,
+            :schema :infer :limits {:max-time "20ms" :when "w"} :on-error :noop}"#,
     )
     .unwrap();
     assert_eq!(options.path.value, "p");
