@@ -4,7 +4,10 @@
 //! The record was decoded before, so it is known to be an object and well-formed. Its keys are found
 //! in one pass over its bytes.
 
+use std::borrow::Cow;
+
 use arrow::datatypes::{DataType, Fields};
+use memchr::{memchr, memchr2};
 
 use crate::types::is_json;
 
@@ -13,7 +16,22 @@ use crate::types::is_json;
 /// parts.
 pub fn new_fields(record: &[u8], known: &Fields, found: &mut impl FnMut(String)) {
     let mut scanner = Scanner { record, at: 0 };
-    scanner.object(known, "", found);
+    scanner.object(known, None, found);
+}
+
+/// The path of an object in a record. It is written only if a field is found in it.
+#[derive(Clone, Copy)]
+struct ObjectPath<'p> {
+    around: Option<&'p ObjectPath<'p>>,
+    name: &'p str,
+}
+
+/// The path of a field of an object.
+fn path_of(object: Option<&ObjectPath<'_>>, name: &str) -> String {
+    match object {
+        Some(object) => format!("{}.{name}", path_of(object.around, object.name)),
+        None => name.to_owned(),
+    }
 }
 
 struct Scanner<'a> {
@@ -22,7 +40,13 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    fn object(&mut self, known: &Fields, path: &str, found: &mut impl FnMut(String)) {
+    fn object(
+        &mut self,
+        known: &Fields,
+        path: Option<&ObjectPath<'_>>,
+        found: &mut impl FnMut(String),
+    ) {
+        let mut expected = 0;
         if self.next() != Some(b'{') {
             return;
         }
@@ -33,26 +57,37 @@ impl<'a> Scanner<'a> {
             self.next();
             self.at += 1;
             let name = key_name(key);
-            match known.find(&name) {
+            // Most records have their fields in the order of the schema.
+            let in_order = known.get(expected).filter(|field| field.name() == &*name);
+            let known = match in_order {
+                Some(field) => Some((expected, field)),
+                None => known.find(&name),
+            };
+            match known {
                 Some((_, field)) if is_json(field) => self.skip(),
                 Some((_, field)) => {
-                    let inner = format!("{path}{name}.");
+                    let around = path;
+                    let inner = ObjectPath {
+                        around,
+                        name: &name,
+                    };
                     self.value(field.data_type(), &inner, found);
                 }
                 None => {
-                    found(format!("{path}{name}"));
+                    found(path_of(path, &name));
                     self.skip();
                 }
             }
+            expected = known.map_or(expected, |(at, _)| at + 1);
             self.comma();
         }
         self.at += 1;
     }
 
     /// Moves behind a value of a type.
-    fn value(&mut self, known: &DataType, path: &str, found: &mut impl FnMut(String)) {
+    fn value(&mut self, known: &DataType, path: &ObjectPath<'_>, found: &mut impl FnMut(String)) {
         match (known, self.next()) {
-            (DataType::Struct(fields), Some(b'{')) => self.object(fields, path, found),
+            (DataType::Struct(fields), Some(b'{')) => self.object(fields, Some(path), found),
             (DataType::List(element), Some(b'[')) if !is_json(element) => {
                 self.at += 1;
                 while !matches!(self.next(), Some(b']' | b'}') | None) {
@@ -86,14 +121,16 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> &'a [u8] {
         let start = self.at;
         self.at += 1;
-        while let Some(byte) = self.record.get(self.at) {
-            self.at += match byte {
-                b'\\' => 2,
-                _ => 1,
+        while let Some(rest) = self.record.get(self.at..) {
+            let Some(end) = memchr2(b'"', b'\\', rest) else {
+                self.at = self.record.len();
+                break;
             };
-            if *byte == b'"' {
+            if rest[end] == b'"' {
+                self.at += end + 1;
                 break;
             }
+            self.at += end + 2;
         }
         self.record.get(start..self.at).unwrap_or_default()
     }
@@ -124,11 +161,14 @@ impl<'a> Scanner<'a> {
 }
 
 /// The name that a key has, without its quotes and escapes.
-fn key_name(key: &[u8]) -> String {
-    let text = String::from_utf8_lossy(key);
-    match text.contains('\\') {
-        true => sonic_rs::from_str(&text).unwrap_or_default(),
-        false => text.trim_matches('"').to_owned(),
+fn key_name(key: &[u8]) -> Cow<'_, str> {
+    let inside = key.strip_prefix(b"\"").unwrap_or(key);
+    let inside = inside.strip_suffix(b"\"").unwrap_or(inside);
+    match memchr(b'\\', inside) {
+        Some(_) => sonic_rs::from_slice::<String>(key)
+            .unwrap_or_default()
+            .into(),
+        None => String::from_utf8_lossy(inside),
     }
 }
 
