@@ -65,7 +65,9 @@
 //! let errors = parse("{:adress 1}").unwrap_err();
 //! assert_eq!(errors[0].message, "`example` has no option `:adress`");
 //! assert_eq!(errors[0].help.as_deref(), Some("did you mean `:address`?"));
-//! assert_eq!(errors[1].message, "missing required option `:address` of `example`");
+//! assert_eq!(errors.len(), 1, "`:address` does not count as missing too");
+//! let errors = parse("{}").unwrap_err();
+//! assert_eq!(errors[0].message, "missing required option `:address` of `example`");
 //! ```
 //!
 //! A field is required unless it has a default or its type is `Option`. [`SpannedValue`] keeps the
