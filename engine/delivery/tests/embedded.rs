@@ -412,3 +412,14 @@ fn the_error_for_a_truncated_file_says_what_to_do() {
         );
     }
 }
+
+#[test]
+fn a_folder_that_cannot_be_created_is_an_error_with_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join(".pseidon");
+    std::fs::write(&state, "a file").unwrap();
+    let error = EmbeddedStore::open(&state, "p").err().expect("an error");
+    let shown = pseidon_delivery::WithCauses(&error).to_string();
+    assert!(shown.contains("cannot store state in"), "{shown}");
+    assert!(shown.ends_with("may write to"), "{shown}");
+}

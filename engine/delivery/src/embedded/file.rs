@@ -86,7 +86,9 @@ pub(super) fn open_or_create(
 ) -> Result<Database, StoreError> {
     let failed = |error| {
         let what = format!("cannot store state in {}", dir.display());
-        StoreError::Failed(Reason::caused_by(what, error))
+        StoreError::Failed(Reason::caused_by(what, error).followed_by(
+            "; set `:state`, or move the pipeline file to a folder that the process may write to",
+        ))
     };
     prepare_dir(dir).map_err(failed)?;
     if !path.exists() {
