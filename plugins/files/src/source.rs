@@ -24,6 +24,7 @@ mod glob;
 mod identity;
 mod lines;
 mod lz4;
+mod members;
 mod once;
 mod operator;
 mod options;

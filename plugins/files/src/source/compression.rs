@@ -5,14 +5,15 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use bzip2::bufread::MultiBzDecoder;
-use flate2::bufread::MultiGzDecoder;
+use bzip2::bufread::BzDecoder;
+use flate2::bufread::GzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream as XzStream};
 use pseidon_formats::ColumnFormat;
 use rustix::buffer::spare_capacity;
 
 use super::lz4::Lz4Reader;
+use super::members::Members;
 use super::snappy::{self, FRAMED_SNAPPY};
 
 /// How many bytes of a compressed file are read at once.
@@ -147,12 +148,12 @@ impl Stream {
                 let what = "columns are not a stream of bytes";
                 return Err(io::Error::new(io::ErrorKind::Unsupported, what));
             }
-            InputCompression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(
-                READ_BYTES, file,
-            ))),
-            InputCompression::Bzip2 => Box::new(MultiBzDecoder::new(BufReader::with_capacity(
-                READ_BYTES, file,
-            ))),
+            InputCompression::Gzip => Box::new(Members::<GzDecoder<_>>::new(
+                BufReader::with_capacity(READ_BYTES, file),
+            )?),
+            InputCompression::Bzip2 => Box::new(Members::<BzDecoder<_>>::new(
+                BufReader::with_capacity(READ_BYTES, file),
+            )?),
             InputCompression::Snappy => snappy::reader(BufReader::with_capacity(READ_BYTES, file))?,
             InputCompression::Xz => Box::new(XzDecoder::new_stream(
                 BufReader::with_capacity(READ_BYTES, file),
@@ -161,7 +162,7 @@ impl Stream {
             InputCompression::Lz4 => {
                 Box::new(Lz4Reader::new(BufReader::with_capacity(READ_BYTES, file)))
             }
-            InputCompression::Zstd => Box::new(zstd::Decoder::with_buffer(
+            InputCompression::Zstd => Box::new(Members::<zstd::Decoder<'static, _>>::new(
                 BufReader::with_capacity(READ_BYTES, file),
             )?),
         };

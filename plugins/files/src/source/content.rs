@@ -87,11 +87,6 @@ impl ContentDigest {
         Ok(Some(digest))
     }
 
-    /// The position after the bytes.
-    pub(super) fn upto(&self) -> Position {
-        self.upto
-    }
-
     /// The digest.
     pub(super) fn value(&self) -> u64 {
         let mut all = self.fixed.clone();
@@ -201,7 +196,7 @@ mod tests {
             for length in pieces.iter().cycle() {
                 let (piece, next) = rest.split_at(rest.len().min(*length));
                 digest.push(piece);
-                prop_assert_eq!(value(&file, digest.upto()), Some(digest.value()));
+                prop_assert_eq!(value(&file, digest.upto), Some(digest.value()));
                 rest = next;
                 if rest.is_empty() {
                     break;

@@ -30,6 +30,8 @@ use super::compression::Stream;
 use super::read_error::ReadError;
 use super::tail::Tail;
 
+/// How many bytes show the encoding of a file without a byte order mark.
+const ENCODED_BYTES: usize = 32;
 /// How many bytes are read at once.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
@@ -194,8 +196,10 @@ impl LineReader {
                 Ok(at_end) => at_end,
                 Err(error) => return self.lines_before_error(bytes, searched, error),
             };
-            if self.position == 0 && is_utf16(&bytes) {
-                return Err(ReadError::Utf16);
+            if self.position == 0
+                && let Some(encoding) = other_encoding(&bytes)
+            {
+                return Err(ReadError::NotUtf8(encoding));
             }
             self.drop_long(&mut bytes);
             if let Some(end) = self.framing.last_end(&bytes, searched) {
@@ -384,12 +388,32 @@ impl LineReader {
     }
 }
 
-/// Whether a file begins like one in UTF-16: with its byte order mark and an ASCII character.
-fn is_utf16(bytes: &[u8]) -> bool {
-    matches!(
-        bytes,
-        [0xff, 0xfe, 1..=127, 0, ..] | [0xfe, 0xff, 0, 1..=127, ..]
-    )
+/// The encoding of a file that begins like one in UTF-16 or UTF-32: with a byte order mark and an
+/// ASCII character, or with several ASCII characters.
+fn other_encoding(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xff, 0xfe, 0, 0, 1..=127, 0, 0, 0, ..] | [0, 0, 0xfe, 0xff, 0, 0, 0, 1..=127, ..] => {
+            Some("UTF-32")
+        }
+        [0xff, 0xfe, 1..=127, 0, ..] | [0xfe, 0xff, 0, 1..=127, ..] => Some("UTF-16"),
+        _ => {
+            let beginning = &bytes[..bytes.len().min(ENCODED_BYTES)];
+            let is_each = |width: usize, at: usize| {
+                let (chars, rest) = beginning.as_chunks::<4>();
+                let is_ascii = |(index, byte): (usize, &u8)| match index % width == at {
+                    true => matches!(byte, 1..=127),
+                    false => *byte == 0,
+                };
+                let is_alike = |char: &[u8; 4]| char.iter().enumerate().all(is_ascii);
+                chars.len() >= 2 && rest.is_empty() && chars.iter().all(is_alike)
+            };
+            match () {
+                () if is_each(2, 0) || is_each(2, 1) => Some("UTF-16"),
+                () if is_each(4, 0) || is_each(4, 3) => Some("UTF-32"),
+                () => None,
+            }
+        }
+    }
 }
 
 /// A stream that returns an error once and is at its end afterwards.

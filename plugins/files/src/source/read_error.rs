@@ -15,9 +15,9 @@ pub(super) enum ReadError {
     /// A file of columns lacks the part without which nothing can be read of it.
     #[error(transparent)]
     Incomplete(io::Error),
-    /// The file is not in UTF-8.
-    #[error("it is in UTF-16: convert it to UTF-8, for example with iconv")]
-    Utf16,
+    /// The file is in this other encoding.
+    #[error("it is in {0}: convert it to UTF-8, for example with iconv")]
+    NotUtf8(&'static str),
     /// The content before the position is not the one that was read.
     #[error("it was rewritten")]
     Rewritten,

@@ -83,7 +83,7 @@ impl KnownFile {
                 mark: Some(mark),
             } if mark.upto() > 0 && mark.covers_all() => {
                 let is_alike = mark.is_in_content(file, compression)?;
-                Ok(is_alike.then(|| match self.is_finished {
+                Ok(is_alike.then_some(match self.is_finished {
                     true => Continuation::From(*position),
                     false => adopted,
                 }))

@@ -25,7 +25,7 @@ pub(super) struct Tail {
     /// How many of `bytes` are known, at its end.
     len: usize,
     /// The digest of all bytes before the position, if they were read.
-    content: Option<ContentDigest>,
+    content: Option<Box<ContentDigest>>,
 }
 
 impl PartialEq for Tail {
@@ -55,7 +55,7 @@ impl Tail {
             upto,
             bytes: [0; TAIL],
             len: 0,
-            content: (upto == 0).then(ContentDigest::new),
+            content: (upto == 0).then(|| Box::new(ContentDigest::new())),
         }
     }
 
@@ -65,7 +65,7 @@ impl Tail {
         let len = usize::try_from(upto).unwrap_or(TAIL).min(TAIL);
         if read_exactly(file, &mut tail.bytes[TAIL - len..], upto - len as u64)? {
             tail.len = len;
-            tail.content = ContentDigest::of(file, upto)?;
+            tail.content = ContentDigest::of(file, upto)?.map(Box::new);
         }
         Ok(tail)
     }
@@ -156,7 +156,7 @@ impl Tail {
     }
 
     fn content_value(&self) -> Option<u64> {
-        self.content.as_ref().map(ContentDigest::value)
+        self.content.as_ref().map(|content| content.value())
     }
 
     fn known(&self) -> &[u8] {

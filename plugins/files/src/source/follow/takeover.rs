@@ -107,7 +107,7 @@ impl Follower<'_> {
             candidate.look_again();
             match self.next_step(&candidate, known.map(FileProgress::of))? {
                 TakeoverStep::Follow(begin) => {
-                    starts.push(begin.clone().to_start(split.clone()));
+                    starts.push(begin.to_start(split.clone()));
                     self.unidentified.remove(&candidate.key);
                     taken.push((candidate, split, begin));
                 }

@@ -110,7 +110,7 @@ pub(super) enum StartPoint {
 
 impl StartPoint {
     /// Converts to the engine's type.
-    pub(super) fn to_start(self, split: Arc<Split>) -> SplitStart {
+    pub(super) fn to_start(&self, split: Arc<Split>) -> SplitStart {
         match self {
             StartPoint::After(tail) => SplitStart {
                 split,
@@ -119,8 +119,8 @@ impl StartPoint {
             },
             StartPoint::End(position, snapshot) => SplitStart {
                 split,
-                position,
-                resume: Some(read_to_end(snapshot)),
+                position: *position,
+                resume: Some(read_to_end(*snapshot)),
             },
         }
     }

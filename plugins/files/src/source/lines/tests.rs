@@ -307,13 +307,34 @@ proptest! {
 }
 
 #[test]
-fn utf_16_is_refused() {
+fn utf_16_and_utf_32_are_refused() {
     for data in [b"\xff\xfe{\0}\0\n\0".as_slice(), b"\xfe\xff\0{\0}\0\n"] {
         let error = over(data, vec![1], 4, 0).next_block().unwrap_err();
         assert_eq!(
             error.to_string(),
             "it is in UTF-16: convert it to UTF-8, for example with iconv"
         );
+    }
+    let utf16 = b"{\0}\0\n\0{\0".as_slice();
+    let utf32 = b"{\0\0\0}\0\0\0";
+    for (data, encoding) in [
+        (utf16, "UTF-16"),
+        (b"\0{\0}\0\n\0{", "UTF-16"),
+        (utf32, "UTF-32"),
+        (b"\0\0\0{\0\0\0}", "UTF-32"),
+        (b"\xff\xfe\0\0{\0\0\0", "UTF-32"),
+        (b"\0\0\xfe\xff\0\0\0{", "UTF-32"),
+    ] {
+        let error = over(data, vec![8], 8, 0).next_block().unwrap_err();
+        assert!(error.to_string().contains(encoding), "{data:?}: {error}");
+    }
+    for data in [
+        b"a\0b\0c\0de\0\n".as_slice(),
+        b"\0\0\0\0\0\0\0\0\n",
+        b"{\0}\0\n",
+    ] {
+        let (records, _) = read_all(over(data, vec![8], 8, 0));
+        assert_eq!(records, naive(data, 0));
     }
     for data in [b"\xff\xfea\n".as_slice(), b"\xff\xfe\n"] {
         let (records, _) = read_all(over(data, vec![1], 4, 0));

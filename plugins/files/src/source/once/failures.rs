@@ -77,7 +77,7 @@ impl<'a> FileFailures<'a> {
             ReadError::Incomplete(_)
             | ReadError::Rewritten
             | ReadError::TooLong { .. }
-            | ReadError::Utf16 => false,
+            | ReadError::NotUtf8(_) => false,
         };
         let reason = describe(format!("cannot read {display_path}"), error);
         self.push(is_transient, display_path, reason)

@@ -151,6 +151,48 @@ fn a_cut_or_damaged_file_is_an_error_in_each_compression() {
 }
 
 #[test]
+fn zeros_behind_a_compressed_file_are_padding_and_other_bytes_an_error() {
+    let content = "a record that repeats\n".repeat(20);
+    for (name, pack) in [
+        ("a.gz", gzip as fn(&[&str]) -> Vec<u8>),
+        ("a.zst", zstd),
+        ("a.lz4", lz4),
+    ] {
+        let read = |more: &[u8]| {
+            let world = World::new();
+            world.write(name, [pack(&[&content, &content]), more.to_vec()].concat());
+            world.read(&format!("{name:?}"))
+        };
+        for zeros in [1, 512, 300_000] {
+            assert_eq!(read(&vec![0; zeros]).unwrap().len(), 40, "{name} {zeros}");
+        }
+        let error = read(&[vec![0; 700], b"more".to_vec()].concat()).unwrap_err();
+        assert!(
+            error.contains("other bytes follow the zeros"),
+            "{name}: {error}"
+        );
+        assert!(read(b"garbage").is_err(), "{name}");
+    }
+}
+
+#[test]
+fn skippable_frames_have_no_records() {
+    let skippable = |len: u32| {
+        let content = vec![b'x'; len as usize];
+        [&[0x53, 0x2a, 0x4d, 0x18][..], &len.to_le_bytes(), &content].concat()
+    };
+    for (name, pack) in [("a.lz4", lz4 as fn(&[&str]) -> Vec<u8>), ("a.zst", zstd)] {
+        let world = World::new();
+        let (one, two) = (pack(&["one\n"]), pack(&["two\n"]));
+        let parts = [one, skippable(0), skippable(200_000), two, skippable(9)];
+        world.write(name, parts.concat());
+        let read = world.read(&format!("{name:?}")).unwrap();
+        assert_eq!(read, [format!("{name}: one"), format!("{name}: two")]);
+        world.write(name, [parts.concat(), skippable(9)[..12].to_vec()].concat());
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_read_does_not_stop_the_others() {
     let world = World::new();
     let whole = gzip(&[&"record\n".repeat(50_000)]);

@@ -157,10 +157,8 @@ fn a_file_that_has_not_changed_since_it_was_read_is_not_compared() {
         }
         drop(seen);
         assert_eq!(world.read(&glob).unwrap(), [""; 0], "{name}");
-        file.set_permissions(fs::Permissions::from(
-            std::os::unix::fs::PermissionsExt::from_mode(0o600),
-        ))
-        .unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        file.set_permissions(mode).unwrap();
         assert_eq!(world.read(&glob).unwrap().len(), 1, "{name} is compared");
         world.seen.lock().stored.clear();
     }
