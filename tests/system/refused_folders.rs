@@ -47,6 +47,43 @@ fn expect_lines(site: &Site, count: u64) {
 }
 
 #[test]
+fn a_source_that_would_read_its_own_output_is_an_error() {
+    let site = Site::new("own-output");
+    fs::create_dir_all(site.path("d/e")).expect("a folder");
+    std::os::unix::fs::symlink("d", site.path("link")).expect("a link");
+    let cases = [
+        ("d/*.json", r#"{:path "d"}"#, true),
+        ("d/**/*.json", r#"{:path "d/{n}"}"#, true),
+        ("link/*.json", r#"{:path "d"}"#, true),
+        ("d/*.json", r#"{:path "out" :move-to {:path "d"}}"#, true),
+        ("d/**/*", r#"{:path "d/out" :codec :txt}"#, true),
+        // Invalid records are quarantined beside the output.
+        ("d/*/*/*", r#"{:path "d/out"}"#, true),
+        (
+            "d/*.json",
+            r#"{:path "d" :codec :json :compression :gzip}"#,
+            false,
+        ),
+        ("d/in-*.json", r#"{:path "d"}"#, false),
+        ("d/*.json", r#"{:path "d/out"}"#, false),
+        ("d/*.json", r#"{:path "out"}"#, false),
+    ];
+    for (path, sink, is_error) in cases {
+        let text = format!(
+            r#"{{in (files {{:path "{path}" :format "json"}}) out (files {sink}) pipeline (-> in out)}}"#
+        );
+        site.write("pipeline.edn", &text);
+        let mut check = site.pseidon();
+        check.arg("check").arg(site.path("pipeline.edn"));
+        let output = check.output().expect("pseidon");
+        let shown = String::from_utf8_lossy(&output.stderr);
+        let expected = "`in` would read the files that ";
+        assert_eq!(shown.contains(expected), is_error, "{text}: {shown}");
+        assert_eq!(output.status.code() == Some(2), is_error, "{text}: {shown}");
+    }
+}
+
+#[test]
 fn files_in_a_refused_folder_fail_the_run_after_the_others_are_read() {
     let site = site("refused");
     let run = |code| {

@@ -1,6 +1,6 @@
 //! The plan of a pipeline, and the function that runs all planning steps.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pseidon_dsl::expr::{NamedExpressions, Substitutions};
@@ -133,6 +133,12 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     {
         errors.extend(groups_of_instances(&resolved));
     }
+    errors.extend(reading_own_files(
+        &resolved,
+        &sources,
+        &sinks,
+        &context.base,
+    ));
     let guarantees = guarantees(&sources, &sinks);
     if let Some(span) = settings.as_ref().and_then(Settings::exactly_once) {
         errors.extend(weaker_than_exactly_once(&guarantees, span));
@@ -202,6 +208,32 @@ fn groups_of_instances(resolved: &[ResolvedSource]) -> impl Iterator<Item = Diag
         let help = "remove `:state`: the state is then in a file, which one process uses";
         Diagnostic::new(source.span, message, label).with_help(help)
     })
+}
+
+/// The errors for sources that would read the files that their own records are written to.
+fn reading_own_files(
+    resolved: &[ResolvedSource],
+    sources: &[PlannedSource],
+    sinks: &PerSink<PlannedSink>,
+    base: &Path,
+) -> Vec<Diagnostic> {
+    let mut errors = Vec::new();
+    for source in sources {
+        let span = resolved.iter().find(|it| it.stage == source.stage);
+        let span = span.map(|it| it.span).unwrap_or_default();
+        for sink in source.sinks.iter().map(|sink| &sinks[*sink]) {
+            let written = |topic: &str| sink.prepared.example_files(base, topic);
+            let Some(file) = source.source.reads_written(base, &written) else {
+                continue;
+            };
+            let (source, sink, file) = (&source.stage, &sink.id, file.display());
+            let message = format!("`{source}` would read the files that `{sink}` writes");
+            let label = format!("its path matches files such as {file}");
+            let help = "write to a folder that the path does not match, or narrow the path";
+            errors.push(Diagnostic::new(span, message, label).with_help(help));
+        }
+    }
+    errors
 }
 
 /// The guarantees of all paths, without quarantines.

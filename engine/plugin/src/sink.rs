@@ -199,6 +199,12 @@ pub trait PreparedSink: Send + Sync {
         false
     }
 
+    /// Paths like those of the files that the sink writes for records of this topic. `base` is the
+    /// folder of the pipeline file. A value of a record is some string in them.
+    fn example_files(&self, _base: &Path, _topic: &str) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Describes a file that a sink of this plugin has staged, from the entry's
     /// [`detail`](StagedEntry::detail). `base` is the folder of the pipeline file. `None` for an
     /// entry of another plugin.

@@ -10,7 +10,7 @@ mod positions;
 mod state;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,17 @@ pub trait Source: Send + Sync {
     /// Whether the source reads what a sink writes to this target.
     fn reads(&self, _target: &Target) -> bool {
         false
+    }
+
+    /// The first file that the source would read among those that the sinks of its records write.
+    /// `written` returns paths like theirs for records of a topic; `base` is the folder of the
+    /// pipeline file.
+    fn reads_written(
+        &self,
+        _base: &Path,
+        _written: &dyn Fn(&str) -> Vec<PathBuf>,
+    ) -> Option<PathBuf> {
+        None
     }
 
     /// Returns up to `count` of the records that exist now, for `:schema :infer`. An error says why

@@ -115,6 +115,10 @@ impl PreparedSink for PreparedFilesSink {
         self.settings.nondeterminism.clone()
     }
 
+    fn example_files(&self, base: &Path, topic: &str) -> Vec<PathBuf> {
+        self.settings.example_files(base, topic)
+    }
+
     fn staged_file(&self, detail: &str, base: &Path) -> Option<StagedFile> {
         let bases = self.settings.base_dirs.iter().map(|dir| base.join(dir));
         Move::from_detail(detail).map(|moving| moving.describe(bases))

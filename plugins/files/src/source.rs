@@ -83,7 +83,7 @@ formats `csv` and `tsv` a field in quotes may contain line ends, and the first l
 its header. Files compressed with gzip (of several members), Zstandard and LZ4 (of several frames),
 bzip2 and xz (of several streams) and frames of snappy are detected by their first bytes, and those
 with Hadoop's snappy by `.snappy`. Those of other programs (zip, zlib, LZMA, `.Z`, …) are refused by
-the name of their compression.
+the name of their compression. A path must not match what the pipeline itself writes.
 The formats `parquet`, `avro` and `arrow` have rows instead of lines. A file of Parquet or Arrow is
 read when it is complete. An Avro file is read up to the end of its last block, and blocks that are
 appended to it are read later.
@@ -231,6 +231,19 @@ impl Source for PreparedFilesSource {
             finite: self.follow.is_none(),
             topic_may_change: self.follow.is_some(),
         }
+    }
+
+    fn reads_written(
+        &self,
+        base: &Path,
+        written: &dyn Fn(&str) -> Vec<PathBuf>,
+    ) -> Option<PathBuf> {
+        let paths = self.config.paths.iter();
+        let mut globs = paths.filter_map(|path| Glob::new(path, base).ok());
+        globs.find_map(|glob| {
+            let mut files = written(&glob.example_name()).into_iter();
+            files.find(|file| glob.would_match(file))
+        })
     }
 
     fn sample(&self, setup: &SourceSetup, count: usize) -> Result<Vec<Payloads>, SourceError> {

@@ -1,11 +1,13 @@
 //! The checked settings of a sink.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pseidon_delivery::SplitId;
 use pseidon_dsl::template::{Template, TemplatePart};
 use pseidon_dsl::{Diagnostic, Span};
 use pseidon_formats::{FileCodec, FileCodecSettings};
+use pseidon_plugin::Split;
 use pseidon_plugin::options::kinds::PositiveInteger;
 use pseidon_plugin::options::{SpannedValue, check_local_path};
 use pseidon_plugin::rollover::Rollover;
@@ -13,6 +15,7 @@ use pseidon_plugin::sink::{RecordShape, SinkInput};
 
 use super::disk::OPEN;
 use super::hook::{Hook, HookTarget};
+use super::lane_name::{NameParts, file_name, render, render_name};
 use super::options::{FilesSinkOptions, HookOptions, MoveOptions, RolloverOptions};
 use super::projection::Projection;
 use super::route::Router;
@@ -110,6 +113,45 @@ impl Settings {
             }),
             _ => Err(errors),
         }
+    }
+}
+
+impl Settings {
+    /// Paths like those of the files that are written for records of this topic, before and after
+    /// they are moved.
+    pub(super) fn example_files(&self, base: &Path, topic: &str) -> Vec<PathBuf> {
+        let Router {
+            path,
+            name,
+            destination,
+            null_name,
+            ..
+        } = &self.router;
+        let split = Split {
+            id: SplitId::from("x"),
+            topic: topic.to_owned(),
+            partition: 0,
+        };
+        let name = name
+            .as_ref()
+            .map(|name| render_name(name.example(topic), null_name));
+        let parts = NameParts {
+            name: name.as_deref(),
+            ..NameParts::default()
+        };
+        let name = file_name(&split, 0, parts);
+        let file = format!("{name}.{}", self.codec.extension());
+        let bucket = render(path.example(topic), null_name);
+        let dirs = self.base_dirs.iter();
+        let mut files: Vec<PathBuf> = dirs
+            .map(|dir| base.join(dir).join(&bucket).join(&file))
+            .collect();
+        if let (Some(moving), Some(destination)) = (&self.move_to, destination) {
+            let below = render(destination.example(topic), null_name);
+            let file = format!("{}{file}", moving.prefix);
+            files.push(base.join(&moving.folder).join(below).join(file));
+        }
+        files
     }
 }
 

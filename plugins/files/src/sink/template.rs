@@ -105,6 +105,15 @@ impl PathTemplate {
         self.parts.is_empty()
     }
 
+    /// The pieces of the template with some string for each value: the topic, if it has that.
+    pub(super) fn example<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = Piece<'a>> {
+        let value = if self.has_topic { topic } else { "x" };
+        self.parts.iter().map(move |part| match part {
+            Part::Literal(text) => Piece::Literal(text),
+            Part::Value { .. } => Piece::Value(Some(value)),
+        })
+    }
+
     /// The value of each expression for each row, as strings.
     pub(super) fn values(&self, rows: &Rows) -> Result<Vec<StringArray>, ArrowError> {
         let values = self.parts.iter().filter_map(|part| match part {

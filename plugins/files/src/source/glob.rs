@@ -1,5 +1,6 @@
 //! Globs: find the files of a source.
 
+mod output;
 mod walk;
 
 use std::collections::BTreeSet;

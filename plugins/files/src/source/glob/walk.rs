@@ -78,7 +78,11 @@ impl Walk {
     /// Adds what is in a folder, given the number of the part that is next.
     fn read(&mut self, folder: PathBuf, part: usize) -> io::Result<()> {
         match self.parts.get(part) {
-            None => Ok(()),
+            // `**` is the last part.
+            None => {
+                self.paths.push(folder);
+                Ok(())
+            }
             Some(Part::Name(name)) => {
                 let path = folder.join(name);
                 if path.symlink_metadata().is_ok() {
