@@ -27,6 +27,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub(super) use self::earlier::previous;
 use self::plans::PlanSequence;
 use crate::cli::{Exit, RunArgs};
+use crate::counted::counted;
 use crate::load::{self, PipelineText, TextKind, kept};
 use crate::progress::ProgressDisplay;
 use crate::stderr_line;
@@ -220,7 +221,7 @@ pub(super) fn report(
                 Finished::Left => ("exited before everything was committed", Exit::Failed),
             };
             progress::summary(runs, how);
-            checked_for_invalid(exit, runs)
+            checked(exit, runs)
         }
         Err(error) => {
             append_fatal(plan, &WithCauses(&error));
@@ -289,11 +290,24 @@ fn run_template(
         }
     };
     progress::summary(&runs, how);
-    Ok(checked_for_invalid(exit, &runs))
+    Ok(checked(exit, &runs))
 }
 
-/// The exit code of a run that would have this one, if not too many records were invalid.
-fn checked_for_invalid(exit: Exit, runs: &RunRegistry) -> Exit {
+/// The exit code of a run that would have this one, if all its files are in their places and not too
+/// many records were invalid.
+fn checked(exit: Exit, runs: &RunRegistry) -> Exit {
+    let entries = runs.entries();
+    let misplaced: u64 = entries
+        .iter()
+        .map(|entry| entry.metrics.misplaced_files())
+        .sum();
+    if matches!(exit, Exit::Done) && misplaced > 0 {
+        let files = counted(misplaced, "committed file");
+        return failed(&format!(
+            "{files} could not be brought to the place where readers look, for the reasons in the \
+             log; the next run tries again"
+        ));
+    }
     let too_many = progress::too_many_invalid(runs);
     match (exit, too_many) {
         (Exit::Done, Some(reason)) => {

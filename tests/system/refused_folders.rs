@@ -46,6 +46,54 @@ fn expect_lines(site: &Site, count: u64) {
     assert_eq!(all_lines(&site.path("out")), expected);
 }
 
+/// The last file of the sink, in the folder of each bucket that can be made.
+#[test]
+fn a_bucket_whose_folder_cannot_be_made_does_not_hold_up_the_others() {
+    let site = Site::new("no-bucket");
+    let text = r#"{in (files "in/*.ndjson") pipeline (-> in (files {:path "out/{n}"}))}"#;
+    site.write("pipeline.edn", text);
+    site.write(
+        "in/1.ndjson",
+        "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n{\"n\":4}\n",
+    );
+    site.write("out/1", "");
+    std::os::unix::fs::symlink("none", site.path("out/2")).expect("a link");
+    let mut pseidon = site.run("pipeline.edn");
+    pseidon.expect_exit(1, 60);
+    let log = pseidon.log();
+    for expected in [
+        "out/1 is not a folder: remove it, or write to another folder",
+        "out/2 is a link to a folder that does not exist: remove it",
+        "error: 2 committed files could not be brought to the place where readers look",
+    ] {
+        assert!(log.contains(expected), "{expected}: {log}");
+    }
+    assert_eq!(all_lines(&site.path("out")), ["{\"n\":3}", "{\"n\":4}"]);
+
+    fs::remove_file(site.path("out/1")).expect("removed");
+    fs::remove_file(site.path("out/2")).expect("removed");
+    site.run("pipeline.edn").expect_exit(0, 60);
+    assert_eq!(all_lines(&site.path("out")).len(), 4);
+}
+
+#[test]
+fn a_folder_to_move_to_that_cannot_be_made_fails_the_run() {
+    let site = Site::new("no-move");
+    let text = r#"{in (files "in/*.ndjson")
+                   pipeline (-> in (files {:path "out" :move-to {:path "done"}}))}"#;
+    site.write("pipeline.edn", text);
+    site.write("in/1.ndjson", "{\"n\":1}\n");
+    site.write("done", "");
+    for _ in 0..2 {
+        let mut pseidon = site.run("pipeline.edn");
+        pseidon.expect_exit(1, 60);
+        assert!(pseidon.log().contains("done is not a folder"));
+    }
+    fs::remove_file(site.path("done")).expect("removed");
+    site.run("pipeline.edn").expect_exit(0, 60);
+    assert_eq!(all_lines(&site.path("done")).len(), 1);
+}
+
 #[test]
 fn a_source_that_would_read_its_own_output_is_an_error() {
     let site = Site::new("own-output");

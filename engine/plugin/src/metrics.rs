@@ -49,6 +49,8 @@ pub struct Metrics {
     run_trouble: Arc<Mutex<Option<String>>>,
     /// The names of [`Metrics::broken_files`].
     broken_file_names: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
+    /// By sink.
+    misplaced_files: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 impl Metrics {
@@ -113,6 +115,7 @@ impl Metrics {
             source_troubles: Arc::default(),
             run_trouble: Arc::default(),
             broken_file_names: Arc::default(),
+            misplaced_files: Arc::default(),
             registry: registration.registry,
         }
     }
@@ -164,6 +167,17 @@ impl Metrics {
             .flatten()
             .cloned()
             .collect()
+    }
+
+    /// Sets how many committed files are not in their place when a sink is closed, because a person
+    /// has to repair a folder.
+    pub fn set_misplaced_files(&self, sink: &str, count: u64) {
+        self.misplaced_files.lock().insert(sink.to_owned(), count);
+    }
+
+    /// How many files are not in their place, in all sinks that were closed.
+    pub fn misplaced_files(&self) -> u64 {
+        self.misplaced_files.lock().values().sum()
     }
 
     /// Whether a sink cannot write and retries.

@@ -60,7 +60,7 @@ use pseidon_plugin::sink::{
 use pseidon_plugin::spec::PluginSpec;
 
 use self::entry::{Move, read_moves};
-use self::file_system::sync_dirs;
+use self::file_system::{needs_repair, sync_dirs};
 use self::follow_up::Destination;
 use self::follow_ups::{FollowUps, SinkContext};
 use self::hook::Hook;
@@ -317,6 +317,8 @@ impl Sink for FilesRun {
                     // An earlier call may have renamed the file, and not have synced its folders.
                     changed.extend(moving.dirs());
                 }
+                // The others need not wait for it.
+                Err(error) if needs_repair(&error) => _ = not_here.insert(id.clone()),
                 Err(error) => failure = Some(error),
             }
         }

@@ -63,9 +63,34 @@ pub(super) fn make_dirs(dir: &Path) -> io::Result<()> {
     }
     match fs::create_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(not_a_folder(dir));
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let shown = dir.display();
+            let reason = format!("cannot create the folder {shown}: {error}");
+            return Err(io::Error::new(error.kind(), reason));
+        }
         other => other?,
     }
     parent.map_or(Ok(()), sync_dir)
+}
+
+/// The error for a name that is needed for a folder.
+fn not_a_folder(path: &Path) -> io::Error {
+    let what = match path.is_symlink() {
+        true => "a link to a folder that does not exist",
+        false => "not a folder",
+    };
+    let shown = path.display();
+    let reason = format!("{shown} is {what}: remove it, or write to another folder");
+    io::Error::new(io::ErrorKind::NotADirectory, reason)
+}
+
+/// Whether a name that is needed for a folder is something else, so that other files need not wait
+/// until a person has removed it. A target that is not writable holds up all.
+pub(super) fn needs_repair(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotADirectory
 }
 
 /// Makes the names in a folder durable.
@@ -104,6 +129,22 @@ pub(super) fn remove_if_exists(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("none", dir.path().join("link")).unwrap();
+        for (name, expected) in [
+            ("file", "file is not a folder"),
+            ("file/below", "file is not a folder"),
+            ("link", "link is a link to a folder that does not exist"),
+        ] {
+            let error = make_dirs(&dir.path().join(name)).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(needs_repair(&error), "{error:?}");
+        }
+    }
 
     #[test]
     fn linking_and_removing_replaces_a_no_replace_rename() {

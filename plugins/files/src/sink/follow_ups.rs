@@ -98,6 +98,7 @@ impl FollowUps {
                 moving,
                 step: JobStep::Publish,
                 failures: 0,
+                needs_repair: false,
             },
             Instant::now() + FIRST_WAIT,
         );
@@ -112,6 +113,7 @@ impl FollowUps {
                 moving,
                 step: JobStep::Relocate(follow_up),
                 failures: 0,
+                needs_repair: false,
             },
             Instant::now(),
         );
@@ -168,7 +170,7 @@ impl Drop for FollowUps {
             .files
             .jobs
             .values_mut()
-            .filter(|job| matches!(job.step, JobStep::Publish))
+            .filter(|job| matches!(job.step, JobStep::Publish) || job.needs_repair)
             .for_each(|job| job.failures = 0);
         self.runner.changed.notify_all();
         let mut is_hanging = false;
@@ -190,6 +192,11 @@ impl Drop for FollowUps {
                 "committed files are not published yet; the next run retries"
             );
         }
+        let misplaced = state.files.jobs.values().filter(|job| job.needs_repair);
+        let sink = &self.runner.sink;
+        let name = sink.committer.sink();
+        sink.metrics
+            .set_misplaced_files(name.as_str(), misplaced.count() as u64);
         for job in state.files.jobs.values().chain(state.reports.jobs.values()) {
             self.runner.gauge(&job.step).dec();
         }

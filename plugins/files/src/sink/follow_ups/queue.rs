@@ -44,6 +44,8 @@ pub(super) struct Job {
     pub(super) moving: Move,
     pub(super) step: JobStep,
     pub(super) failures: u32,
+    /// Whether it failed last because of a folder that a person has to repair.
+    pub(super) needs_repair: bool,
 }
 
 /// What is done next for a file.

@@ -1,6 +1,8 @@
 //! The loop of a thread that runs jobs, and their retries.
 
 use std::any::Any;
+use std::error::Error;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -8,6 +10,7 @@ use prometheus::IntGauge;
 use pseidon_delivery::{Reason, WithCauses};
 use pseidon_plugin::threads::wait_until;
 
+use super::super::file_system;
 use super::queue::{Job, JobStep, QueueKind};
 use super::{FIRST_WAIT, JobRunner};
 
@@ -162,6 +165,7 @@ impl JobRunner {
             .saturating_mul(1 << job.failures.min(6))
             .min(MAX_WAIT);
         job.failures += 1;
+        job.needs_repair = needs_repair(reason);
         self.state.lock().push(Instant::now() + wait, job);
     }
 
@@ -180,6 +184,18 @@ impl JobRunner {
             .deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
     }
+}
+
+/// Whether a person has to repair a folder.
+fn needs_repair(reason: &Reason) -> bool {
+    let mut cause = reason.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return file_system::needs_repair(error);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The message of a panic.
@@ -258,6 +274,7 @@ mod tests {
             moving,
             step: JobStep::Publish,
             failures: 0,
+            needs_repair: false,
         }
     }
 
