@@ -1,7 +1,12 @@
 //! Rows of cells as lines.
 
-/// Rows of cells as lines with aligned columns, two spaces apart.
+/// Rows of cells as lines with aligned columns, two spaces apart. Control characters, which a file's
+/// name may have, are escaped as in Rust: a cell neither ends a line nor moves the cursor.
 pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| escaped(cell)).collect())
+        .collect();
     let width = |column: usize| {
         rows.iter()
             .filter_map(|row| row.get(column))
@@ -10,7 +15,7 @@ pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
             .unwrap_or(0)
     };
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let cells: Vec<_> = row
             .iter()
             .enumerate()
@@ -22,9 +27,23 @@ pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
+fn escaped(cell: &str) -> String {
+    let escaped = |char: char| match char.is_control() {
+        true => char.escape_default().to_string(),
+        false => char.to_string(),
+    };
+    cell.chars().map(escaped).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        let rows = [vec!["a\n\u{1b}[2Jb".to_owned(), "é".to_owned()]];
+        assert_eq!(aligned(&rows), "a\\n\\u{1b}[2Jb  é\n");
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

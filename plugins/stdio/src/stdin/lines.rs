@@ -41,6 +41,29 @@ pub(super) enum InputState {
     End,
 }
 
+/// What standard input is instead of lines in UTF-8, with what to do about it.
+fn other_content(beginning: &[u8]) -> Option<&'static str> {
+    match beginning {
+        [0x1f, 0x8b, ..] => Some("it is compressed with gzip: decompress it, as with zcat"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            Some("it is compressed with Zstandard: decompress it, as with zstdcat")
+        }
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, ..] => {
+            Some("it is compressed with bzip2: decompress it, as with bzcat")
+        }
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            Some("it is compressed with xz: decompress it, as with xzcat")
+        }
+        [0x04, 0x22, 0x4d, 0x18, ..] => {
+            Some("it is compressed with LZ4: decompress it, as with lz4cat")
+        }
+        [0xff, 0xfe, 1..=127, 0, ..] | [0xfe, 0xff, 0, 1..=127, ..] => {
+            Some("it is in UTF-16: convert it to UTF-8, as with iconv -f UTF-16")
+        }
+        _ => None,
+    }
+}
+
 impl LineReader {
     /// Creates a reader at the start of its input.
     pub(super) fn new() -> Self {
@@ -95,6 +118,11 @@ impl LineReader {
                 Err(error) => return Err(error),
             };
             self.filled += count;
+            if self.is_start
+                && let Some(what) = other_content(&self.buffer[..self.filled])
+            {
+                return Err(io::Error::new(ErrorKind::InvalidData, what));
+            }
             let (is_full, has_more) = (self.filled == self.buffer.len(), ready(input)?);
             if is_full || !has_more {
                 self.find_lines();

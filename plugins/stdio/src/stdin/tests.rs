@@ -445,3 +445,21 @@ proptest! {
         prop_assert_eq!(found, expected);
     }
 }
+
+#[test]
+fn what_is_not_lines_in_utf_8_is_named() {
+    let cases: [(&[u8], &str); 6] = [
+        (b"\x1f\x8b\x08\0", "gzip"),
+        (b"\x28\xb5\x2f\xfd\0", "Zstandard"),
+        (b"BZh91AY&SY", "bzip2"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x04\x22\x4d\x18", "LZ4"),
+        (b"\xff\xfe{\0}\0", "UTF-16"),
+    ];
+    let fill = |mut bytes: &[u8]| LineReader::new().fill(&mut bytes, |_| Ok(true), 1 << 20);
+    for (bytes, expected) in cases {
+        let error = fill(bytes).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    fill(b"BZh9 is a line\n").unwrap();
+}
