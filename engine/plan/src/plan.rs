@@ -109,7 +109,6 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
         .clone()
         .unwrap_or_else(|| (context.default_name, Span::default()));
     errors.value(check_name(&name, name_span));
-
     let mut compiler = Compiler {
         quarantine: context.registry.quarantine,
         pipeline: &name,
@@ -127,17 +126,13 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
     // An expression with an invalid path cannot be compiled either. That is reported only once.
     errors.extend_elsewhere(compiler.errors);
 
-    if settings
-        .as_ref()
-        .is_some_and(|settings| settings.state.is_some())
-    {
-        errors.extend(groups_of_instances(&resolved));
-    }
-    errors.extend(reading_own_files(
+    let base = &context.base;
+    errors.extend(errors_between_stages(
         &resolved,
         &sources,
         &sinks,
-        &context.base,
+        base,
+        settings.as_ref(),
     ));
     let guarantees = guarantees(&sources, &sinks);
     if let Some(span) = settings.as_ref().and_then(Settings::exactly_once) {
@@ -163,6 +158,21 @@ pub fn plan(document: &Document, context: PlanContext<'_>) -> Result<Plan, Vec<D
         }),
         _ => Err(names.explained(errors.into_unique())),
     }
+}
+
+/// The errors of stages that are right by themselves.
+fn errors_between_stages(
+    resolved: &[ResolvedSource],
+    sources: &[PlannedSource],
+    sinks: &PerSink<PlannedSink>,
+    base: &Path,
+    settings: Option<&Settings>,
+) -> Vec<Diagnostic> {
+    let mut errors = reading_own_files(resolved, sources, sinks, base);
+    if settings.is_some_and(|settings| settings.state.is_some()) {
+        errors.extend(groups_of_instances(resolved));
+    }
+    errors
 }
 
 /// Checks that a pipeline's name can be part of keys, file names and transaction ids.
