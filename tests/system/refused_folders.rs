@@ -46,7 +46,6 @@ fn expect_lines(site: &Site, count: u64) {
     assert_eq!(all_lines(&site.path("out")), expected);
 }
 
-/// The last file of the sink, in the folder of each bucket that can be made.
 #[test]
 fn a_bucket_whose_folder_cannot_be_made_does_not_hold_up_the_others() {
     let site = Site::new("no-bucket");
@@ -68,7 +67,10 @@ fn a_bucket_whose_folder_cannot_be_made_does_not_hold_up_the_others() {
     ] {
         assert!(log.contains(expected), "{expected}: {log}");
     }
-    assert_eq!(all_lines(&site.path("out")), ["{\"n\":3}", "{\"n\":4}"]);
+    for n in [3, 4] {
+        let lines = all_lines(&site.path(&format!("out/{n}")));
+        assert_eq!(lines, [format!("{{\"n\":{n}}}")]);
+    }
 
     fs::remove_file(site.path("out/1")).expect("removed");
     fs::remove_file(site.path("out/2")).expect("removed");
@@ -106,7 +108,7 @@ fn a_source_that_would_read_its_own_output_is_an_error() {
         ("d/*.json", r#"{:path "out" :move-to {:path "d"}}"#, true),
         ("d/**/*", r#"{:path "d/out" :codec :txt}"#, true),
         // Invalid records are quarantined beside the output.
-        ("d/*/*/*", r#"{:path "d/out"}"#, true),
+        ("d/*/*/*/*", r#"{:path "d/out"}"#, true),
         (
             "d/*.json",
             r#"{:path "d" :codec :json :compression :gzip}"#,

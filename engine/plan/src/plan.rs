@@ -236,7 +236,8 @@ fn reading_own_files(
             let Some(file) = source.source.reads_written(base, &written) else {
                 continue;
             };
-            let (source, sink, file) = (&source.stage, &sink.id, file.display());
+            let file = file.strip_prefix(base).unwrap_or(&file).display();
+            let (source, sink) = (&source.stage, &sink.id);
             let message = format!("`{source}` would read the files that `{sink}` writes");
             let label = format!("its path matches files such as {file}");
             let help = "write to a folder that the path does not match, or narrow the path";
