@@ -20,11 +20,14 @@ use crate::systemd::ServiceProgress;
 
 /// A progress line, if it is `wanted` and standard error is a terminal.
 pub(crate) fn bar(wanted: bool) -> Option<ProgressBar> {
-    (wanted && std::io::stderr().is_terminal()).then(|| {
-        let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner());
-        ProgressBar::new_spinner().with_style(style)
-    })
+    (wanted && std::io::stderr().is_terminal())
+        .then(|| ProgressBar::new_spinner().with_style(style()))
+}
+
+/// One line, however narrow the terminal is: a longer one would leave its rest behind at each draw.
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {elapsed_precise} {wide_msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 /// The counts of all runs in the process, over all stages.
@@ -273,4 +276,72 @@ pub(crate) fn summary(runs: &RunRegistry, how: &str) {
     broken.print();
     missing_fields::report(runs);
     missing_fields::report_added(runs);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use indicatif::{ProgressDrawTarget, TermLike};
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// A terminal of 40 columns that keeps what is written.
+    #[derive(Debug, Default)]
+    struct Terminal(Arc<Mutex<String>>);
+
+    impl TermLike for Terminal {
+        fn width(&self) -> u16 {
+            40
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().push_str(text);
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_line_fits_a_narrow_terminal() {
+        let written = Arc::new(Mutex::new(String::new()));
+        let terminal = Terminal(written.clone());
+        let target = ProgressDrawTarget::term_like(Box::new(terminal));
+        let bar = ProgressBar::with_draw_target(None, target).with_style(style());
+        bar.set_message("123,456,789 records, 12.3 MiB, 456,789 records/s, 3 files");
+        let written = written.lock();
+        let line = written.trim_end();
+        assert!(
+            line.contains("123,456") && line.chars().count() <= 40,
+            "{line:?}"
+        );
+    }
 }
