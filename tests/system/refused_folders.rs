@@ -79,6 +79,43 @@ fn a_bucket_whose_folder_cannot_be_made_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn a_bucket_whose_folder_may_not_be_written_does_not_hold_up_the_others() {
+    let site = Site::new("refused-bucket");
+    let text = r#"{in (files "in/*.ndjson") pipeline (-> in (files {:path "out/{n}/{n}"}))}"#;
+    site.write("pipeline.edn", text);
+    site.write("in/1.ndjson", "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n");
+    for (folder, mode) in [
+        ("out/1", 0o555),
+        ("out/2/2", 0o555),
+        ("out/2", 0o777),
+        ("out", 0o777),
+    ] {
+        fs::create_dir_all(site.path(folder)).expect("a folder");
+        set_mode(&site, folder, mode);
+    }
+    set_mode(&site, "", 0o777);
+    let run = |code| {
+        let mut pseidon = site.start(site.unprivileged("pipeline.edn"));
+        pseidon.expect_exit(code, 60);
+        pseidon.log()
+    };
+    let log = run(1);
+    for expected in [
+        "out/1/1: Permission denied (os error 13); allow it",
+        "out/2/2/",
+        "error: 2 committed files could not be brought to the place where readers look",
+    ] {
+        assert!(log.contains(expected), "{expected}: {log}");
+    }
+    assert_eq!(all_lines(&site.path("out")), ["{\"n\":3}"]);
+    for folder in ["out/1", "out/2/2"] {
+        set_mode(&site, folder, 0o777);
+    }
+    run(0);
+    assert_eq!(all_lines(&site.path("out")).len(), 3);
+}
+
+#[test]
 fn a_folder_to_move_to_that_cannot_be_made_fails_the_run() {
     let site = Site::new("no-move");
     let text = r#"{in (files "in/*.ndjson")

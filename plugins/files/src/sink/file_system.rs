@@ -68,7 +68,9 @@ pub(super) fn make_dirs(dir: &Path) -> io::Result<()> {
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let shown = dir.display();
-            let reason = format!("cannot create the folder {shown}: {error}");
+            let reason = format!(
+                "cannot create the folder {shown}: {error}; allow it, or write to another folder"
+            );
             return Err(io::Error::new(error.kind(), reason));
         }
         other => other?,
@@ -87,10 +89,12 @@ fn not_a_folder(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::NotADirectory, reason)
 }
 
-/// Whether a name that is needed for a folder is something else, so that other files need not wait
-/// until a person has removed it. A target that is not writable holds up all.
+/// Whether a finished file cannot get its place before a person repairs its folder, in which
+/// something is in the way or may not be written. The file itself could be written beside it, so
+/// other files need not wait.
 pub(super) fn needs_repair(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotADirectory
+    use io::ErrorKind::{NotADirectory, PermissionDenied};
+    matches!(error.kind(), NotADirectory | PermissionDenied)
 }
 
 /// Makes the names in a folder durable.
