@@ -47,7 +47,7 @@ pub(crate) fn report_added(runs: &RunRegistry) {
         let names: Vec<&str> = added.names.iter().map(String::as_str).collect();
         let (stage, records) = (&added.stage, added.records);
         if std::io::stderr().is_terminal() {
-            eprintln!(
+            stderr_line!(
                 "  note     {records} records of {stage} have fields that the inferred schema does \
                  not have, and are written without them: `{}`\n           help: {ADDED_HELP}",
                 names.join("`, `")
