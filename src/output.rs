@@ -1,7 +1,7 @@
 //! The standard streams of a command. A closed pipe, as `pseidon plugins | head -3` makes one, is
 //! not an error: the reader has enough. `println!` and `eprintln!` would panic.
 //!
-//! - [`print`] writes the result of a command to standard output.
+//! - [`print()`] writes the result of a command to standard output.
 //! - [`stderr_line!`](crate::stderr_line) writes messages. Nothing depends on whether they can be
 //!   written: the exit code says how the command ended.
 

@@ -2,7 +2,7 @@
 //!
 //! Each of our own functions is a module of this one: [`wall_clock`], [`regexp_match`],
 //! [`regexp_groups`], [`logfmt`] and [`redact`]. Those of lists and JSON are in [`values`];
-//! [`json_struct`] and [`rounding`] replace functions of DataFusion for values without a known type.
+//! [`mod@json_struct`] and [`rounding`] replace functions of DataFusion for values without a known type.
 //! [`probe`] finds calls that always fail, [`foreign`] what to write for functions of other systems.
 //! [`argument_types`] finds what a function requires of untyped arguments; [`mod@reference`] is what
 //! users read about them.

@@ -95,17 +95,14 @@ pub(super) fn common_use(
     uses: &[TypedUse],
     branches: &Branches,
 ) -> Result<Option<DataType>, TypeConflict> {
-    let mut common: Option<DataType> = None;
-    let mut is_same = true;
-    for sink in &branches.sinks {
-        let of_sink = uses.iter().filter(|used| used.branch.leads_to(sink));
-        let Some(wanted) = agreed(of_sink)? else {
-            return Ok(None);
-        };
-        is_same &= common.as_ref().is_none_or(|known| *known == wanted);
-        common = Some(wanted);
-    }
-    Ok(common.filter(|_| is_same))
+    let of_sink = |sink| agreed(uses.iter().filter(|used| used.branch.leads_to(sink)));
+    let wanted: Vec<_> = branches
+        .sinks
+        .iter()
+        .map(of_sink)
+        .collect::<Result<_, _>>()?;
+    let is_same = wanted.windows(2).all(|pair| pair[0] == pair[1]);
+    Ok(wanted.into_iter().next().flatten().filter(|_| is_same))
 }
 
 /// The type that satisfies all of these uses. `None` if there are none.
@@ -187,11 +184,13 @@ mod tests {
 
     #[test]
     fn uses_on_the_way_to_one_sink_may_conflict() {
-        let uses = [used(DataType::Int64, &[]), used(DataType::Utf8, &[1])];
-        let conflict = common_use(&uses, &two_sinks()).unwrap_err();
-        assert_eq!(
-            (conflict.first, conflict.other),
-            (DataType::Int64, DataType::Utf8)
-        );
+        for first in [&[][..], &[1]] {
+            let uses = [used(DataType::Int64, first), used(DataType::Utf8, &[1])];
+            let conflict = common_use(&uses, &two_sinks()).unwrap_err();
+            assert_eq!(
+                (conflict.first, conflict.other),
+                (DataType::Int64, DataType::Utf8)
+            );
+        }
     }
 }
