@@ -32,6 +32,7 @@ fn comments_are_skipped() {
         ("a - - -- b\n c", "a - -c"),
         ("'-- x' || '/* y */'", "'-- x' || '/* y */'"),
         ("coalesce(a, /* b, */ c -- d\n)", "coalesce(a, c)"),
+        ("-- the “new” limit\u{a0}\na > 1 /* ‘x’ */", "a > 1"),
     ];
     for (text, printed) in cases {
         assert_eq!(reprinted(text), printed, "{text}");
@@ -39,6 +40,10 @@ fn comments_are_skipped() {
     assert_eq!(
         errors("a /* b"),
         ["unclosed comment; the comment starts here"]
+    );
+    assert_eq!(
+        errors("-- don't match\ns = ‘x’"),
+        ["`‘` is a quotation mark of typography; expected a straight quote"]
     );
     assert_eq!(
         errors("-- a"),

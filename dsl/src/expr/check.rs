@@ -62,7 +62,7 @@ fn token_length(rest: &str, next: char) -> Option<usize> {
 
 /// The length in bytes of a comment at the beginning of `rest`. `None` if there is none, and
 /// `Some(None)` if it is not closed.
-fn comment_length(rest: &str) -> Option<Option<usize>> {
+pub(super) fn comment_length(rest: &str) -> Option<Option<usize>> {
     if rest.starts_with("--") {
         return Some(rest.find(['\n', '\r']).or(Some(rest.len())));
     }

@@ -11,10 +11,10 @@ use memchr::{memchr, memchr2};
 
 use crate::types::is_json;
 
-/// Calls `found` with the path of each field of a record that is not in `known`. Fields of objects,
+/// Calls `found` for each field of a record that is not in `known`, with what writes its path. Fields of objects,
 /// and of objects in lists, are known if their parent is; a field of type `json` has all of its
 /// parts.
-pub fn new_fields(record: &[u8], known: &Fields, found: &mut impl FnMut(String)) {
+pub fn new_fields(record: &[u8], known: &Fields, found: &mut impl FnMut(&dyn Fn() -> String)) {
     let mut scanner = Scanner { record, at: 0 };
     scanner.object(known, None, found);
 }
@@ -44,7 +44,7 @@ impl<'a> Scanner<'a> {
         &mut self,
         known: &Fields,
         path: Option<&ObjectPath<'_>>,
-        found: &mut impl FnMut(String),
+        found: &mut impl FnMut(&dyn Fn() -> String),
     ) {
         let mut expected = 0;
         if self.next() != Some(b'{') {
@@ -58,11 +58,11 @@ impl<'a> Scanner<'a> {
             self.at += 1;
             let name = key_name(key);
             // Most records have their fields in the order of the schema.
-            let in_order = known.get(expected).filter(|field| field.name() == &*name);
-            let known = match in_order {
-                Some(field) => Some((expected, field)),
-                None => known.find(&name),
-            };
+            let fields = || known.iter().enumerate();
+            let known = fields()
+                .skip(expected)
+                .chain(fields().take(expected))
+                .find(|(_, field)| field.name() == &*name);
             match known {
                 Some((_, field)) if is_json(field) => self.skip(),
                 Some((_, field)) => {
@@ -74,7 +74,7 @@ impl<'a> Scanner<'a> {
                     self.value(field.data_type(), &inner, found);
                 }
                 None => {
-                    found(path_of(path, &name));
+                    found(&|| path_of(path, &name));
                     self.skip();
                 }
             }
@@ -85,7 +85,12 @@ impl<'a> Scanner<'a> {
     }
 
     /// Moves behind a value of a type.
-    fn value(&mut self, known: &DataType, path: &ObjectPath<'_>, found: &mut impl FnMut(String)) {
+    fn value(
+        &mut self,
+        known: &DataType,
+        path: &ObjectPath<'_>,
+        found: &mut impl FnMut(&dyn Fn() -> String),
+    ) {
         match (known, self.next()) {
             (DataType::Struct(fields), Some(b'{')) => self.object(fields, Some(path), found),
             (DataType::List(element), Some(b'[')) if !is_json(element) => {
@@ -194,7 +199,7 @@ mod tests {
         ];
         let mut found = Vec::new();
         new_fields(record.as_bytes(), &fields.into(), &mut |path| {
-            found.push(path)
+            found.push(path());
         });
         found
     }

@@ -2,6 +2,7 @@
 //! spaces that are not shown. They would be parts of names.
 
 use crate::Diagnostic;
+use crate::expr::check::comment_length;
 use crate::node::Text;
 
 /// Quotes that word processors put in place of `'` and `"`.
@@ -19,18 +20,24 @@ const SPACES: [(char, &str); 8] = [
     ('\u{feff}', "a byte order mark (U+FEFF)"),
 ];
 
-/// Checks that a text has no such characters outside of quotes.
+/// Checks that a text has no such characters outside of quotes and comments.
 ///
 /// # Errors
 /// The first one.
 pub(super) fn check(text: &Text) -> Result<(), Diagnostic> {
-    let mut quote = None;
+    let (mut quote, mut end_of_comment) = (None, 0);
     for (at, character) in text.value.char_indices() {
+        if at < end_of_comment {
+            continue;
+        }
         match quote {
             Some(open) if open == character => quote = None,
-            Some(_) => continue,
+            Some(_) => {}
             None if ['\'', '"', '`'].contains(&character) => quote = Some(character),
-            None => check_character(text, at, character)?,
+            None => match comment_length(&text.value[at..]) {
+                Some(length) => end_of_comment = length.map_or(text.value.len(), |it| at + it),
+                None => check_character(text, at, character)?,
+            },
         }
     }
     Ok(())

@@ -111,10 +111,10 @@ fn of_json(known: &Fields, rows: &Rows) -> (u64, BTreeSet<String>) {
     for number in numbers.values() {
         let record = payloads.get(*number as usize).unwrap_or_default();
         let mut has_new = false;
-        new_fields(record, known, &mut |name| {
+        new_fields(record, known, &mut |path| {
             has_new = true;
             if names.len() < MAX_NAMES {
-                names.insert(name);
+                names.insert(path());
             }
         });
         records += u64::from(has_new);

@@ -21,9 +21,10 @@ use crate::scalar::config;
 use crate::types::is_text;
 
 /// Strings of which functions of strings accept at least one, and functions of times another.
-const TEXTS: [&str; 7] = [
+const TEXTS: [&str; 8] = [
     "",
     "a",
+    "a=1",
     "i",
     "1",
     "2024-02-29",
@@ -31,7 +32,7 @@ const TEXTS: [&str; 7] = [
     "12:34:56",
 ];
 /// As many numbers.
-const NUMBERS: [i64; TEXTS.len()] = [1, 0, 2, 3, 100, 1000, -1];
+const NUMBERS: [i64; TEXTS.len()] = [1, 0, 2, 3, 100, 1000, -1, 7];
 
 /// Checks that a call can succeed.
 pub(super) fn check(

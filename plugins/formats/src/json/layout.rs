@@ -43,9 +43,14 @@ struct KnownField {
     number: Option<usize>,
 }
 
-/// The field of the layout that is expected next.
+/// What is expected next.
 #[derive(Default)]
-pub(super) struct ExpectedField(usize);
+pub(super) struct ExpectedField {
+    /// The number of a field of the layout.
+    field: usize,
+    /// The number of a name.
+    name: usize,
+}
 
 impl Layout {
     /// Begins a batch. A layout that is full is cleared, since the records may have changed.
@@ -69,20 +74,22 @@ impl Layout {
         let bytes = text.as_bytes();
         let is_next =
             |field: &KnownField| field.is_first == is_first && field.before.is_at(bytes, from);
-        if !self.fields.get(expected.0).is_some_and(is_next) {
-            let others = self.fields.iter().skip(expected.0 + 1).take(MAX_MISSING);
-            match others.into_iter().position(is_next) {
-                Some(missing) => expected.0 += missing + 1,
+        if !self.fields.get(expected.field).is_some_and(is_next) {
+            match self.position(expected.field, is_next) {
+                Some(field) => expected.field = field,
                 None => return self.learn(text, from, is_first, expected, names),
             }
         }
-        let field = &self.fields[expected.0];
+        let field = &self.fields[expected.field];
         let value = from + field.before.len;
         let Some(end) = scan::value_end(bytes, value) else {
             // There may be white space after the colon.
             return self.learn(text, from, is_first, expected, names);
         };
-        expected.0 += 1;
+        expected.field += 1;
+        if let Some(name) = field.number {
+            expected.name = name + 1;
+        }
         let entry = ScannedEntry {
             key: from + field.key,
             key_end: from + field.key_end,
@@ -91,6 +98,18 @@ impl Layout {
             end,
         };
         Some((entry, field.number))
+    }
+
+    /// The number of the field that is there instead of the expected one: one of those after it, or,
+    /// in a record of another kind, any other.
+    fn position(&self, expected: usize, is_next: impl Fn(&KnownField) -> bool) -> Option<usize> {
+        let after = self.fields.iter().skip(expected + 1);
+        let near = after.take(MAX_MISSING).position(&is_next);
+        match near {
+            Some(missing) => Some(expected + 1 + missing),
+            None if self.fields.len() == MAX_FIELDS => None,
+            None => self.fields.iter().position(is_next),
+        }
     }
 
     /// Scans an entry that is not expected, and adds it to the layout.
@@ -107,7 +126,10 @@ impl Layout {
         if entry.is_escaped {
             return None;
         }
-        let number = names.find(&text[entry.key + 1..entry.key_end - 1], expected.0);
+        let number = names.find(&text[entry.key + 1..entry.key_end - 1], expected.name);
+        if let Some(name) = number {
+            expected.name = name + 1;
+        }
         if self.fields.len() < MAX_FIELDS
             && let Some(before) = Prefix::new(&text.as_bytes()[from..entry.value])
         {
@@ -118,8 +140,9 @@ impl Layout {
                 key_end: entry.key_end - from,
                 number,
             };
-            self.fields.insert(expected.0.min(self.fields.len()), field);
-            expected.0 += 1;
+            let at = expected.field.min(self.fields.len());
+            self.fields.insert(at, field);
+            expected.field = at + 1;
         }
         Some((entry, number))
     }
@@ -232,6 +255,16 @@ mod tests {
         ]);
         // `"a":`, `,"b":`, `,"c":`, `"b":` and `"c":`
         assert_eq!(layout.fields.len(), 5);
+    }
+
+    #[test]
+    fn records_of_several_kinds_share_a_layout() {
+        let kinds = [
+            r#"{"a":1,"b":2,"c":3,"d":4,"e":5}"#,
+            r#"{"v":1,"w":2,"x":3,"y":4,"z":5}"#,
+        ];
+        let layout = assert_equal_to_the_scan((0..100).map(|number| kinds[number % 2]));
+        assert_eq!(layout.fields.len(), 10);
     }
 
     #[test]
