@@ -20,7 +20,7 @@ use pseidon_plugin::waiting::about_to_wait;
 
 use crate::SharedGroups;
 use crate::input::GroupPlan;
-use crate::table::{GroupTable, TableError};
+use crate::table::{ForeignGroups, GroupTable, TableError};
 
 /// The name of the only lane.
 const LANE: &str = "groups";
@@ -71,12 +71,10 @@ impl PreparedSink for GroupSink {
             StoreError::Unavailable(reason) => SinkError::Transient(reason),
             StoreError::Failed(reason) => SinkError::Fatal(reason),
         })?;
-        if let Some(other) = table.begin(&self.description).map_err(failed)? {
-            let what = format!(
-                "{} has the unfinished groups of another version of `{stage}` ({other}): run that \
-                 version to its end, or rename the stage to begin again",
-                table.location
-            );
+        let widens_decimals = self.plan.grouping.widens_decimals();
+        let begun = table.begin(&self.description, widens_decimals);
+        if let Some(foreign) = begun.map_err(failed)? {
+            let what = foreign_groups(&foreign, &table.location, stage);
             return Err(SinkError::Fatal(what.into()));
         }
         Ok(Arc::new(OpenGroupSink {
@@ -87,6 +85,21 @@ impl PreparedSink for GroupSink {
             }),
             memory: setup.memory.limit() / 2,
         }))
+    }
+}
+
+/// Why a stage cannot continue the groups of its table, and what to do.
+fn foreign_groups(foreign: &ForeignGroups, location: &str, stage: &str) -> String {
+    match foreign {
+        ForeignGroups::OtherGrouping(other) => format!(
+            "{location} has the unfinished groups of another version of `{stage}` ({other}): run \
+             that version to its end, or rename the stage to begin again"
+        ),
+        ForeignGroups::NarrowSums => format!(
+            "{location} has unfinished groups of an earlier version of Pseidon, whose sums of \
+             decimals this version cannot continue: run the pipeline to its end with the earlier \
+             version, or forget its state and groups with `pseidon reset`"
+        ),
     }
 }
 

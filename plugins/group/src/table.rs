@@ -30,10 +30,21 @@ const CURRENT: &str = "current generation";
 /// Arrow's row format, needs another one.
 const VERSION: &str = "version";
 const THIS_VERSION: u64 = 2;
+/// Files of this version have narrower sums of decimals, and are otherwise the same.
+const NARROW_SUMS: u64 = 1;
 /// How many bytes of stored groups a commit reads at once.
 const MERGED_BYTES: usize = 4 << 20;
 /// What computes the groups of the current generation.
 const GROUPING: &str = "grouping";
+
+/// Unfinished groups that this plan cannot continue.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ForeignGroups {
+    /// They are those of a stage with this description.
+    OtherGrouping(String),
+    /// Their sums of decimals are those of an earlier version of the file.
+    NarrowSums,
+}
 
 /// Why the table cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -123,11 +134,13 @@ impl GroupTable {
             Ok(known.unwrap_or(THIS_VERSION))
         });
         match version.map_err(failed)? {
-            THIS_VERSION => Ok(table),
+            // `begin` upgrades it.
+            NARROW_SUMS | THIS_VERSION => Ok(table),
             other => {
                 let what = format!(
-                    "{} has version {other}, which only another version of the program can read: \
-                     let that one finish its groups",
+                    "{} has the format {other}, which this version of Pseidon cannot read: run the \
+                     pipeline with the version that has written it, or forget its state and groups \
+                     with `pseidon reset`",
                     table.location
                 );
                 Err(StoreError::Failed(what.into()))
@@ -135,9 +148,13 @@ impl GroupTable {
         }
     }
 
-    /// Prepares the table for groups of this description. Returns the description of the groups that
-    /// it has if that is another one.
-    pub(crate) fn begin(&self, grouping: &str) -> Result<Option<String>, TableError> {
+    /// Prepares the table for groups of this description, and upgrades it to this version. Returns
+    /// why it does not if it has groups that cannot be continued.
+    pub(crate) fn begin(
+        &self,
+        grouping: &str,
+        widens_decimals: bool,
+    ) -> Result<Option<ForeignGroups>, TableError> {
         self.write(|transaction| {
             let mut texts = transaction.open_table(TEXTS)?;
             let known = texts.get(GROUPING)?.map(|text| text.value().to_owned());
@@ -145,11 +162,18 @@ impl GroupTable {
                 let groups = transaction.open_table(GROUPS)?;
                 groups.iter()?.next().is_some()
             };
+            let mut numbers = transaction.open_table(NUMBERS)?;
+            let version = numbers.get(VERSION)?.map(|version| version.value());
+            let has_narrow_sums = version == Some(NARROW_SUMS) && widens_decimals;
             match known {
-                Some(known) if known != grouping && has_groups => return Ok(Some(known)),
+                Some(known) if known != grouping && has_groups => {
+                    return Ok(Some(ForeignGroups::OtherGrouping(known)));
+                }
+                _ if has_narrow_sums && has_groups => return Ok(Some(ForeignGroups::NarrowSums)),
                 Some(known) if known == grouping => {}
                 _ => drop(texts.insert(GROUPING, grouping)?),
             }
+            numbers.insert(VERSION, THIS_VERSION)?;
             Ok(None)
         })
     }
@@ -308,4 +332,69 @@ fn together(
     groups.merge(&stored)?;
     groups.merge(&new)?;
     groups.take()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table of this version of the file, with a group if `is_pending`.
+    fn stored(version: u64, is_pending: bool) -> Result<GroupTable, StoreError> {
+        let table = GroupTable::in_memory().unwrap();
+        let written = table.write(|transaction| {
+            transaction.open_table(NUMBERS)?.insert(VERSION, version)?;
+            transaction.open_table(TEXTS)?.insert(GROUPING, "a")?;
+            if is_pending {
+                let mut groups = transaction.open_table(GROUPS)?;
+                groups.insert((1, &b"key"[..]), &b"state"[..])?;
+            }
+            Ok(())
+        });
+        written.unwrap();
+        GroupTable::with(table.database, "memory".to_owned())
+    }
+
+    fn version(table: &GroupTable) -> u64 {
+        let transaction = table.database.begin_read().unwrap();
+        let numbers = transaction.open_table(NUMBERS).unwrap();
+        numbers.get(VERSION).unwrap().unwrap().value()
+    }
+
+    #[test]
+    fn a_table_of_the_version_before_is_upgraded() {
+        for (is_pending, grouping, widens_decimals) in
+            [(false, "a", true), (false, "b", true), (true, "a", false)]
+        {
+            let table = stored(NARROW_SUMS, is_pending).unwrap();
+            assert_eq!(table.begin(grouping, widens_decimals).unwrap(), None);
+            assert_eq!(version(&table), THIS_VERSION);
+            assert_eq!(table.close().unwrap().is_empty(), !is_pending);
+        }
+    }
+
+    #[test]
+    fn pending_groups_that_cannot_be_continued_are_refused() {
+        let table = stored(NARROW_SUMS, true).unwrap();
+        for _ in 0..2 {
+            let refused = table.begin("a", true).unwrap();
+            assert_eq!(refused, Some(ForeignGroups::NarrowSums));
+        }
+        let refused = table.begin("b", true).unwrap();
+        let other = ForeignGroups::OtherGrouping("a".to_owned());
+        assert_eq!(refused, Some(other));
+        assert_eq!(version(&table), NARROW_SUMS);
+        // Those of this version have wide sums.
+        let table = stored(THIS_VERSION, true).unwrap();
+        assert_eq!(table.begin("a", true).unwrap(), None);
+    }
+
+    #[test]
+    fn a_table_of_a_later_version_is_refused() {
+        let Err(StoreError::Failed(reason)) = stored(THIS_VERSION + 1, false) else {
+            panic!("the table is opened");
+        };
+        let reason = reason.to_string();
+        assert!(reason.contains("has the format 3"), "{reason}");
+        assert!(reason.contains("`pseidon reset`"), "{reason}");
+    }
 }

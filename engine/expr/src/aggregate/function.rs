@@ -133,6 +133,21 @@ impl Function {
         }))
     }
 
+    /// Whether it adds decimals in a wider type than theirs, which its state has too.
+    pub(super) fn widens_decimals(&self) -> bool {
+        let is_wide = |arg: &Argument| match arg {
+            Argument::Column { to, .. } => matches!(to, DataType::Decimal256(..)),
+            Argument::Constant(_) => false,
+        };
+        let of_sum = match &self.kind {
+            Kind::DataFusion(function) => function.fun().name() == "sum",
+            Kind::Json(_) => false,
+        };
+        of_sum
+            && matches!(self.field.data_type(), DataType::Decimal128(..))
+            && self.args.iter().any(is_wide)
+    }
+
     /// Accumulators for any number of groups.
     pub(super) fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>, ArrowError> {
         match &self.kind {

@@ -79,6 +79,11 @@ impl Grouping {
         &self.output
     }
 
+    /// Whether a state has a sum of decimals in a wider type than theirs.
+    pub fn widens_decimals(&self) -> bool {
+        self.functions.iter().any(Function::widens_decimals)
+    }
+
     /// Reads the results of groups from their stored states, in their order. If a result does not
     /// fit into its type, its column has a wider one.
     ///

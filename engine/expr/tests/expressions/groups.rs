@@ -125,6 +125,7 @@ fn a_sum_of_integers_is_an_integer() {
     let all = batch(vec![typed("n", unsigned)]);
     let grouping = Grouping::new(&all.schema(), 0, &[of("sum", 0)]).unwrap();
     assert_eq!(grouping.output().field(0).data_type(), &DataType::UInt64);
+    assert!(!grouping.widens_decimals());
     assert_eq!(grouped(&all, 0, &[of("sum", 0)]), [u64::MAX.to_string()]);
 }
 
@@ -141,10 +142,14 @@ fn sums_that_are_too_large_do_not_fail() {
     let grouping = Grouping::new(&all.schema(), 0, &calls).unwrap();
     let declared = DataType::Decimal128(38, 0);
     assert_eq!(grouping.output().field(0).data_type(), &declared);
+    assert!(grouping.widens_decimals());
     assert_eq!(
         grouped(&all, 0, &calls),
         [format!("2{}7 {most}", "9".repeat(37))]
     );
+    let narrow = ["min", "avg", "first_value"].map(|name| of(name, 0));
+    let narrow = Grouping::new(&all.schema(), 0, &narrow).unwrap();
+    assert!(!narrow.widens_decimals());
     let floats: ArrayRef = Arc::new(Float64Array::from(vec![1e308, 1e308]));
     assert_eq!(
         grouped(&batch(vec![typed("x", floats)]), 0, &[of("sum", 0)]),
