@@ -313,12 +313,15 @@ impl Keys {
     }
 }
 
-/// A number without the zeros at the end of its fraction.
+/// A number of digits without the zeros at the end of its fraction. Other texts stay as they are.
 fn number(text: &str) -> &str {
-    let has_fraction = text.contains('.') && !text.contains(['e', 'E']);
-    match has_fraction {
-        true => text.trim_end_matches('0').trim_end_matches('.'),
-        false => text,
+    let are_digits =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    match text.strip_prefix('-').unwrap_or(text).split_once('.') {
+        Some((whole, fraction)) if are_digits(whole) && are_digits(fraction) => {
+            text.trim_end_matches('0').trim_end_matches('.')
+        }
+        _ => text,
     }
 }
 
@@ -417,6 +420,19 @@ mod tests {
         assert_eq!(texts, ["1", "1.5", "100"]);
         for (one, other) in [("1", "1.0"), ("1.5", "1.500"), ("100", "100")] {
             assert_eq!(number(one), number(other));
+        }
+    }
+
+    #[test]
+    fn texts_that_are_not_numbers_have_no_fraction() {
+        for text in [
+            "1.2.0", "1.", ".0", "-.0", "1.x0", "v1.0", "--1.0", "1.0e0", "1.5E10", "", "-", ".",
+            "10", "1 .0",
+        ] {
+            assert_eq!(number(text), text);
+        }
+        for (text, normal) in [("-1.50", "-1.5"), ("10.0", "10"), ("0.00", "0")] {
+            assert_eq!(number(text), normal);
         }
     }
 
