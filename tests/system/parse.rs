@@ -55,6 +55,8 @@ fn access_logs_with_more_fields() {
         "\n",
         r#"1.2.3.4 - - [10/Oct/2024:13:55:36 +0000] "GET / HTTP/1.1" 200 5 7"#,
         "\n",
+        r#"1.2.3.4:5678 - john smith [10/Oct/2024:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "-" "M"x"#,
+        "\n",
     );
     let stages = r#"(parse "line" :nginx) (select "vhost, client, user, agent, rest")"#;
     assert_eq!(
@@ -63,6 +65,7 @@ fn access_logs_with_more_fields() {
             r#"{"vhost":"e.org:443","client":"1.2.3.4","user":null,"agent":"M","rest":null}"#,
             r#"{"vhost":null,"client":"2001:db8::1","user":null,"agent":"M","rest":"\"9.9.9.9\" rt=0.1"}"#,
             r#"{"vhost":null,"client":"1.2.3.4","user":null,"agent":null,"rest":"7"}"#,
+            r#"{"vhost":null,"client":"1.2.3.4:5678","user":"john smith","agent":"M","rest":"x"}"#,
         ]
     );
 }

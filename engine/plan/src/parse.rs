@@ -48,13 +48,15 @@ const FORMATS: [LogFormat; 3] = [
     LogFormat {
         names: &["nginx", "apache"],
         regex: concat!(
-            r#"^(?:(?<vhost>[^\s:]+:\d+) )?(?<client>\S+) \S+ (?<user>.+?) \[(?<time>[^\]]+)\] ""#,
+            // A client with a port is like a host, but `-` follows it: no client behind a host.
+            r#"^(?:(?<vhost>[^\s:]+:\d+) (?<client_of_vhost>[^\s-]\S*|-\S+)|(?<client>\S+)) "#,
+            r#"\S+ (?<user>.+?) \[(?<time>[^\]]+)\] ""#,
             r#"(?<request>(?<method>[A-Za-z]+) (?<path>\S+)(?: (?<protocol>[A-Z]+/[0-9.]+))?|(?:[^"\\]|\\.)*)" "#,
             r#"(?<status>\d{3}) (?<size>\d+|-)"#,
             r#"(?: "(?<referer>(?:[^"\\]|\\.)*)" "(?<agent>(?:[^"\\]|\\.)*)")?"#,
-            r"(?: (?<rest>\S.*?))?\s*$",
+            r"(?:\s*(?<rest>\S(?s:.*?))\s*$)?",
         ),
-        columns: "groups.client as client, nullif(groups.user, '-') as user, \
+        columns: "coalesce(groups.client_of_vhost, groups.client) as client, nullif(groups.user, '-') as user, \
                   to_timestamp(groups.time, '%d/%b/%Y:%H:%M:%S %z')::timestamp as time, \
                   groups.method as method, groups.path as path, groups.protocol as protocol, \
                   groups.request as request, groups.status::int64 as status, \
@@ -230,6 +232,62 @@ mod tests {
         for format in &FORMATS {
             let pattern = ParsePattern::of_format(format.names[0], Span::default()).unwrap();
             assert!(pattern.columns.len() > 5, "{}", format.names[0]);
+        }
+    }
+
+    /// The virtual host, client, user, agent and rest of a line of an access log.
+    fn access(start: &str, end: &str) -> [Option<String>; 5] {
+        let regex = Text::plain(FORMATS[0].regex, 0).to_regex().unwrap();
+        let line = format!(r#"{start} [10/Oct/2000:13:55:36 -0700] "GET / HTTP/1.1" 200 5{end}"#);
+        let groups = regex.captures(&line).expect(&line);
+        let group = |name: &str| groups.name(name).map(|part| part.as_str().to_owned());
+        let client = group("client_of_vhost").or_else(|| group("client"));
+        let [vhost, user, agent, rest] = ["vhost", "user", "agent", "rest"].map(group);
+        [vhost, client, user, agent, rest]
+    }
+
+    #[test]
+    fn a_client_with_a_port_is_not_a_virtual_host() {
+        for (line, expected) in [
+            (
+                "1.2.3.4:5678 - john smith",
+                ["", "1.2.3.4:5678", "john smith"],
+            ),
+            ("1.2.3.4:5678 - - john", ["", "1.2.3.4:5678", "- john"]),
+            ("1.2.3.4:5678 - -", ["", "1.2.3.4:5678", "-"]),
+            ("1.2.3.4:5678 id john", ["", "1.2.3.4:5678", "john"]),
+            ("e.org:443 1.2.3.4 - -", ["e.org:443", "1.2.3.4", "-"]),
+            ("e.org:443 ::1 - a b", ["e.org:443", "::1", "a b"]),
+            ("e.org:443 -x - a", ["e.org:443", "-x", "a"]),
+            ("- - john", ["", "-", "john"]),
+        ] {
+            let [vhost, client, user, _, rest] = access(line, "");
+            let found = [vhost, client, user].map(Option::unwrap_or_default);
+            assert_eq!(found, expected, "{line}");
+            assert_eq!(rest, None, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_line_is_the_rest() {
+        for (end, expected) in [
+            (r#" "r" "M""#, ["M", ""]),
+            (r#" "r" "M"x"#, ["M", "x"]),
+            (
+                r#" "r" "M"  "9.9.9.9" rt=0.1 "#,
+                ["M", r#""9.9.9.9" rt=0.1"#],
+            ),
+            (r#" "r" "M" a"#, ["M", "a"]),
+            (r#" "r" "M"   "#, ["M", ""]),
+            (r#" "r" "open"#, ["", r#""r" "open"#]),
+            ("x", ["", "x"]),
+            (" 7\r", ["", "7"]),
+            (" a\nb\n", ["", "a\nb"]),
+            ("", ["", ""]),
+        ] {
+            let [.., agent, rest] = access("::1 - -", end);
+            let found = [agent, rest].map(Option::unwrap_or_default);
+            assert_eq!(found, expected, "{end}");
         }
     }
 }
