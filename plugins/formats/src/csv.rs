@@ -77,7 +77,8 @@ impl Format for Csv {
 
     fn infer(&self, settings: &str, samples: &[Payloads]) -> Result<SchemaRef, String> {
         let layout = self.layout(settings)?;
-        for header in samples.iter().filter_map(Payloads::header) {
+        let headers = samples.iter().filter_map(Payloads::header);
+        for header in headers.filter(|_| !layout.names_separator) {
             if let Some(name) = sniff::other_separator(header, &layout) {
                 return Err(other_separator(self.name, header, name));
             }

@@ -156,6 +156,7 @@ mod tests {
 
     const LAYOUT: CsvLayout = CsvLayout {
         separator: b',',
+        names_separator: false,
         has_quotes: true,
         fields: None,
     };

@@ -7,6 +7,8 @@ use crate::record_format::Settings;
 pub(super) struct CsvLayout {
     /// The byte between two fields.
     pub(super) separator: u8,
+    /// Whether the settings name the separator.
+    pub(super) names_separator: bool,
     /// Whether a field may be in quotes.
     pub(super) has_quotes: bool,
     /// The names of the fields of records without a header.
@@ -43,8 +45,10 @@ impl CsvLayout {
             }
         };
         let fields = settings.names("fields")?;
+        let named = settings.separator()?;
         Ok(CsvLayout {
-            separator: settings.separator()?.unwrap_or(separator),
+            separator: named.unwrap_or(separator),
+            names_separator: named.is_some(),
             has_quotes,
             fields: (!fields.is_empty()).then_some(fields),
         })

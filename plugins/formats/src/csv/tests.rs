@@ -213,6 +213,22 @@ fn types_are_inferred_from_samples() {
         "{:id :int64, :price :float64, :zip :utf8, :big :utf8, :flag :boolean, :day :date32, \
          :at :timestamp_us, :exact :utf8, :text :utf8, :none :utf8, :more :utf8}"
     );
+    let quoted = [payloads("\"amount (EUR; net)\"", &["1"])];
+    let unquoted = [payloads("amount (EUR; net)", &["1"])];
+    for (settings, samples) in [
+        ("", &quoted),
+        ("sep=comma", &quoted),
+        ("sep=comma", &unquoted),
+    ] {
+        let schema = Csv::CSV.infer(settings, samples).unwrap();
+        assert_eq!(schema.field(0).name(), "amount (EUR; net)");
+    }
+    assert_eq!(Csv::CSV.other_settings(&quoted), None);
+    assert_eq!(
+        Csv::CSV.infer("", &unquoted).unwrap_err(),
+        "the header `amount (EUR; net)` is a single field; if its separator is a semicolon, set \
+         :format \"csv:sep=semicolon\""
+    );
     let none = Csv::CSV.infer("", &[Payloads::copied([b"1".as_slice()])]);
     assert_eq!(
         none.unwrap_err(),
