@@ -10,7 +10,7 @@ use pseidon_plugin::{BadRow, Payloads};
 
 use super::fields::{Fields, Value};
 use super::layout::CsvLayout;
-use super::sniff::other_separator;
+use super::sniff::likelier_separator;
 use crate::abbreviate;
 use crate::values::TextColumn;
 
@@ -117,8 +117,9 @@ impl CsvDecoder {
         if let Some(header) = header
             && !fields.is_empty()
             && fields.iter().all(Option::is_none)
+            && let Some(separator) = likelier_separator(header, &self.layout)
         {
-            return Err(self.no_column(header));
+            return Err(self.no_column(header, separator));
         }
         Ok(FoundColumns {
             width: names.len(),
@@ -126,18 +127,15 @@ impl CsvDecoder {
         })
     }
 
-    /// Why records are invalid if their header has none of the columns.
-    fn no_column(&self, header: &[u8]) -> String {
+    /// Why records are invalid if their header has none of the columns, but another separator.
+    fn no_column(&self, header: &[u8], separator: &str) -> String {
         let names: Vec<&str> = self.columns.iter().map(|it| it.name.as_str()).collect();
-        let reason = format!(
-            "the header `{}` has none of the fields that are used ({})",
+        format!(
+            "the header `{}` has none of the fields that are used ({}); its separator may be a \
+             {separator}: set sep={separator}",
             abbreviate(&String::from_utf8_lossy(header)),
             abbreviate(&names.join(", "))
-        );
-        match other_separator(header, &self.layout) {
-            Some(name) => format!("{reason}; its separator may be a {name}: set sep={name}"),
-            None => format!("{reason}; for records without a header, name them with fields=a,b"),
-        }
+        )
     }
 
     /// Appends the record's values to the columns. If the record is bad, some columns may already

@@ -20,6 +20,11 @@ pub(super) fn other_separator(header: &[u8], layout: &CsvLayout) -> Option<&'sta
     most_frequent(&found, layout).filter(|_| is_single)
 }
 
+/// The name of a separator that a header has more often than the one that is set.
+pub(super) fn likelier_separator(header: &[u8], layout: &CsvLayout) -> Option<&'static str> {
+    most_frequent(&separators(header, layout), layout)
+}
+
 fn most_frequent(found: &[u8], layout: &CsvLayout) -> Option<&'static str> {
     if layout.fields.is_some() {
         return None;
@@ -84,5 +89,11 @@ mod tests {
             let found = other_separator(header.as_bytes(), &layout(settings));
             assert_eq!(found, expected, "{header}");
         }
+        assert_eq!(likelier_separator(b"a;b;c,d", &layout("")), semicolon);
+        assert_eq!(likelier_separator(b"a;b,c", &layout("")), None);
+        assert_eq!(
+            likelier_separator(b"a,b;c", &layout("sep=space")),
+            semicolon
+        );
     }
 }

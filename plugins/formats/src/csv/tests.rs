@@ -131,6 +131,37 @@ fn records_that_do_not_match_the_header_are_invalid() {
 }
 
 #[test]
+fn a_header_without_the_columns_is_invalid_only_if_it_has_another_separator() {
+    let columns = [wanted("debug", DataType::Utf8)];
+    let decoded = |header: &str, settings: &str, record: &str| {
+        let mut decoder = Csv::CSV.decoder(settings, &columns).unwrap();
+        shown(&columns, decoder.decode(&payloads(header, &[record])))
+    };
+    for (header, settings, record) in [
+        ("id,name", "", "1,Ann"),
+        ("id", "", "1"),
+        ("id,name (a;b)", "", "1,Ann"),
+        ("\"name (a;b)\"", "", "Ann"),
+        ("\"a;b\";c", "sep=semicolon", "1;2"),
+    ] {
+        let (rows, bad) = decoded(header, settings, record);
+        assert_eq!((rows, bad), (vec![String::new()], Vec::new()), "{header}");
+    }
+    for (header, settings) in [
+        ("id;debug", ""),
+        ("id;name, first;debug", ""),
+        ("id;debug", "sep=tab"),
+    ] {
+        let (_, bad) = decoded(header, settings, "1;x");
+        let reason = format!(
+            "0: the header `{header}` has none of the fields that are used (debug); its separator \
+             may be a semicolon: set sep=semicolon"
+        );
+        assert_eq!(bad, [reason]);
+    }
+}
+
+#[test]
 fn settings_name_the_separator_and_the_fields() {
     let columns = [wanted("b", DataType::Utf8)];
     for (format, settings, record) in [
