@@ -41,6 +41,7 @@ use pseidon_plugin::Batch;
 use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup, Stopped};
 
 use self::broken::BrokenFiles;
+use self::recognition::LeftOutCopy;
 use self::tracked::{ReadResult, StartPoint, TrackedFile};
 use super::Config;
 use super::glob::Glob;
@@ -91,6 +92,8 @@ pub(super) fn run(
         durable: HashMap::new(),
         broken: BrokenFiles::default(),
         copies: HashMap::new(),
+        continued: Vec::new(),
+        waits_for_copies: false,
         owned_elsewhere: HashSet::new(),
         generations: HashMap::new(),
         latest: HashMap::new(),
@@ -115,8 +118,12 @@ struct Follower<'a> {
     /// The position up to which each of our splits is durable in every sink.
     durable: HashMap<SplitId, Position>,
     broken: BrokenFiles,
-    /// Compressed copies, each with the file that is read instead.
-    copies: HashMap<FileKey, FileKey>,
+    /// Compressed copies of files that are read instead.
+    copies: HashMap<FileKey, LeftOutCopy>,
+    /// The ended splits that are continued by followed files, until their entries say so.
+    continued: Vec<SplitId>,
+    /// Whether the next scan decides about a compressed file.
+    waits_for_copies: bool,
     /// Files that other instances own, until the next round.
     owned_elsewhere: HashSet<FileKey>,
     /// How often a file was rewritten with the same first line; 0 if it is missing.
@@ -137,6 +144,8 @@ struct LastLook {
     size: u64,
     compressed: bool,
     scan: u64,
+    /// The first scan that saw this size.
+    since: u64,
 }
 
 impl Follower<'_> {
@@ -206,10 +215,13 @@ impl Follower<'_> {
                 self.generations
                     .retain(|(key, _), _| present.contains(key) || self.tracked.contains_key(key));
                 self.latest.retain(|key, _| present.contains(key));
-                self.forget_finished(&present)?;
             }
         }
+        let present: HashSet<FileKey> = new.values().map(|(key, _)| *key).collect();
         self.take_new(new, is_round)?;
+        if is_complete {
+            self.forget_finished(&present)?;
+        }
         self.note_first_start()?;
         self.hold_idle();
         if is_round {
@@ -228,20 +240,27 @@ impl Follower<'_> {
 
     /// Makes the state store forget files that were read to their end and no longer exist.
     fn forget_finished(&mut self, untracked: &HashSet<FileKey>) -> Result<(), Stopped> {
-        if self
-            .next_forgetting
-            .is_some_and(|next| Instant::now() < next)
-        {
+        let is_due = self.next_forgetting.is_none_or(|at| Instant::now() >= at);
+        if !is_due || self.waits_for_copies || self.is_any_unidentified() {
             return Ok(());
         }
         self.next_forgetting = Some(Instant::now() + FORGET_EVERY);
-        let existing: HashSet<String> = untracked
+        let mut existing: HashSet<String> = untracked
             .iter()
             .chain(self.tracked.keys())
             .map(|key| file_id(self.stage, key))
             .collect();
+        // A compressed file may be known as the split of its log.
+        let tracked = self.tracked.values();
+        existing.extend(tracked.map(|file| file_of(&file.split().id).to_owned()));
         self.handle
             .forget_finished(move |split| !existing.contains(file_of(split)))
+    }
+
+    /// Whether a compressed file was found so recently that it may continue what was read of a log.
+    fn is_any_unidentified(&self) -> bool {
+        let mut looks = self.unidentified.values();
+        looks.any(|look| look.compressed && look.since + 1 >= self.scans)
     }
 
     /// Checks files that no glob matches through their open handles.

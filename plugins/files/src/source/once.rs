@@ -40,7 +40,7 @@ use self::found_file::{FoundFile, find};
 use self::last_line::WaitingLines;
 use self::queue::{FileQueue, UnclaimedFile};
 use self::readers::Reading;
-use self::recognition::recognize;
+use self::recognition::{WaitingCopy, recognize};
 use super::Config;
 use super::identity::{file_id, file_of};
 
@@ -75,6 +75,7 @@ pub(super) fn run(
         drop(ended);
         let read = || -> Result<(), Stopped> {
             let found = identify(config, files, &failures, &waiting_lines);
+            let (unclaimed, waiting) = recognized(found, setup, handle, &failures)?;
             let queue = FileQueue {
                 handle,
                 stage: &setup.stage,
@@ -82,7 +83,9 @@ pub(super) fn run(
                 readers,
                 jobs,
                 ended_splits,
-                unclaimed: recognized(found, setup, handle, &failures)?,
+                unclaimed,
+                waiting,
+                continued: Vec::new(),
                 taken: VecDeque::new(),
                 reading: HashMap::new(),
                 read: Vec::new(),
@@ -113,30 +116,25 @@ fn identify(
         .collect()
 }
 
-/// The files with the splits by which the state knows them. Makes the state forget others.
+/// The files with the splits by which the state knows them, and those that wait for the end of such
+/// a split. Makes the state forget others.
 fn recognized(
     mut files: Vec<FoundFile>,
     setup: &SourceSetup,
     handle: &SourceHandle,
     failures: &FileFailures<'_>,
-) -> Result<VecDeque<UnclaimedFile>, Stopped> {
+) -> Result<(VecDeque<UnclaimedFile>, Vec<WaitingCopy>), Stopped> {
     let stage = &setup.stage;
     let ids = files.iter().map(|file| file_id(stage, &file.key));
     let mut existing: HashSet<String> = ids.collect();
-    recognize(&mut files, &mut existing, handle, stage)?;
+    let waiting = recognize(&mut files, &mut existing, handle, stage, failures)?;
     // Without any file, the disk may not be mounted.
     if failures.is_empty() && !files.is_empty() {
         handle.forget_finished(move |split| !existing.contains(file_of(split)))?;
     }
-    let unclaimed = files.into_iter().map(|file| {
-        let generation = file.first_generation();
-        UnclaimedFile {
-            split: file.split(stage, generation),
-            file,
-            generation,
-        }
-    });
-    Ok(unclaimed.collect())
+    let unclaimed = files.into_iter();
+    let unclaimed = unclaimed.map(|file| UnclaimedFile::first(file, stage));
+    Ok((unclaimed.collect(), waiting))
 }
 
 /// The files that match now. What cannot be read is added to the failures.

@@ -256,14 +256,23 @@ impl Mark {
         }
     }
 
-    /// Whether the content of a compressed file has bytes with these digests before the position.
-    pub(super) fn is_in_content(
+    /// Compares the content of a compressed file with the bytes of these digests: `None` if it has
+    /// others before the position, or ends before that. Returns whether it ends at the position.
+    pub(super) fn compare_content(
         &self,
-        file: &File,
+        mut file: &File,
         compression: InputCompression,
-    ) -> io::Result<bool> {
-        let found = self.find_in_content(file, compression)?;
-        Ok(found.is_some_and(|tail| tail.content.is_some()))
+    ) -> io::Result<Option<bool>> {
+        file.rewind()?;
+        match Tail::of_content(file.try_clone()?, compression, self.upto) {
+            Err(error) if error.raw_os_error().is_none() => Ok(None),
+            found => {
+                let (mut stream, tail) = found?;
+                let mut more = Vec::with_capacity(1);
+                let ends = || stream.read(&mut more).is_ok_and(|read| read == 0);
+                Ok(self.is_of(&tail).then(ends))
+            }
+        }
     }
 
     /// Whether these are the digests of these bytes.

@@ -39,6 +39,8 @@ pub(super) struct Candidate {
     pub(super) known_as: Option<SplitId>,
     /// Where it is read from as a new split.
     pub(super) starts_at: Position,
+    /// The split of a log, which has ended there.
+    pub(super) ended: Option<SplitId>,
 }
 
 impl Follower<'_> {
@@ -55,8 +57,11 @@ impl Follower<'_> {
             .get_mut(&FileKey::of(&metadata))
             .map(|glimpse| {
                 glimpse.scan = self.scans;
-                (glimpse.size, glimpse.compressed)
+                (glimpse.size, glimpse.compressed, glimpse.since)
             });
+        let since = before.filter(|(size, ..)| *size == metadata.len());
+        let since = since.map_or(self.scans, |(.., since)| since);
+        let before = before.map(|(size, compressed, _)| (size, compressed));
         if before == Some((metadata.len(), false)) || metadata.len() == 0 {
             return Ok(None);
         }
@@ -79,6 +84,7 @@ impl Follower<'_> {
                     size,
                     compressed,
                     scan: self.scans,
+                    since,
                 },
             );
             return Ok(None);
@@ -100,6 +106,7 @@ impl Follower<'_> {
             latest,
             known_as: None,
             starts_at: 0,
+            ended: None,
         }))
     }
 }
@@ -115,6 +122,11 @@ pub(super) enum ContentCheck {
 }
 
 impl Candidate {
+    /// Its size on disk when it was found.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Looks at its size again. Once it is taken over, no other instance reads it, so it has
     /// everything that was committed of it.
     pub(super) fn look_again(&mut self) {

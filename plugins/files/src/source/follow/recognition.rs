@@ -3,28 +3,48 @@
 //!
 //! A compressed copy of a file that is followed is left out as long as that is followed. When a log
 //! was deleted after it had been compressed, the rest of it is read through its open handle; then
-//! the state has its last position, at which the copy is continued.
+//! the state has its last position, at which the copy is continued. A copy that may still be being
+//! written, or whose log has to end its split first, is looked at again at a later scan.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
+use std::path::Path;
 
+use pseidon_delivery::SplitId;
 use pseidon_plugin::source::Stopped;
 
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, file_id, file_of};
 use super::super::recognition::{
-    Continuation, KnownFile, are_names_of_copies, head_of, head_of_content, length_of_copy,
+    ContentMatch, Continuation, CopyCheck, KnownFile, are_names_of_copies, assign, compare_copy,
+    head_of, head_of_content,
 };
 use super::Follower;
 use super::candidate::Candidate;
 use super::tracked::TrackedFile;
 
+/// Why a compressed file is not read now.
+pub(super) struct LeftOutCopy {
+    /// The split of the followed file that is read instead.
+    original: SplitId,
+    /// Its size on disk, if it is an incomplete copy: it is looked at again when it has grown.
+    size: Option<u64>,
+}
+
 impl Follower<'_> {
     /// Whether it was left out as the copy of a file that is still followed.
-    pub(super) fn is_copy_of_followed(&self, key: &FileKey) -> bool {
-        let original = self.copies.get(key);
-        original.is_some_and(|original| self.tracked.contains_key(original))
+    pub(super) fn is_copy_of_followed(&self, key: &FileKey, path: &Path) -> bool {
+        let Some(copy) = self.copies.get(key) else {
+            return false;
+        };
+        let size = || fs::metadata(path).ok().map(|metadata| metadata.len());
+        self.is_followed(&copy.original) && (copy.size.is_none() || copy.size == size())
+    }
+
+    fn is_followed(&self, split: &SplitId) -> bool {
+        let mut tracked = self.tracked.values();
+        tracked.any(|tracked| tracked.split().id == *split)
     }
 
     /// Looks up each file that the state may know by another identity, and removes copies of files
@@ -33,17 +53,15 @@ impl Follower<'_> {
         &mut self,
         mut candidates: Vec<Candidate>,
     ) -> Result<Vec<Candidate>, Stopped> {
-        self.copies
-            .retain(|_, original| self.tracked.contains_key(original));
-        // While a file is followed, its first line can become longer without being forgotten.
-        let is_looked_up = |file: &Candidate| file.has_stream() || self.scans == 1;
-        let looked_up = candidates.iter().filter(|file| is_looked_up(file));
-        let ids: HashSet<String> = looked_up
-            .map(|file| file_id(self.stage, &file.key))
-            .collect();
-        if ids.is_empty() {
+        let mut copies = std::mem::take(&mut self.copies);
+        copies.retain(|_, copy| self.is_followed(&copy.original));
+        self.copies = copies;
+        self.waits_for_copies = false;
+        if candidates.is_empty() {
             return Ok(candidates);
         }
+        let files = candidates.iter();
+        let ids: HashSet<String> = files.map(|file| file_id(self.stage, &file.key)).collect();
         let known = self.known_files(move |id, _| ids.contains(id))?;
         let mut unknown = HashSet::new();
         for candidate in &mut candidates {
@@ -68,39 +86,52 @@ impl Follower<'_> {
         files: Vec<Candidate>,
         others: &[Candidate],
     ) -> Result<Vec<Candidate>, Stopped> {
-        let mut with_heads = Vec::new();
+        let (mut kept, mut with_heads) = (Vec::new(), Vec::new());
         for file in files {
-            // What cannot be read is reported when the file is read.
-            let head = file.content_head().ok().flatten();
-            with_heads.push((file, head));
+            match file.content_head() {
+                Ok(Some(head)) => with_heads.push((file, head)),
+                Err(error)
+                    if error.kind() == io::ErrorKind::UnexpectedEof
+                        && self.is_beside_original(&file, others) => {}
+                // What cannot be read is reported when the file is read.
+                Ok(None) | Err(_) => kept.push(file),
+            }
         }
-        let heads: HashSet<String> = with_heads
-            .iter()
-            .filter_map(|(_, head)| head.clone())
-            .collect();
+        let heads = with_heads.iter().map(|(_, head)| head.clone());
+        let heads: HashSet<String> = heads.collect();
         if heads.is_empty() {
-            return Ok(with_heads.into_iter().map(|(file, _)| file).collect());
+            return Ok(kept);
         }
         let known = self.known_files(move |_, head| heads.contains(head))?;
-        let mut kept = Vec::new();
-        for (mut file, head) in with_heads {
-            let Some(head) = head else {
-                kept.push(file);
-                continue;
-            };
-            if let Some(original) = self.original_of(&file, &head) {
-                self.copies.insert(file.key, original);
+        let (mut unknown, mut matches) = (Vec::new(), Vec::new());
+        for (file, head) in with_heads {
+            if let Some((original, size)) = self.original_of(&file, &head) {
+                let copy = LeftOutCopy { original, size };
+                self.copies.insert(file.key, copy);
                 continue;
             }
             // The next scan decides, when the other one is followed.
             if others.iter().any(|other| file.may_be_copy_of(other)) {
+                self.waits_for_copies = true;
                 continue;
             }
-            let mut entries = known.iter().filter(|entry| entry.head() == head);
-            let found = entries.find_map(|entry| self.continuation(&file, entry, others));
-            match found {
-                Some(Continuation::From(position)) => file.starts_at = position,
+            let entries = known.iter().filter(|entry| entry.head() == head);
+            let found = entries.filter_map(|entry| self.match_of(&file, entry, others));
+            matches.extend(found.map(|it| (unknown.len(), it)));
+            unknown.push(file);
+        }
+        let mut assigned = assign(matches);
+        for (index, mut file) in unknown.into_iter().enumerate() {
+            match assigned.remove(&index) {
+                Some(Continuation::From(position, split)) => {
+                    (file.starts_at, file.ended) = (position, Some(split));
+                }
                 Some(Continuation::As(split)) => file.known_as = Some(split),
+                // A later scan decides, when the split has ended.
+                Some(Continuation::After(_)) => {
+                    self.waits_for_copies = true;
+                    continue;
+                }
                 None => {}
             }
             kept.push(file);
@@ -108,26 +139,55 @@ impl Follower<'_> {
         Ok(kept)
     }
 
-    /// The followed file of which this is a copy.
-    fn original_of(&self, file: &Candidate, head: &str) -> Option<FileKey> {
-        let is_original = |(_, tracked): &(&FileKey, &TrackedFile)| {
-            let is_seen = tracked.was_seen_in(self.scans);
-            head_of(&tracked.split().id) == head
-                && file.is_copy_of(tracked, is_seen).unwrap_or(false)
+    /// Whether a compressed file of which nothing can be read yet may be a copy of a plain file.
+    /// Then it is left out until it has grown.
+    fn is_beside_original(&mut self, file: &Candidate, others: &[Candidate]) -> bool {
+        let plain = others
+            .iter()
+            .filter(|other| other.compression == InputCompression::None);
+        let mut paths = plain.map(|other| other.path.as_path());
+        if paths.any(|path| are_names_of_copies(path, &file.path)) {
+            self.waits_for_copies = true;
+            return true;
+        }
+        let mut tracked = self.tracked.values();
+        let original = tracked.find(|tracked| {
+            let is_plain = tracked.mark().is_some() && tracked.was_seen_in(self.scans);
+            is_plain && are_names_of_copies(tracked.path(), &file.path)
+        });
+        let Some(original) = original.map(|tracked| tracked.split().id.clone()) else {
+            return false;
         };
-        self.tracked.iter().find(is_original).map(|(key, _)| *key)
+        let size = Some(file.size());
+        self.copies.insert(file.key, LeftOutCopy { original, size });
+        true
     }
 
-    /// How a file continues what was read as an entry of the state, if no other file is that.
-    fn continuation(
+    /// The split of the followed file of which this is a copy, and its size if it is incomplete.
+    fn original_of(&self, file: &Candidate, head: &str) -> Option<(SplitId, Option<u64>)> {
+        self.tracked.values().find_map(|tracked| {
+            let split = &tracked.split().id;
+            if head_of(split) != head {
+                return None;
+            }
+            let is_seen = tracked.was_seen_in(self.scans);
+            match file.compare_to_followed(tracked, is_seen) {
+                Ok(CopyCheck::Copy(_)) => Some((split.clone(), None)),
+                Ok(CopyCheck::Incomplete) => Some((split.clone(), Some(file.size()))),
+                Ok(CopyCheck::Other) | Err(_) => None,
+            }
+        })
+    }
+
+    /// How a file may continue what was read as an entry of the state, if no other file is that.
+    fn match_of(
         &self,
         file: &Candidate,
         entry: &KnownFile,
         others: &[Candidate],
-    ) -> Option<Continuation> {
+    ) -> Option<ContentMatch> {
         let is_entry = |key: &FileKey| file_id(self.stage, key) == entry.file_id();
-        let mut tracked = self.tracked.values();
-        if tracked.any(|tracked| tracked.split().id == entry.split) {
+        if self.is_followed(&entry.split) {
             return None;
         }
         let other = others.iter().find(|other| is_entry(&other.key));
@@ -138,10 +198,11 @@ impl Follower<'_> {
         if other.is_some_and(is_other) {
             return None;
         }
-        let found = file.continuation_of(entry)?;
         // The split of a file that begins alike is needed to end it.
         let is_needed = other.is_some_and(|other| other.head.to_string() == entry.head());
-        (!is_needed || matches!(found, Continuation::From(_))).then_some(found)
+        let content = file.open().ok().flatten()?;
+        let found = entry.continued_by(&content, file.compression, is_needed);
+        found.ok().flatten()
     }
 
     fn known_files(
@@ -175,44 +236,45 @@ impl Candidate {
 
     /// The head of the content of a compressed file.
     fn content_head(&self) -> io::Result<Option<String>> {
-        let file = self.open()?;
-        let head = file.and_then(|file| head_of_content(&file, self.compression));
+        let Some(file) = self.open()? else {
+            return Ok(None);
+        };
+        let head = head_of_content(&file, self.compression)?;
         Ok(head.map(|head| head.to_string()))
     }
 
     /// Whether it is a copy of a followed file: of one that exists, all of its content; of one that
     /// is gone, what was read of that.
-    fn is_copy_of(&self, tracked: &TrackedFile, exists: bool) -> io::Result<bool> {
+    fn compare_to_followed(&self, tracked: &TrackedFile, exists: bool) -> io::Result<CopyCheck> {
         let Some(file) = self.open()? else {
-            return Ok(false);
+            return Ok(CopyCheck::Other);
         };
         if exists {
-            return Ok(are_names_of_copies(tracked.path(), &self.path)
-                && length_of_copy(&file, self.compression, &File::open(tracked.path())?)?
-                    .is_some());
+            return match are_names_of_copies(tracked.path(), &self.path) {
+                true => compare_copy(&file, self.compression, &File::open(tracked.path())?),
+                false => Ok(CopyCheck::Other),
+            };
         }
         let Some(mark) = tracked.mark().filter(|mark| mark.upto() > 0) else {
-            return Ok(false);
+            return Ok(CopyCheck::Other);
         };
-        mark.is_in_content(&file, self.compression)
+        let is_alike = mark.compare_content(&file, self.compression)?.is_some();
+        Ok(match is_alike {
+            true => CopyCheck::Copy(mark.upto()),
+            false => CopyCheck::Other,
+        })
     }
 
     /// Whether a plain file that was found too may be the original of this one.
     fn may_be_copy_of(&self, other: &Candidate) -> bool {
-        let is_copy = || -> io::Result<bool> {
+        let compare = || -> io::Result<CopyCheck> {
             let (Some(file), Some(plain)) = (self.open()?, other.open()?) else {
-                return Ok(false);
+                return Ok(CopyCheck::Other);
             };
-            Ok(length_of_copy(&file, self.compression, &plain)?.is_some())
+            compare_copy(&file, self.compression, &plain)
         };
         other.compression == InputCompression::None
             && are_names_of_copies(&other.path, &self.path)
-            && is_copy().unwrap_or(false)
-    }
-
-    /// How it continues what was read as an entry of the state.
-    fn continuation_of(&self, entry: &KnownFile) -> Option<Continuation> {
-        let file = self.open().ok().flatten()?;
-        entry.continued_by(&file, self.compression).ok().flatten()
+            && compare().is_ok_and(|found| found != CopyCheck::Other)
     }
 }

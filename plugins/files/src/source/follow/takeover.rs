@@ -12,6 +12,7 @@ use pseidon_plugin::source::{SourceError, SourceExit, SplitStart, Stopped};
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, split_id};
 use super::super::progress::{FileProgress, rewritten as end_of_rewritten};
+use super::super::recognition::remove_marks;
 use super::super::tail::{Mark, Tail};
 use super::candidate::{Candidate, ContentCheck};
 use super::tracked::{StartPoint, TrackedFile};
@@ -48,7 +49,9 @@ impl Follower<'_> {
             }
             candidates = self.take_over(candidates)?;
         }
-        Ok(())
+        let tracked = self.tracked.values();
+        let held = tracked.map(|file| file.split().id.clone()).collect();
+        Ok(remove_marks(self.handle, &mut self.continued, held)?)
     }
 
     /// Whether reading begins at the end of files that exist now. Then [`Self::note_first_start`]
@@ -76,7 +79,7 @@ impl Follower<'_> {
         for (path, (key, display_path)) in new {
             // Two paths may name one file.
             if self.owned_elsewhere.contains(&key)
-                || self.is_copy_of_followed(&key)
+                || self.is_copy_of_followed(&key, &path)
                 || candidates.iter().any(|candidate| candidate.key == key)
             {
                 continue;
@@ -131,7 +134,8 @@ impl Follower<'_> {
         if !to_end.is_empty() {
             self.end(to_end)?;
         }
-        for (candidate, split, begin) in taken {
+        for (mut candidate, split, begin) in taken {
+            self.continued.extend(candidate.ended.take());
             self.tracked.insert(
                 candidate.key,
                 candidate.into_tracked(split, begin, self.scans),

@@ -36,6 +36,8 @@ pub(super) struct FoundFile {
     pub(super) known_as: Option<SplitId>,
     /// Where it is read from as a new split.
     pub(super) starts_at: Position,
+    /// The split of a log, which has ended there.
+    pub(super) ended: Option<SplitId>,
 }
 
 impl FoundFile {
@@ -172,6 +174,7 @@ pub(super) fn find(
             framing: config.framing,
             known_as: None,
             starts_at: 0,
+            ended: None,
         }))
     };
     look().unwrap_or_else(|error| {

@@ -10,9 +10,11 @@ use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceHandle, Stopped};
 
 use super::super::progress::{FileProgress, rewritten};
+use super::super::recognition::remove_marks;
 use super::ROOM_POLL;
 use super::failures::FileFailures;
 use super::found_file::{FoundFile, Remaining, remaining};
+use super::recognition::WaitingCopy;
 
 /// How many files are taken over at once.
 const GROUP_SIZE: usize = 256;
@@ -36,6 +38,18 @@ pub(super) struct UnclaimedFile {
     pub(super) generation: Option<u32>,
 }
 
+impl UnclaimedFile {
+    /// A file with the split that is tried first.
+    pub(super) fn first(file: FoundFile, stage: &str) -> UnclaimedFile {
+        let generation = file.first_generation();
+        UnclaimedFile {
+            split: file.split(stage, generation),
+            file,
+            generation,
+        }
+    }
+}
+
 /// The files of a run by state: unclaimed, taken, being read, read.
 pub(super) struct FileQueue<'a> {
     pub(super) handle: &'a SourceHandle,
@@ -46,6 +60,10 @@ pub(super) struct FileQueue<'a> {
     pub(super) jobs: Sender<ReadJob>,
     pub(super) ended_splits: Receiver<Arc<Split>>,
     pub(super) unclaimed: VecDeque<UnclaimedFile>,
+    /// Copies that wait for the end of a split: until all other files are read.
+    pub(super) waiting: Vec<WaitingCopy>,
+    /// The ended splits that are continued by files of this run.
+    pub(super) continued: Vec<SplitId>,
     /// Taken files that have content to read, each with its generation.
     pub(super) taken: VecDeque<(ReadJob, Option<u32>)>,
     /// The sizes of the files that are being read.
@@ -92,7 +110,13 @@ impl FileQueue<'_> {
                 // Another instance may be waiting for these files.
                 self.release_read()?;
                 if self.unclaimed.is_empty() {
-                    return Ok(());
+                    remove_marks(self.handle, &mut self.continued, Vec::new())?;
+                    if self.waiting.is_empty() {
+                        return Ok(());
+                    }
+                    self.end_waiting()?;
+                    untried = self.unclaimed.len();
+                    continue;
                 }
                 self.handle
                     .sleep(next_round.saturating_duration_since(Instant::now()))?;
@@ -100,6 +124,16 @@ impl FileQueue<'_> {
                 self.wait_for_reader()?;
             }
         }
+    }
+
+    /// Makes the copies that wait for the end of a split unclaimed.
+    fn end_waiting(&mut self) -> Result<(), Stopped> {
+        for copy in std::mem::take(&mut self.waiting) {
+            let file = copy.after_end(self.handle)?;
+            self.unclaimed
+                .push_back(UnclaimedFile::first(file, self.stage));
+        }
+        Ok(())
     }
 
     /// Waits a moment for a file that is read to its end.
@@ -126,12 +160,18 @@ impl FileQueue<'_> {
         self.release_read()
     }
 
+    /// The splits that are claimed.
+    fn held(&self) -> Vec<SplitId> {
+        let mut held: Vec<SplitId> = self.reading.keys().cloned().collect();
+        held.extend(self.read.iter().map(|split| split.id.clone()));
+        held.extend(self.taken.iter().map(|(job, _)| job.split.id.clone()));
+        held
+    }
+
     /// Claims as many of the next `tried` files as possible, and releases files if it has more than
     /// its part. Returns how many were claimed.
     fn share(&mut self, tried: usize) -> Result<usize, Stopped> {
-        let mut found: Vec<SplitId> = self.reading.keys().cloned().collect();
-        found.extend(self.read.iter().map(|split| split.id.clone()));
-        found.extend(self.taken.iter().map(|(job, _)| job.split.id.clone()));
+        let mut found = self.held();
         found.extend(
             self.unclaimed
                 .iter()
@@ -255,6 +295,10 @@ impl FileQueue<'_> {
                 .map(|job| (job.split.clone(), job.from))
                 .collect(),
         )?;
+        let ended = begun.iter().filter_map(|job| job.file.ended.clone());
+        self.continued.extend(ended);
+        let held = self.held();
+        remove_marks(self.handle, &mut self.continued, held)?;
         begun
             .into_iter()
             .try_for_each(|job| self.jobs.send(job).map_err(|_| Stopped))

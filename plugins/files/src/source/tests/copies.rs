@@ -138,7 +138,7 @@ fn a_followed_log_and_its_compressed_copy_are_read_once() {
     world.write("app.log", "three\n");
     run.until(|seen| seen.records.len() == 3);
     fs::remove_file(world.path("app.log.1")).unwrap();
-    run.until(|seen| seen.stored.len() == 3);
+    run.until(|seen| seen.begun == 3);
     world.append("app.log", "four\n");
     run.until(|seen| seen.records.len() >= 4);
     assert_eq!(run.stop()[2..], ["app.log: three", "app.log: four"]);
