@@ -255,6 +255,24 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_found_by_the_name_that_is_not_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["in/.hidden", "in/z", "out"] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        fs::write(dir.path().join("out/a.json"), "").unwrap();
+        for link in ["in/.hidden/l", "in/z/l"] {
+            std::os::unix::fs::symlink("../../out", dir.path().join(link)).unwrap();
+        }
+        let glob = Glob::new("in/**/*.json", dir.path()).unwrap();
+        let found = glob.find().unwrap().files;
+        assert_eq!(
+            found.into_iter().collect::<Vec<_>>(),
+            [dir.path().join("in/z/l/a.json")]
+        );
+    }
+
+    #[test]
     fn distinguishes_a_path_from_a_glob() {
         let base = Path::new("/base");
         assert!(Glob::new("logs/app.log", base).unwrap().is_one_file());

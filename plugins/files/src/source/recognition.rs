@@ -310,3 +310,25 @@ fn open_content(mut file: &File, compression: InputCompression) -> io::Result<St
     io::Seek::rewind(&mut file)?;
     Stream::open(file.try_clone()?, compression, 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_copy_has_a_suffix() {
+        let cases = [
+            ("app.log.1", "app.log.1.gz", true),
+            ("app.log", "app.log-20260101.gz", true),
+            ("app.log", "app.log.1.gz", true),
+            ("app.log", "app.log_1.gz", true),
+            ("app.log.1", "app.log.10.gz", false),
+            ("app.log", "app.log", false),
+            ("app.log", "d/app.log.gz", false),
+        ];
+        for (plain, compressed, expected) in cases {
+            let found = are_names_of_copies(Path::new(plain), Path::new(compressed));
+            assert_eq!(found, expected, "{plain} {compressed}");
+        }
+    }
+}

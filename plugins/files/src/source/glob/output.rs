@@ -40,7 +40,14 @@ impl Glob {
             let below = file.strip_prefix(canonical(folder)).ok()?;
             Some(below.iter().map(OsStr::to_owned).collect())
         };
-        if below(&self.base.join(&fixed)).is_some_and(|names| matches(&parts, &names)) {
+        let start = self.base.join(&fixed);
+        let is_match = |names: Vec<OsString>| {
+            let path = names
+                .iter()
+                .fold(start.clone(), |path, name| path.join(name));
+            matches(&parts, &names) && self.accepts_hidden(&path)
+        };
+        if below(&start).is_some_and(is_match) {
             return true;
         }
         // A link behind a wildcard may lead to it.
@@ -50,11 +57,18 @@ impl Glob {
         };
         let is_deep = folders.components().any(|part| part.as_os_str() == "**");
         let leads_there = |folder: &PathBuf| {
-            below(folder).is_some_and(|names| match names.as_slice() {
-                [name] => matches(&[last], std::slice::from_ref(name)),
-                [.., name] => is_deep && matches(&[last], std::slice::from_ref(name)),
-                [] => false,
-            })
+            let Some(names) = below(folder) else {
+                return false;
+            };
+            let path = names
+                .iter()
+                .fold(folder.clone(), |path, name| path.join(name));
+            self.accepts_hidden(&path)
+                && match names.as_slice() {
+                    [name] => matches(&[last], std::slice::from_ref(name)),
+                    [.., name] => is_deep && matches(&[last], std::slice::from_ref(name)),
+                    [] => false,
+                }
         };
         walk.paths.iter().any(leads_there)
     }
@@ -125,6 +139,8 @@ mod tests {
             ("in/*", "out/a.json", false),
             ("new/**/*", "new/x/a.json", true),
             ("d/a.json", "d/a.json", false),
+            ("**/*.json", "d/.out/a.json", false),
+            ("d/**/.o*/*.json", "d/.out/a.json", true),
         ];
         for (text, file, expected) in cases {
             let glob = Glob::new(text, dir.path()).unwrap();

@@ -12,6 +12,8 @@ use std::path::{Component, Path, PathBuf};
 
 use glob::Pattern;
 
+use super::is_hidden;
+
 /// A component of a glob.
 enum Part {
     /// A name without wildcards.
@@ -32,6 +34,9 @@ struct Entry {
 /// A walk, with what it has found so far.
 pub(super) struct Walk {
     parts: Vec<Part>,
+    /// Whether a part from the first wildcard on is a name with a leading dot. Otherwise hidden
+    /// names are left out: a folder behind one may be linked to by a name that is not hidden.
+    takes_hidden: bool,
     /// Folders that are still to be read, each with the number of the part that is next.
     folders: VecDeque<(PathBuf, usize)>,
     /// The folders that were read for each `**`: device, inode and the number of the part.
@@ -47,13 +52,17 @@ impl Walk {
     pub(super) fn of(glob: &Path, base: &Path) -> io::Result<Walk> {
         let mut start = base.to_owned();
         let mut parts = Vec::new();
+        let mut takes_hidden = false;
         for component in glob.components() {
             let name = component.as_os_str();
             let text = name.to_string_lossy();
+            let is_behind = parts.iter().any(|part| !matches!(part, Part::Name(_)));
+            let is_wildcard = Pattern::escape(&text) != text;
+            takes_hidden |= (is_behind || is_wildcard) && is_hidden(component);
             match component {
                 Component::RootDir => start = PathBuf::from("/"),
                 Component::Normal(_) if text == "**" => parts.push(Part::AnyFolders),
-                Component::Normal(_) if Pattern::escape(&text) != text => {
+                Component::Normal(_) if is_wildcard => {
                     let pattern = Pattern::new(&text)
                         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
                     parts.push(Part::Wildcards(pattern));
@@ -64,6 +73,7 @@ impl Walk {
         }
         let mut walk = Walk {
             parts,
+            takes_hidden,
             folders: VecDeque::from([(start, 0)]),
             seen: HashSet::new(),
             paths: Vec::new(),
@@ -138,6 +148,10 @@ impl Walk {
         match entries {
             Ok(entries) => Ok(entries
                 .into_iter()
+                .filter(|entry| {
+                    let name = entry.file_name();
+                    self.takes_hidden || !name.as_encoded_bytes().starts_with(b".")
+                })
                 .map(|entry| Entry {
                     name: entry.file_name().to_string_lossy().into_owned(),
                     path: entry.path(),

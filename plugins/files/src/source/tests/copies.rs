@@ -180,6 +180,7 @@ fn a_log_that_was_compressed_between_two_runs_that_follow_is_continued() {
     let run = world.start_following("app.log*", false);
     run.until(|seen| seen.records.len() >= 3);
     assert_eq!(run.stop()[2..], ["app.log.1.gz: three"]);
+    assert_eq!(world.seen.lock().forgotten, [], "it is used by the copy");
 }
 
 #[test]
@@ -192,4 +193,136 @@ fn a_followed_file_whose_first_line_was_read_without_its_end_is_continued() {
     let run = world.start_following("a.txt", false);
     run.until_read(&["a.txt: abc", "a.txt: def", "a.txt: ghi"]);
     run.stop();
+}
+
+#[test]
+fn one_entry_is_continued_by_one_file() {
+    let world = World::new();
+    world.write("app.log", "start\n");
+    world.read(r#""app.log*""#).unwrap();
+    fs::remove_file(world.path("app.log")).unwrap();
+    world.write("app.log.1.gz", gzip(&["start\na\n"]));
+    world.write("app.log.2.gz", gzip(&["start\nb\n"]));
+    let read = world.read(r#""app.log*""#).unwrap();
+    let expected = ["app.log.1.gz: a", "app.log.2.gz: b", "app.log.2.gz: start"];
+    assert_eq!(read, expected);
+    world.write("app.log.3.gz", gzip(&["start\nc\n"]));
+    let read = world.read(r#""app.log*""#).unwrap();
+    assert_eq!(read, ["app.log.3.gz: c", "app.log.3.gz: start"]);
+    assert_eq!(world.read(r#""app.log*""#).unwrap(), [""; 0]);
+}
+
+#[test]
+fn one_ended_split_is_continued_by_one_file() {
+    let world = World::new();
+    world.write("app.log", "start\nold\n");
+    world.read(r#""app.log*""#).unwrap();
+    world.write("app.log.1.gz", gzip(&["start\nold\na\n"]));
+    world.write("app.log", "start\nnew\n");
+    let read = world.read(r#""app.log*""#).unwrap();
+    assert_eq!(read, ["app.log.1.gz: a", "app.log: new", "app.log: start"]);
+    world.write("app.log.2.gz", gzip(&["start\nold\nb\n"]));
+    let read = world.read(r#""app.log*""#).unwrap();
+    assert_eq!(read.len(), 3, "{read:?}");
+    assert_eq!(world.read(r#""app.log*""#).unwrap(), [""; 0]);
+}
+
+#[test]
+fn the_entry_with_the_most_equal_bytes_is_continued() {
+    let world = World::new();
+    for count in 1..9 {
+        let lines: String = (0..count).map(|line| format!("{line}\n")).collect();
+        world.write(&format!("{count}.log"), lines);
+    }
+    world.read(r#""*.log""#).unwrap();
+    for count in 1..9 {
+        fs::remove_file(world.path(&format!("{count}.log"))).unwrap();
+    }
+    world.write("a.gz", gzip(&["0\n1\n2\n3\n4\n5\n6\n7\n8\n"]));
+    assert_eq!(world.read(r#""*.gz""#).unwrap(), ["a.gz: 8"]);
+}
+
+/// Lines whose compressed form is long enough to be cut in their middle.
+fn many_lines() -> String {
+    let line = |at: u64| format!("{at} {:x}\n", at.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    (0..20_000).map(line).collect()
+}
+
+#[test]
+fn a_copy_that_is_still_being_written_is_not_read() {
+    for part in [2, 20_000] {
+        let world = World::new();
+        let content = many_lines();
+        let copy = gzip(&[&content]);
+        world.write("app.log.1", &content);
+        world.write("app.log.1.gz", &copy[..(copy.len() / part).max(12)]);
+        let error = world.read(r#""app.log*""#).unwrap_err();
+        assert!(
+            error.contains("an incomplete copy of app.log.1,"),
+            "{error}"
+        );
+        assert_eq!(world.seen.lock().records.len(), 20_000);
+        world.write("app.log.1.gz", &copy);
+        fs::remove_file(world.path("app.log.1")).unwrap();
+        assert_eq!(world.read(r#""app.log*""#).unwrap(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_copy_of_a_followed_log_that_is_still_being_written_is_not_read() {
+    let world = World::new();
+    let content = many_lines();
+    let copy = gzip(&[&content]);
+    world.write("app.log.1", &content);
+    let run = world.start_following("app.log*", false);
+    run.until(|seen| seen.records.len() == 20_000);
+    world.write("app.log.1.gz", &copy[..copy.len() / 2]);
+    std::thread::sleep(Duration::from_millis(100));
+    world.write("app.log.1.gz", &copy);
+    fs::remove_file(world.path("app.log.1")).unwrap();
+    run.until(|seen| seen.begun == 2);
+    world.write("app.log", "last\n");
+    run.until(|seen| seen.records.len() > 20_000);
+    assert_eq!(run.stop()[20_000..], ["app.log: last"]);
+}
+
+/// After a crash the split of the log is ended first, since it has been truncated.
+#[test]
+fn a_copy_waits_until_the_split_of_the_log_has_ended() {
+    let world = World::new();
+    world.write("app.log", "one\ntwo\nthree\n");
+    world.read(r#""app.log*""#).unwrap();
+    let file = fs::File::open(world.path("app.log")).unwrap();
+    let mark = tail::Tail::of(&file, 8).unwrap().mark();
+    for known in world.seen.lock().stored.values_mut() {
+        *known = Resumption {
+            position: 8,
+            resume: Some(mark.to_resume()),
+            is_finished: false,
+        };
+    }
+    gzip_in_place(&world, "app.log", "app.log.1.gz");
+    world.write("app.log", "one\nnew\n");
+    let read = world.read(r#""app.log*""#).unwrap();
+    assert_eq!(
+        read,
+        ["app.log.1.gz: three", "app.log: new", "app.log: one"]
+    );
+    assert_eq!(world.read(r#""app.log*""#).unwrap(), [""; 0]);
+}
+
+#[test]
+fn a_grown_first_line_is_recognized_at_any_scan() {
+    let world = World::new();
+    world.write("a.txt", "abc");
+    world.settle("a.txt");
+    assert_eq!(world.read(r#""a.txt""#).unwrap(), ["a.txt: abc"]);
+    fs::rename(world.path("a.txt"), world.path("moved")).unwrap();
+    world.append("moved", "def\n");
+    world.write("b.txt", "first\n");
+    let run = world.start_following("*.txt", false);
+    run.until(|seen| seen.records.len() == 2);
+    fs::rename(world.path("moved"), world.path("a.txt")).unwrap();
+    run.until(|seen| seen.records.len() >= 3);
+    assert_eq!(run.stop()[2..], ["a.txt: def"]);
 }
