@@ -105,9 +105,10 @@ impl PathTemplate {
         self.parts.is_empty()
     }
 
-    /// The pieces of the template with some string for each value: the topic, if it has that.
+    /// The pieces of the template with some string for each value: the topic, if it has that. No
+    /// glob is likely to have the other string, or to match only strings like it.
     pub(super) fn example<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = Piece<'a>> {
-        let value = if self.has_topic { topic } else { "x" };
+        let value = if self.has_topic { topic } else { "example" };
         self.parts.iter().map(move |part| match part {
             Part::Literal(text) => Piece::Literal(text),
             Part::Value { .. } => Piece::Value(Some(value)),

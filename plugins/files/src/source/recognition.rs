@@ -7,8 +7,8 @@
 //!   continued where the log was left. One entry is continued by one file at most ([`assign`]): it
 //!   becomes the entry of that file, or, if the log needs it, loses its mark ([`remove_marks`]).
 //!
-//! A file that is taken for a copy by mistake loses records, and one that is not recognized is
-//! delivered twice. So in doubt a file is a file of its own.
+//! A file that is wrongly taken for a copy loses records, and one that is not recognized is delivered
+//! twice. So in doubt a file is a file of its own.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};

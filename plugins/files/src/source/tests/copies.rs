@@ -326,3 +326,29 @@ fn a_grown_first_line_is_recognized_at_any_scan() {
     run.until(|seen| seen.records.len() >= 3);
     assert_eq!(run.stop()[2..], ["a.txt: def"]);
 }
+
+/// The original of a copy is a split: when the log is truncated, only the copy has its last lines.
+#[test]
+fn a_copy_is_continued_when_its_followed_log_was_truncated() {
+    let world = World::new();
+    world.write("app.log", "one\ntwo\n");
+    let run = world.start_following("app.log*", false);
+    run.until_read(&["app.log: one", "app.log: two"]);
+    world.write("app.log-1.gz", gzip(&["one\ntwo\n"]));
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(world.seen.lock().begun, 1, "it is left out");
+    world.write("app.log", "new\n");
+    run.until(|seen| seen.begun >= 4);
+    world.write("app.log-2.gz", gzip(&["one\ntwo\nother\n"]));
+    run.until(|seen| seen.records.len() >= 6);
+    let read = run.stop();
+    assert_eq!(read[2], "app.log: new");
+    assert_eq!(
+        read[3..],
+        [
+            "app.log-2.gz: one",
+            "app.log-2.gz: two",
+            "app.log-2.gz: other"
+        ]
+    );
+}
