@@ -188,11 +188,10 @@ fn records_are_written_with_their_changes() {
             ),
         );
         site.finish("pipeline.edn", 60);
-        assert_eq!(
-            topics::committed(&output(&site)).concat(),
-            expected,
-            "{name}"
-        );
+        // Records without a key may be in any partition.
+        let mut written = topics::committed(&output(&site)).concat();
+        written.sort();
+        assert_eq!(written, expected, "{name}");
     }
 }
 

@@ -52,6 +52,18 @@ impl ExistingFile {
         }
     }
 
+    /// The file as it is now: as in its entry, if that is the same.
+    fn snapshot(&self) -> io::Result<Snapshot> {
+        match &self.progress {
+            Some(FileProgress::ReadToEnd { snapshot, .. })
+                if snapshot.compare(&self.file)? == Comparison::Same =>
+            {
+                Ok(*snapshot)
+            }
+            _ => Snapshot::of(&self.file, self.compression),
+        }
+    }
+
     /// The position after the last record, if it is known without reading the file.
     fn end(&self) -> Option<Position> {
         match &self.progress {
@@ -218,7 +230,7 @@ fn place(config: &Config, file: &ExistingFile, to: MoveTo) -> Result<NewPlace, S
         ),
         MoveTo::Latest => Ok(NewPlace {
             position: file.position().unwrap_or(0),
-            resume: Some(read_to_end(Snapshot::of(&file.file, file.compression).map_err(unreadable)?)),
+            resume: Some(read_to_end(file.snapshot().map_err(unreadable)?)),
             is_finished: true,
         }),
         MoveTo::Time(_) => Err("the records of a file have no times of their own".to_owned()),
