@@ -103,8 +103,8 @@ and closed when nothing has been appended for five minutes. A file that is trunc
 A log and its compressed copy are one file, also without `:follow`, so a glob may match both
 (`app.log*`). When the log is gone or was truncated, one compressed file whose content begins with
 everything that was read of it is continued at that place. If several files do, it is the one that
-has no more content than that, or the first one by name, and the others are read from their start. As
-long as the log exists, a compressed file in the same folder whose name is that of the log with a
+has no more content than that, or the first one by name, and the others are read from their start.
+As long as the log exists, a compressed file in the same folder whose name is that of the log with a
 suffix (`app.log.1.gz`, `app.log-20240131.gz`), and whose content is the beginning of it, is left
 out. If such a file ends early, it may still be being written: with `:follow` it is compared again
 when it has grown, and without `:follow` it is reported as a file that cannot be read. The state
