@@ -165,13 +165,17 @@ impl Follower<'_> {
 
     /// The split of the followed file of which this is a copy, and its size if it is incomplete.
     fn original_of(&self, file: &Candidate, head: &str) -> Option<(SplitId, Option<u64>)> {
-        self.tracked.values().find_map(|tracked| {
+        self.tracked.iter().find_map(|(key, tracked)| {
             let split = &tracked.split().id;
             if head_of(split) != head {
                 return None;
             }
             let is_seen = tracked.was_seen_in(self.scans);
-            match file.compare_to_followed(tracked, is_seen) {
+            let original = match is_seen {
+                true => open_as(key, tracked.path()).ok()?,
+                false => None,
+            };
+            match file.compare_to_followed(tracked, original.as_ref()) {
                 Ok(CopyCheck::Copy(_)) => Some((split.clone(), None)),
                 Ok(CopyCheck::Incomplete) => Some((split.clone(), Some(file.size()))),
                 Ok(CopyCheck::Other) | Err(_) => None,
@@ -216,6 +220,16 @@ impl Follower<'_> {
     }
 }
 
+/// Opens the file that was at this path. `None` if it has been removed, or replaced, since then.
+fn open_as(key: &FileKey, path: &Path) -> io::Result<Option<File>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let is_same = FileKey::of(&file.metadata()?) == *key;
+    Ok(is_same.then_some(file))
+}
+
 impl Candidate {
     /// Whether it is compressed, and its content is lines.
     fn has_stream(&self) -> bool {
@@ -245,13 +259,17 @@ impl Candidate {
 
     /// Whether it is a copy of a followed file: of one that exists, all of its content; of one that
     /// is gone, what was read of that.
-    fn compare_to_followed(&self, tracked: &TrackedFile, exists: bool) -> io::Result<CopyCheck> {
+    fn compare_to_followed(
+        &self,
+        tracked: &TrackedFile,
+        original: Option<&File>,
+    ) -> io::Result<CopyCheck> {
         let Some(file) = self.open()? else {
             return Ok(CopyCheck::Other);
         };
-        if exists {
+        if let Some(original) = original {
             return match are_names_of_copies(tracked.path(), &self.path) {
-                true => compare_copy(&file, self.compression, &File::open(tracked.path())?),
+                true => compare_copy(&file, self.compression, original),
                 false => Ok(CopyCheck::Other),
             };
         }
