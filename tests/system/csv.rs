@@ -318,7 +318,7 @@ fn another_separator_is_found_and_reported() {
         (":delimiter \";\"", ":format \"csv:sep=semicolon\""),
         (
             ":format \"csv:header=false\"",
-            "csv has no setting `header`; name the fields with",
+            "csv has no setting `header`; for a file without a header, set fields=a,b,c",
         ),
     ] {
         let flow = format!(r#"(-> (files {{:path "a.csv" {options}}}) (select "id") (stdout))"#);

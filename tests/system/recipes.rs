@@ -14,7 +14,7 @@ fn recipe(heading: &str) -> String {
     let page = include_str!("../../docs/recipes.md");
     let (_, section) = page
         .split_once(&format!("## {heading}\n"))
-        .unwrap_or_else(|| panic!("there is no recipe `{heading}`"));
+        .unwrap_or_else(|| panic!("docs/recipes.md has no section `{heading}`"));
     let (_, block) = section.split_once("```clojure\n").expect("a pipeline file");
     let (block, _) = block.split_once("```").expect("the end of the block");
     block.to_owned()

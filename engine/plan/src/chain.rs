@@ -110,6 +110,7 @@ impl Chain {
                 absent.extend(chains.flat_map(Chain::absent_fields));
                 continue;
             };
+            // Edits in a row are made at once, or one after the other if that fails.
             if let Some(begun) = &edit.joint {
                 joint = Some((number + begun.steps, &begun.editor));
             }
@@ -123,8 +124,8 @@ impl Chain {
             let is_absent = |path: &&Vec<String>| {
                 !lists.is_empty() && lists.iter().all(|list| list.contains(path))
             };
-            let sources = edit.changes.iter().filter_map(FieldChange::source);
-            absent.extend(sources.filter(is_absent).map(|path| {
+            let expected = edit.changes.iter().filter_map(FieldChange::expected_path);
+            absent.extend(expected.filter(is_absent).map(|path| {
                 let fields = path.iter().cloned();
                 Path(fields.map(PathStep::Field).collect())
             }));

@@ -20,7 +20,7 @@ use pseidon_plugin::format::{Format, WantedColumn};
 use pseidon_plugin::stage::SinkStage;
 
 use self::names::{NamedColumn, Names, Origin};
-use self::uses::{Branches, TypeConflict, TypedUse, common_use};
+use self::uses::{Branches, TypeConflict, TypedUse, decoded_type};
 use crate::edits::{FieldEdit, field};
 use crate::resolve::{ResolvedStep, ResolvedStepKind};
 use crate::unnest::ELEMENT;
@@ -380,7 +380,7 @@ impl Walk<'_> {
         if let Some(field) = self.typed(path) {
             return Arc::new(field.as_ref().clone().with_name(name).with_nullable(true));
         }
-        let data_type = common_use(uses, &self.branches).unwrap_or_else(|conflict| {
+        let data_type = decoded_type(uses, &self.branches).unwrap_or_else(|conflict| {
             self.errors.push(conflicting_uses(path, &conflict));
             Some(conflict.first)
         });

@@ -29,7 +29,7 @@ impl FieldEdit {
     }
 
     /// The path of the field that is removed or renamed.
-    pub(crate) fn source(&self) -> Option<&PlacedPath> {
+    pub(crate) fn expected_path(&self) -> Option<&PlacedPath> {
         match self {
             FieldEdit::Set(_) => None,
             FieldEdit::Remove(path) => Some(path),

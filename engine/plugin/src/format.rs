@@ -94,7 +94,7 @@ pub enum FieldChange {
 
 impl FieldChange {
     /// The path of the field that is removed or renamed. Without it, nothing is changed.
-    pub fn source(&self) -> Option<&Vec<String>> {
+    pub fn expected_path(&self) -> Option<&Vec<String>> {
         match self {
             FieldChange::Set { .. } => None,
             FieldChange::Remove { path } | FieldChange::Rename { from: path, .. } => Some(path),

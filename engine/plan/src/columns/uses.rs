@@ -91,7 +91,7 @@ pub(super) struct TypeConflict {
 ///
 /// # Errors
 /// Uses on the way to one sink conflict. The type is that of the first use.
-pub(super) fn common_use(
+pub(super) fn decoded_type(
     uses: &[TypedUse],
     branches: &Branches,
 ) -> Result<Option<DataType>, TypeConflict> {
@@ -178,7 +178,7 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(common_use(&uses, &two_sinks()), Ok(expected), "{uses:?}");
+            assert_eq!(decoded_type(&uses, &two_sinks()), Ok(expected), "{uses:?}");
         }
     }
 
@@ -186,7 +186,7 @@ mod tests {
     fn uses_on_the_way_to_one_sink_may_conflict() {
         for first in [&[][..], &[1]] {
             let uses = [used(DataType::Int64, first), used(DataType::Utf8, &[1])];
-            let conflict = common_use(&uses, &two_sinks()).unwrap_err();
+            let conflict = decoded_type(&uses, &two_sinks()).unwrap_err();
             assert_eq!(
                 (conflict.first, conflict.other),
                 (DataType::Int64, DataType::Utf8)

@@ -107,7 +107,7 @@ impl ChainCompiler<'_> {
             self.check_column(place)?;
         }
         let known = point.all_fields()?;
-        for place in edits.iter().filter_map(FieldEdit::source) {
+        for place in edits.iter().filter_map(FieldEdit::expected_path) {
             let found = check_known_field(&place.path, place.span, known, "change");
             self.errors.value(found)?;
         }

@@ -163,7 +163,7 @@ impl Resolver<'_> {
         );
         let mut missing = MISSING.iter();
         if let Some((_, instead)) = missing.find(|(names, _)| names.contains(&name.as_str())) {
-            return error.with_help(format!("there is no plugin for this: {instead}"));
+            return error.with_help(format!("Pseidon has no plugin for this: {instead}"));
         }
         if name.starts_with("->") || ["|>", "pipe", "pipeline"].contains(&name.as_str()) {
             return error.with_help("stages that follow one another are written (-> first second)");

@@ -17,7 +17,7 @@ pub(super) struct CsvLayout {
 
 /// How to read records without a header.
 const NO_HEADER: &str =
-    "name the fields with fields=a,b,c if there is no header; otherwise leave it out";
+    "for a file without a header, set fields=a,b,c; otherwise remove the setting";
 
 const SETTINGS: [&str; 3] = ["sep", "quote", "fields"];
 
