@@ -1,13 +1,13 @@
 //! The compiler: from a syntax tree to an expression that can be evaluated over Arrow columns.
 
 mod compiled;
+mod kinds;
 mod unsigned;
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
 use datafusion_common::ScalarValue;
-use datafusion_expr::Operator;
 use datafusion_physical_expr::expressions::Column as ColumnExpr;
 use pseidon_dsl::expr::{Expr, ExprKind, Literal, Meta, Path, PathStep};
 use pseidon_dsl::{Diagnostic, Span};
@@ -19,7 +19,7 @@ use crate::operand::{Operand, field_of};
 use crate::operator::LikeOptions;
 use crate::scalar::unary_call;
 use crate::types::{field_type_name, is_json, is_text, json_field, parse_field, timestamp};
-use crate::{aggregate, decimal, function, growth, operator};
+use crate::{aggregate, decimal, growth, operator};
 
 /// The columns that an expression can use at one point of a flow.
 #[derive(Clone, Debug, Default)]
@@ -143,34 +143,28 @@ impl Compiler<'_> {
     }
 
     /// The result of a node whose parts are valid. `None` if an error in a part was added.
+    ///
+    /// Each kind has a function of its own, so that the frame that every level of a deep expression
+    /// needs stays small.
     fn node(&mut self, expr: &Expr) -> Option<Result<Operand, Diagnostic>> {
         let span = expr.span;
-        Some(match &expr.kind {
-            ExprKind::Literal(literal) => Ok(constant(literal, span)),
-            ExprKind::Path(path) => self.path(path, span),
-            ExprKind::Meta(meta) => Ok(self.meta(meta, span)),
-            ExprKind::Unary(op, operand) => operator::unary(*op, self.operand(operand)?, span),
-            ExprKind::Binary(left, op, right) => {
-                let (left, right) = self.pair(left, *op, right)?;
-                operator::binary(left, *op, right, span)
-            }
+        match &expr.kind {
+            ExprKind::Literal(literal) => Some(Ok(constant(literal, span))),
+            ExprKind::Path(path) => Some(self.path(path, span)),
+            ExprKind::Meta(meta) => Some(Ok(self.meta(meta, span))),
+            ExprKind::Unary(op, operand) => self.unary(*op, operand, span),
+            ExprKind::Binary(left, op, right) => self.binary(left, *op, right, span),
             ExprKind::Between {
                 expr,
                 low,
                 high,
                 negated,
-            } => {
-                let [operand, low, high] = [expr, low, high].map(|part| self.operand(part));
-                operator::between(operand?, low?, high?, *negated, span)
-            }
+            } => self.between([expr, low, high], *negated, span),
             ExprKind::In {
                 expr,
                 list,
                 negated,
-            } => {
-                let (operand, list) = (self.operand(expr), self.operands(list));
-                operator::is_in(operand?, list?, *negated, &self.schema(), span)
-            }
+            } => self.is_in(expr, list, *negated, span),
             ExprKind::Like {
                 expr,
                 pattern,
@@ -178,91 +172,36 @@ impl Compiler<'_> {
                 case_insensitive,
                 negated,
             } => {
-                let (operand, pattern) = (self.operand(expr), self.operand(pattern));
                 let options = LikeOptions {
                     escape: *escape,
                     case_insensitive: *case_insensitive,
                     negated: *negated,
                 };
-                operator::like(operand?, pattern?, options, span)
+                self.like(expr, pattern, options, span)
             }
             ExprKind::Is {
                 expr,
                 predicate,
                 negated,
-            } => operator::is(self.operand(expr)?, *predicate, *negated, span),
+            } => self.is(expr, *predicate, *negated, span),
             ExprKind::Case {
                 operand,
                 whens,
                 otherwise,
-            } => self.case(operand.as_deref(), whens, otherwise.as_deref(), span)?,
+            } => self.case(operand.as_deref(), whens, otherwise.as_deref(), span),
             ExprKind::Cast {
                 expr,
                 to,
                 to_span,
                 try_cast,
-            } => {
-                let (operand, to) = (self.operand(expr), self.cast_type(to, *to_span));
-                cast(operand?, &to?, *try_cast, span)
-            }
+            } => self.cast(expr, (to, *to_span), *try_cast, span),
             ExprKind::Call {
                 name,
                 name_span,
                 distinct,
                 args,
-            } => self.call((name, *name_span), *distinct, args, span)?,
-        })
-    }
-
-    fn case(
-        &mut self,
-        operand: Option<&Expr>,
-        whens: &[(Expr, Expr)],
-        otherwise: Option<&Expr>,
-        span: Span,
-    ) -> Option<Result<Operand, Diagnostic>> {
-        let operand = operand.map(|operand| self.operand(operand));
-        let branches: Vec<_> = whens
-            .iter()
-            .map(|(when, then)| (self.operand(when), self.operand(then)))
-            .collect();
-        let otherwise = otherwise.map(|otherwise| self.operand(otherwise));
-        let branches = branches.into_iter().map(|(when, then)| when.zip(then));
-        let branches = branches.collect::<Option<Vec<_>>>()?;
-        // An operand that was not written is valid.
-        let operand = operand.map_or(Some(None), |operand| operand.map(Some))?;
-        let otherwise = otherwise.map_or(Some(None), |otherwise| otherwise.map(Some))?;
-        Some(operator::case(operand, branches, otherwise, span))
-    }
-
-    fn call(
-        &mut self,
-        (name, name_span): (&str, Span),
-        distinct: bool,
-        args: &[Expr],
-        span: Span,
-    ) -> Option<Result<Operand, Diagnostic>> {
-        self.value(check_not_aggregate(name, name_span, distinct))?;
-        let args = self.operands(args);
-        if function::CONDITIONAL.contains(&name) {
-            return Some(operator::conditional(name, args?, span));
+            } => self.call((name, *name_span), *distinct, args, span),
         }
-        if function::is_of_values(name) {
-            return Some(function::call_of_values(name, args?, span));
-        }
-        let function = self.value(function::find(name, name_span));
-        let args = args?;
-        let extreme = match name {
-            "greatest" => Some(Operator::GtEq),
-            "least" => Some(Operator::LtEq),
-            _ => None,
-        };
-        if let Some(op) = extreme
-            && args.iter().any(|arg| arg.json)
-        {
-            return Some(operator::extreme(op, args, span));
-        }
-        Some(function::call(name, function?, args, span))
     }
 
     fn cast_type(&mut self, name: &str, span: Span) -> Option<Field> {
