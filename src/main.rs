@@ -11,6 +11,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod aligned;
+mod allocator;
 mod broken_files;
 mod cli;
 mod commands;
@@ -42,6 +43,7 @@ use clap::Parser;
 use cli::{Cli, Command, Exit, LogFormat};
 
 fn main() -> ExitCode {
+    allocator::configure();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(other) => return print_usage(&other).into(),

@@ -83,6 +83,7 @@ mod outages;
 mod parquet;
 mod parse;
 mod positions;
+mod recipe_commands;
 mod recipes;
 mod refused_folders;
 mod registry_logs;

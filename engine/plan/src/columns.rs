@@ -56,6 +56,11 @@ pub(crate) fn edits_bytes(format: &dyn Format) -> bool {
     format.editor(&[]).is_ok()
 }
 
+/// Whether each record is a line of text, as it is of files whose `:path` has no known ending.
+fn has_lines(format: &dyn Format, schema: &SchemaRef) -> bool {
+    format.name() == "txt" && schema.fields().len() == 1
+}
+
 /// Collects the columns and metadata that must be decoded for a source's chain. If there are errors,
 /// the columns are a best effort, so that planning can continue and find more errors.
 pub fn columns_of(
@@ -334,6 +339,11 @@ impl Walk<'_> {
                 format!("double quotes are for names of fields; a string is written '{text}'")
             }
             Some(near) => format!("did you mean `{near}`?"),
+            None if has_lines(self.format, schema) => format!(
+                "the format is {}, in which a record is a `line`; if the records are JSON or CSV, \
+                 add :format \"json\" or \"csv\", or end :path with .ndjson or .csv",
+                self.format.name()
+            ),
             None if self.format.has_bytes() && path.0.len() == 1 => format!(
                 "the schema has {}; if the records have `{text}` too, add it to :schema with its \
                  type, such as `:{text} :float64`",

@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use pseidon_delivery::Position;
-use twox_hash::XxHash64;
+use twox_hash::xxhash3_64::Hasher as Xxh3;
 
 /// All bytes before this offset count.
 const DENSE_BYTES: u64 = 4 << 20;
@@ -30,11 +30,11 @@ const READ_BYTES: usize = 256 << 10;
 pub(super) struct ContentDigest {
     upto: Position,
     /// The bytes that always count.
-    fixed: XxHash64,
+    fixed: Xxh3,
     /// The digest of the last complete range of [`RECENT_BYTES`].
     last_range: u64,
     /// The bytes since that range.
-    recent: XxHash64,
+    recent: Xxh3,
 }
 
 impl ContentDigest {
@@ -42,9 +42,9 @@ impl ContentDigest {
     pub(super) fn new() -> ContentDigest {
         ContentDigest {
             upto: 0,
-            fixed: XxHash64::with_seed(0),
+            fixed: Xxh3::new(),
             last_range: 0,
-            recent: XxHash64::with_seed(0),
+            recent: Xxh3::new(),
         }
     }
 
@@ -98,7 +98,7 @@ impl ContentDigest {
     }
 
     /// Moves to `end`, which is in the same range of recent bytes or at its end.
-    fn push_recent(&mut self, end: Position, write: impl FnOnce(&mut XxHash64)) {
+    fn push_recent(&mut self, end: Position, write: impl FnOnce(&mut Xxh3)) {
         // Below that, all bytes count anyway.
         if end > DENSE_BYTES - RECENT_BYTES {
             write(&mut self.recent);
@@ -106,7 +106,7 @@ impl ContentDigest {
         self.upto = end;
         if end.is_multiple_of(RECENT_BYTES) {
             self.last_range = self.recent.finish();
-            self.recent = XxHash64::with_seed(0);
+            self.recent = Xxh3::new();
         }
     }
 }
