@@ -27,7 +27,8 @@ pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
     text
 }
 
-fn escaped(cell: &str) -> String {
+/// Escapes control characters as in Rust.
+pub(crate) fn escaped(cell: &str) -> String {
     let escaped = |char: char| match char.is_control() {
         true => char.escape_default().to_string(),
         false => char.to_string(),

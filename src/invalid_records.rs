@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use crate::aligned::escaped;
 use crate::stderr_line;
 use indicatif::HumanCount;
-use pseidon_exec::BadRecordReason;
+use pseidon_exec::{BadRecordExample, BadRecordReason};
+use pseidon_plan::Plan;
 use pseidon_service::runs::RunRegistry;
 
 /// How many reasons the summary shows.
@@ -12,13 +14,37 @@ const MAX_SHOWN: usize = 5;
 
 /// The invalid records of all runs of the process.
 pub(crate) struct InvalidRecords {
-    /// The reasons, the most frequent first.
-    reasons: Vec<BadRecordReason>,
+    /// The reasons, the most frequent first, each with the first record.
+    reasons: Vec<(BadRecordReason, FirstRecord)>,
     /// How many records had other reasons.
     others: u64,
     /// The folders that contain the quarantined ones. Empty for a template, whose logs may have
     /// different ones.
     folders: BTreeSet<String>,
+}
+
+/// The first record that was invalid for a reason.
+struct FirstRecord {
+    /// Where it is; `None` for one that is the result of a group.
+    place: Option<String>,
+    /// Its beginning, if no quarantine has it.
+    text: Option<String>,
+}
+
+impl FirstRecord {
+    fn of(plan: &Plan, example: &BadRecordExample) -> FirstRecord {
+        let mut sources = plan.sources.iter();
+        let source = sources.find(|source| source.stage == example.source);
+        let source = source.filter(|source| source.group.is_none());
+        FirstRecord {
+            place: source
+                .map(|source| escaped(&source.source.place_of(&plan.base, &example.place))),
+            text: match plan.keeps_state {
+                true => None,
+                false => example.beginning.as_deref().map(escaped),
+            },
+        }
+    }
 }
 
 impl InvalidRecords {
@@ -51,8 +77,12 @@ impl InvalidRecords {
             true => BTreeSet::new(),
             false => quarantines.filter_map(|sink| sink.folder.clone()).collect(),
         };
+        let with_first = |reason: BadRecordReason| {
+            let first = FirstRecord::of(&runs.plan, &reason.first);
+            (reason, first)
+        };
         InvalidRecords {
-            reasons,
+            reasons: reasons.into_iter().map(with_first).collect(),
             others,
             folders,
         }
@@ -60,11 +90,13 @@ impl InvalidRecords {
 
     /// Logs a warning for each reason. `quarantined` is how many were quarantined.
     pub(crate) fn log(&self, quarantined: u64) {
-        for reason in &self.reasons {
+        for (reason, first) in &self.reasons {
             tracing::warn!(
                 stage = reason.stage,
                 count = reason.count,
                 reason = reason.reason,
+                first = first.place,
+                record = first.text,
                 "invalid records"
             );
         }
@@ -87,9 +119,15 @@ impl InvalidRecords {
             HumanCount(quarantined),
             HumanCount(dropped)
         );
-        for reason in &self.reasons {
+        for (reason, first) in &self.reasons {
             let (count, stage, reason) = (HumanCount(reason.count), &reason.stage, &reason.reason);
             stderr_line!("    {count} at {stage}: {reason}");
+            if let Some(place) = &first.place {
+                stderr_line!("      first: {place}");
+            }
+            if let Some(text) = &first.text {
+                stderr_line!("      record: {text}");
+            }
         }
         if self.others > 0 {
             stderr_line!("    {} for other reasons", HumanCount(self.others));

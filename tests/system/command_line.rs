@@ -251,8 +251,10 @@ fn a_flow_on_the_command_line_leaves_nothing_behind() {
     set_mode(&site, "", 0o755);
     assert_eq!((code, stdout.as_str()), (0, "{\"n\":1}\n"), "{stderr}");
     for part in [
-        "invalid records stage=\"files\" count=1 reason=\"the record is not a JSON object\"",
-        "invalid records stage=\"select\" count=1 reason=\"'one' is not a valid int32\"",
+        "invalid records stage=\"files\" count=1 reason=\"the record is not a JSON object\" \
+         first=\"in.ndjson, line 3\" record=\"no json\"",
+        "invalid records stage=\"select\" count=1 reason=\"'one' is not a valid int32\" \
+         first=\"in.ndjson, line 2\" record=\"{\\\"n\\\":\\\"one\\\"}\"",
         "quarantined=0 dropped=2",
     ] {
         assert!(stderr.contains(part), "`{part}` is missing in\n{stderr}");

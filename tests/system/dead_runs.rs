@@ -117,8 +117,9 @@ fn files_of_a_lost_disk_are_forgotten_on_request() {
     let nothing = (Some(0), "every committed file is visible\n".to_owned());
     assert_eq!(staged(&[]), nothing);
     start_on(&site, "disks/lost", "committed:3").expect_death("committed", 60);
-    let disk = fs::read_to_string(site.path("disks/lost/out/.pseidon-open/disk")).expect("an id");
-    let disk = disk.trim();
+    let disk = fs::read_dir(site.path("disks/lost/out/.pseidon-open/disk")).expect("an id");
+    let disk = disk.flatten().next().expect("an id").file_name();
+    let disk = disk.to_str().expect("an id");
     let (code, listed) = staged(&[]);
     assert_eq!(code, Some(0), "{listed}");
     for part in [

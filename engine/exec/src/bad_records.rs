@@ -5,11 +5,15 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use pseidon_delivery::{Position, SplitId};
+use pseidon_plugin::batch::Batch;
+use pseidon_plugin::source::RecordPlace;
 
 /// How many invalid records are remembered.
 const MAX_RECENT: usize = 20;
 /// How many kinds of reasons are counted. Records of further kinds are counted together.
 const MAX_REASONS: usize = 100;
+/// How many characters of a record are shown.
+const MAX_BEGINNING: usize = 200;
 
 /// The invalid records of a run, over all of its attempts.
 #[derive(Default)]
@@ -44,6 +48,19 @@ pub struct BadRecordReason {
     pub reason: String,
     /// How many there were. Those that were read again after a restart are counted again.
     pub count: u64,
+    /// The first of them.
+    pub first: BadRecordExample,
+}
+
+/// An invalid record, as an example of its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRecordExample {
+    /// The stage that has read it.
+    pub source: String,
+    /// Where it is.
+    pub place: RecordPlace,
+    /// Its beginning; `None` if it has no bytes.
+    pub beginning: Option<String>,
 }
 
 /// The reasons of all invalid records of a run.
@@ -53,6 +70,27 @@ pub struct BadRecordReasons {
     pub reasons: Vec<BadRecordReason>,
     /// How many records had further reasons.
     pub others: u64,
+}
+
+impl BadRecordExample {
+    /// The record with this number in a batch of the stage.
+    pub(crate) fn of(stage: &str, batch: &Batch, number: u32) -> BadRecordExample {
+        let number = number as usize;
+        let beginning = batch.payloads.get(number).map(|bytes| {
+            let bytes = &bytes[..bytes.len().min(4 * MAX_BEGINNING)];
+            let text = String::from_utf8_lossy(bytes);
+            text.chars().take(MAX_BEGINNING).collect()
+        });
+        BadRecordExample {
+            source: stage.to_owned(),
+            place: RecordPlace {
+                topic: batch.split.topic.clone(),
+                partition: batch.split.partition,
+                position: batch.first_position(number),
+            },
+            beginning,
+        }
+    }
 }
 
 impl BadRecordHistory {
@@ -65,11 +103,16 @@ impl BadRecordHistory {
         recent.push_back(bad);
     }
 
-    /// Counts records by stage and reason.
-    pub(crate) fn count<'a>(&self, records: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    /// Counts records by stage and reason. `example` is called for the first of a kind, with its
+    /// number.
+    pub(crate) fn count<'a>(
+        &self,
+        records: impl IntoIterator<Item = (&'a str, &'a str, u32)>,
+        example: impl Fn(u32) -> BadRecordExample,
+    ) {
         let mut history = self.0.lock();
-        for (stage, reason) in records {
-            history.count(stage, reason);
+        for (stage, reason, number) in records {
+            history.count(stage, reason, || example(number));
         }
     }
 
@@ -95,7 +138,7 @@ impl BadRecordHistory {
 }
 
 impl History {
-    fn count(&mut self, stage: &str, reason: &str) {
+    fn count(&mut self, stage: &str, reason: &str, example: impl FnOnce() -> BadRecordExample) {
         let kind = kind_of(reason);
         let known = self
             .reasons
@@ -108,6 +151,7 @@ impl History {
                 stage: stage.to_owned(),
                 reason: reason.to_owned(),
                 count: 1,
+                first: example(),
             };
             self.reasons.push((kind, counted));
         } else {
@@ -143,10 +187,22 @@ fn kind_of(reason: &str) -> String {
 mod tests {
     use super::*;
 
+    fn example(number: u32) -> BadRecordExample {
+        BadRecordExample {
+            source: "in".to_owned(),
+            place: RecordPlace {
+                topic: "clicks".to_owned(),
+                partition: 0,
+                position: number.into(),
+            },
+            beginning: None,
+        }
+    }
+
     #[test]
     fn reasons_that_differ_in_values_are_counted_together() {
         let history = BadRecordHistory::default();
-        history.count([
+        let records = [
             ("a", "`n`: '12.5' is not a valid int64"),
             ("a", "not a JSON object"),
             ("a", "`n`: '' is not a valid int64"),
@@ -155,22 +211,33 @@ mod tests {
             ("b", "expected 3 fields, found 12"),
             ("b", "expected 3 fields, found 4"),
             ("b", "it's open"),
-        ]);
+        ];
+        let numbered = (0..).zip(records);
+        history.count(
+            numbered.map(|(at, (stage, reason))| (stage, reason, at)),
+            example,
+        );
         let reasons = history.reasons();
         let shown: Vec<String> = reasons
             .reasons
             .iter()
-            .map(|reason| format!("{} {} {}", reason.count, reason.stage, reason.reason))
+            .map(|reason| {
+                let first = reason.first.place.position;
+                format!(
+                    "{} {} {} #{first}",
+                    reason.count, reason.stage, reason.reason
+                )
+            })
             .collect();
         assert_eq!(
             shown,
             [
-                "2 a `n`: '12.5' is not a valid int64",
-                "2 b expected 3 fields, found 12",
-                "1 a not a JSON object",
-                "1 b `n`: '7' is not a valid int64",
-                "1 a `n`: '7' is not a valid int32",
-                "1 b it's open",
+                "2 a `n`: '12.5' is not a valid int64 #0",
+                "2 b expected 3 fields, found 12 #5",
+                "1 a not a JSON object #1",
+                "1 b `n`: '7' is not a valid int64 #3",
+                "1 a `n`: '7' is not a valid int32 #4",
+                "1 b it's open #7",
             ]
         );
         assert_eq!(reasons.others, 0);
@@ -181,7 +248,7 @@ mod tests {
         let history = BadRecordHistory::default();
         for number in 0..MAX_REASONS + 7 {
             let name: String = (0..=number).map(|_| 'x').collect();
-            history.count([("a", name.as_str())]);
+            history.count([("a", name.as_str(), 0)], example);
         }
         let reasons = history.reasons();
         assert_eq!((reasons.reasons.len(), reasons.others), (MAX_REASONS, 7));

@@ -16,7 +16,7 @@ use pseidon_plugin::sink::Chunk;
 use pseidon_plugin::source::Reread;
 
 use crate::attempt::{Attempt, AttemptId};
-use crate::bad_records::RecentBadRecord;
+use crate::bad_records::{BadRecordExample, RecentBadRecord};
 use crate::blocking::BlockingPool;
 use crate::dispatch::{BatchOutput, enter};
 use crate::failure::{Failure, guarded};
@@ -331,10 +331,12 @@ fn quarantine_bad(
             reason,
         });
     }
-    attempt.bad_records.count(
-        bad.iter()
-            .map(|record| (record.stage.as_str(), record.reason.as_str())),
-    );
+    let counted = bad.iter().map(|record| {
+        let (stage, reason) = (record.stage.as_str(), record.reason.as_str());
+        (stage, reason, record.number)
+    });
+    let example = |number| BadRecordExample::of(&source.stage, batch, number);
+    attempt.bad_records.count(counted, example);
     for record in bad {
         let Policy::Quarantine(sink) = record.policy else {
             attempt

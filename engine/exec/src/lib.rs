@@ -60,7 +60,7 @@ mod view;
 mod watch;
 mod writers;
 
-pub use bad_records::{BadRecordReason, BadRecordReasons, RecentBadRecord};
+pub use bad_records::{BadRecordExample, BadRecordReason, BadRecordReasons, RecentBadRecord};
 pub use control::Control;
 pub use failure::PlanChanged;
 pub use fields::MissingField;

@@ -6,6 +6,7 @@
 //! regularly whether there is room and whether to stop.
 
 mod exit;
+mod pending;
 mod positions;
 mod state;
 
@@ -15,9 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use crossbeam_channel::{
-    Receiver, RecvTimeoutError, SendTimeoutError, Sender, TryRecvError, bounded,
-};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use pseidon_delivery::{InstanceId, Position, ResumeToken, SplitId};
 use pseidon_dsl::{Diagnostic, Span};
@@ -34,7 +33,8 @@ use crate::spec::PluginSpec;
 use crate::stop::{Pause, Stop};
 
 pub use self::exit::{SourceError, SourceExit, Stopped};
-pub use self::positions::{KnownSplit, MoveTo, NewPlace, SplitStatus, SplitTarget};
+pub use self::pending::Pending;
+pub use self::positions::{KnownSplit, MoveTo, NewPlace, RecordPlace, SplitStatus, SplitTarget};
 pub use self::state::StateRequest;
 
 /// A source plugin: declares its options and prepares sources.
@@ -97,6 +97,15 @@ pub trait Source: Send + Sync {
     ) -> Result<Vec<SplitStatus>, SourceError> {
         let of_id = |known: &KnownSplit| SplitStatus::of_id(&setup.stage, &known.split);
         Ok(known.iter().map(of_id).collect())
+    }
+
+    /// Where a record is, for people. `base` is the folder of the pipeline file. May read the file
+    /// in which the record is. Blocks.
+    fn place_of(&self, _base: &Path, record: &RecordPlace) -> String {
+        format!(
+            "{}/{}, offset {}",
+            record.topic, record.partition, record.position
+        )
     }
 
     /// Finds the place to which an operator moves each split that exists. Splits that the state does
@@ -221,39 +230,6 @@ struct WakeUp(Box<dyn Fn() + Send + Sync>);
 impl Drop for WakeUp {
     fn drop(&mut self) {
         (self.0)();
-    }
-}
-
-/// The answer to a request to the engine.
-pub struct Pending<T> {
-    answer: Receiver<T>,
-    stop: Stop,
-}
-
-/// How often a source that waits for an answer checks whether the run is left and no answer will
-/// come.
-const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-
-impl<T> Pending<T> {
-    /// Waits for the answer.
-    pub fn wait(self) -> Result<T, Stopped> {
-        loop {
-            match self.answer.recv_timeout(CHECK_INTERVAL) {
-                Ok(answer) => return Ok(answer),
-                // An event that was never received keeps the reply channel open.
-                Err(RecvTimeoutError::Timeout) if !self.stop.leaving_now() => {}
-                Err(_) => return Err(Stopped),
-            }
-        }
-    }
-
-    /// The answer, if it has arrived.
-    pub fn poll(&self) -> Result<Option<T>, Stopped> {
-        match self.answer.try_recv() {
-            Ok(answer) => Ok(Some(answer)),
-            Err(TryRecvError::Empty) if !self.stop.leaving_now() => Ok(None),
-            Err(_) => Err(Stopped),
-        }
     }
 }
 

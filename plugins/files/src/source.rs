@@ -28,6 +28,7 @@ mod members;
 mod once;
 mod operator;
 mod options;
+mod place;
 mod progress;
 mod read_error;
 mod reader;
@@ -55,8 +56,8 @@ use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::framing::Framing;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    KnownSplit, MoveTo, Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle,
-    SourcePlugin, SourceSetup, SplitStatus, SplitTarget,
+    KnownSplit, MoveTo, RecordPlace, Reread, Source, SourceError, SourceExit, SourceFacts,
+    SourceHandle, SourcePlugin, SourceSetup, SplitStatus, SplitTarget,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 
@@ -235,6 +236,13 @@ impl Source for PreparedFilesSource {
             finite: self.follow.is_none(),
             topic_may_change: self.follow.is_some(),
         }
+    }
+
+    fn place_of(&self, base: &Path, record: &RecordPlace) -> String {
+        if self.config.columns.is_some() {
+            return format!("{}, row {}", record.topic, record.position + 1);
+        }
+        place::place_of(base, record, self.config.compression)
     }
 
     fn reads_written(

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +17,8 @@ use pseidon_dsl::Diagnostic;
 use pseidon_plugin::format::SourceFormat;
 use pseidon_plugin::options::{OnError, Options, SchemaOption, SpannedValue};
 use pseidon_plugin::source::{
-    Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin, SourceSetup,
+    RecordPlace, Reread, Source, SourceError, SourceExit, SourceFacts, SourceHandle, SourcePlugin,
+    SourceSetup,
 };
 use pseidon_plugin::spec::{PluginSpec, Role};
 use pseidon_plugin::{Payloads, Split};
@@ -134,6 +136,10 @@ impl Source for Stdin {
             "cannot infer a schema from standard input, because it cannot be re-read; set :schema"
                 .into(),
         ))
+    }
+
+    fn place_of(&self, _base: &Path, record: &RecordPlace) -> String {
+        format!("standard input, byte {}", record.position)
     }
 
     fn run(&self, setup: &SourceSetup, handle: SourceHandle) -> Result<(), SourceExit> {

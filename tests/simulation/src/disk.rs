@@ -107,8 +107,12 @@ impl Disks {
 
     fn make_equal(&self) -> io::Result<()> {
         for disk in self.all() {
-            fs::create_dir(self.folder(disk).join(OPEN))?;
-            fs::write(self.folder(disk).join(OPEN).join("disk"), "0".repeat(32))?;
+            let id = self
+                .folder(disk)
+                .join(OPEN)
+                .join("disk")
+                .join("0".repeat(32));
+            fs::create_dir_all(id)?;
         }
         Ok(())
     }
@@ -261,7 +265,7 @@ fn visible_paths(dir: &Path, found: &mut Vec<PathBuf>) {
 
 fn hidden_paths(dir: &Path, found: &mut Vec<PathBuf>) {
     walk(dir, &mut |path, is_dir| {
-        if !is_dir && !path.ends_with(format!("{OPEN}/disk")) {
+        if !is_dir {
             found.push(path.to_owned());
         }
         true

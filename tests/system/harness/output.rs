@@ -40,12 +40,16 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The hidden files and folders below a folder, with their contents, except for the file with the
-/// id of the disk, which is permanent.
+/// The hidden files and folders below a folder, with their contents, except for the
+/// folder with the id of the disk, which is permanent.
 pub(crate) fn hidden(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     find_hidden(folder, false, &mut found);
-    found.retain(|path| !path.ends_with(".pseidon-open/disk"));
+    found.retain(|path| {
+        !path
+            .ancestors()
+            .any(|above| above.ends_with(".pseidon-open/disk"))
+    });
     found.retain(|path| !path.ends_with(".pseidon-open") || !holds_only_the_id(path));
     found
 }

@@ -40,6 +40,17 @@ impl SplitStatus {
     }
 }
 
+/// A record for an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordPlace {
+    /// The topic of its split, as in `@topic`.
+    pub topic: String,
+    /// The partition of its split, as in `@partition`.
+    pub partition: i32,
+    /// Its position in the split.
+    pub position: Position,
+}
+
 /// Where an operator moves a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MoveTo {

@@ -6,23 +6,27 @@
 //! directory at its path. So each base directory holds a random id:
 //!
 //! ```text
-//! <base>/.pseidon-open/disk    32 hexadecimal digits, written once, never changed or removed
+//! <base>/.pseidon-open/disk/ID/    32 hexadecimal digits, made once, never changed or removed
 //! ```
+//!
+//! It is the name of an empty folder, so that a program that reads all files below `<base>`, hidden
+//! ones too, finds nothing but records. Earlier versions wrote a file `disk` with the id, which
+//! counts too.
 //!
 //! The id of the disk is part of every staged entry.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use pseidon_delivery::store::new_identity;
 
-use super::file_system::{make_dirs, rename_to_new, sync_dir};
+use super::file_system::{make_dirs, sync_dir};
 
 /// The folder in each base directory for its id and for files that are not published yet.
 pub(super) const OPEN: &str = ".pseidon-open";
-/// The file in [`OPEN`] that holds the id.
+/// The folder in [`OPEN`] that holds the id.
 const DISK: &str = "disk";
 /// The length of an id in hexadecimal digits.
 const DIGITS: usize = 32;
@@ -35,16 +39,8 @@ impl DiskId {
     /// The id of the disk at `base`; `None` if it has no id, or if the directory does not exist.
     pub(super) fn of(base: &Path) -> io::Result<Option<DiskId>> {
         let path = base.join(OPEN).join(DISK);
-        let text = match fs::read_to_string(&path) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
-            other => other?,
+        let Some(text) = name_in(&path)? else {
+            return Ok(None);
         };
         match DiskId::from_text(text.trim()) {
             None => Err(io::Error::new(
@@ -69,17 +65,21 @@ impl DiskId {
             }
             let id = new_identity().map_err(io::Error::other)?;
             let new = root.join(format!("{DISK}.{id}"));
-            let named = create_file(&new, &id).and_then(|()| rename_to_new(&new, &root.join(DISK)));
+            let named = make_id(&new, &id).and_then(|()| fs::rename(&new, root.join(DISK)));
             if named.is_err() {
                 // On a full disk this may be retried many times.
-                let _ = fs::remove_file(&new);
+                let _ = fs::remove_dir_all(&new);
             }
             match named {
-                // Another process was faster; it may have removed the unused file.
+                // Another process was faster; it may have removed the unused folder. A folder with
+                // an id is not empty, so that nothing is renamed to it.
                 Err(error)
                     if matches!(
                         error.kind(),
-                        io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
+                        io::ErrorKind::AlreadyExists
+                            | io::ErrorKind::DirectoryNotEmpty
+                            | io::ErrorKind::NotADirectory
+                            | io::ErrorKind::NotFound
                     ) => {}
                 other => other?,
             }
@@ -98,33 +98,64 @@ impl DiskId {
     }
 }
 
+/// The name in a folder, or the text of a file; `None` if there is neither. Empty if a folder does
+/// not have exactly one name.
+fn name_in(path: &Path) -> io::Result<Option<String>> {
+    let names = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return match fs::read_to_string(path) {
+                // It is the base directory that is no directory.
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                other => other.map(Some),
+            };
+        }
+        other => other?.collect::<io::Result<Vec<_>>>()?,
+    };
+    Ok(Some(match &names[..] {
+        [name] => name.file_name().to_string_lossy().into_owned(),
+        _ => String::new(),
+    }))
+}
+
 /// Removes the ids that did not become the disk's id, because their process was killed before it
-/// could rename its file.
+/// could rename its folder. The disk must have an id, so that none of them becomes it meanwhile.
 fn remove_unused(root: &Path) -> io::Result<()> {
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         if !is_unused(&entry.file_name()) {
             continue;
         }
-        match fs::remove_file(entry.path()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        let removed = match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path()),
+            false => fs::remove_file(entry.path()),
+        };
+        match removed {
+            // Its process is making it, or removes it too.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                ) => {}
             other => other?,
         }
     }
     Ok(())
 }
 
-/// Whether this is the name of an id's file before it is renamed.
+/// Whether this is the name of an id's folder before it is renamed.
 fn is_unused(name: &OsStr) -> bool {
     name.to_str()
         .and_then(|name| name.strip_prefix(DISK)?.strip_prefix('.'))
         .is_some_and(|id| DiskId::from_text(id).is_some())
 }
 
-fn create_file(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+/// Makes a folder with an id, durably.
+fn make_id(new: &Path, id: &str) -> io::Result<()> {
+    fs::create_dir(new)?;
+    fs::create_dir(new.join(id))?;
+    sync_dir(new)
 }
 
 #[cfg(test)]
@@ -157,16 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_a_killed_process_is_removed() {
+    fn what_a_killed_process_left_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join(OPEN);
         fs::create_dir(&root).unwrap();
-        let unused = root.join(format!("{DISK}.{}", "a".repeat(DIGITS)));
+        let other = "a".repeat(DIGITS);
+        let unused = root.join(format!("{DISK}.{other}"));
         let sink = root.join(format!("{DISK}.out.1f2e"));
         fs::create_dir(&sink).unwrap();
-        fs::write(&unused, "a".repeat(DIGITS)).unwrap();
+        fs::create_dir_all(unused.join(&other)).unwrap();
         let id = DiskId::of_or_new(dir.path()).unwrap();
-        assert_ne!(id.as_str(), "a".repeat(DIGITS));
+        assert_ne!(id.as_str(), other);
+        assert!(!unused.exists());
+        // That of an earlier version.
         fs::write(&unused, "").unwrap();
         assert_eq!(DiskId::of_or_new(dir.path()).unwrap(), id);
         assert!(!unused.exists());
@@ -174,11 +208,39 @@ mod tests {
     }
 
     #[test]
+    fn the_id_of_an_earlier_version_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join(OPEN);
+        fs::create_dir(&root).unwrap();
+        let id = "a".repeat(DIGITS);
+        fs::write(root.join(DISK), &id).unwrap();
+        assert_eq!(DiskId::of_or_new(dir.path()).unwrap().as_str(), id);
+        assert!(root.join(DISK).is_file());
+    }
+
+    #[test]
+    fn a_reader_of_all_files_finds_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = DiskId::of_or_new(dir.path()).unwrap();
+        let folder = dir.path().join(OPEN).join(DISK).join(id.as_str());
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_is_a_file_has_no_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(DiskId::of(&file).unwrap(), None);
+        assert_eq!(DiskId::of(&file.join("a")).unwrap(), None);
+    }
+
+    #[test]
     fn a_damaged_id_is_an_error_not_another_disk() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(OPEN)).unwrap();
-        for text in ["", "12", &"x".repeat(DIGITS)] {
-            fs::write(dir.path().join(OPEN).join(DISK), text).unwrap();
+        let path = dir.path().join(OPEN).join(DISK);
+        let assert_damaged = || {
             assert_eq!(
                 DiskId::of(dir.path()).unwrap_err().kind(),
                 io::ErrorKind::InvalidData
@@ -187,6 +249,16 @@ mod tests {
                 DiskId::of_or_new(dir.path()).unwrap_err().kind(),
                 io::ErrorKind::InvalidData
             );
+        };
+        for text in ["", "12", &"x".repeat(DIGITS)] {
+            fs::write(&path, text).unwrap();
+            assert_damaged();
+        }
+        fs::remove_file(&path).unwrap();
+        for name in ["", "12", &"b".repeat(DIGITS)] {
+            fs::create_dir_all(path.join(name)).unwrap();
+            // The last one makes two.
+            assert_damaged();
         }
     }
 }

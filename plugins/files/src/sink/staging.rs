@@ -1,7 +1,7 @@
 //! The hidden folders of a run: files that are being written, and files that are not published yet.
 //!
 //! ```text
-//! <base>/.pseidon-open/disk                           the disk id, see [`disk`](super::disk)
+//! <base>/.pseidon-open/disk/                          the disk id, see [`disk`](super::disk)
 //! <base>/.pseidon-open/<pipeline>.<sink>.<store>/
 //!     <run>/lock                                      locked during the run; names its machine
 //!     <run>/1.open                                    a file that is being written

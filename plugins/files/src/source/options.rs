@@ -26,7 +26,7 @@ pub struct FilesSourceOptions {
     pub(super) path: SpannedValue<Vec<String>>,
     /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
     /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz`, `.zst`, `.bz2`, `.xz`,
-    /// `.lz4`, `.snappy` or `.sz`; `parquet` for `.parquet`; `avro` for `.avro`; `arrow` for `.arrow` and
+    /// `.lz4`, `.snappy`, `.sz`, a wildcard or a number behind it (`*.ndjson*`); `parquet` for `.parquet`; `avro` for `.avro`; `arrow` for `.arrow` and
     /// `.feather`; otherwise `txt`.
     pub(super) format: Option<SpannedValue<SourceFormat>>,
     /// The records' fields and their types, or `:infer` to infer them from the first records. The
@@ -188,34 +188,76 @@ fn quarantines(on_error: &OnError) -> bool {
     }
 }
 
-/// The default format for these paths: that of their extension if it is the same for all, else `txt`.
+/// The endings of compressed files.
+const COMPRESSIONS: [&str; 7] = ["gz", "zst", "bz2", "xz", "lz4", "snappy", "sz"];
+
+/// The formats by ending.
+const FORMATS: [(&str, &str); 9] = [
+    ("parquet", "parquet"),
+    ("avro", "avro"),
+    ("arrow", "arrow"),
+    ("feather", "arrow"),
+    ("json", "json"),
+    ("ndjson", "json"),
+    ("jsonl", "json"),
+    ("csv", "csv"),
+    ("tsv", "tsv"),
+];
+
+/// The format that the endings of a path tell, such as `a.json.gz`, or `*.ndjson*` and
+/// `a.ndjson.1` of logs that are rotated.
+fn format_of(path: &str) -> Option<&'static str> {
+    let name = path.rsplit('/').next()?;
+    let (_, endings) = name.split_once('.')?;
+    for ending in endings.rsplit('.') {
+        let ending = ending.trim_end_matches(['*', '?']);
+        if let Some((_, format)) = FORMATS.iter().find(|(known, _)| *known == ending) {
+            return Some(format);
+        }
+        let is_number = ending.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number && !COMPRESSIONS.contains(&ending) {
+            return None;
+        }
+    }
+    None
+}
+
+/// The default format for these paths: that of their endings if it is the same for all, else `txt`.
 fn format_by_name(paths: &[String]) -> &'static str {
-    let format = |path: &String| {
-        let compressions = [".gz", ".zst", ".bz2", ".xz", ".lz4", ".snappy", ".sz"];
-        let plain = compressions
-            .iter()
-            .find_map(|extension| path.strip_suffix(extension))
-            .unwrap_or(path);
-        let by_extension = [
-            (".parquet", "parquet"),
-            (".avro", "avro"),
-            (".arrow", "arrow"),
-            (".feather", "arrow"),
-            (".json", "json"),
-            (".ndjson", "json"),
-            (".jsonl", "json"),
-            (".csv", "csv"),
-            (".tsv", "tsv"),
-        ];
-        let known = by_extension
-            .iter()
-            .find(|(extension, _)| plain.ends_with(extension));
-        known.map_or("txt", |(_, format)| format)
-    };
+    let format = |path: &String| format_of(path).unwrap_or("txt");
     let mut formats = paths.iter().map(format);
     let first = formats.next().unwrap_or("txt");
     match formats.all(|format| format == first) {
         true => first,
         false => "txt",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_tell_the_format() {
+        for (path, format) in [
+            ("a.json", "json"),
+            ("logs/*.ndjson*", "json"),
+            ("logs/app.ndjson.*", "json"),
+            ("app.jsonl.1.gz", "json"),
+            ("*.csv.gz", "csv"),
+            ("x/part-*.parquet", "parquet"),
+            ("a.json.txt", "txt"),
+            ("json", "txt"),
+            ("a.json/b", "txt"),
+            ("a.json/*", "txt"),
+            ("app.log*", "txt"),
+            ("a.1", "txt"),
+            ("*json", "txt"),
+        ] {
+            assert_eq!(format_by_name(&[path.to_owned()]), format, "{path}");
+        }
+        let paths = |paths: [&str; 2]| paths.map(str::to_owned);
+        assert_eq!(format_by_name(&paths(["a.json", "b.ndjson"])), "json");
+        assert_eq!(format_by_name(&paths(["a.json", "b.csv"])), "txt");
     }
 }

@@ -114,11 +114,11 @@ fn without_disks(world: &World) {
         world.store.inner.commit(&"lake".into(), &commit).unwrap();
     }
     // It wrote neither a disk id nor an owner's name.
-    fs::remove_file(world.path("out").join(OPEN).join("disk")).unwrap();
+    fs::remove_dir_all(world.path("out").join(OPEN).join("disk")).unwrap();
     let sink = fs::read_dir(world.path("out").join(OPEN))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .find(|path| path.is_dir())
+        .find(|path| !path.ends_with("disk"))
         .unwrap();
     for run in fs::read_dir(sink).unwrap() {
         fs::write(run.unwrap().path().join("lock"), Host::this().to_text()).unwrap();
@@ -163,10 +163,10 @@ fn the_disk_id_stays_when_everything_else_is_removed() {
 /// Without its id, a disk cannot be told from another one. What a dead run has left there is its own.
 #[test]
 fn committed_files_stay_whatever_becomes_of_the_disk_id() {
-    let id_file = |world: &World| world.path("out").join(OPEN).join("disk");
+    let id_folder = |world: &World| world.path("out").join(OPEN).join("disk");
     let world = World::new();
     commit_only(&world, 12);
-    fs::remove_file(id_file(&world)).unwrap();
+    fs::remove_dir_all(id_folder(&world)).unwrap();
     world.start(EVERY_5).finish();
     world.assert_exactly_once("out", [12, 0]);
     assert_eq!(staged(&world), []);
@@ -179,7 +179,7 @@ fn committed_files_stay_whatever_becomes_of_the_disk_id() {
     for damage in damages {
         let world = World::new();
         commit_only(&world, 12);
-        let (path, aside) = (id_file(&world), world.path("id"));
+        let (path, aside) = (id_folder(&world), world.path("id"));
         fs::rename(&path, &aside).unwrap();
         damage(&path);
         assert!(world.try_start("lake", EVERY_5, input()).is_err());

@@ -83,7 +83,7 @@ fn only_folders_of_dead_runs_are_cleaned_up() {
     let folder = fs::read_dir(world.path("out").join(OPEN))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .find(|path| path.is_dir())
+        .find(|path| !path.ends_with("disk"))
         .unwrap();
     let elsewhere = || Some("elsewhere 1234".to_owned());
     let cases = [
@@ -212,7 +212,7 @@ fn a_folder_lost_during_a_run_is_a_transient_error() {
     let folder = fs::read_dir(world.path("out").join(OPEN))
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .find(|path| path.is_dir())
+        .find(|path| !path.ends_with("disk"))
         .unwrap();
     fs::rename(&folder, world.path("moved")).unwrap();
     fs::write(&folder, "in the way").unwrap();
