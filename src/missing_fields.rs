@@ -82,8 +82,13 @@ fn suggestion(missing: &MissingField) -> Option<String> {
         return None;
     };
     let fields = parent.as_object()?.keys().map(String::as_str);
-    // The field itself may be there, with null.
-    let near = pseidon_dsl::nearest(name, fields.filter(|field| field != name))?;
+    // Without quotes, `installed-size` is a difference of two fields.
+    let is_joined = |field: &&str| field.contains('-') && field.split('-').any(|part| part == name);
+    let near = match fields.clone().find(is_joined) {
+        Some(field) => field,
+        // The field itself may be there, with null.
+        None => pseidon_dsl::nearest(name, fields.filter(|field| field != name))?,
+    };
     let mut path = before.to_vec();
     path.push(PathStep::Field(near.to_owned()));
     Some(Path(path).to_string())

@@ -286,7 +286,7 @@ fn a_field_that_no_record_has_is_reported() {
     let site = Site::new("missing-field");
     site.write(
         "in.ndjson",
-        "{\"id\":1,\"user\":{\"name\":\"a\"}}\n{\"id\":2,\"late\":3}\n",
+        "{\"id\":1,\"user\":{\"name\":\"a\"},\"installed-size\":5}\n{\"id\":2,\"late\":3}\n",
     );
     let run = |stages: &str| {
         let flow = format!("(-> (files 'in.ndjson') {stages} (stdout))");
@@ -314,6 +314,15 @@ fn a_field_that_no_record_has_is_reported() {
         ];
         assert_eq!(notes(stages), expected, "{stages}");
     }
+    // Without quotes, it is a difference.
+    let of_a_hyphen = notes(r#"(where "installed-size > 1")"#);
+    assert_eq!(
+        of_a_hyphen,
+        [
+            r#"field=installed did_you_mean="\"installed-size\"""#,
+            r#"field=size did_you_mean="\"installed-size\"""#,
+        ]
+    );
     for stages in [
         r#"(where "id = 2 or user.name = 'a' or late = 3")"#,
         r#"(set "x = 1") (remove "late") (rename "user.name as id")"#,

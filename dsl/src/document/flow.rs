@@ -1,6 +1,8 @@
 //! A parser for flows: `->`, `all`, `match`, `route`, names of stages and inline stages.
 
 use super::{Branch, Call, Flow, Pattern, RouteBranch};
+use crate::expr::{self, ExprKind};
+use crate::node::Text;
 use crate::{Diagnostic, Name, Node, NodeKind, Span, print};
 
 /// The words that combine stages and that are reserved: no stage or plugin can have these names.
@@ -202,6 +204,14 @@ fn condition(node: &Node, errors: &mut Vec<Diagnostic>) -> Option<Node> {
 
 fn pattern(node: &Node, errors: &mut Vec<Diagnostic>) -> Option<Pattern> {
     match &node.kind {
+        NodeKind::Str(text) if is_condition(text) => {
+            let message = format!("`{}` is a condition, not the name of a topic", text.value);
+            let error = Diagnostic::new(node.span, message, "expected a topic");
+            errors.push(
+                error.with_help("`route` chooses by conditions: (route \"CONDITION\" FLOW …)"),
+            );
+            None
+        }
         NodeKind::Str(text) => Some(Pattern::Text(text.value.clone())),
         NodeKind::Regex(text) => match text.to_regex() {
             Ok(_) => Some(Pattern::Regex(text.clone())),
@@ -220,4 +230,20 @@ fn pattern(node: &Node, errors: &mut Vec<Diagnostic>) -> Option<Pattern> {
             None
         }
     }
+}
+
+/// Whether a string is an expression that is true or false, with the spaces that hardly any topic
+/// has.
+fn is_condition(text: &Text) -> bool {
+    text.value.contains(' ')
+        && expr::parse(text).is_ok_and(|expr| {
+            matches!(
+                expr.kind,
+                ExprKind::Binary(..)
+                    | ExprKind::Between { .. }
+                    | ExprKind::In { .. }
+                    | ExprKind::Is { .. }
+                    | ExprKind::Like { .. }
+            )
+        })
 }
