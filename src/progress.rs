@@ -198,8 +198,9 @@ fn many_invalid(runs: &RunRegistry, totals: &Totals) -> Option<String> {
     let invalid = totals.quarantined + totals.dropped;
     let is_many = invalid > 0 && invalid * 100 >= totals.records_in * MANY_INVALID;
     (is_many && runs.plan.settings.max_invalid.is_none()).then(|| {
+        let are = if totals.records_in == 1 { "is" } else { "are" };
         format!(
-            "{} of {} are invalid; with `:max-invalid \"1%\"` in `:settings`, such a run ends with \
+            "{} of {} {are} invalid; with `:max-invalid \"1%\"` in `:settings`, such a run ends with \
              exit code 3",
             HumanCount(invalid),
             counted(totals.records_in, "record")
