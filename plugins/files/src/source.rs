@@ -66,7 +66,9 @@ use self::glob::Glob;
 use self::lines::{BLOCK_BYTES, Limits, LineReader};
 use self::operator::OperatorView;
 pub use self::options::FilesSourceOptions;
-use self::options::{CompressionOption, LastLine, OnBrokenFile, OnLongRecord, Start};
+use self::options::{
+    CompressionOption, LastLine, OnBrokenFile, OnLongRecord, OnReplacedFile, Start,
+};
 use self::read_error::ReadError;
 use self::reader::FileReader;
 use self::tail::Tail;
@@ -184,6 +186,7 @@ impl SourcePlugin for FilesSource {
                 framing: Framing::default(),
                 last_line: options.last_line,
                 on_broken: options.on_broken_file.value,
+                on_replaced: options.on_replaced_file,
             },
             follow: options.follow.then(|| follow::Settings {
                 poll: options.poll.max(Duration::from_millis(1)),
@@ -221,6 +224,8 @@ struct Config {
     last_line: LastLine,
     /// What happens to a file that cannot be read further.
     on_broken: OnBrokenFile,
+    /// What happens to a file that replaces another one.
+    on_replaced: OnReplacedFile,
 }
 
 impl Source for PreparedFilesSource {

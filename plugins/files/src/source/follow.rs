@@ -21,12 +21,13 @@
 //! changes ([`broken`]).
 //!
 //! [`candidate`] identifies a file that was found, [`recognition`] finds out whether the state knows
-//! it under another identity, [`takeover`] takes it over, and [`tracked`] is a
+//! it under another identity, or [`replaced`] another one, [`takeover`] takes it over, and [`tracked`] is a
 //! file that is followed.
 
 mod broken;
 mod candidate;
 mod recognition;
+mod replaced;
 mod takeover;
 mod tracked;
 

@@ -40,9 +40,10 @@ use self::found_file::{FoundFile, find};
 use self::last_line::WaitingLines;
 use self::queue::{FileQueue, UnclaimedFile};
 use self::readers::Reading;
-use self::recognition::{WaitingCopy, recognize};
+use self::recognition::{Recognition, WaitingCopy, recognize};
 use super::Config;
 use super::identity::{file_id, file_of};
+use super::options::OnReplacedFile;
 
 /// How long to wait for room in memory before checking again whether the run stops.
 const ROOM_POLL: Duration = Duration::from_millis(100);
@@ -75,7 +76,12 @@ pub(super) fn run(
         drop(ended);
         let read = || -> Result<(), Stopped> {
             let found = identify(config, files, &failures, &waiting_lines);
-            let (unclaimed, waiting) = recognized(found, setup, handle, &failures)?;
+            let how = Recognition {
+                stage: &setup.stage,
+                continues_replaced: config.on_replaced == OnReplacedFile::Continue,
+                failures: &failures,
+            };
+            let (unclaimed, waiting) = recognized(found, handle, &how)?;
             let queue = FileQueue {
                 handle,
                 stage: &setup.stage,
@@ -120,16 +126,15 @@ fn identify(
 /// a split. Makes the state forget others.
 fn recognized(
     mut files: Vec<FoundFile>,
-    setup: &SourceSetup,
     handle: &SourceHandle,
-    failures: &FileFailures<'_>,
+    how: &Recognition<'_>,
 ) -> Result<(VecDeque<UnclaimedFile>, Vec<WaitingCopy>), Stopped> {
-    let stage = &setup.stage;
+    let stage = how.stage;
     let ids = files.iter().map(|file| file_id(stage, &file.key));
     let mut existing: HashSet<String> = ids.collect();
-    let waiting = recognize(&mut files, &mut existing, handle, stage, failures)?;
+    let waiting = recognize(&mut files, &mut existing, handle, how)?;
     // Without any file, the disk may not be mounted.
-    if failures.is_empty() && !files.is_empty() {
+    if how.failures.is_empty() && !files.is_empty() {
         handle.forget_finished(move |split| !existing.contains(file_of(split)))?;
     }
     let unclaimed = files.into_iter();

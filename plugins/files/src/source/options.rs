@@ -69,6 +69,12 @@ pub struct FilesSourceOptions {
     /// that place are delivered, and the summary names the file.
     #[option(free, default = "report")]
     pub(super) on_broken_file: SpannedValue<OnBrokenFile>,
+    /// What happens to a plain file that begins with everything that was read of a file that is
+    /// gone: it may be a new file with the same beginning, or the same file that was replaced, as
+    /// `rsync` and editors do, or moved. `:read` reads it from its start; `:continue` continues
+    /// where the other one was left.
+    #[option(default = "read")]
+    pub(super) on_replaced_file: OnReplacedFile,
     /// What happens to a record that does not match the format.
     #[option(default = "quarantine")]
     pub(super) on_error: OnError,
@@ -103,6 +109,15 @@ pub(super) enum OnBrokenFile {
     Skip,
     /// The file is left behind, and a record about it is quarantined.
     Quarantine,
+}
+
+/// What happens to a plain file that begins with everything that was read of a file that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+pub(super) enum OnReplacedFile {
+    /// It is a file of its own.
+    Read,
+    /// It is continued where the other one was left.
+    Continue,
 }
 
 /// Whether a last line without a line end is read.

@@ -7,6 +7,9 @@
 //!   continued where the log was left. One entry is continued by one file at most ([`assign`]): it
 //!   becomes the entry of that file, or, if the log needs it, loses its mark ([`remove_marks`]).
 //!
+//! - With `:on-replaced-file :continue`: a log was replaced by a file with the same beginning. That
+//!   file is recognized like a copy.
+//!
 //! A file that is wrongly taken for a copy loses records, and one that is not recognized is delivered
 //! twice. So in doubt a file is a file of its own.
 
@@ -27,6 +30,7 @@ use super::damage::is_damage;
 use super::identity::{Head, file_of};
 use super::progress::{FileProgress, rewritten};
 use super::snapshot::Comparison;
+use super::tail::Mark;
 
 /// An entry of the state, by which a file may be known.
 #[derive(Clone, Debug)]
@@ -155,7 +159,7 @@ impl KnownFile {
         }
     }
 
-    /// How a compressed file with the same first line continues this split, whose own file is gone
+    /// How a file with the same first line continues this split, whose own file is gone
     /// or has other content; `None` if its content begins with other bytes. `is_needed` says that
     /// the split may be that of a file that exists.
     pub(super) fn continued_by(
@@ -189,7 +193,10 @@ impl KnownFile {
         if mark.upto() == 0 || !mark.covers_all() {
             return Ok(None);
         }
-        let found = mark.compare_content(file, compression)?;
+        let found = match compression {
+            InputCompression::None => begins_with(file, mark)?,
+            _ => mark.compare_content(file, compression)?,
+        };
         Ok(found.map(|is_whole| ContentMatch {
             continuation,
             upto: mark.upto(),
@@ -217,6 +224,14 @@ impl KnownFile {
         };
         self.is_finished && position >= end
     }
+}
+
+/// Whether a plain file has no more than the bytes of the mark; `None` if it has others.
+fn begins_with(file: &File, mark: &Mark) -> io::Result<Option<bool>> {
+    Ok(match mark.is_in(file)? {
+        true => Some(file.metadata()?.len() == mark.upto()),
+        false => None,
+    })
 }
 
 /// The head in a split's id.

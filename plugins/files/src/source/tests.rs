@@ -28,6 +28,7 @@ mod handover;
 mod last_line;
 mod latest;
 mod once;
+mod replaced;
 mod rewritten;
 
 /// The state of the engine and its store, across runs.
@@ -101,6 +102,7 @@ fn following(path: &str, from_latest: bool) -> PreparedFilesSource {
             framing: Framing::default(),
             last_line: LastLine::Auto,
             on_broken: OnBrokenFile::Report,
+            on_replaced: OnReplacedFile::Read,
         },
         follow: Some(super::follow::Settings {
             poll: Duration::from_millis(1),

@@ -16,6 +16,7 @@ use pseidon_plugin::source::Stopped;
 
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, file_id, file_of};
+use super::super::options::OnReplacedFile;
 use super::super::recognition::{
     ContentMatch, Continuation, CopyCheck, KnownFile, are_names_of_copies, assign, compare_copy,
     head_of, head_of_content,
@@ -63,12 +64,15 @@ impl Follower<'_> {
         let files = candidates.iter();
         let ids: HashSet<String> = files.map(|file| file_id(self.stage, &file.key)).collect();
         let known = self.known_files(move |id, _| ids.contains(id))?;
-        let mut unknown = HashSet::new();
+        let (mut unknown, mut replacing) = (HashSet::new(), HashSet::new());
         for candidate in &mut candidates {
             let id = file_id(self.stage, &candidate.key);
             let entries: Vec<&KnownFile> = known.iter().filter(|it| it.file_id() == id).collect();
             if candidate.compression == InputCompression::None {
                 candidate.recognize_grown(&entries);
+                if entries.is_empty() {
+                    replacing.insert(candidate.key);
+                }
             } else if candidate.has_stream() && entries.is_empty() {
                 unknown.insert(candidate.key);
             }
@@ -76,6 +80,9 @@ impl Follower<'_> {
         let copies = candidates.extract_if(.., |file| unknown.contains(&file.key));
         let copies: Vec<Candidate> = copies.collect();
         let kept = self.recognize_copies(copies, &candidates)?;
+        if self.config.on_replaced == OnReplacedFile::Continue {
+            self.recognize_replaced(&mut candidates, &replacing, &kept)?;
+        }
         candidates.extend(kept);
         Ok(candidates)
     }
@@ -184,7 +191,7 @@ impl Follower<'_> {
     }
 
     /// How a file may continue what was read as an entry of the state, if no other file is that.
-    fn match_of(
+    pub(super) fn match_of(
         &self,
         file: &Candidate,
         entry: &KnownFile,
@@ -209,7 +216,7 @@ impl Follower<'_> {
         found.ok().flatten()
     }
 
-    fn known_files(
+    pub(super) fn known_files(
         &self,
         is_wanted: impl Fn(&str, &str) -> bool + Send + 'static,
     ) -> Result<Vec<KnownFile>, Stopped> {

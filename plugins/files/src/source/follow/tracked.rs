@@ -56,6 +56,8 @@ pub(super) struct TrackedFile {
     last_seen: u64,
     /// Whether no glob matches it and it has not grown for a long time.
     drained: bool,
+    /// Whether another file is at its path that may be its continuation.
+    is_replaced: bool,
     /// The position at which reading began.
     start: Position,
     /// The start and the length of each record that was skipped before it was closed.
@@ -178,6 +180,7 @@ impl TrackedFile {
             last_growth: Instant::now(),
             last_seen: 0,
             drained: false,
+            is_replaced: false,
             start,
             skipped: Vec::new(),
         }
@@ -260,8 +263,14 @@ impl TrackedFile {
             return;
         }
         self.last_seen = scan;
-        self.drained = false;
+        (self.drained, self.is_replaced) = (false, false);
         self.update_stat(stat);
+    }
+
+    /// Does not wait for more when it has been read to its end, because another file has replaced
+    /// it.
+    pub(super) fn give_up(&mut self) {
+        self.is_replaced = true;
     }
 
     /// Checks the size of a file that no glob matched in this scan, through its open handle.
@@ -287,7 +296,8 @@ impl TrackedFile {
                 if let Ok(metadata) = file.metadata() {
                     self.update_stat(Stat::of(&metadata, now));
                 }
-                self.drained = !self.has_more() && self.last_growth.elapsed() >= patience;
+                let is_patient = !self.is_replaced && self.last_growth.elapsed() < patience;
+                self.drained = !self.has_more() && !is_patient;
             }
         }
     }

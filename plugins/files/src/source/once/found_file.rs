@@ -72,6 +72,11 @@ impl FoundFile {
         !self.is_plain() && !matches!(self.compression, InputCompression::Columns(_))
     }
 
+    /// Its head, as in the id of its split.
+    pub(super) fn head(&self) -> String {
+        self.identity.head.to_string()
+    }
+
     /// Whether this is its head.
     pub(super) fn has_head(&self, head: &str) -> bool {
         let heads = [Some(self.identity.head), self.identity.before];

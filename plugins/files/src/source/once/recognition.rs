@@ -34,6 +34,14 @@ pub(super) struct WaitingCopy {
     entry: SplitId,
 }
 
+/// How files are recognized.
+pub(super) struct Recognition<'a> {
+    pub(super) stage: &'a str,
+    /// Whether a plain file may continue one that is gone.
+    pub(super) continues_replaced: bool,
+    pub(super) failures: &'a FileFailures<'a>,
+}
+
 /// Looks up each file that the state does not know by its own identity, and removes compressed
 /// copies of files that are read. The ids of further files that exist, as copies, are added to
 /// `existing`. Returns the copies that wait for the end of a split.
@@ -41,21 +49,27 @@ pub(super) fn recognize(
     files: &mut Vec<FoundFile>,
     existing: &mut HashSet<String>,
     handle: &SourceHandle,
-    stage: &str,
-    failures: &FileFailures<'_>,
+    how: &Recognition<'_>,
 ) -> Result<Vec<WaitingCopy>, Stopped> {
+    let (stage, failures) = (how.stage, how.failures);
     let found = existing.clone();
     let known = known_files(handle, move |id, _| found.contains(id))?;
-    let mut unknown = Vec::new();
+    let (mut unknown, mut replacing) = (Vec::new(), Vec::new());
     for (index, file) in files.iter_mut().enumerate() {
         let entries = known.get(&file_id(stage, &file.key));
         match entries {
             Some(entries) if file.is_plain() => file.recognize_grown(entries),
             None if file.has_stream() => unknown.push(index),
+            None if file.is_plain() && how.continues_replaced => replacing.push(index),
             _ => {}
         }
     }
-    let (heads, incomplete) = content_heads(files, unknown);
+    let (mut heads, incomplete) = content_heads(files, unknown);
+    heads.extend(
+        replacing
+            .into_iter()
+            .map(|index| (index, files[index].head())),
+    );
     let wanted: HashSet<String> = heads.values().cloned().collect();
     let entries: Vec<KnownFile> = match wanted.is_empty() {
         true => Vec::new(),
@@ -214,7 +228,7 @@ impl FoundFile {
     }
 
     /// Compares a compressed file whose content has this head with the plain files beside it, given
-    /// the entries with it.
+    /// the entries with it. A plain file is no copy.
     fn compare_beside(
         &self,
         head: &str,
@@ -222,6 +236,9 @@ impl FoundFile {
         all: &[FoundFile],
         stage: &str,
     ) -> io::Result<BesideStep> {
+        if self.is_plain() {
+            return Ok(BesideStep::NoCopy);
+        }
         let file = self.open()?;
         let beside = all.iter().filter(|other| {
             let is_alike = other.is_plain() && other.has_head(head);
@@ -250,7 +267,7 @@ impl FoundFile {
         Ok(BesideStep::NoCopy)
     }
 
-    /// The entries that a compressed file may continue.
+    /// The entries that a file may continue.
     fn matches(&self, entries: &[&KnownFile], all: &[FoundFile], stage: &str) -> Vec<ContentMatch> {
         let mut plain = HashMap::new();
         for other in all.iter().filter(|other| other.is_plain()) {
