@@ -37,6 +37,7 @@
 //!   that arrives after its sender died.
 //! - [`positions`]: the positions of a pipeline, shown also while it runs. [`moved_positions`]:
 //!   positions that are moved and state that is forgotten, with kills.
+//! - [`last_lines`], [`multi_line`]: lines without an end, and records of several lines, with kills.
 //! - [`memory`]: the memory use of hostile pipelines. [`restarts`]: a run between its attempts.
 //! - [`unreachable`]: servers that do not answer when a run starts.
 //! - [`state`], [`outages`]: state that is lost, changed or in use by another process, and disks
@@ -78,6 +79,7 @@ mod many_logs;
 mod memory;
 mod moved_logs;
 mod moved_positions;
+mod multi_line;
 mod old_offsets;
 mod outages;
 mod parquet;

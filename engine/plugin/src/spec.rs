@@ -108,6 +108,8 @@ pub enum OptionKind {
     Strings,
     /// Strings, or a regular expression: `#r"clicks-.*"`.
     StringsOrRegex,
+    /// A regular expression: `#r"^\d"`.
+    Regex,
     /// A map from strings to strings, numbers or booleans.
     Properties,
     /// An SQL expression in a string: `"n > 3"`.
@@ -155,6 +157,7 @@ impl OptionKind {
             OptionKind::StringsOrRegex => {
                 "a string, a vector of strings or a regular expression".into()
             }
+            OptionKind::Regex => "a regular expression, such as #r\"^[0-9]\"".into(),
             OptionKind::Properties => "a map of strings".into(),
             OptionKind::Expr => "a string with an SQL expression".into(),
             OptionKind::Exprs => "a map from names to SQL expressions".into(),

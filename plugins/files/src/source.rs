@@ -63,7 +63,7 @@ use pseidon_plugin::spec::{PluginSpec, Role};
 
 use self::compression::{InputCompression, Stream};
 use self::glob::Glob;
-use self::lines::{BLOCK_BYTES, Limits, LineReader};
+use self::lines::{BLOCK_BYTES, Limits, LineReader, RecordFraming, StartPattern};
 use self::operator::OperatorView;
 pub use self::options::FilesSourceOptions;
 use self::options::{
@@ -96,6 +96,11 @@ reads only new content: new files, lines that were appended to plain files, and 
 were rewritten. The last line of a plain file may be incomplete if it has no line end: `:last-line`
 decides whether it is read now. A line that is read without its end is a record, and what is
 appended to it later is another one.
+
+With `:record-start` a record may have several lines. Its end is known when the next record begins.
+Until then the last record of a plain file waits: without `:follow` as `:last-line` says; with it
+until the file is truncated, compressed or deleted, or is rotated to a name that no glob matches and
+has not grown for five minutes.
 
 With `:follow` the source runs until it is stopped: it reads lines that are appended to the files,
 and new files. A file is identified by its inode, its creation time and its first line, so it may be
@@ -160,6 +165,7 @@ impl SourcePlugin for FilesSource {
         }
         let paths = &options.path.value;
         Ok(Arc::new(PreparedFilesSource {
+            record_start: options.start_pattern().map_err(|error| vec![error])?,
             format: options.source_format(),
             format_span: options.format.as_ref().map(|format| format.span),
             schema: options.schema.clone(),
@@ -183,7 +189,7 @@ impl SourcePlugin for FilesSource {
                     max_record: options.max_record.value.0 as usize,
                     skips_longer: options.on_long_record == OnLongRecord::Skip,
                 },
-                framing: Framing::default(),
+                framing: RecordFraming::Format(Framing::default()),
                 last_line: options.last_line,
                 on_broken: options.on_broken_file.value,
                 on_replaced: options.on_replaced_file,
@@ -202,6 +208,8 @@ struct PreparedFilesSource {
     format_span: Option<Span>,
     schema: Option<SpannedValue<SchemaOption>>,
     path_span: Span,
+    /// The lines with which records begin, if it is not as the format says.
+    record_start: Option<StartPattern>,
     config: Config,
     /// `None` reads the files as they are.
     follow: Option<follow::Settings>,
@@ -218,8 +226,8 @@ struct Config {
     /// `None` detects it for each file.
     compression: Option<InputCompression>,
     limits: Limits,
-    /// That of the format, which is known when the source runs.
-    framing: Framing,
+    /// That of the format is known when the source runs.
+    framing: RecordFraming,
     /// Without `:follow`.
     last_line: LastLine,
     /// What happens to a file that cannot be read further.
@@ -328,7 +336,10 @@ impl PreparedFilesSource {
             other => other,
         };
         Config {
-            framing: setup.framing,
+            framing: match &self.record_start {
+                None => RecordFraming::Format(setup.framing),
+                Some(pattern) => RecordFraming::Pattern(pattern.clone()),
+            },
             last_line,
             ..self.config.clone()
         }
@@ -434,7 +445,7 @@ impl Config {
         compression: InputCompression,
         before: Tail,
     ) -> Result<LineReader, ReadError> {
-        let is_header_behind = self.framing.has_header && before.upto() > 0;
+        let is_header_behind = self.framing.has_header() && before.upto() > 0;
         let header = match is_header_behind {
             true => self.header_of(&file, compression)?,
             false => None,
@@ -445,7 +456,7 @@ impl Config {
                 .open_after(file, compression)?
                 .ok_or(ReadError::Rewritten)?,
         };
-        let reader = LineReader::new(stream, before, self.limits, self.framing);
+        let reader = LineReader::new(stream, before, self.limits, self.framing.clone());
         Ok(reader.with_header(header))
     }
 
@@ -460,7 +471,7 @@ impl Config {
             ..self.limits
         };
         let stream = Stream::open(file.try_clone()?, compression, 0)?;
-        let reader = LineReader::new(stream, Tail::unknown(0), limits, self.framing);
+        let reader = LineReader::new(stream, Tail::unknown(0), limits, self.framing.clone());
         let header = reader.into_header()?;
         // A clone has the same cursor, which a decoder moves.
         file.rewind()?;

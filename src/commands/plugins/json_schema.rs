@@ -87,6 +87,7 @@ fn value(kind: OptionKind) -> Value {
         | OptionKind::Assignments
         | OptionKind::Paths
         | OptionKind::Renamings
+        | OptionKind::Regex
         | OptionKind::Template => json!({"type": "string"}),
         OptionKind::Exprs => {
             json!({"type": "object", "additionalProperties": {"type": "string"}})

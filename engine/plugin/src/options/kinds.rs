@@ -220,6 +220,29 @@ impl OptionValue for NamesOrRegex {
     }
 }
 
+/// A regular expression in the syntax of the crate `regex`: `#r"^\d{4}-"`, or a string.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(
+    /// Its text, which is a valid regular expression.
+    pub String,
+);
+
+impl OptionValue for Pattern {
+    const KIND: OptionKind = OptionKind::Regex;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<Pattern> {
+        let text = argument.text()?;
+        match text.to_regex() {
+            Ok(_) => Ok(Pattern(text.value.clone())),
+            Err(error) => Err(vec![error]),
+        }
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(self.0.clone())
+    }
+}
+
 /// A map from strings to strings, numbers or booleans, in the order of the file. Any value may be a
 /// secret, so `{:?}` prints only the names.
 #[derive(Clone, Default, PartialEq, Eq)]

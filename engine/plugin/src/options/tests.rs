@@ -6,7 +6,9 @@ use pseidon_dsl::expr::SelectItem;
 use pseidon_dsl::template::Template;
 use pseidon_dsl::{Diagnostic, Span, edn};
 
-use super::kinds::{ByteSize, IntegerIn, NamedExprs, NamesOrRegex, PositiveInteger, Properties};
+use super::kinds::{
+    ByteSize, IntegerIn, NamedExprs, NamesOrRegex, Pattern, PositiveInteger, Properties,
+};
 use super::{Choice, Expr, OnError, Options, ParseResult, SchemaOption, SpannedValue};
 use crate::spec::{OptionDefault, PluginSpec, Role};
 
@@ -41,6 +43,7 @@ struct TestOptions {
     verify: Option<bool>,
     names: Option<Vec<String>>,
     topics: Option<NamesOrRegex>,
+    begins: Option<Pattern>,
     properties: Option<Properties>,
     key: Option<Expr>,
     headers: Option<NamedExprs>,
@@ -119,7 +122,7 @@ fn missing_options_have_their_defaults() {
 fn values_of_every_kind_are_parsed() {
     let options = parse(
         r#"{:path p :user "u" :n "7" :mode :long-name :size "1KiB" :age "2s" :rate 0.5
-            :verify "false" :names [a :b "c"] :topics #r"t.*" :properties {"x" 1 :y true}
+            :verify "false" :names [a :b "c"] :topics #r"t.*" :begins #r"^\d" :properties {"x" 1 :y true}
             :key #r"k ~ '\d'" :headers {:h "a + 1"} :columns "a, b" :folder "out/{c}"
             :schema :infer :limits {:max-time "20ms" :when "w"} :on-error :noop}"#,
     )
@@ -136,6 +139,7 @@ fn values_of_every_kind_are_parsed() {
     assert_eq!(options.names, Some(names));
     let pattern = NamesOrRegex::Regex("t.*".to_owned());
     assert_eq!(options.topics, Some(pattern));
+    assert_eq!(options.begins, Some(Pattern(r"^\d".to_owned())));
     let properties = [("x", "1"), ("y", "true")];
     let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(options.properties, Some(Properties(properties.to_vec())));
@@ -162,6 +166,14 @@ fn a_value_of_a_wrong_kind_is_an_error() {
         (
             "{:path a :topics #r\"a(b\"}",
             "invalid regular expression: unclosed group at a(b",
+        ),
+        (
+            "{:path a :begins \"a(b\"}",
+            "invalid regular expression: unclosed group at a(b",
+        ),
+        (
+            "{:path a :begins 5}",
+            "`:begins` cannot be a number: expected a regular expression, such as #r\"^[0-9]\" at 5",
         ),
         (
             "{:path a :n -1}",
@@ -200,8 +212,8 @@ fn all_errors_are_reported_in_the_order_of_the_file() {
             "this is not an option name: expected a keyword at 5",
             "`:size` cannot be a vector: expected a size, such as \"128MB\" at []",
             "`test` has no option `:xyzzy`: unknown option (available options: :path :user :n \
-             :mode :parts :size :age :rate :verify :names :topics :properties :key :headers :columns \
-             :folder :schema :limits :on-error) at :xyzzy",
+             :mode :parts :size :age :rate :verify :names :topics :begins :properties :key :headers \
+             :columns :folder :schema :limits :on-error) at :xyzzy",
             "missing required option `:path` of `test`: expected `:path` with a string at \
              {:verify 1 :colums \"a\" 5 6 :size [] :xyzzy 1}",
         ]

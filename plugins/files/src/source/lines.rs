@@ -4,17 +4,18 @@
 //! is kept for the next block. A [`Block`] is split into records that are slices of it: no record
 //! is copied.
 //!
-//! A line is what the [`Framing`] of the format ends with a line feed: in CSV it may contain line
-//! feeds in quotes. The first line of a file may be a header, which is not a record but goes with
+//! A line is what the [`RecordFraming`] ends with a line feed: in CSV it may contain line feeds in
+//! quotes, and with `:record-start` further lines. The first line of a file may be a header, which is not a record but goes with
 //! the records of all batches; a reader that begins later gets it from the file's beginning
 //! ([`LineReader::with_header`]).
 //!
 //! A record that is longer than [`Limits::max_record`] is an error, or it is skipped. If its end is
 //! not among the bytes that were read, they are dropped while the end is searched, and its line feed
-//! remains, as an empty line. Until the end is found, the reader's position is the start of the
+//! remains, as an empty line. (So does the beginning of a line that may begin the next record.) Until the end is found, the reader's position is the start of the
 //! record.
 
 mod block;
+mod record_framing;
 mod record_start;
 
 use std::io;
@@ -22,9 +23,10 @@ use std::io;
 use bytes::Bytes;
 use pseidon_delivery::Position;
 use pseidon_plugin::batch::BYTE_ORDER_MARK;
-use pseidon_plugin::framing::{EndSearch, Framing};
 
 pub(super) use self::block::Block;
+use self::record_framing::LongSearch;
+pub(super) use self::record_framing::{RecordFraming, StartPattern};
 pub(super) use self::record_start::record_start;
 use super::compression::Stream;
 use super::read_error::ReadError;
@@ -45,7 +47,7 @@ pub(super) struct LineReader {
     /// The bytes before `carry`.
     before: Tail,
     limits: Limits,
-    framing: Framing,
+    framing: RecordFraming,
     /// The file's header, once it is read, if the framing has one.
     header: Option<Bytes>,
     /// The record whose end is searched because it is too long.
@@ -59,7 +61,7 @@ pub(super) struct LineReader {
 struct LongRecord {
     /// The bytes before it.
     before: Tail,
-    search: EndSearch,
+    search: LongSearch,
 }
 
 /// A reader's state, apart from its stream.
@@ -84,7 +86,12 @@ pub(super) struct Limits {
 
 impl LineReader {
     /// Creates a reader for a stream that is positioned at the end of `before`.
-    pub(super) fn new(stream: Stream, before: Tail, limits: Limits, framing: Framing) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        before: Tail,
+        limits: Limits,
+        framing: RecordFraming,
+    ) -> Self {
         LineReader {
             stream,
             carry: Vec::new(),
@@ -165,7 +172,7 @@ impl LineReader {
         self.position + self.carry.len() as u64
     }
 
-    /// The bytes after the last line end, once [`LineReader::next_block`] has returned `None`; `None`
+    /// The bytes after the last end of a record, once [`LineReader::next_block`] has returned `None`; `None`
     /// if they are the beginning of a record that is skipped.
     pub(super) fn rest(&self) -> Option<&[u8]> {
         self.long.is_none().then_some(&self.carry)
@@ -174,7 +181,7 @@ impl LineReader {
     /// Whether bytes that were read already may contain complete lines: a record that is too long,
     /// and what was read with it.
     pub(super) fn has_buffered(&self) -> bool {
-        self.carry.len() > self.limits.max_record
+        self.framing.unended_len(&self.carry) > self.limits.max_record
     }
 
     /// The start and the length in bytes of each record that was skipped since the last call.
@@ -201,7 +208,9 @@ impl LineReader {
             {
                 return Err(ReadError::NotUtf8(encoding));
             }
-            self.drop_long(&mut bytes);
+            if self.drop_long(&mut bytes) {
+                searched = 0;
+            }
             if let Some(end) = self.framing.last_end(&bytes, searched) {
                 return match self.first_refused(&bytes[..=end]) {
                     None => Ok(Some(self.take_block(bytes, end + 1))),
@@ -209,13 +218,13 @@ impl LineReader {
                     Some(start) => Ok(Some(self.take_block(bytes, start))),
                 };
             }
-            if bytes.len() > self.limits.max_record {
+            if self.framing.unended_len(&bytes) > self.limits.max_record {
                 if !self.skips() {
                     return Err(self.too_long());
                 }
                 self.long = Some(LongRecord {
                     before: self.before.clone(),
-                    search: EndSearch::new(self.framing),
+                    search: self.framing.long_search(),
                 });
                 searched = 0;
             } else if at_end {
@@ -229,18 +238,20 @@ impl LineReader {
         }
     }
 
-    /// Drops the next bytes of the record that is skipped, if there is one: up to its line feed, or
-    /// all.
-    fn drop_long(&mut self, bytes: &mut Vec<u8>) {
-        let Some(long) = &mut self.long else { return };
-        let end = long.search.find(bytes);
-        let dropped = end.unwrap_or(bytes.len());
-        self.before.push(&bytes[..dropped]);
-        bytes.drain(..dropped);
-        self.position += dropped as u64;
-        if end.is_some() {
+    /// Drops the next bytes of the record that is skipped, without the line feed at its end. Returns
+    /// whether there was such a record.
+    fn drop_long(&mut self, bytes: &mut Vec<u8>) -> bool {
+        let Some(long) = &mut self.long else {
+            return false;
+        };
+        let part = long.search.find(bytes);
+        self.before.push(&bytes[..part.len]);
+        bytes.drain(..part.len);
+        self.position += part.len as u64;
+        if part.is_end {
             self.end_long();
         }
+        true
     }
 
     fn end_long(&mut self) {
@@ -252,7 +263,7 @@ impl LineReader {
 
     /// Whether the next record is skipped if it is too long. A header is not a record.
     fn skips(&self) -> bool {
-        self.limits.skips_longer && (self.header.is_some() || !self.framing.has_header)
+        self.limits.skips_longer && (self.header.is_some() || !self.framing.has_header())
     }
 
     /// The start of the first record that is too long and not skipped, in whole records. Remembers
@@ -279,18 +290,28 @@ impl LineReader {
         None
     }
 
-    /// The last line, if the file ends without a `\n`.
+    /// What remains at the end of the file, as records: a line without a `\n`, or lines after which
+    /// no record begins.
     pub(super) fn last_line(&mut self) -> Result<Option<Block>, ReadError> {
-        self.end_long();
         if self.carry.is_empty() {
+            self.end_long();
             return Ok(None);
         }
         let mut bytes = std::mem::take(&mut self.carry);
-        let (start, end) = (self.position, self.read_to() + bytes.len() as u64);
-        let mut before = self.before.clone();
-        before.push(&bytes);
+        let end = self.position + bytes.len() as u64;
         bytes.push(b'\n');
-        let len = bytes.len();
+        self.drop_long(&mut bytes);
+        if self.long.is_some() {
+            // It ends with the file.
+            self.end_long();
+            return Ok(None);
+        }
+        if self.first_refused(&bytes).is_some() {
+            return Err(self.too_long());
+        }
+        let (start, len) = (self.position, bytes.len());
+        let mut before = self.before.clone();
+        before.push(&bytes[..len - 1]);
         let block = Block {
             end,
             ..self.take_block(bytes, len)
@@ -314,10 +335,12 @@ impl LineReader {
     fn lines_before_error(
         &mut self,
         mut bytes: Vec<u8>,
-        searched: usize,
+        mut searched: usize,
         error: io::Error,
     ) -> Result<Option<Block>, ReadError> {
-        self.drop_long(&mut bytes);
+        if self.drop_long(&mut bytes) {
+            searched = 0;
+        }
         let end = self.framing.last_end(&bytes, searched).map(|end| end + 1);
         let end = end.map(|end| self.first_refused(&bytes[..end]).unwrap_or(end));
         match end {
@@ -348,7 +371,7 @@ impl LineReader {
             start,
             end: self.position,
             before,
-            framing: self.framing,
+            framing: self.framing.clone(),
             header: self.header.clone(),
             header_len,
             max_record: self.limits.max_record,
@@ -378,11 +401,15 @@ impl LineReader {
         ReadError::TooLong {
             at: self.position,
             limit: self.limits.max_record,
-            help: match self.framing.quotes {
-                None => "raise :max-record, or skip it with :on-long-record :skip",
-                Some(_) => {
+            help: match () {
+                () if self.framing.has_quotes() => {
                     "close its quote, raise :max-record, or skip it with :on-long-record :skip"
                 }
+                () if self.framing.has_open_end() => {
+                    "make :record-start match its lines, raise :max-record, or skip it with \
+                     :on-long-record :skip"
+                }
+                () => "raise :max-record, or skip it with :on-long-record :skip",
             },
         }
     }

@@ -102,7 +102,7 @@ pub(super) fn run(
         // A stopped run exits like one that has read everything.
         let _: Result<(), Stopped> = read();
     });
-    waiting_lines.log(&setup.stage);
+    waiting_lines.log(&setup.stage, &config.framing);
     failures.outcome()
 }
 

@@ -205,7 +205,7 @@ const SEARCH_BYTES: u64 = 64 << 10;
 fn place(config: &Config, file: &ExistingFile, to: MoveTo) -> Result<NewPlace, String> {
     let unreadable = |error: io::Error| format!("it cannot be read: {error}");
     let is_plain = file.compression == InputCompression::None;
-    let has_quotes = config.framing.quotes.is_some();
+    let has_quotes = config.framing.has_quotes();
     match to {
         MoveTo::Latest | MoveTo::Position(_) if is_plain && has_quotes => Err(
             "a field in quotes may contain line ends, so where a record begins is not known before \
@@ -243,7 +243,7 @@ fn place(config: &Config, file: &ExistingFile, to: MoveTo) -> Result<NewPlace, S
         )),
         MoveTo::Position(position) => {
             let copy = file.file.try_clone().map_err(unreadable)?;
-            let start = record_start(copy, file.compression, config.framing, position, None);
+            let start = record_start(copy, file.compression, &config.framing, position, None);
             match start.map_err(unreadable)? {
                 start if start == position => plain_place(file, position).map_err(unreadable),
                 start => Err(format!(

@@ -6,12 +6,13 @@ use std::time::Duration;
 use pseidon_dsl::Diagnostic;
 use pseidon_formats::ColumnFormat;
 use pseidon_plugin::format::{Format, SourceFormat};
-use pseidon_plugin::options::kinds::ByteSize;
+use pseidon_plugin::options::kinds::{ByteSize, Pattern};
 use pseidon_plugin::options::{
     Choice, OnError, Options, SchemaOption, SpannedValue, check_local_path,
 };
 
 use super::glob::Glob;
+use super::lines::StartPattern;
 
 /// The upper limit of `:max-record`: a record and its block have to fit into memory many times
 /// over.
@@ -41,7 +42,8 @@ pub struct FilesSourceOptions {
     /// How often to look for new lines and files.
     #[option(default = "250ms")]
     pub(super) poll: Duration,
-    /// Without `:follow`: whether the last line of a plain file is read if it has no line end.
+    /// Without `:follow`: whether the last line of a plain file is read if it has no line end, or
+    /// with `:record-start` its last record.
     /// `:auto` reads a complete JSON object, and a line of another format if the file has not
     /// changed for 5 seconds; any other line waits for the next run, which the log says. `:wait`
     /// waits for the line end; `:take` reads the line. With `-e`, which has no next run, `:auto`
@@ -53,6 +55,14 @@ pub struct FilesSourceOptions {
     /// that are created later.
     #[option(free, default = "earliest")]
     pub(super) start: Start,
+    /// A regular expression for the lines with which records begin, in the formats `txt` and `raw`:
+    /// `#r"^\d{4}-"`. Lines after such a line that do not match belong to its record, with the line
+    /// ends between them, as the lines of a stack trace do. Without it, each line is a record. Lines
+    /// before the first one that matches are a record, and so is what remains at the end of a file:
+    /// no record continues in another file. (Vector: `multiline.start_pattern`; Filebeat:
+    /// `multiline.pattern` with `negate: true` and `match: after`; Fluent Bit: the rule
+    /// `start_state`.)
+    pub(super) record_start: Option<SpannedValue<Pattern>>,
     /// The maximum length of a line, or of a record of several lines.
     #[option(default = "16MB")]
     pub(super) max_record: SpannedValue<ByteSize>,
@@ -176,6 +186,7 @@ impl FilesSourceOptions {
             );
             errors.push(error.with_help("leave out :compression"));
         }
+        errors.extend(self.record_start_error());
         if !(1..=MAX_RECORD_BYTES).contains(&self.max_record.value.0) {
             let expected = "expected 1 byte to 1 GiB";
             errors.push(
@@ -192,6 +203,51 @@ impl FilesSourceOptions {
         }
         errors
     }
+
+    /// The lines with which records begin, if that is not as the format says.
+    pub(super) fn start_pattern(&self) -> Result<Option<StartPattern>, Diagnostic> {
+        let Some(pattern) = &self.record_start else {
+            return Ok(None);
+        };
+        let max_record = self.max_record.value.0 as usize;
+        let compiled = StartPattern::new(&pattern.value.0, max_record);
+        compiled.map(Some).map_err(|error| {
+            pattern.error(
+                "`:record-start` is not a regular expression",
+                error.to_string(),
+            )
+        })
+    }
+
+    fn record_start_error(&self) -> Option<Diagnostic> {
+        let pattern = self.record_start.as_ref()?;
+        let format = self.source_format();
+        let (why, help) = without_lines(format.name())?;
+        let message = format!(
+            "`:record-start` has no meaning in the format {}",
+            format.name()
+        );
+        Some(pattern.error(message, why).with_help(help))
+    }
+}
+
+/// Why `:record-start` has no meaning in this format, and what to do; `None` if it has one, and for
+/// an unknown format, which is another error.
+fn without_lines(format: &str) -> Option<(&'static str, &'static str)> {
+    let (why, help) = match format {
+        "json" => (
+            "each line is a JSON value",
+            "leave out :record-start; to join lines to records of text, set :format \"txt\"",
+        ),
+        "csv" | "tsv" => (
+            "a field in quotes may contain line ends without it",
+            "leave out :record-start",
+        ),
+        "parquet" | "avro" | "arrow" => ("it has rows instead of lines", "leave out :record-start"),
+        "avro-txt" => ("its records are not text", "leave out :record-start"),
+        _ => return None,
+    };
+    Some((why, help))
 }
 
 /// Whether invalid records are quarantined.

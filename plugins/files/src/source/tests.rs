@@ -27,6 +27,7 @@ mod follow;
 mod handover;
 mod last_line;
 mod latest;
+mod multi_line;
 mod once;
 mod replaced;
 mod rewritten;
@@ -87,6 +88,7 @@ fn following(path: &str, from_latest: bool) -> PreparedFilesSource {
     PreparedFilesSource {
         format_span: None,
         format: "txt".into(),
+        record_start: None,
         schema: None,
         path_span: Span::default(),
         config: Config {
@@ -99,7 +101,7 @@ fn following(path: &str, from_latest: bool) -> PreparedFilesSource {
                 max_record: 1 << 20,
                 skips_longer: false,
             },
-            framing: Framing::default(),
+            framing: RecordFraming::Format(Framing::default()),
             last_line: LastLine::Auto,
             on_broken: OnBrokenFile::Report,
             on_replaced: OnReplacedFile::Read,
@@ -174,6 +176,14 @@ impl World {
     /// Starts a source in follow mode in which a file counts as drained at once.
     fn start_following(&self, path: &str, from_latest: bool) -> Run {
         self.start_source(Arc::new(following(path, from_latest)))
+    }
+
+    /// The same for records that begin with a line that matches.
+    fn start_following_records(&self, path: &str, start: &str) -> Run {
+        self.start_source(Arc::new(PreparedFilesSource {
+            record_start: Some(StartPattern::new(start, 1 << 20).unwrap()),
+            ..following(path, false)
+        }))
     }
 
     fn start_source(&self, source: Arc<dyn Source>) -> Run {

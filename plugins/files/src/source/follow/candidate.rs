@@ -9,12 +9,11 @@ use std::time::SystemTime;
 
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::Split;
-use pseidon_plugin::framing::Framing;
 
 use super::super::Config;
 use super::super::compression::{InputCompression, Stream};
 use super::super::identity::{FileKey, Head};
-use super::super::lines::{LineReader, record_start};
+use super::super::lines::{LineReader, RecordFraming, record_start};
 use super::super::read_error::ReadError;
 use super::super::reader::FileReader;
 use super::super::snapshot::{Comparison, Snapshot};
@@ -31,7 +30,7 @@ pub(super) struct Candidate {
     stat: Stat,
     size: u64,
     pub(super) compression: InputCompression,
-    framing: Framing,
+    framing: RecordFraming,
     pub(super) head: Head,
     /// Where reading begins if only new content is wanted.
     pub(super) latest: StartPoint,
@@ -101,7 +100,7 @@ impl Follower<'_> {
             stat,
             size,
             compression,
-            framing: self.config.framing,
+            framing: self.config.framing.clone(),
             head,
             latest,
             known_as: None,
@@ -153,7 +152,7 @@ impl Candidate {
             position <= self.size && mark.map_or(Ok(true), |mark| mark.is_in(&file))?;
         if is_as_read {
             let clone = file.try_clone()?;
-            let start = record_start(clone, self.compression, self.framing, position, mark)?;
+            let start = record_start(clone, self.compression, &self.framing, position, mark)?;
             let tail = Tail::of(&file, start)?;
             Ok(ContentCheck::AsRead(StartPoint::After(tail)))
         } else {
@@ -178,7 +177,7 @@ impl Candidate {
             }
             (&file).rewind()?;
         }
-        let start = record_start(file, self.compression, self.framing, position, mark)?;
+        let start = record_start(file, self.compression, &self.framing, position, mark)?;
         let tail = match before.upto() == start {
             true => before,
             false => Tail::unknown(start),
@@ -258,9 +257,9 @@ fn latest_start(
     if compression != InputCompression::None {
         return Ok(StartPoint::End(0, Snapshot::of(file, compression)?));
     }
-    let start = match config.framing.quotes {
-        None => start_of_last_line(file, size)?,
-        Some(_) => start_of_last_record(file, config)?,
+    let start = match config.framing.has_quotes() {
+        false => start_of_last_line(file, size)?,
+        true => start_of_last_record(file, config)?,
     };
     Ok(StartPoint::After(Tail::of(file, start)?))
 }

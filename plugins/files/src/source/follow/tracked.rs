@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use pseidon_delivery::{Position, Reason};
+use pseidon_delivery::{Position, Reason, WithCauses};
 use pseidon_plugin::Split;
 use pseidon_plugin::source::{SourceError, SplitStart};
 
@@ -283,7 +283,7 @@ impl TrackedFile {
             | ReadState::ReadToEnd(_)
             | ReadState::Incomplete { .. }
             | ReadState::Broken { .. } => {
-                if self.has_more() || self.is_incomplete() {
+                if self.has_more() || self.is_incomplete() || self.has_unread_rest() {
                     tracing::warn!(
                         file = %self.path.display(),
                         "file was removed before it was read to its end"
@@ -346,6 +346,11 @@ impl TrackedFile {
         may_be_appended_to && is_closed && !self.drained && !self.is_rewritten && !self.has_more()
     }
 
+    /// Whether a file that is closed has bytes that are not the whole of a record, as far as is known.
+    fn has_unread_rest(&self) -> bool {
+        self.compression == InputCompression::None && self.position() < self.read_size
+    }
+
     fn has_buffered(&self) -> bool {
         matches!(&self.state, ReadState::Open(reader, _) if reader.has_buffered())
     }
@@ -363,7 +368,11 @@ impl TrackedFile {
     pub(super) fn last_line(&mut self) -> Option<Records> {
         match &mut self.state {
             ReadState::Open(reader, _) if self.compression == InputCompression::None => {
-                reader.last_line().ok().flatten()
+                reader.last_line().unwrap_or_else(|error| {
+                    let (file, error) = (self.path.display(), WithCauses(&error));
+                    tracing::warn!(%file, %error, "the last record of a file is not read");
+                    None
+                })
             }
             _ => None,
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pseidon_delivery::{Position, ResumePoint};
 use pseidon_plugin::batch::BYTE_ORDER_MARK;
-use pseidon_plugin::framing::Framing;
 use pseidon_plugin::{Batch, Payloads, Split};
 
 use super::super::tail::Tail;
+use super::record_framing::RecordFraming;
 
 /// The maximum number of records in a batch.
 pub(super) const MAX_BATCH_RECORDS: usize = 8192;
@@ -25,8 +25,8 @@ pub(in crate::source) struct Block {
     pub(super) end: Position,
     /// The bytes before the block.
     pub(super) before: Tail,
-    /// Where the lines end.
-    pub(super) framing: Framing,
+    /// Where the records end.
+    pub(super) framing: RecordFraming,
     /// The file's header, if the framing has one.
     pub(super) header: Option<Bytes>,
     /// How many bytes at the beginning are the header and empty lines before it.

@@ -9,10 +9,12 @@ use std::fs::File;
 use std::io;
 
 use pseidon_delivery::Position;
+
 use pseidon_plugin::framing::Framing;
 
 use super::super::compression::{InputCompression, Stream};
 use super::super::tail::Mark;
+use super::record_framing::{LongSearch, RecordFraming};
 
 /// How many bytes are searched at once.
 const SEARCH_BYTES: usize = 64 << 10;
@@ -23,7 +25,7 @@ const SEARCH_BYTES: usize = 64 << 10;
 pub(in crate::source) fn record_start(
     file: File,
     compression: InputCompression,
-    framing: Framing,
+    framing: &RecordFraming,
     position: Position,
     mark: Option<&Mark>,
 ) -> io::Result<Position> {
@@ -31,7 +33,13 @@ pub(in crate::source) fn record_start(
     if position == 0 || is_rows || mark.is_some_and(|mark| mark.upto() == position) {
         return Ok(position);
     }
-    match find_line_start(file, compression, framing, position) {
+    let found = match framing {
+        RecordFraming::Format(framing) => find_line_start(file, compression, *framing, position),
+        RecordFraming::Pattern(_) => {
+            find_matching_line(file, compression, framing.long_search(), position)
+        }
+    };
+    match found {
         // Reading fails at the same byte, and reports it.
         Err(error) if compression != InputCompression::None && error.raw_os_error().is_none() => {
             Ok(position)
@@ -64,6 +72,37 @@ fn find_line_start(
     Ok(at + bytes.len() as u64)
 }
 
+/// The start of the first line after `position - 1` that begins a record, or the end of the file. A
+/// last line without a line end counts as it is: a record that was taken at the end of the file
+/// contains it, unless it begins one.
+fn find_matching_line(
+    file: File,
+    compression: InputCompression,
+    mut search: LongSearch,
+    position: Position,
+) -> io::Result<Position> {
+    let mut at = position - 1;
+    let mut stream = Stream::open(file, compression, at)?;
+    let mut bytes = Vec::with_capacity(SEARCH_BYTES);
+    loop {
+        bytes.reserve(SEARCH_BYTES);
+        let is_at_end = stream.read(&mut bytes)? == 0;
+        let end = at + bytes.len() as u64;
+        if is_at_end {
+            bytes.push(b'\n');
+        }
+        let part = search.find(&bytes);
+        at += part.len as u64;
+        if part.is_end {
+            return Ok(at + 1);
+        }
+        if is_at_end {
+            return Ok(end);
+        }
+        bytes.drain(..part.len);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -74,6 +113,12 @@ mod tests {
 
     use super::super::super::tail::Tail;
     use super::*;
+
+    const LINES: RecordFraming = RecordFraming::Format(Framing {
+        quotes: None,
+        has_header: false,
+        is_json: false,
+    });
 
     #[test]
     fn a_position_inside_a_line_is_followed_by_the_next_line() {
@@ -94,9 +139,7 @@ mod tests {
         ] {
             for (position, expected) in expected.into_iter().enumerate() {
                 let file = File::open(path).unwrap();
-                let found =
-                    record_start(file, compression, Framing::default(), position as u64, None)
-                        .unwrap();
+                let found = record_start(file, compression, &LINES, position as u64, None).unwrap();
                 assert_eq!(found, expected, "{compression:?} at {position}");
             }
         }
@@ -117,7 +160,9 @@ mod tests {
             for position in [record + 1, next] {
                 let file = File::open(&path).unwrap();
                 let none = InputCompression::None;
-                let found = record_start(file, none, framing, position, None).unwrap();
+                let found =
+                    record_start(file, none, &RecordFraming::Format(framing), position, None)
+                        .unwrap();
                 assert_eq!(found, next, "{position}");
             }
         }
@@ -131,14 +176,7 @@ mod tests {
         let file = File::open(&path).unwrap();
         let mark = Tail::of(&file, 6).unwrap().mark();
         fs::write(&path, b"one\ntwo\n").unwrap();
-        let found = record_start(
-            file,
-            InputCompression::None,
-            Framing::default(),
-            6,
-            Some(&mark),
-        )
-        .unwrap();
+        let found = record_start(file, InputCompression::None, &LINES, 6, Some(&mark)).unwrap();
         assert_eq!(found, 6);
     }
 }

@@ -4,11 +4,13 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use pseidon_plugin::framing::Quotes;
+use pseidon_plugin::framing::{Framing, Quotes};
 use pseidon_plugin::{Batch, Split};
 
 use super::block::MAX_BATCH_RECORDS;
 use super::*;
+
+mod patterns;
 
 /// A stream that returns pieces of the given sizes in turn.
 struct Pieces {
@@ -101,7 +103,7 @@ fn over(data: &[u8], sizes: Vec<usize>, block: usize, from: usize) -> LineReader
             max_record: 1 << 20,
             skips_longer: false,
         },
-        Framing::default(),
+        RecordFraming::Format(Framing::default()),
     )
 }
 
@@ -158,7 +160,7 @@ proptest! {
             ..Framing::default()
         };
         let mut reader = over(&data, sizes, block, 0);
-        reader.framing = framing;
+        reader.framing = RecordFraming::Format(framing);
         reader.limits.max_record = max_record;
         reader.limits.skips_longer = true;
 
@@ -226,7 +228,7 @@ fn while_a_long_record_is_skipped_the_position_is_its_start() {
 #[test]
 fn a_header_that_is_too_long_is_an_error() {
     let mut reader = over(b"abcdef\n1,2\n", vec![100], 64, 0);
-    reader.framing = CSV;
+    reader.framing = RecordFraming::Format(CSV);
     reader.limits.max_record = 4;
     reader.limits.skips_longer = true;
     assert!(matches!(
@@ -235,7 +237,7 @@ fn a_header_that_is_too_long_is_an_error() {
     ));
     // A record after the header is skipped, also if it is read together with it.
     let mut reader = over(b"a,b\n1,23456\n1,2\n", vec![100], 64, 0);
-    reader.framing = CSV;
+    reader.framing = RecordFraming::Format(CSV);
     reader.limits.max_record = 4;
     reader.limits.skips_longer = true;
     let mut records = Vec::new();
@@ -260,7 +262,7 @@ fn csv_over(data: &[u8], sizes: Vec<usize>, block: usize, from: usize) -> LineRe
     };
     let reader = over(data, sizes, block, from);
     LineReader {
-        framing: CSV,
+        framing: RecordFraming::Format(CSV),
         ..reader
     }
     .with_header(header)
@@ -394,7 +396,7 @@ fn records_before_damage_are_returned() {
         Stream::Decoded(Box::new(decoder)),
         Tail::unknown(0),
         limits,
-        Framing::default(),
+        RecordFraming::Format(Framing::default()),
     );
     let block = reader.next_block().unwrap().unwrap();
     let records: usize = block.batches(&split()).map(|batch| batch.len()).sum();

@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::Split;
-use pseidon_plugin::framing::Framing;
 
 use super::super::Config;
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, Identity, split_id};
-use super::super::lines::record_start;
+use super::super::lines::{RecordFraming, record_start};
 use super::super::progress::FileProgress;
 use super::super::read_error::ReadError;
 use super::super::snapshot::Comparison;
@@ -31,7 +30,7 @@ pub(super) struct FoundFile {
     pub(super) identity: Identity,
     pub(super) size: u64,
     pub(super) compression: InputCompression,
-    framing: Framing,
+    framing: RecordFraming,
     /// A split that is not named after it, by which it is known.
     pub(super) known_as: Option<SplitId>,
     /// Where it is read from as a new split.
@@ -103,7 +102,13 @@ impl FoundFile {
 
     /// To read the file from a position in the store.
     fn resumed(&self, position: Position, mark: Option<&Mark>) -> io::Result<Remaining> {
-        let start = record_start(self.open()?, self.compression, self.framing, position, mark);
+        let start = record_start(
+            self.open()?,
+            self.compression,
+            &self.framing,
+            position,
+            mark,
+        );
         start.map(Remaining::Read)
     }
 
@@ -159,7 +164,7 @@ pub(super) fn find(
         };
         let metadata = file.metadata()?;
         if let Some(line) = &identity.unended
-            && !config.last_line.takes(line, config.framing, &metadata)
+            && !config.last_line.takes(line, &config.framing, &metadata)
         {
             waiting.add(display_path, line.len() as u64);
             return Ok(None);
@@ -176,7 +181,7 @@ pub(super) fn find(
             identity,
             size: metadata.len(),
             compression,
-            framing: config.framing,
+            framing: config.framing.clone(),
             known_as: None,
             starts_at: 0,
             ended: None,

@@ -1,14 +1,15 @@
-//! The last line of a plain file, if it has no line end: it may be a whole record, or the beginning
-//! of one that is just being written.
+//! The last line of a plain file, if it has no line end, or its last record, if only the next one shows
+//! its end: it may be a whole record, or the beginning of one that is just being written.
 
 use std::fs::Metadata;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use pseidon_plugin::batch::BYTE_ORDER_MARK;
-use pseidon_plugin::framing::{Completeness, Framing};
+use pseidon_plugin::framing::Completeness;
 
 use super::super::LastLine;
+use super::super::lines::RecordFraming;
 
 /// How long a file must not have changed until its last line counts as complete, if the line does
 /// not show it.
@@ -17,9 +18,9 @@ const SETTLED_AFTER: Duration = Duration::from_secs(5);
 const MAX_LOGGED: usize = 10;
 
 impl LastLine {
-    /// Whether `rest`, the bytes after the last line end, are read as a record now. `metadata` was
+    /// Whether `rest`, the bytes after the last end of a record, are read as a record now. `metadata` was
     /// requested after they were read.
-    pub(super) fn takes(self, rest: &[u8], framing: Framing, metadata: &Metadata) -> bool {
+    pub(super) fn takes(self, rest: &[u8], framing: &RecordFraming, metadata: &Metadata) -> bool {
         let rest = rest.strip_prefix(BYTE_ORDER_MARK).unwrap_or(rest);
         if self == LastLine::Take || framing.record(rest).is_none() {
             return true;
@@ -57,7 +58,17 @@ impl WaitingLines {
     }
 
     /// Logs a warning for each of them.
-    pub(super) fn log(self, stage: &str) {
+    pub(super) fn log(self, stage: &str, framing: &RecordFraming) {
+        let reason = match framing.has_open_end() {
+            true => {
+                "the last record may have more lines and waits for the next run; \
+                 `:last-line :take` reads it"
+            }
+            false => {
+                "the last line has no line end and waits for the next run; \
+                 `:last-line :take` reads it"
+            }
+        };
         let mut lines = self.0.into_inner();
         lines.sort_by(|one, other| one.display_path.cmp(&other.display_path));
         for line in lines.iter().take(MAX_LOGGED) {
@@ -65,8 +76,7 @@ impl WaitingLines {
                 stage,
                 file = line.display_path,
                 bytes = line.bytes,
-                "the last line has no line end and waits for the next run; \
-                 `:last-line :take` reads it"
+                "{reason}"
             );
         }
         let more = lines.len().saturating_sub(MAX_LOGGED);

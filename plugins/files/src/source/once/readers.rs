@@ -168,7 +168,7 @@ impl Reading<'_> {
         }
         let is_taken = open.compression != InputCompression::None || {
             let metadata = open.file.metadata()?;
-            let (framing, last_line) = (self.config.framing, self.config.last_line);
+            let (framing, last_line) = (&self.config.framing, self.config.last_line);
             let rest = open.reader.lines().and_then(|lines| lines.rest());
             rest.is_some_and(|rest| last_line.takes(rest, framing, &metadata))
         };
