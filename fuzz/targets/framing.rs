@@ -13,6 +13,7 @@ fuzz_target!(init: pseidon_fuzz::expect_caught_panics(), |data: &[u8]| {
         ("csv", ""),
         ("csv", "sep=semicolon"),
         ("csv", "quote=none"),
+        ("csv", "quote=single;escape=backslash;comment=#"),
         ("json", ""),
         ("txt", ""),
     ] {

@@ -311,14 +311,16 @@ fn another_separator_is_found_and_reported() {
                   semicolon: set sep=semicolon";
     assert!(log.contains(reason), "{log}");
     for (options, help) in [
+        (":header false", "set :format \"csv:header=false\""),
         (
-            ":header false",
+            ":columns [a]",
             "name the fields: :format \"csv:fields=a,b,c\"",
         ),
+        (":nullstr \"NA\"", ":format \"csv:null=NULL\""),
         (":delimiter \";\"", ":format \"csv:sep=semicolon\""),
         (
             ":format \"csv:header=false\"",
-            "csv has no setting `header`; for a file without a header, set fields=a,b,c",
+            "without a header, the fields are column1, column2, …",
         ),
     ] {
         let flow = format!(r#"(-> (files {{:path "a.csv" {options}}}) (select "id") (stdout))"#);
@@ -337,4 +339,40 @@ fn another_separator_is_found_and_reported() {
         let (_, _, log) = run(&["check", "-e", &flow]);
         assert!(log.contains(":infer"), "{stage}: {log}");
     }
+}
+
+/// The fields have the names of the schema, and the sink writes the dialect of another program.
+#[test]
+fn files_without_a_header_and_in_other_dialects() {
+    let site = Site::new("csv-dialects");
+    site.write("in/a.csv", "# 'made by\n1;'Ann; A';1,5\n2;\\N;\\N\n");
+    site.write("in/b.csv.gz", gzip(b"3;'it\\'s';-0,25"));
+    site.write(
+        "pipeline.edn",
+        r#"{in (files {:path "in/*"
+                       :format "csv:sep=semicolon;quote=single;escape=backslash;comment=#;null=\\N;decimal=comma;header=false"
+                       :schema {:id :int64 :name :utf8 :price :float64}})
+            typed (select "id, name, price")
+            out (files {:path "out" :codec :csv
+                        :csv {:header false :sep "|" :null "NULL" :decimal :comma}})
+            pipeline (-> in typed out)
+            :tests [{:name "no header" :at typed :input ["7;x;0,5"]
+                     :output [{:id 7 :name "x" :price 0.5}]}]}"#,
+    );
+    site.finish("pipeline.edn", 30);
+    let expected = ["1|Ann; A|1,5", "2|NULL|NULL", "3|it's|-0,25"];
+    assert_eq!(all_lines(&site.path("out")), expected);
+    let tested = site.pseidon().args(["test", "pipeline.edn"]).output();
+    assert!(tested.expect("it runs").status.success());
+    // Without a schema, the fields have numbers.
+    let flow = r#"(-> (files {:path "out/*" :format "csv:sep=|;header=false;null=NULL"})
+                      (where "column2 is null") (select "column1 as id") (stdout))"#;
+    assert_eq!(printed(&site, flow, "").0, [r#"{"id":"2"}"#]);
+    let flow = r#"(-> (stdin {:format "tsv:header=false" :schema {:a :int64 :b :utf8}})
+                      (stdout {:format :csv :csv {:header false}}))"#;
+    assert_eq!(printed(&site, flow, "1\tx\n2\ty\n").0, ["1,x", "2,y"]);
+    let flow = r#"(-> (stdin "csv") (stdout {:format :csv :delimiter "|"}))"#;
+    let checked = site.pseidon().args(["check", "-e", flow]).output();
+    let errors = String::from_utf8(checked.expect("it runs").stderr).expect("text");
+    assert!(errors.contains(":csv {:sep \"semicolon\"}"), "{errors}");
 }

@@ -65,6 +65,13 @@ pub(crate) fn prepare<'r>(
         });
     }
     let schema = inferred.or(facts.schema.clone()).or(by_format);
+    let format_settings = errors.value(named_fields(
+        format_span,
+        &*format,
+        format_settings,
+        schema.as_ref(),
+    ))?;
+    let format_settings = format_settings.as_str();
     if !format.has_bytes() && !facts.reads_columns {
         errors.add(columns_without_files(format_span, format_name));
     }
@@ -154,6 +161,24 @@ fn infer_schema(
                 "set :schema explicitly, for example to the output of `pseidon infer FILE`",
             )
         })
+}
+
+/// The settings of the format, with the names of the fields if only the schema of the source has
+/// them.
+fn named_fields(
+    span: Span,
+    format: &dyn Format,
+    settings: &str,
+    schema: Option<&SchemaRef>,
+) -> Result<String, Diagnostic> {
+    let named = match schema {
+        Some(schema) => format.named(settings, schema),
+        None => Ok(None),
+    };
+    let named = named.map_err(|reason| {
+        Diagnostic::new(span, "the fields of these records have no names", reason)
+    })?;
+    Ok(named.unwrap_or_else(|| settings.to_owned()))
 }
 
 /// The error for a group of records that do not end.

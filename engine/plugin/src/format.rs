@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use pseidon_delivery::Reason;
 use pseidon_dsl::expr::Path;
@@ -46,6 +46,13 @@ pub trait Format: Send + Sync {
     /// The fields of these records, for `:schema :infer`. An error says why they cannot be
     /// determined.
     fn infer(&self, settings: &str, samples: &[Payloads]) -> Result<SchemaRef, String>;
+
+    /// The settings with the names of all fields in their order, for records that have no names and
+    /// settings that name none. `schema` is that of the source. An error says why it cannot name
+    /// them. `None` if the fields have names.
+    fn named(&self, _settings: &str, _schema: &Schema) -> Result<Option<String>, String> {
+        Ok(None)
+    }
 
     /// The settings with which these records have more than one field, if they have only one without
     /// settings. `pseidon infer` calls it.

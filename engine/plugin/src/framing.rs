@@ -7,15 +7,19 @@
 //! The rule for quotes is that of RFC 4180, and of csv-core for what the RFC leaves open: a quote at
 //! the beginning of a field opens it, two quotes inside are one quote of the value, and another
 //! quote closes it. A quote inside a field that does not begin with one is an ordinary character. A
-//! byte order mark before a record is not part of its first field.
+//! byte order mark before a record is not part of its first field. The quote may be another byte, a
+//! backslash may escape it, and lines that begin with some byte may be comments: these are the
+//! dialects of CSV.
 
 mod end_search;
+mod quotes;
 
 use std::ops::Range;
 
 use crate::batch::BYTE_ORDER_MARK;
 
 pub use self::end_search::EndSearch;
+pub use self::quotes::{Escape, Quotes};
 
 /// How the records of a format follow each other in a file or a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +27,9 @@ pub struct Framing {
     /// How fields in quotes are recognized, if a format has them. Without quotes each line is a
     /// record.
     pub quotes: Option<Quotes>,
+    /// The first byte of lines that are comments, if a format has them. They are no records, and a
+    /// quote in them has no meaning.
+    pub comment: Option<u8>,
     /// Whether the first record of a file is a header.
     pub has_header: bool,
     /// Whether each record is a JSON value: a line of white space is no record, and the bytes of a
@@ -41,25 +48,24 @@ pub enum Completeness {
     Unknown,
 }
 
-/// How fields in quotes (`"`) are recognized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quotes {
-    /// The byte between two fields.
-    pub separator: u8,
-}
-
-const QUOTE: u8 = b'"';
-
 impl Framing {
     /// The record in a line without its line feed: without the carriage return of `\r\n`. `None` if
     /// the line is no record.
     pub fn record(self, line: &[u8]) -> Option<&[u8]> {
         let record = line.strip_suffix(b"\r").unwrap_or(line);
+        if self.is_comment(record) {
+            return None;
+        }
         let is_blank = match self.is_json {
             true => record.iter().all(u8::is_ascii_whitespace),
             false => record.is_empty(),
         };
         (!is_blank).then_some(record)
+    }
+
+    /// Whether a line that begins with these bytes is a comment.
+    pub fn is_comment(self, line: &[u8]) -> bool {
+        self.comment.is_some() && line.first().copied() == self.comment
     }
 
     /// Whether the bytes after the last line end are a complete record.
@@ -101,7 +107,7 @@ impl Framing {
     fn found_ends(self, bytes: &[u8]) -> RecordEnds<'_> {
         RecordEnds {
             bytes,
-            quotes: self.quotes,
+            framing: self,
             at: 0,
             is_whole: false,
         }
@@ -115,8 +121,8 @@ impl Framing {
     /// The index of the last line feed that ends a record, in bytes that begin with a record. Without
     /// quotes, none of the first `searched` bytes may be a line feed.
     pub fn last_end(self, bytes: &[u8], searched: usize) -> Option<usize> {
-        let is_open = self.quotes.is_some() && memchr::memchr(QUOTE, bytes).is_some();
-        if is_open {
+        let has_quote = |quotes: Quotes| memchr::memchr(quotes.quote, bytes).is_some();
+        if self.quotes.is_some_and(has_quote) {
             return self.found_ends(bytes).last();
         }
         memchr::memrchr(b'\n', &bytes[searched..]).map(|end| searched + end)
@@ -126,7 +132,7 @@ impl Framing {
 /// An iterator over the ends of records; see [`Framing::ends`].
 pub struct RecordEnds<'a> {
     bytes: &'a [u8],
-    quotes: Option<Quotes>,
+    framing: Framing,
     /// The start of the next record.
     at: usize,
     /// Whether the last byte ends a record in any case.
@@ -137,47 +143,17 @@ impl Iterator for RecordEnds<'_> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        let found = match self.quotes {
-            None => memchr::memchr(b'\n', &self.bytes[self.at..]).map(|end| self.at + end),
+        let line = &self.bytes[self.at..];
+        let content = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+        let is_comment = self.framing.is_comment(content);
+        let found = match self.framing.quotes.filter(|_| !is_comment) {
+            None => memchr::memchr(b'\n', line).map(|end| self.at + end),
             Some(quotes) => quotes.end(self.bytes, self.at),
         };
         let has_rest = self.is_whole && self.at < self.bytes.len();
         let end = found.or_else(|| has_rest.then(|| self.bytes.len() - 1))?;
         self.at = end + 1;
         Some(end)
-    }
-}
-
-impl Quotes {
-    /// The line feed that ends the record that begins at `start`.
-    fn end(self, bytes: &[u8], start: usize) -> Option<usize> {
-        let mut at = start;
-        loop {
-            let found = at + memchr::memchr2(b'\n', QUOTE, &bytes[at..])?;
-            if bytes[found] == b'\n' {
-                return Some(found);
-            }
-            let opens = found == start
-                || bytes[found - 1] == self.separator
-                || &bytes[start..found] == BYTE_ORDER_MARK;
-            at = match opens {
-                true => closing_quote(bytes, found + 1)? + 1,
-                false => found + 1,
-            };
-        }
-    }
-}
-
-/// The index of the quote that closes a field whose content begins at `start`; `None` if it is not
-/// closed.
-pub fn closing_quote(bytes: &[u8], start: usize) -> Option<usize> {
-    let mut at = start;
-    loop {
-        let quote = at + memchr::memchr(QUOTE, &bytes[at..])?;
-        if bytes.get(quote + 1) != Some(&QUOTE) {
-            return Some(quote);
-        }
-        at = quote + 2;
     }
 }
 
@@ -188,9 +164,21 @@ mod tests {
     use super::*;
 
     const CSV: Framing = Framing {
-        quotes: Some(Quotes { separator: b',' }),
+        quotes: Some(Quotes::double(b',')),
+        comment: None,
         has_header: true,
         is_json: false,
+    };
+
+    /// Quotes are `'`, with a backslash before one inside.
+    const OTHER: Framing = Framing {
+        quotes: Some(Quotes {
+            separator: b',',
+            quote: b'\'',
+            escape: Escape::Backslash,
+        }),
+        comment: Some(b'#'),
+        ..CSV
     };
 
     fn records(framing: Framing, text: &str) -> Vec<&str> {
@@ -237,9 +225,27 @@ mod tests {
     }
 
     #[test]
+    fn dialects_have_other_quotes_and_comments() {
+        let text = "a,'b\n\\'c\\\\',\"\n\"\n# it's\n'x\\'\n',y\n\u{feff}#'\n'\\";
+        assert_eq!(
+            records(OTHER, text),
+            [
+                "a,'b\n\\'c\\\\',\"",
+                "\"",
+                "# it's",
+                "'x\\'\n',y",
+                "\u{feff}#'"
+            ]
+        );
+        assert_eq!(OTHER.record(b"# it's"), None);
+        assert_eq!(OTHER.record(b"a# it's\r"), Some(b"a# it's".as_slice()));
+        assert_eq!(OTHER.header(b"#'\n\na,b\n1,2\n"), Some(4..7));
+    }
+
+    #[test]
     fn a_quote_opens_a_field_only_at_its_beginning() {
         let tabs = Framing {
-            quotes: Some(Quotes { separator: b'\t' }),
+            quotes: Some(Quotes::double(b'\t')),
             ..CSV
         };
         assert_eq!(records(tabs, "a\t\"b\nc\"\n"), ["a\t\"b\nc\""]);
@@ -302,8 +308,8 @@ mod tests {
         }
 
         #[test]
-        fn the_last_end_is_the_last_of_the_ends(text in "[a,\"\n]{0,30}") {
-            for framing in [CSV, Framing::default()] {
+        fn the_last_end_is_the_last_of_the_ends(text in "[a,\"'#\\\\\n]{0,30}") {
+            for framing in [CSV, OTHER, Framing::default()] {
                 let text = text.as_bytes();
                 prop_assert_eq!(framing.last_end(text, 0), framing.found_ends(text).last());
             }

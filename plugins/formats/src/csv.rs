@@ -1,7 +1,8 @@
 //! The formats `csv` and `tsv`: fields between separators, as in RFC 4180.
 //!
 //! The header of a file names the fields, so a column is found by its name, whatever its place in a
-//! file; or the setting `fields` names them, and there is no header. An empty field is NULL, and an
+//! file. Without a header, the setting `fields` or the schema of the source names them, or they are
+//! `column1`, `column2`, … The dialect, such as another quote, is in the settings too. An empty field is NULL, and an
 //! empty one in quotes (`""`) is the empty string. A field without a declared type is a string.
 
 mod columns;
@@ -10,13 +11,14 @@ mod infer;
 mod layout;
 mod sniff;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use pseidon_plugin::Payloads;
 use pseidon_plugin::format::{Decoder, Format, WantedColumn};
-use pseidon_plugin::framing::{Framing, Quotes};
+use pseidon_plugin::framing::Framing;
 
 use self::columns::CsvDecoder;
-use self::layout::CsvLayout;
+pub(crate) use self::layout::separator_of;
+use self::layout::{CsvLayout, FieldNames, place_of};
 
 /// The format `csv` or `tsv`.
 pub(crate) struct Csv {
@@ -31,8 +33,8 @@ impl Csv {
     pub(crate) const CSV: Csv = Csv {
         name: "csv",
         summary: "Comma-separated values with a header that names the fields. `csv:sep=semicolon` \
-                  sets the separator, with `quote=none` quotes have no meaning, and `fields=a,b` \
-                  names the fields of records without a header.",
+                  sets the separator, `header=false` and `fields=a,b` are for records without a \
+                  header, and `quote`, `escape`, `comment`, `null` and `decimal` for other dialects.",
         separator: b',',
     };
 
@@ -63,16 +65,32 @@ impl Format for Csv {
     }
 
     fn framing(&self, settings: &str) -> Framing {
-        let Ok(layout) = self.layout(settings) else {
-            return Framing::default();
-        };
-        Framing {
-            quotes: layout.has_quotes.then_some(Quotes {
-                separator: layout.separator,
-            }),
-            has_header: layout.fields.is_none(),
-            is_json: false,
+        let layout = self.layout(settings);
+        layout.map_or_else(|_| Framing::default(), |layout| layout.framing())
+    }
+
+    fn named(&self, settings: &str, schema: &Schema) -> Result<Option<String>, String> {
+        if self.layout(settings)?.names != FieldNames::Numbered {
+            return Ok(None);
         }
+        let names = schema.fields().iter().map(|field| field.name().as_str());
+        let names: Vec<&str> = names.collect();
+        for (place, name) in names.iter().enumerate() {
+            if place_of(name).is_some_and(|other| other != place) {
+                let place = place + 1;
+                return Err(format!(
+                    "without a header, :schema names all fields in their order, but `{name}` is \
+                     field {place} of it"
+                ));
+            }
+            if name.is_empty() || name.contains([',', ';']) || name.contains(char::is_whitespace) {
+                return Err(format!(
+                    "without a header, the name `{name}` has a comma, a semicolon or white space; \
+                     rename it in :schema"
+                ));
+            }
+        }
+        Ok(Some(format!("{settings};fields={}", names.join(","))))
     }
 
     fn infer(&self, settings: &str, samples: &[Payloads]) -> Result<SchemaRef, String> {

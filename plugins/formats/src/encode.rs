@@ -19,6 +19,7 @@ use pseidon_plugin::options::Choice;
 use pseidon_plugin::sink::{NeedsColumns, RecordShape, SinkInput};
 use pseidon_plugin::{BadRow, Rows};
 
+pub use self::csv::CsvOptions;
 use self::csv::{CsvEncoder, CsvRows};
 pub(crate) use json::options as json_options;
 
@@ -93,6 +94,19 @@ impl RecordEncoder {
     /// Creates an encoder for the input of a sink. The error says why these records cannot be
     /// written in this format, and how to fix it.
     pub fn new(format: OutputFormat, input: &SinkInput) -> Result<RecordEncoder, String> {
+        RecordEncoder::with_csv(format, &CsvOptions::default(), input)
+    }
+
+    /// The same with the options of CSV, which only CSV and TSV have.
+    pub fn with_csv(
+        format: OutputFormat,
+        csv: &CsvOptions,
+        input: &SinkInput,
+    ) -> Result<RecordEncoder, String> {
+        let is_csv = matches!(format, OutputFormat::Csv | OutputFormat::Tsv);
+        if !is_csv && *csv != CsvOptions::default() {
+            return Err("`:csv` is for the formats csv and tsv; remove it".to_owned());
+        }
         let source = match (&input.record, format) {
             (RecordShape::AsCame { format }, OutputFormat::Json) if format == "raw" => {
                 return Err(
@@ -123,16 +137,17 @@ impl RecordEncoder {
             }
             (RecordShape::Columns(schema), OutputFormat::Txt) => text_kind(schema)?,
             (RecordShape::Columns(schema), OutputFormat::Json) => object_kind(schema)?,
-            (RecordShape::Columns(schema), OutputFormat::Csv) => fields_kind(b',', schema)?,
-            (RecordShape::Columns(schema), OutputFormat::Tsv) => fields_kind(b'\t', schema)?,
+            (RecordShape::Columns(schema), OutputFormat::Csv) => fields_kind(b',', csv, schema)?,
+            (RecordShape::Columns(schema), OutputFormat::Tsv) => fields_kind(b'\t', csv, schema)?,
         };
         Ok(RecordEncoder(source))
     }
 
-    /// What a file begins with before its records: the names of the columns of CSV, as a line.
+    /// What a file begins with before its records: the names of the columns of CSV, as a line, unless
+    /// they are not written.
     pub fn header(&self) -> Option<Vec<u8>> {
         match &self.0 {
-            EncoderKind::Fields(csv) => Some([csv.header(), b"\n"].concat()),
+            EncoderKind::Fields(csv) => Some([csv.header()?, b"\n"].concat()),
             _ => None,
         }
     }
@@ -284,8 +299,8 @@ fn text_kind(schema: &SchemaRef) -> Result<EncoderKind, String> {
     }
 }
 
-fn fields_kind(separator: u8, schema: &SchemaRef) -> Result<EncoderKind, String> {
-    CsvEncoder::new(separator, schema).map(EncoderKind::Fields)
+fn fields_kind(separator: u8, csv: &CsvOptions, schema: &SchemaRef) -> Result<EncoderKind, String> {
+    CsvEncoder::new(separator, csv, schema).map(EncoderKind::Fields)
 }
 
 fn object_kind(schema: &SchemaRef) -> Result<EncoderKind, String> {

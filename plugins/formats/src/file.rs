@@ -22,7 +22,7 @@ use thiserror::Error;
 use self::avro::{AvroCodec, AvroCompression, AvroWriter};
 use self::blocks::{BlockCompression, BlockWriter};
 use self::parquet::{ParquetCodec, ParquetWriter};
-use crate::encode::{OutputFormat, RecordEncoder};
+use crate::encode::{CsvOptions, OutputFormat, RecordEncoder};
 use crate::retry::RetryWriter;
 
 /// The layout of a file of records.
@@ -96,6 +96,8 @@ pub struct FileCodecSettings {
     pub level: Option<i32>,
     /// The encoded size, in bytes, at which a row group of a Parquet file ends. Must not be 0.
     pub row_group_bytes: usize,
+    /// How CSV and TSV are written. Other codecs have none of these options.
+    pub csv: CsvOptions,
 }
 
 /// Creates file encoders with one set of settings. Shared by threads.
@@ -116,6 +118,10 @@ enum FileLayout {
 impl FileCodec {
     /// Creates a codec for a sink's input. The error says which setting or column is unsupported.
     pub fn new(settings: FileCodecSettings, input: &SinkInput) -> Result<FileCodec, String> {
+        let is_binary = matches!(settings.codec, CodecName::Parquet | CodecName::Avro);
+        if is_binary && settings.csv != CsvOptions::default() {
+            return Err("`:csv` is for the codecs csv and tsv; remove it".to_owned());
+        }
         let (name, format) = match settings.codec {
             CodecName::Json => ("json", OutputFormat::Json),
             CodecName::Csv => ("csv", OutputFormat::Csv),
@@ -144,7 +150,7 @@ impl FileCodec {
                 }),
             ),
         };
-        let records = Arc::new(RecordEncoder::new(format, input)?);
+        let records = Arc::new(RecordEncoder::with_csv(format, &settings.csv, input)?);
         Ok(FileCodec {
             extension: format!("{name}{ending}"),
             layout: FileLayout::Lines {

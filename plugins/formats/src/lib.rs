@@ -34,7 +34,7 @@ use pseidon_plugin::BadRow;
 use pseidon_plugin::format::Format;
 
 pub use column_file::{ColumnFormat, ColumnReader, IdentityBytes, UsedValues};
-pub use encode::{OutputFormat, RecordEncoder, ValueEncoder, json_lines};
+pub use encode::{CsvOptions, OutputFormat, RecordEncoder, ValueEncoder, json_lines};
 pub use file::{CodecName, Compression, EncodeError, FileCodec, FileCodecSettings, FileEncoder};
 pub use record_format::RecordLayout;
 pub use retry::RetryWriter;

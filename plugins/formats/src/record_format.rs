@@ -24,8 +24,8 @@ use std::ops::Range;
 use pseidon_dsl::expr::Path;
 use pseidon_plugin::Secret;
 
-pub(crate) use read::Settings;
 pub use read::parse;
+pub(crate) use read::{SEPARATORS, Settings};
 
 /// The layout of records.
 #[derive(Clone, Debug, PartialEq)]

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use pseidon_delivery::committer::CommitterError;
 use pseidon_delivery::{LaneId, Reason, StagedEntry};
 use pseidon_dsl::Diagnostic;
-use pseidon_formats::{OutputFormat, RecordEncoder};
+use pseidon_formats::{CsvOptions, OutputFormat, RecordEncoder};
 use pseidon_plugin::lane::{Lane, LaneRules, Room, SealOutcome};
 use pseidon_plugin::options::{OnError, Options, SpannedValue};
 use pseidon_plugin::rollover::Rollover;
@@ -57,6 +57,9 @@ pub struct StdoutOptions {
     /// column), `:raw` the original bytes. Each record is followed by a line feed.
     #[option(positional, default = "json")]
     format: SpannedValue<OutputFormat>,
+    /// How `:csv` and `:tsv` are written, such as `{:header false}`.
+    #[option(default = "")]
+    csv: CsvOptions,
     /// What to do with a record that cannot be written in the format. By default the record is
     /// quarantined.
     on_error: Option<OnError>,
@@ -92,10 +95,12 @@ impl SinkPlugin for StdoutPlugin {
         options: &StdoutOptions,
         input: &SinkInput,
     ) -> Result<Arc<dyn PreparedSink>, Vec<Diagnostic>> {
-        let encoder = RecordEncoder::new(options.format.value, input).map_err(|reason| {
-            let message = "this format cannot represent these records";
-            vec![options.format.error(message, reason)]
-        })?;
+        let encoder = RecordEncoder::with_csv(options.format.value, &options.csv, input).map_err(
+            |reason| {
+                let message = "this format cannot represent these records";
+                vec![options.format.error(message, reason)]
+            },
+        )?;
         Ok(Arc::new(PreparedStdout {
             encoder: Arc::new(encoder),
         }))

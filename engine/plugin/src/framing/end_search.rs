@@ -1,12 +1,15 @@
 //! The end of a record that does not fit into memory: it is searched piece by piece.
 
-use super::{Framing, QUOTE, Quotes};
+use super::{Escape, Framing, Quotes};
 use crate::batch::BYTE_ORDER_MARK;
+
+const MARK_BYTES: usize = BYTE_ORDER_MARK.len();
 
 /// A search for the end of one record.
 #[derive(Clone, Copy, Debug)]
 pub struct EndSearch {
     quotes: Option<Quotes>,
+    comment: Option<u8>,
     place: Place,
 }
 
@@ -23,6 +26,10 @@ enum Place {
     Quoted,
     /// After a quote in quotes, which closes them unless another quote follows.
     AfterQuote,
+    /// After a backslash in quotes.
+    AfterBackslash,
+    /// In a comment.
+    Comment,
 }
 
 impl EndSearch {
@@ -30,6 +37,7 @@ impl EndSearch {
     pub fn new(framing: Framing) -> EndSearch {
         EndSearch {
             quotes: framing.quotes,
+            comment: framing.comment,
             place: Place::Start(0),
         }
     }
@@ -45,23 +53,27 @@ impl EndSearch {
 
     /// Takes the next byte; whether it ends the record.
     fn is_end(&mut self, quotes: Quotes, byte: u8) -> bool {
-        let is_quote = byte == QUOTE;
+        let is_quote = byte == quotes.quote;
         if let Place::Start(known) = self.place {
-            self.place = match known {
-                0 => Place::FieldStart,
-                _ => Place::Field,
-            };
-            if byte == BYTE_ORDER_MARK[known] {
-                self.place = match known + 1 == BYTE_ORDER_MARK.len() {
-                    true => Place::FieldStart,
-                    false => Place::Start(known + 1),
-                };
+            if BYTE_ORDER_MARK.get(known) == Some(&byte) {
+                self.place = Place::Start(known + 1);
                 return false;
             }
+            self.place = match known {
+                0 | MARK_BYTES if self.comment == Some(byte) => Place::Comment,
+                0 | MARK_BYTES => Place::FieldStart,
+                _ => Place::Field,
+            };
         }
+        let escapes = quotes.escape == Escape::Backslash && byte == b'\\';
+        let is_doubled = quotes.escape == Escape::Doubled;
         self.place = match self.place {
+            Place::Comment if byte != b'\n' => Place::Comment,
+            Place::Quoted if escapes => Place::AfterBackslash,
+            Place::AfterBackslash => Place::Quoted,
             Place::Quoted if is_quote => Place::AfterQuote,
-            Place::AfterQuote | Place::FieldStart if is_quote => Place::Quoted,
+            Place::AfterQuote if is_quote && is_doubled => Place::Quoted,
+            Place::FieldStart if is_quote => Place::Quoted,
             Place::Quoted => Place::Quoted,
             _ if byte == b'\n' => return true,
             _ if byte == quotes.separator => Place::FieldStart,
@@ -80,12 +92,22 @@ mod tests {
     proptest! {
         #[test]
         fn pieces_end_where_the_whole_record_ends(
-            text in "\u{feff}?[a,\"\n\u{feff}]{0,30}",
+            text in "\u{feff}?[a#,\"'\\\\\n\u{feff}]{0,30}",
             piece in 1..8usize,
-            has_quotes: bool,
+            quotes in prop_oneof![
+                Just(None),
+                Just(Some(Quotes::double(b','))),
+                Just(Some(Quotes {
+                    separator: b',',
+                    quote: b'\'',
+                    escape: Escape::Backslash,
+                })),
+            ],
+            has_comments: bool,
         ) {
             let framing = Framing {
-                quotes: has_quotes.then_some(Quotes { separator: b',' }),
+                quotes,
+                comment: has_comments.then_some(b'#'),
                 ..Framing::default()
             };
             let mut search = EndSearch::new(framing);

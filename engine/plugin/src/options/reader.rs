@@ -160,19 +160,41 @@ impl<'a> Reader<'a> {
         error.with_help(format!("available options: {}", all.join(" ")))
     }
 
-    /// The help for a setting of CSV that other programs have as an option.
+    /// The help for a setting of CSV that other programs have as an option: where it is here. A sink
+    /// has the options of `:csv`.
     fn setting_of_format(&self, name: &str) -> Option<&'static str> {
-        let has_format = self.declared.iter().any(|option| option.name == "format");
-        match name {
-            _ if !has_format => None,
-            "header" | "has-header" | "columns" | "names" => Some(
+        let has = |name: &str| self.declared.iter().any(|option| option.name == name);
+        let setting = match name {
+            "has-header" => "header",
+            "columns" | "names" | "column-names" => "fields",
+            "separator" | "delimiter" | "delim" => "sep",
+            "quotes" | "quotechar" => "quote",
+            "escapechar" => "escape",
+            "comments" => "comment",
+            "nullstr" | "null-values" => "null",
+            "decimal-separator" => "decimal",
+            other => other,
+        };
+        match setting {
+            "header" if has("csv") => Some("it is an option of CSV: :csv {:header false}"),
+            "sep" if has("csv") => Some("it is an option of CSV: :csv {:sep \"semicolon\"}"),
+            "null" if has("csv") => Some("it is an option of CSV: :csv {:null \"NULL\"}"),
+            "decimal" if has("csv") => Some("it is an option of CSV: :csv {:decimal :comma}"),
+            _ if has("csv") || !has("format") => None,
+            "header" => Some(
+                "the first line of a CSV file is its header; if there is none, set :format \
+                 \"csv:header=false\"",
+            ),
+            "fields" => Some(
                 "the first line of a CSV file is its header; if there is none, name the fields: \
                  :format \"csv:fields=a,b,c\"",
             ),
-            "sep" | "separator" | "delimiter" | "delim" => {
-                Some("it is a setting of the format: :format \"csv:sep=semicolon\"")
-            }
-            "quote" | "quotes" => Some("it is a setting of the format: :format \"csv:quote=none\""),
+            "sep" => Some("it is a setting of the format: :format \"csv:sep=semicolon\""),
+            "quote" => Some("it is a setting of the format: :format \"csv:quote=none\""),
+            "escape" => Some("it is a setting of the format: :format \"csv:escape=backslash\""),
+            "comment" => Some("it is a setting of the format: :format \"csv:comment=#\""),
+            "null" => Some("it is a setting of the format: :format \"csv:null=NULL\""),
+            "decimal" => Some("it is a setting of the format: :format \"csv:decimal=comma\""),
             _ => None,
         }
     }

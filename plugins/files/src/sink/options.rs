@@ -5,7 +5,7 @@ use std::time::Duration;
 use pseidon_dsl::Span;
 use pseidon_dsl::expr::SelectItem;
 use pseidon_dsl::template::Template;
-use pseidon_formats::{CodecName, Compression};
+use pseidon_formats::{CodecName, Compression, CsvOptions};
 use pseidon_plugin::options::kinds::{ByteSize, IntegerIn, PositiveInteger};
 use pseidon_plugin::options::{Argument, OnError, OptionValue, Options, ParseResult, SpannedValue};
 use pseidon_plugin::rollover::Cron;
@@ -75,6 +75,9 @@ pub struct FilesSinkOptions {
     /// as Avro object container files.
     #[option(default = "json")]
     pub(super) codec: SpannedValue<CodecName>,
+    /// How `:csv` and `:tsv` are written, such as `{:header false}`.
+    #[option(default = "")]
+    pub(super) csv: CsvOptions,
     /// The default is `:none`, `:zstd` for the pages of Parquet and `:snappy` for the blocks of
     /// Avro. Line-based files are compressed with Hadoop's snappy framing. Parquet does not support
     /// bzip2.

@@ -394,6 +394,7 @@ fn codec(
             .level
             .map(|level| i32::try_from(level).unwrap_or(i32::MAX)),
         row_group_bytes: usize::try_from(options.row_group.0).unwrap_or(usize::MAX),
+        csv: options.csv.clone(),
     };
     FileCodec::new(settings, &input).map_err(|reason| {
         let message = "files cannot be written with these options";

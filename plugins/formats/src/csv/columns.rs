@@ -1,5 +1,6 @@
 //! Decodes records into the wanted columns.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringBuilder};
@@ -9,7 +10,7 @@ use pseidon_plugin::format::{DecodedColumns, Decoder, WantedColumn, is_json};
 use pseidon_plugin::{BadRow, Payloads};
 
 use super::fields::{Fields, Value};
-use super::layout::CsvLayout;
+use super::layout::{CsvLayout, FieldNames, place_of};
 use super::sniff::likelier_separator;
 use crate::abbreviate;
 use crate::values::TextColumn;
@@ -28,10 +29,17 @@ struct Places {
     found: Result<FoundColumns, String>,
 }
 
+#[derive(Clone, Copy)]
+enum Width {
+    Exactly(usize),
+    /// It is not known, but these are used.
+    AtLeast(usize),
+}
+
 #[derive(Clone)]
 struct FoundColumns {
     /// How many fields each record has.
-    width: usize,
+    width: Width,
     /// For each wanted column the number of its field, if the records have it.
     fields: Vec<Option<usize>>,
 }
@@ -39,6 +47,8 @@ struct FoundColumns {
 struct Column {
     name: String,
     values: Values,
+    /// Whether its values are numbers with a decimal comma.
+    has_comma: bool,
 }
 
 enum Values {
@@ -56,20 +66,32 @@ impl CsvDecoder {
                     column.path
                 ));
             };
-            if let Some(names) = &layout.fields
-                && !names.contains(name)
-            {
-                return Err(format!(
-                    "the records have no field `{name}`; expected one of {}",
-                    names.join(", ")
-                ));
+            match &layout.names {
+                FieldNames::Given { names, .. } if !names.contains(name) => {
+                    return Err(format!(
+                        "the records have no field `{name}`; expected one of {}",
+                        names.join(", ")
+                    ));
+                }
+                FieldNames::Numbered if place_of(name).is_none() => {
+                    return Err(format!(
+                        "the records have no field `{name}`; without a header, the fields are \
+                         column1, column2, …, or those that :schema or the setting `fields` names"
+                    ));
+                }
+                _ => {}
             }
             let values = match is_json(&column.field) {
                 true => Values::Json(StringBuilder::new()),
                 false => Values::Typed(TextColumn::new(&column.field)?),
             };
-            let name = name.clone();
-            Ok(Column { name, values })
+            let data_type = column.field.data_type();
+            Ok(Column {
+                name: name.clone(),
+                values,
+                has_comma: layout.has_decimal_comma
+                    && (data_type.is_floating() || data_type.is_decimal()),
+            })
         };
         let columns = wanted.iter().map(column).collect::<Result<_, String>>()?;
         Ok(CsvDecoder {
@@ -98,10 +120,11 @@ impl CsvDecoder {
     }
 
     fn find(&mut self, header: Option<&[u8]>) -> Result<FoundColumns, String> {
-        let names = match (&self.layout.fields, header) {
-            (Some(names), _) => names.clone(),
-            (None, Some(header)) => self.fields.names(header, &self.layout)?,
-            (None, None) => {
+        let names = match (&self.layout.names, header) {
+            (FieldNames::Given { names, .. }, _) => names.clone(),
+            (FieldNames::Numbered, _) => return Ok(self.numbered()),
+            (FieldNames::InHeader, Some(header)) => self.fields.names(header, &self.layout)?,
+            (FieldNames::InHeader, None) => {
                 return Err("the fields have no names: the header is missing".to_owned());
             }
         };
@@ -122,9 +145,20 @@ impl CsvDecoder {
             return Err(self.no_column(header, separator));
         }
         Ok(FoundColumns {
-            width: names.len(),
+            width: Width::Exactly(names.len()),
             fields,
         })
+    }
+
+    /// The places of columns that are named by them.
+    fn numbered(&self) -> FoundColumns {
+        let columns = self.columns.iter();
+        let fields: Vec<_> = columns.map(|column| place_of(&column.name)).collect();
+        let used = fields.iter().flatten().map(|place| place + 1).max();
+        FoundColumns {
+            width: Width::AtLeast(used.unwrap_or(0)),
+            fields,
+        }
     }
 
     /// Why records are invalid if their header has none of the columns, but another separator.
@@ -143,12 +177,15 @@ impl CsvDecoder {
     fn decode_record(&mut self, record: &[u8], places: &FoundColumns) -> Result<(), String> {
         simdutf8::basic::from_utf8(record).map_err(|_| "the record is not valid UTF-8")?;
         self.fields.split(record, &self.layout)?;
-        if self.fields.len() != places.width {
-            return Err(format!(
-                "expected {} fields, found {}",
-                places.width,
-                self.fields.len()
-            ));
+        let found = self.fields.len();
+        match places.width {
+            Width::Exactly(width) if found != width => {
+                return Err(format!("expected {width} fields, found {found}"));
+            }
+            Width::AtLeast(used) if found < used => {
+                return Err(format!("expected at least {used} fields, found {found}"));
+            }
+            _ => {}
         }
         for (column, place) in self.columns.iter_mut().zip(&places.fields) {
             let value = place.map_or(Value::Null, |place| self.fields.value(record, place));
@@ -164,7 +201,11 @@ impl Column {
             (Values::Typed(values), Value::Null) => values.add_null(),
             (Values::Typed(values), Value::Text(b"")) => values.add_empty(),
             (Values::Typed(values), Value::Text(text)) => {
-                if !values.add(text) {
+                let added = match self.has_comma {
+                    true => with_point(text).is_some_and(|number| values.add(&number)),
+                    false => values.add(text),
+                };
+                if !added {
                     let found = crate::abbreviate(&String::from_utf8_lossy(text));
                     return Err(format!(
                         "`{}` is the string {found:?}; expected {}",
@@ -199,6 +240,22 @@ impl Column {
             Values::Json(values) => Arc::new(values.finish()),
         }
     }
+}
+
+/// A number with a decimal comma as one with a point. `None` if it has a point, which separates
+/// thousands where a comma separates fractions.
+pub(super) fn with_point(text: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if memchr::memchr(b'.', text).is_some() {
+        return None;
+    }
+    Some(match memchr::memchr(b',', text) {
+        None => Cow::Borrowed(text),
+        Some(comma) => {
+            let mut number = text.to_vec();
+            number[comma] = b'.';
+            Cow::Owned(number)
+        }
+    })
 }
 
 impl Decoder for CsvDecoder {

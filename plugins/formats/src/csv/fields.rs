@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pseidon_plugin::framing::closing_quote;
+use pseidon_plugin::framing::{Escape, Quotes};
 
 use super::layout::CsvLayout;
 
@@ -25,6 +25,8 @@ pub(super) struct Fields {
 /// Where the value of a field is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Field {
+    /// NULL.
+    Null,
     /// These bytes of the record.
     Bare(Range<usize>),
     /// These bytes of the record, which are in quotes.
@@ -36,7 +38,7 @@ enum Field {
 /// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
-    /// Nothing between two separators.
+    /// Nothing between two separators, or a text that stands for NULL.
     Null,
     /// A string; empty if there is nothing between two quotes.
     Text(&'a [u8]),
@@ -51,37 +53,52 @@ impl Fields {
         self.fields.clear();
         self.unescaped.clear();
         let record = record.strip_suffix(b"\r").unwrap_or(record);
-        if layout.has_quotes && memchr::memchr(b'"', record).is_some() {
-            return self.split_quoted(record, layout.separator);
+        if let Some(quotes) = layout.quotes
+            && memchr::memchr(quotes.quote, record).is_some()
+        {
+            return self.split_quoted(record, layout, quotes);
         }
         let mut start = 0;
         for end in memchr::memchr_iter(layout.separator, record) {
-            self.fields.push(Field::Bare(start..end));
+            self.push_bare(record, start..end, layout);
             start = end + 1;
         }
-        self.fields.push(Field::Bare(start..record.len()));
+        self.push_bare(record, start..record.len(), layout);
         Ok(())
     }
 
-    fn split_quoted(&mut self, record: &[u8], separator: u8) -> Result<(), &'static str> {
+    fn push_bare(&mut self, record: &[u8], value: Range<usize>, layout: &CsvLayout) {
+        self.fields
+            .push(match layout.is_null(&record[value.clone()]) {
+                true => Field::Null,
+                false => Field::Bare(value),
+            });
+    }
+
+    fn split_quoted(
+        &mut self,
+        record: &[u8],
+        layout: &CsvLayout,
+        quotes: Quotes,
+    ) -> Result<(), &'static str> {
         let end_of_field = |from: usize| {
-            let found = memchr::memchr(separator, &record[from..]);
+            let found = memchr::memchr(layout.separator, &record[from..]);
             found.map_or(record.len(), |found| from + found)
         };
         let mut start = 0;
         loop {
-            let end = if record.get(start) == Some(&b'"') {
+            let end = if record.get(start) == Some(&quotes.quote) {
                 let content = start + 1;
-                let quote = closing_quote(record, content).ok_or(OPEN_QUOTE)?;
+                let quote = quotes.closing(record, content).ok_or(OPEN_QUOTE)?;
                 let end = end_of_field(quote + 1);
                 if end != quote + 1 {
                     return Err(AFTER_QUOTE);
                 }
-                self.push_quoted(record, content..quote);
+                self.push_quoted(record, content..quote, quotes);
                 end
             } else {
                 let end = end_of_field(start);
-                self.fields.push(Field::Bare(start..end));
+                self.push_bare(record, start..end, layout);
                 end
             };
             if end == record.len() {
@@ -92,20 +109,29 @@ impl Fields {
     }
 
     /// Adds a field in quotes.
-    fn push_quoted(&mut self, record: &[u8], content: Range<usize>) {
+    fn push_quoted(&mut self, record: &[u8], content: Range<usize>, quotes: Quotes) {
         let text = &record[content.clone()];
-        if memchr::memchr(b'"', text).is_none() {
+        let escape = match quotes.escape {
+            Escape::Doubled => quotes.quote,
+            Escape::Backslash => b'\\',
+        };
+        if memchr::memchr(escape, text).is_none() {
             self.fields.push(Field::Quoted(content));
             return;
         }
         let start = self.unescaped.len();
         let mut copied = 0;
-        for quote in memchr::memchr_iter(b'"', text) {
-            // Quotes inside come in pairs, of which the second is left out.
-            if quote >= copied {
-                self.unescaped.extend_from_slice(&text[copied..=quote]);
-                copied = quote + 2;
+        for at in memchr::memchr_iter(escape, text) {
+            // The byte behind an escape is not an escape.
+            if at < copied {
+                continue;
             }
+            let next = text.get(at + 1).copied();
+            let is_escape = next == Some(quotes.quote) || next == Some(escape);
+            let end = at + usize::from(!is_escape);
+            self.unescaped.extend_from_slice(&text[copied..end]);
+            self.unescaped.extend(next);
+            copied = at + 2;
         }
         self.unescaped
             .extend_from_slice(text.get(copied..).unwrap_or_default());
@@ -121,8 +147,7 @@ impl Fields {
     /// The value of a field of the record that was split last. A field that does not exist is NULL.
     pub(super) fn value<'a>(&'a self, record: &'a [u8], number: usize) -> Value<'a> {
         match self.fields.get(number) {
-            None => Value::Null,
-            Some(Field::Bare(range)) if range.is_empty() => Value::Null,
+            None | Some(Field::Null) => Value::Null,
             Some(Field::Bare(range) | Field::Quoted(range)) => Value::Text(&record[range.clone()]),
             Some(Field::Unescaped(range)) => Value::Text(&self.unescaped[range.clone()]),
         }
@@ -138,7 +163,11 @@ impl Fields {
         layout: &CsvLayout,
     ) -> Result<Vec<String>, String> {
         simdutf8::basic::from_utf8(header).map_err(|_| "the header is not valid UTF-8")?;
-        self.split(header, layout)
+        let layout = CsvLayout {
+            nulls: Vec::new(),
+            ..layout.clone()
+        };
+        self.split(header, &layout)
             .map_err(|reason| format!("the header: {reason}"))?;
         let name = |number| match self.value(header, number) {
             Value::Null => String::new(),
@@ -152,13 +181,17 @@ impl Fields {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::layout::FieldNames;
     use super::*;
 
     const LAYOUT: CsvLayout = CsvLayout {
         separator: b',',
         names_separator: false,
-        has_quotes: true,
-        fields: None,
+        quotes: Some(Quotes::double(b',')),
+        comment: None,
+        nulls: Vec::new(),
+        has_decimal_comma: false,
+        names: FieldNames::InHeader,
     };
 
     fn values(record: &str, layout: &CsvLayout) -> Vec<Option<String>> {
@@ -182,7 +215,7 @@ mod tests {
             all.join(" ")
         };
         let no_quotes = CsvLayout {
-            has_quotes: false,
+            quotes: None,
             ..LAYOUT
         };
         for (record, layout, expected) in [

@@ -6,8 +6,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use pseidon_plugin::Payloads;
 use sonic_rs::JsonNumberTrait;
 
+use super::columns::with_point;
 use super::fields::{Fields, Value};
-use super::layout::CsvLayout;
+use super::layout::{CsvLayout, FieldNames, numbered};
 use crate::decimal::fits_float64;
 use crate::values::timestamp;
 
@@ -32,15 +33,19 @@ enum FieldType {
 /// bits, and fractions of more digits than a float has.
 ///
 /// # Errors
-/// No sample has a header.
+/// No sample has a header, or without one a record.
 pub(super) fn infer(layout: &CsvLayout, samples: &[Payloads]) -> Result<SchemaRef, String> {
     let mut fields = Fields::default();
     let mut found: Vec<(String, FieldType)> = Vec::new();
     for payloads in samples {
-        let names = match (&layout.fields, payloads.header()) {
-            (Some(names), _) => names.clone(),
-            (None, Some(header)) => fields.names(header, layout)?,
-            (None, None) => continue,
+        let names = match (&layout.names, payloads.header()) {
+            (FieldNames::Given { names, .. }, _) => names.clone(),
+            (FieldNames::Numbered, _) => match width(&mut fields, layout, samples) {
+                Some(width) => (0..width).map(numbered).collect(),
+                None => return Err("no record has fields".to_owned()),
+            },
+            (FieldNames::InHeader, Some(header)) => fields.names(header, layout)?,
+            (FieldNames::InHeader, None) => continue,
         };
         let mut places = Vec::new();
         for name in names {
@@ -57,7 +62,7 @@ pub(super) fn infer(layout: &CsvLayout, samples: &[Payloads]) -> Result<SchemaRe
             }
             for (number, place) in places.iter().enumerate() {
                 if let Value::Text(text) = fields.value(record, number) {
-                    found[*place].1 = found[*place].1.merge(FieldType::of(text));
+                    found[*place].1 = found[*place].1.merge(FieldType::of(text, layout));
                 }
             }
         }
@@ -72,8 +77,22 @@ pub(super) fn infer(layout: &CsvLayout, samples: &[Payloads]) -> Result<SchemaRe
     )))
 }
 
+/// How many fields the first record has that can be split.
+fn width(fields: &mut Fields, layout: &CsvLayout, samples: &[Payloads]) -> Option<usize> {
+    let mut records = samples
+        .iter()
+        .flat_map(|payloads| payloads.iter().flatten());
+    records.find_map(|record| fields.split(record, layout).ok().map(|()| fields.len()))
+}
+
 impl FieldType {
-    fn of(text: &[u8]) -> FieldType {
+    fn of(text: &[u8], layout: &CsvLayout) -> FieldType {
+        if layout.has_decimal_comma && memchr::memchr2(b',', b'.', text).is_some() {
+            let number = with_point(text).and_then(|it| number(std::str::from_utf8(&it).ok()?));
+            return number
+                .or_else(|| time(std::str::from_utf8(text).ok()?))
+                .unwrap_or(FieldType::Text);
+        }
         let Ok(text) = std::str::from_utf8(text) else {
             return FieldType::Text;
         };

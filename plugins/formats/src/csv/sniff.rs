@@ -1,8 +1,6 @@
 //! Which separator a header has, if it is not the one that is set.
 
-use pseidon_plugin::framing::closing_quote;
-
-use super::layout::CsvLayout;
+use super::layout::{CsvLayout, FieldNames};
 
 /// The separators that are looked for, with their names in `sep=`.
 const SEPARATORS: [(u8, &str); 4] = [
@@ -26,7 +24,7 @@ pub(super) fn likelier_separator(header: &[u8], layout: &CsvLayout) -> Option<&'
 }
 
 fn most_frequent(found: &[u8], layout: &CsvLayout) -> Option<&'static str> {
-    if layout.fields.is_some() {
+    if layout.names != FieldNames::InHeader {
         return None;
     }
     let count = |separator: u8| found.iter().filter(|byte| **byte == separator).count();
@@ -45,10 +43,10 @@ fn separators(header: &[u8], layout: &CsvLayout) -> Vec<u8> {
     };
     let (mut found, mut at, mut begins_field) = (Vec::new(), 0, true);
     while let Some(&byte) = header.get(at) {
-        if layout.has_quotes
+        if let Some(quotes) = layout.quotes
             && begins_field
-            && byte == b'"'
-            && let Some(quote) = closing_quote(header, at + 1)
+            && byte == quotes.quote
+            && let Some(quote) = quotes.closing(header, at + 1)
         {
             at = quote;
         }

@@ -14,6 +14,8 @@ use pseidon_plugin::options::print_schema;
 use super::*;
 use crate::encode::{OutputFormat, RecordEncoder};
 
+mod dialects;
+
 fn wanted(name: &str, data_type: DataType) -> WantedColumn {
     of_field(Field::new(name, data_type, true))
 }
@@ -185,7 +187,7 @@ fn invalid_settings_are_errors() {
     let error = |settings: &str| Csv::CSV.schema(settings).unwrap_err();
     assert_eq!(
         error("quote=x"),
-        "invalid `quote` value `x`; expected double or none"
+        "invalid `quote` value `x`; expected double, single, none, or one character"
     );
     assert_eq!(
         error("sap=tab"),

@@ -24,6 +24,7 @@ fn settings(codec: CodecName, compression: Compression) -> FileCodecSettings {
         compression,
         level: None,
         row_group_bytes: 1 << 20,
+        csv: Default::default(),
     }
 }
 
@@ -256,6 +257,7 @@ fn parquet_is_read_back() {
         let codec = FileCodec::new(
             FileCodecSettings {
                 row_group_bytes,
+                csv: Default::default(),
                 ..settings(CodecName::Parquet, compression)
             },
             &columns(&tables[0]),

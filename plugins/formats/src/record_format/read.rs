@@ -28,7 +28,7 @@ const AVRO: [&str; 7] = [
 ];
 const JSON: [&str; 3] = ["ts", "ts_ms", "ts_sec"];
 /// The names of the separators and their bytes.
-pub(super) const SEPARATORS: [(&str, u8); 6] = [
+pub(crate) const SEPARATORS: [(&str, u8); 6] = [
     ("byte1", 1),
     ("tab", b'\t'),
     ("space", b' '),

@@ -143,6 +143,11 @@ impl RecordFraming {
         }
     }
 
+    /// See [`Framing::is_comment`].
+    pub(in crate::source) fn is_comment(&self, line: &[u8]) -> bool {
+        matches!(self, RecordFraming::Format(framing) if framing.is_comment(line))
+    }
+
     /// Whether the first record of a file is a header.
     pub(in crate::source) fn has_header(&self) -> bool {
         matches!(self, RecordFraming::Format(framing) if framing.has_header)

@@ -116,6 +116,7 @@ mod tests {
 
     const LINES: RecordFraming = RecordFraming::Format(Framing {
         quotes: None,
+        comment: None,
         has_header: false,
         is_json: false,
     });
@@ -152,7 +153,8 @@ mod tests {
         let content = b"a,b\n1,\"x\ny\"\n2,\"\"\n";
         fs::write(&path, content).unwrap();
         let framing = Framing {
-            quotes: Some(Quotes { separator: b',' }),
+            quotes: Some(Quotes::double(b',')),
+            comment: None,
             has_header: true,
             is_json: false,
         };

@@ -156,7 +156,7 @@ proptest! {
     ) {
         let data = data.into_bytes();
         let framing = Framing {
-            quotes: has_quotes.then_some(Quotes { separator: b',' }),
+            quotes: has_quotes.then_some(Quotes::double(b',')),
             ..Framing::default()
         };
         let mut reader = over(&data, sizes, block, 0);
@@ -249,7 +249,8 @@ fn a_header_that_is_too_long_is_an_error() {
 }
 
 const CSV: Framing = Framing {
-    quotes: Some(Quotes { separator: b',' }),
+    quotes: Some(Quotes::double(b',')),
+    comment: None,
     has_header: true,
     is_json: false,
 };

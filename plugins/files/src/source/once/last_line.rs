@@ -22,7 +22,9 @@ impl LastLine {
     /// requested after they were read.
     pub(super) fn takes(self, rest: &[u8], framing: &RecordFraming, metadata: &Metadata) -> bool {
         let rest = rest.strip_prefix(BYTE_ORDER_MARK).unwrap_or(rest);
-        if self == LastLine::Take || framing.record(rest).is_none() {
+        // The rest of a comment, which is written later, would be a record.
+        let is_nothing = framing.record(rest).is_none() && !framing.is_comment(rest);
+        if self == LastLine::Take || is_nothing {
             return true;
         }
         self == LastLine::Auto

@@ -158,6 +158,21 @@ fn lines_are_taken_or_wait_as_the_option_says() {
 }
 
 #[test]
+fn a_comment_that_is_being_written_is_not_torn() {
+    let world = World {
+        framing: Framing {
+            comment: Some(b'#'),
+            ..Framing::default()
+        },
+        ..World::new()
+    };
+    world.write("a.csv", "1,2\n# a com");
+    assert_eq!(world.read(r#""a.csv""#).unwrap(), ["a.csv: 1,2"]);
+    world.append("a.csv", "ment\n3,4\n");
+    assert_eq!(world.read(r#""a.csv""#).unwrap(), ["a.csv: 3,4"]);
+}
+
+#[test]
 fn without_a_next_run_every_line_is_taken() {
     let world = json_world();
     world.write("a.json", "{\"a\":1}\n{\"a\":");

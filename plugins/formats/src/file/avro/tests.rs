@@ -32,6 +32,7 @@ fn codec(compression: Compression, batch: &RecordBatch) -> Result<FileCodec, Str
         compression,
         level: None,
         row_group_bytes: 1,
+        csv: Default::default(),
     };
     FileCodec::new(settings, &columns(batch))
 }

@@ -16,6 +16,7 @@ fn a_full_disk_loses_no_data() {
         settings(CodecName::Json, Compression::Snappy),
         FileCodecSettings {
             row_group_bytes: 300_000,
+            csv: Default::default(),
             ..settings(CodecName::Parquet, Compression::Zstd)
         },
         settings(CodecName::Avro, Compression::Snappy),

@@ -110,6 +110,7 @@ fn unsupported_columns_are_rejected() {
         (
             FileCodecSettings {
                 row_group_bytes: 0,
+                csv: Default::default(),
                 ..settings(Parquet, Zstd)
             },
             number(),
