@@ -26,6 +26,7 @@ mod load;
 mod logging;
 mod missing_fields;
 mod output;
+mod pipeline_file;
 mod progress;
 mod registry;
 mod reload;

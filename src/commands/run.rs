@@ -33,7 +33,7 @@ use crate::progress::ProgressDisplay;
 use crate::stderr_line;
 use crate::supervisor::{self, LogTemplate};
 use crate::systemd::{Notifier, NotifySocket};
-use crate::{fatal, interrupts, last_run, progress, state};
+use crate::{fatal, interrupts, last_run, pipeline_file, progress, state};
 
 /// Runs a pipeline until it ends or is stopped. `bar` is the progress line, if there is a terminal.
 pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
@@ -160,7 +160,11 @@ fn run_pipeline(
     document: &Document,
     state_folder: &Path,
 ) -> Result<Exit, Exit> {
-    let store = open_state(&text.plan(document)?, state_folder)?;
+    let opened = text.plan(document)?;
+    let store = open_state(&opened, state_folder)?;
+    if text.kind != TextKind::Flow {
+        pipeline_file::note_start(&opened, &*store, Path::new(&text.name));
+    }
     let text = if args.previous {
         previous(text, store.as_ref())?
     } else {

@@ -191,3 +191,26 @@ fn a_run_until_the_latest_ends() {
         check(&site.path("out"), &fed);
     }
 }
+
+#[test]
+fn two_files_with_one_name_and_one_folder_are_warned_about() {
+    const WARNING: &str = "was one of another file with the same name";
+    let site = Site::new("state-one-name");
+    site.write("in.ndjson", "{\"id\":1}\n");
+    let text = r#"{:name "clicks" pipeline (-> (files "in.ndjson") (files "out"))}"#;
+    site.write("a.edn", text);
+    site.write("b.edn", text);
+    let warns = |file: &str| site.finish(file, 30).log().contains(WARNING);
+    assert!(!warns("a.edn"), "no file was run before");
+    assert!(!warns("a.edn"), "it is the same file");
+    assert!(warns("b.edn"));
+    let log = site.finish("a.edn", 30).log();
+    assert!(log.contains("b.edn"), "{log}");
+    // A link to the file is not another one, and a file that was renamed is not either.
+    std::os::unix::fs::symlink("a.edn", site.path("link.edn")).expect("a link");
+    assert!(!warns("link.edn"));
+    std::fs::rename(site.path("a.edn"), site.path("c.edn")).expect("renamed");
+    assert!(!warns("c.edn"));
+    site.write("d.edn", text.replace("clicks", "others"));
+    assert!(!warns("d.edn"), "another name has another state");
+}
