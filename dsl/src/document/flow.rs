@@ -1,7 +1,7 @@
 //! A parser for flows: `->`, `all`, `match`, `route`, names of stages and inline stages.
 
 use super::{Branch, Call, Flow, Pattern, RouteBranch};
-use crate::expr::{self, ExprKind};
+use crate::expr::{self, BinaryOp, ExprKind};
 use crate::node::Text;
 use crate::{Diagnostic, Name, Node, NodeKind, Span, print};
 
@@ -236,14 +236,23 @@ fn pattern(node: &Node, errors: &mut Vec<Diagnostic>) -> Option<Pattern> {
 /// has.
 fn is_condition(text: &Text) -> bool {
     text.value.contains(' ')
-        && expr::parse(text).is_ok_and(|expr| {
-            matches!(
-                expr.kind,
-                ExprKind::Binary(..)
-                    | ExprKind::Between { .. }
-                    | ExprKind::In { .. }
-                    | ExprKind::Is { .. }
-                    | ExprKind::Like { .. }
-            )
+        && expr::parse(text).is_ok_and(|expr| match expr.kind {
+            // A path may have the signs of the others.
+            ExprKind::Binary(_, op, _) => matches!(
+                op,
+                BinaryOp::Or
+                    | BinaryOp::And
+                    | BinaryOp::Eq
+                    | BinaryOp::NotEq
+                    | BinaryOp::Lt
+                    | BinaryOp::LtEq
+                    | BinaryOp::Gt
+                    | BinaryOp::GtEq
+            ),
+            ExprKind::Between { .. }
+            | ExprKind::In { .. }
+            | ExprKind::Is { .. }
+            | ExprKind::Like { .. } => true,
+            _ => false,
         })
 }

@@ -84,6 +84,7 @@ impl BadRecordExample {
         BadRecordExample {
             source: stage.to_owned(),
             place: RecordPlace {
+                split: batch.first_split().clone(),
                 topic: batch.split.topic.clone(),
                 partition: batch.split.partition,
                 position: batch.first_position(number),
@@ -191,6 +192,7 @@ mod tests {
         BadRecordExample {
             source: "in".to_owned(),
             place: RecordPlace {
+                split: "in:clicks/0".into(),
                 topic: "clicks".to_owned(),
                 partition: 0,
                 position: number.into(),

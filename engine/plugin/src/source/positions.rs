@@ -43,6 +43,8 @@ impl SplitStatus {
 /// A record for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordPlace {
+    /// The split.
+    pub split: SplitId,
     /// The topic of its split, as in `@topic`.
     pub topic: String,
     /// The partition of its split, as in `@partition`.

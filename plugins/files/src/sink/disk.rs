@@ -45,7 +45,11 @@ impl DiskId {
         match DiskId::from_text(text.trim()) {
             None => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{} does not contain a disk id", path.display()),
+                format!(
+                    "{} does not contain a disk id: restore it, or remove it; files that were \
+                     committed and are not visible yet then wait for a disk with the old id",
+                    path.display()
+                ),
             )),
             id => Ok(id),
         }

@@ -229,6 +229,11 @@ pub(super) fn file_id(stage: &str, key: &FileKey) -> String {
     }
 }
 
+/// Whether a split is that of the file, whatever its stage and its first line are.
+pub(super) fn is_of(split: &SplitId, key: &FileKey) -> bool {
+    file_of(split).ends_with(&file_id("", key))
+}
+
 /// Like [`file_id`], for a path whose file cannot be identified.
 pub(super) fn path_id(stage: &str, path: &Path) -> String {
     let digest = Head::digest(path.as_os_str().as_bytes());

@@ -191,13 +191,13 @@ impl LineReader {
 
     /// The next complete lines; `None` if there are none now. A plain file may have more later.
     pub(super) fn next_block(&mut self) -> Result<Option<Block>, ReadError> {
-        let mut bytes = std::mem::take(&mut self.carry);
-        bytes.reserve_exact(self.limits.block);
         // Lines that were read together with a record that is too long have not been searched.
         let mut searched = match self.has_buffered() {
             true => 0,
-            false => bytes.len(),
+            false => self.carry.len(),
         };
+        let mut bytes = std::mem::take(&mut self.carry);
+        bytes.reserve_exact(self.limits.block);
         loop {
             let at_end = match self.fill(&mut bytes) {
                 Ok(at_end) => at_end,

@@ -81,8 +81,10 @@ pub struct FilesSourceOptions {
     pub(super) on_broken_file: SpannedValue<OnBrokenFile>,
     /// What happens to a plain file that begins with everything that was read of a file that is
     /// gone: it may be a new file with the same beginning, or the same file that was replaced, as
-    /// `rsync` and editors do, or moved. `:read` reads it from its start; `:continue` continues
-    /// where the other one was left.
+    /// `rsync` and editors do, or moved to another disk. `:read` reads it from its start; `:continue`
+    /// continues where the other one was left, and counts what every sink has as what was read.
+    /// A plain copy of a log that is truncated (`copytruncate`) is continued too, but not with
+    /// `:follow`.
     #[option(default = "read")]
     pub(super) on_replaced_file: OnReplacedFile,
     /// What happens to a record that does not match the format.

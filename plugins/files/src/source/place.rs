@@ -1,21 +1,21 @@
 //! Where a record of a file is, for people: its line.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
 use pseidon_plugin::source::RecordPlace;
 
 use super::compression::{DECODE_BYTES, InputCompression, Stream};
+use super::identity::{FileKey, is_of};
 
-/// The number of bytes in which lines are counted, which takes a second. In the rest of a file, a
-/// record is at a byte.
-const MAX_COUNTED: u64 = 1 << 30;
+/// The number of bytes in which lines are counted. In the rest of a file, a record is at a byte.
+const MAX_COUNTED: u64 = 512 << 20;
 /// The same for the content of a compressed file.
-const MAX_DECODED: u64 = 256 << 20;
+const MAX_DECODED: u64 = 64 << 20;
 
-/// The place of a record in a file, which is below `base`. If the file is not what it was, the place
-/// is a byte. `compression` is that of the option.
+/// The place of a record in a file, which is below `base`. If its path names another file by now,
+/// the place is a byte. `compression` is that of the option.
 pub(super) fn place_of(
     base: &Path,
     record: &RecordPlace,
@@ -23,20 +23,25 @@ pub(super) fn place_of(
 ) -> String {
     let (name, position) = (&record.topic, record.position);
     let path = base.join(name);
-    match line_at(&path, position, compression) {
+    match line_at(&path, record, compression) {
         Ok(Some(line)) => format!("{name}, line {line}"),
         _ => format!("{name}, byte {position}"),
     }
 }
 
-/// The number of the line that begins at a position of the content, from 1 on; `None` if it is too
-/// far from the beginning.
+/// The number of the line at which a record begins, from 1 on; `None` if it is too far from the
+/// beginning, or in another file.
 fn line_at(
     path: &Path,
-    position: u64,
+    record: &RecordPlace,
     compression: Option<InputCompression>,
 ) -> io::Result<Option<u64>> {
-    let file = File::open(path)?;
+    // Opening a pipe would wait for its writer.
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() || !is_of(&record.split, &FileKey::of(&metadata)) {
+        return Ok(None);
+    }
+    let (file, position) = (File::open(path)?, record.position);
     let compression = match compression {
         Some(given) => given,
         None => InputCompression::of(&file, path)?,
@@ -67,10 +72,15 @@ fn line_at(
 mod tests {
     use std::io::Write;
 
+    use super::super::identity::{Head, split_id};
     use super::*;
 
     fn place(base: &Path, name: &str, position: u64) -> String {
+        let key = fs::metadata(base.join(name)).map(|metadata| FileKey::of(&metadata));
+        let head = Head::of_beginning(b"a\n").unwrap();
+        let split = key.map_or("in:gone".into(), |key| split_id("in", &key, head, 0));
         let record = RecordPlace {
+            split,
             topic: name.to_owned(),
             partition: 0,
             position,
@@ -93,6 +103,19 @@ mod tests {
                 assert_eq!(place(dir.path(), name, position), expected);
             }
         }
+    }
+
+    #[test]
+    fn the_lines_of_another_file_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), "a\nb\n").unwrap();
+        let record = RecordPlace {
+            split: "in:1234.5678.9abc".into(),
+            topic: "a".to_owned(),
+            partition: 0,
+            position: 2,
+        };
+        assert_eq!(place_of(dir.path(), &record, None), "a, byte 2");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Plain files that replace others, with `:on-replaced-file :continue`.
 //!
-//! The file that was at the path before is read to its end through its open handle, and released.
-//! Then the state has its last position, at which the new file is continued if it begins with the
-//! same bytes. Until then the new file waits.
+//! The file that is gone is read to its end through its open handle, and released. Then the state has
+//! its last position, at which the new file is continued. Until then the new file waits, as long as
+//! it begins with the same bytes.
 
 use std::collections::HashSet;
 
@@ -11,6 +11,7 @@ use pseidon_plugin::source::Stopped;
 
 use super::super::identity::FileKey;
 use super::super::recognition::{Continuation, assign, head_of};
+use super::super::tail::Mark;
 use super::Follower;
 use super::candidate::Candidate;
 
@@ -59,14 +60,22 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Whether the file that was at the same path before, and has the same first line, is still
-    /// followed. It is given up as soon as it is read to its end.
+    /// Whether this file begins with what was read of one that is gone and still followed. That one
+    /// is given up as soon as it is read to its end.
     fn waits_for_replaced(&mut self, file: &Candidate) -> bool {
         let (scan, head) = (self.scans, file.head.to_string());
+        let Ok(Some(content)) = file.open() else {
+            return false;
+        };
+        let begins_with = |mark: Mark| match mark.upto() {
+            // Nothing was read of it yet.
+            0 => true,
+            _ => mark.covers_all() && mark.is_in(&content).unwrap_or(false),
+        };
         let mut tracked = self.tracked.values_mut();
         let replaced = tracked.find(|tracked| {
-            let is_gone = !tracked.was_seen_in(scan) && tracked.path() == file.path;
-            is_gone && tracked.mark().is_some() && head_of(&tracked.split().id) == head
+            let is_gone = !tracked.was_seen_in(scan) && head_of(&tracked.split().id) == head;
+            is_gone && tracked.mark().is_some_and(begins_with)
         });
         let Some(replaced) = replaced else {
             return false;

@@ -56,7 +56,7 @@ pub(super) struct TrackedFile {
     last_seen: u64,
     /// Whether no glob matches it and it has not grown for a long time.
     drained: bool,
-    /// Whether another file is at its path that may be its continuation.
+    /// Whether another file begins with what was read of it, and so is its continuation.
     is_replaced: bool,
     /// The position at which reading began.
     start: Position,
@@ -267,17 +267,19 @@ impl TrackedFile {
         self.update_stat(stat);
     }
 
-    /// Does not wait for more when it has been read to its end, because another file has replaced
-    /// it.
+    /// Does not wait for more if it has been read to its end, because another file begins with what
+    /// was read of it. That file has what is left of an incomplete record too. Holds for one scan.
     pub(super) fn give_up(&mut self) {
+        self.drained = !self.has_more();
         self.is_replaced = true;
     }
 
     /// Checks the size of a file that no glob matched in this scan, through its open handle.
     pub(super) fn check_if_unseen(&mut self, scan: u64, patience: Duration) {
-        if self.last_seen == scan || self.drained {
+        if self.last_seen == scan || (self.drained && !self.is_replaced) {
             return;
         }
+        (self.drained, self.is_replaced) = (false, false);
         match &self.state {
             ReadState::Closed(_)
             | ReadState::ReadToEnd(_)
@@ -296,8 +298,7 @@ impl TrackedFile {
                 if let Ok(metadata) = file.metadata() {
                     self.update_stat(Stat::of(&metadata, now));
                 }
-                let is_patient = !self.is_replaced && self.last_growth.elapsed() < patience;
-                self.drained = !self.has_more() && !is_patient;
+                self.drained = !self.has_more() && self.last_growth.elapsed() >= patience;
             }
         }
     }
@@ -323,10 +324,11 @@ impl TrackedFile {
         }
         if self.drained {
             // The last line, although its line end is missing.
-            return matches!(
-                &self.state,
-                ReadState::Open(reader, _) if reader.read_to() > reader.position()
-            );
+            return !self.is_replaced
+                && matches!(
+                    &self.state,
+                    ReadState::Open(reader, _) if reader.read_to() > reader.position()
+                );
         }
         match self.compression {
             InputCompression::None => self.size > self.read_size || self.has_buffered(),

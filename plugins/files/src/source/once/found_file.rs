@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pseidon_delivery::{Position, SplitId};
+use pseidon_delivery::{Position, ResumeToken, SplitId};
 use pseidon_plugin::Split;
 
 use super::super::Config;
@@ -16,7 +16,7 @@ use super::super::lines::{RecordFraming, record_start};
 use super::super::progress::FileProgress;
 use super::super::read_error::ReadError;
 use super::super::snapshot::Comparison;
-use super::super::tail::Mark;
+use super::super::tail::{Mark, Tail};
 use super::failures::FileFailures;
 use super::last_line::WaitingLines;
 
@@ -69,6 +69,13 @@ impl FoundFile {
     /// Whether it is compressed, and its content is lines.
     pub(super) fn has_stream(&self) -> bool {
         !self.is_plain() && !matches!(self.compression, InputCompression::Columns(_))
+    }
+
+    /// What is known of the bytes before the position at which it is begun as the continuation of
+    /// another one: a record begins there, whatever it looks like.
+    pub(super) fn start_mark(&self, position: Position) -> Option<ResumeToken> {
+        let is_continuation = position > 0 && position == self.starts_at;
+        is_continuation.then(|| Tail::unknown(position).mark().to_resume())
     }
 
     /// Its head, as in the id of its split.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::Split;
-use pseidon_plugin::source::{SourceHandle, Stopped};
+use pseidon_plugin::source::{SourceHandle, SplitStart, Stopped};
 
 use super::super::progress::{FileProgress, rewritten};
 use super::super::recognition::remove_marks;
@@ -292,7 +292,14 @@ impl FileQueue<'_> {
         self.handle.begin(
             begun
                 .iter()
-                .map(|job| (job.split.clone(), job.from))
+                .map(|job| {
+                    let (split, position) = (job.split.clone(), job.from);
+                    SplitStart {
+                        split,
+                        position,
+                        resume: job.file.start_mark(position),
+                    }
+                })
                 .collect(),
         )?;
         let ended = begun.iter().filter_map(|job| job.file.ended.clone());

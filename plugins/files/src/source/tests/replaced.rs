@@ -108,6 +108,55 @@ fn a_followed_file_is_continued_when_it_is_replaced() {
     assert_eq!(run.stop(), expected.map(|line| format!("app.log: {line}")));
 }
 
+/// `rsync` copies what there is, which may end in the middle of a line.
+#[test]
+fn a_line_that_was_incomplete_is_read_from_the_new_file() {
+    for options in [None, Some(CONTINUES)] {
+        let world = World::new();
+        world.write("app.log", "one\ntwo\nthr");
+        let next = "one\ntwo\nthree\nfour\n";
+        let read = match options {
+            None => {
+                let run = world.start_source(Arc::new(following_replaced()));
+                run.until(|seen| seen.records.len() >= 2);
+                replace(&world, "app.log", next);
+                run.until(|seen| seen.records.len() >= 4);
+                run.stop()
+            }
+            Some(options) => {
+                let mut read = world.read(options).unwrap();
+                replace(&world, "app.log", next);
+                read.extend(world.read(options).unwrap());
+                read.sort();
+                read
+            }
+        };
+        let mut expected = ["one", "two", "three", "four"].map(|line| format!("app.log: {line}"));
+        if options.is_some() {
+            expected.sort();
+        }
+        assert_eq!(read, expected, "{options:?}");
+    }
+}
+
+/// A log that is renamed is written for a while; the new one has the same first line.
+#[test]
+fn a_log_that_was_rotated_is_not_a_replaced_one() {
+    let world = World::new();
+    world.write("app.log", "header\none\n");
+    let run = world.start_source(Arc::new(following_replaced()));
+    run.until(|seen| seen.records.len() >= 2);
+    let rotated = world.path("rotated");
+    fs::rename(world.path("app.log"), &rotated).unwrap();
+    world.write("app.log", "header\n");
+    run.until(|seen| seen.records.len() >= 3);
+    let mut log = fs::OpenOptions::new().append(true).open(&rotated).unwrap();
+    std::io::Write::write_all(&mut log, b"late\n").unwrap();
+    run.until(|seen| seen.records.len() >= 4);
+    let expected = ["header", "one", "header", "late"];
+    assert_eq!(run.stop(), expected.map(|line| format!("app.log: {line}")));
+}
+
 /// What was written to the file that is gone is read before the new one is continued.
 #[test]
 fn the_rest_of_a_replaced_file_is_read_first() {
