@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, IntervalUnit};
+use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion_common::ScalarValue;
 use datafusion_expr::Operator;
 use datafusion_expr::type_coercion::binary::BinaryTypeCoercer;
@@ -16,7 +16,7 @@ use crate::decimal::{is_decimal, with_float};
 use crate::json::JsonArithmetic;
 use crate::operand::{Operand, operation};
 use crate::scalar::own_call;
-use crate::types::is_text;
+use crate::types::{is_text, timestamp, with_date};
 
 /// The type of SQL intervals: months, days and nanoseconds.
 const INTERVAL: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -58,16 +58,38 @@ pub(crate) fn arithmetic(
     .in_range()
 }
 
-/// A constant fraction beside a decimal is a decimal, and any other float makes the result a float.
+/// A constant fraction beside a decimal is a decimal, and any other float makes the result a float. A
+/// date beside a timestamp, or beside hours, is a timestamp.
 fn with_common_kind(left: Operand, right: Operand) -> Result<(Operand, Operand), Diagnostic> {
     let (left, right) = match (left.exact.is_some(), right.exact.is_some()) {
         (true, false) if is_decimal(&right.data_type) => (left.exact(), right),
         (false, true) if is_decimal(&left.data_type) => (left, right.exact()),
         _ => (left, right),
     };
-    match with_float(&left.data_type, &right.data_type) {
-        Some(float) => Ok((left.cast(&float)?, right.cast(&float)?)),
-        None => Ok((left, right)),
+    let types = (&left.data_type, &right.data_type);
+    let common = with_float(types.0, types.1).or_else(|| with_date(types.0, types.1));
+    match common {
+        Some(common) => Ok((left.cast(&common)?, right.cast(&common)?)),
+        None if right.data_type == DataType::Date32 => {
+            let right = with_time(right, &left)?;
+            Ok((left, right))
+        }
+        None => Ok((with_time(left, &right)?, right)),
+    }
+}
+
+/// A date beside an interval that may have hours is a timestamp, as in PostgreSQL. Arrow would drop
+/// the hours. Beside a constant of days and months it stays a date. Other operands are returned
+/// unchanged.
+fn with_time(date: Operand, interval: &Operand) -> Result<Operand, Diagnostic> {
+    let has_hours = match interval.as_literal() {
+        Some(ScalarValue::IntervalMonthDayNano(Some(interval))) => interval.nanoseconds != 0,
+        Some(value) => !value.is_null(),
+        None => true,
+    };
+    match date.data_type == DataType::Date32 && interval.data_type == INTERVAL && has_hours {
+        true => date.cast(&timestamp(TimeUnit::Microsecond)),
+        false => Ok(date),
     }
 }
 
@@ -131,8 +153,8 @@ pub(crate) fn negate(operand: Operand, span: Span) -> Result<Operand, Diagnostic
     }
 }
 
-/// Casts the operands of `+ - * / %`: JSON values to numbers, and a constant string next to a time
-/// to an interval.
+/// Casts the operands of `+ - * / %`: JSON values to numbers, or next to an interval to times, and a
+/// constant string next to a time to an interval.
 fn computable(left: Operand, right: Operand) -> Result<(Operand, Operand), Diagnostic> {
     let left_type = left.data_type.clone();
     let right_type = right.data_type.clone();
@@ -148,10 +170,14 @@ fn computable_with(
     other_is_json: bool,
 ) -> Result<Operand, Diagnostic> {
     if operand.json {
-        let known = !other_is_json
-            && (other.is_numeric() || other.is_temporal())
-            && !matches!(other, DataType::Interval(_));
-        return operand.cast(if known { other } else { &DataType::Float64 });
+        return match other {
+            // An interval is added to a time.
+            DataType::Interval(_) => operand.cast(&timestamp(TimeUnit::Microsecond)),
+            known if !other_is_json && (known.is_numeric() || known.is_temporal()) => {
+                operand.cast(known)
+            }
+            _ => operand.cast(&DataType::Float64),
+        };
     }
     let is_text_literal = is_text(&operand.data_type) && operand.as_literal().is_some();
     if is_text_literal

@@ -6,8 +6,9 @@ use datafusion_expr::type_coercion::binary::comparison_coercion;
 use pseidon_dsl::{Diagnostic, Span};
 
 use crate::decimal::{is_decimal, with_float};
+use crate::intervals::length;
 use crate::operand::{Operand, is_exactly};
-use crate::types::{canonical, is_text, type_name};
+use crate::types::{canonical, is_text, type_name, with_date};
 
 /// The least number of decimal places of numbers in JSON that are compared as decimals.
 const JSON_SCALE: i8 = 9;
@@ -26,7 +27,7 @@ pub(crate) fn comparable<const N: usize>(
     let target = comparison_type(&operands.each_ref(), span)?;
     let mut cast = operands.clone();
     for (cast, operand) in cast.iter_mut().zip(operands) {
-        *cast = operand.compared_as(&target)?;
+        *cast = compared(operand, &target)?;
     }
     Ok(cast)
 }
@@ -50,9 +51,18 @@ pub(crate) fn comparable_with(
     let target = comparison_type(&all, span)?;
     let others = others
         .into_iter()
-        .map(|other| other.compared_as(&target))
+        .map(|other| compared(other, &target))
         .collect::<Result<_, _>>()?;
-    Ok((operand.compared_as(&target)?, others))
+    Ok((compared(operand, &target)?, others))
+}
+
+/// The operand in the type in which it is compared, and an interval as its length.
+fn compared(operand: Operand, target: &DataType) -> Result<Operand, Diagnostic> {
+    match (target, &operand.data_type) {
+        (DataType::Interval(_), DataType::Duration(_)) => length(operand),
+        (DataType::Interval(_), _) => length(operand.compared_as(target)?),
+        _ => operand.compared_as(target),
+    }
 }
 
 /// Whether constant fractions are compared as decimals: with a decimal, and with integers or JSON
@@ -160,6 +170,7 @@ fn common_type(
         None
     } else {
         with_float(known, &operand.data_type)
+            .or_else(|| with_date(known, &operand.data_type))
             .or_else(|| comparison_coercion(known, &operand.data_type))
     };
     common.map(|common| canonical(&common)).ok_or_else(|| {

@@ -24,6 +24,14 @@ pub(crate) fn exactly(literal: &Literal) -> Option<ScalarValue> {
     Some(ScalarValue::Decimal128(Some(value), precision, scale))
 }
 
+/// The decimals with this many digits, of which `scale` are behind the point.
+pub(crate) fn decimal(precision: u8, scale: i8) -> DataType {
+    match precision <= DECIMAL128_MAX_PRECISION {
+        true => DataType::Decimal128(precision, scale),
+        false => DataType::Decimal256(precision, scale),
+    }
+}
+
 pub(crate) fn is_decimal(data_type: &DataType) -> bool {
     matches!(
         data_type,

@@ -6,7 +6,7 @@
 //! with integers or other such paths: the values decide whether the result is an integer. Such a
 //! path is a JSON value unless another use requires a type.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion_expr::Operator;
 use datafusion_expr::type_coercion::binary::{BinaryTypeCoercer, comparison_coercion};
 use pseidon_dsl::Span;
@@ -14,7 +14,7 @@ use pseidon_dsl::expr::{BinaryOp, Expr, ExprKind, IsPredicate, Literal, Path, Un
 
 use crate::compile::meta_field;
 use crate::function;
-use crate::types::{is_json, parse_type};
+use crate::types::{is_json, parse_type, timestamp, with_date};
 
 /// A use of a payload path in an expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +29,7 @@ pub struct Demand {
 
 /// Appends a demand for every use of a payload path in `expr` to `out`, in source order. `wanted`
 /// is the type required of the whole expression, such as boolean for a condition. `known` returns
-/// the type of a path if it is already known. A path that is compared with a path of known type
-/// takes on that type.
+/// the type of a path if it is already known.
 pub fn collect(
     expr: &Expr,
     wanted: Option<&DataType>,
@@ -125,13 +124,10 @@ impl Demands<'_> {
     }
 
     /// Expressions that are compared. Any value can be compared, so a path requires no type, and
-    /// neither does arithmetic.
+    /// neither do arithmetic and alternatives.
     fn compared(&mut self, exprs: &[&Expr]) {
-        let common = self.common_type(exprs);
-        let common = common.filter(|common| !common.is_numeric());
         for expr in exprs {
-            let is_path = matches!(expr.kind, ExprKind::Path(_));
-            self.expr(expr, common.as_ref().filter(|_| !is_path));
+            self.expr(expr, None);
         }
     }
 
@@ -165,7 +161,11 @@ impl Demands<'_> {
 
     fn common_type(&self, exprs: &[&Expr]) -> Option<DataType> {
         let types = exprs.iter().filter_map(|expr| self.type_of(expr));
-        types.reduce(|left, right| comparison_coercion(&left, &right).unwrap_or(left))
+        types.reduce(|left, right| {
+            with_date(&left, &right)
+                .or_else(|| comparison_coercion(&left, &right))
+                .unwrap_or(left)
+        })
     }
 
     fn case(
@@ -175,33 +175,20 @@ impl Demands<'_> {
         otherwise: Option<&Expr>,
         wanted: Option<&DataType>,
     ) {
-        let tests: Vec<&Expr> = operand
-            .into_iter()
-            .chain(whens.iter().map(|(when, _)| when))
-            .collect();
         let results: Vec<&Expr> = whens
             .iter()
             .map(|(_, then)| then)
             .chain(otherwise)
             .collect();
-        let test_type = if operand.is_some() {
-            self.common_type(&tests)
-        } else {
-            Some(DataType::Boolean)
-        };
+        // What is compared with the operand requires no type.
+        let test_type = operand.is_none().then_some(DataType::Boolean);
         let common = self.alternative_type(&results);
         let result_type = common.or_else(|| wanted.cloned());
-        let is_compared = operand.is_some();
-        let of_test = |test: &Expr| {
-            test_type
-                .as_ref()
-                .filter(|_| !(is_compared && matches!(test.kind, ExprKind::Path(_))))
-        };
         if let Some(operand) = operand {
-            self.expr(operand, of_test(operand));
+            self.expr(operand, None);
         }
         for (when, then) in whens {
-            self.expr(when, of_test(when));
+            self.expr(when, test_type.as_ref());
             self.expr(then, result_type.as_ref());
         }
         if let Some(otherwise) = otherwise {
@@ -342,6 +329,10 @@ fn arithmetic_type(
     let (left, right) = match (left, right) {
         (None, None) => return None,
         (Some(known), None) | (None, Some(known)) if known.is_integer() => return None,
+        // A value without a type beside an interval is a time.
+        (Some(DataType::Interval(_)), None) | (None, Some(DataType::Interval(_))) => {
+            return Some(timestamp(TimeUnit::Microsecond));
+        }
         (Some(known), None) | (None, Some(known)) => (known.clone(), known),
         (Some(left), Some(right)) => (left, right),
     };

@@ -2,12 +2,13 @@
 //!
 //! Each of our own functions is a module of this one: [`wall_clock`], [`regexp_match`],
 //! [`regexp_groups`], [`logfmt`] and [`redact`]. Those of lists and JSON are in [`values`];
-//! [`mod@json_struct`] and [`rounding`] replace functions of DataFusion for values without a known type.
+//! [`mod@json_struct`], [`rounding`] and [`duration`] replace functions of DataFusion for some types.
 //! [`probe`] finds calls that always fail, [`foreign`] what to write for functions of other systems.
 //! [`argument_types`] finds what a function requires of untyped arguments; [`mod@reference`] is what
 //! users read about them.
 
 mod argument_types;
+mod duration;
 mod foreign;
 mod json_struct;
 mod lists;
@@ -146,7 +147,7 @@ pub(crate) fn call(
     args: Vec<Operand>,
     span: Span,
 ) -> Result<Operand, Diagnostic> {
-    let args = match is_extreme(function.name()) && has_decimal(&args) {
+    let args = match is_extreme(function.name()) && has_decimal_or_date(&args) {
         true => alternatives(args)?,
         false => args,
     };
@@ -156,10 +157,21 @@ pub(crate) fn call(
         return Ok(length);
     }
     let own = json_struct(function.name(), &args, span)
-        .or_else(|| rounding::of_integer(function, &args, span));
-    if let Some(compiled) = own {
-        return compiled;
+        .or_else(|| rounding::of_integer(function, &args, span))
+        .or_else(|| duration::seconds(function, &args, span));
+    match own {
+        Some(compiled) => compiled,
+        None => call_as_is(name, function, args, span),
     }
+}
+
+/// Compiles a call as DataFusion has it.
+fn call_as_is(
+    name: &str,
+    function: &Arc<ScalarUDF>,
+    args: Vec<Operand>,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
     let wanted = accepted_types(function, &args);
     let Some(wanted) = wanted else {
         return Err(misuse(name, function, &args, span));
@@ -254,8 +266,10 @@ fn is_extreme(name: &str) -> bool {
     matches!(name, "greatest" | "least")
 }
 
-fn has_decimal(args: &[Operand]) -> bool {
-    args.iter().any(|arg| is_decimal(&arg.data_type))
+/// Whether the common type that DataFusion takes may have too few digits for the arguments.
+fn has_decimal_or_date(args: &[Operand]) -> bool {
+    args.iter()
+        .any(|arg| is_decimal(&arg.data_type) || arg.data_type == DataType::Date32)
 }
 
 fn with_limited_length(mut args: Vec<Operand>) -> Result<Vec<Operand>, Diagnostic> {

@@ -21,7 +21,7 @@ use crate::floats::{FloatCast, may_overflow};
 use crate::json::{JsonNumber, JsonOf, JsonParse, JsonText, StringsAs};
 use crate::ranges::{RangeCheck, has_range};
 use crate::scalar::unary_call;
-use crate::types::{canonical, is_text, json_field, type_name};
+use crate::types::{canonical, is_text, json_field, type_name, with_date};
 
 /// A compiled part of an expression.
 #[derive(Clone, Debug)]
@@ -207,7 +207,10 @@ impl Operand {
 
     /// Casts the operand to `to`, with NULL for values that cannot be cast.
     pub(crate) fn try_cast(self, to: &DataType) -> Result<Operand, Diagnostic> {
-        let operand = self.json_to_string();
+        let operand = match is_decimal(to) {
+            true => self.json_to_string().exact(),
+            false => self.json_to_string(),
+        };
         if operand.data_type.is_nested() && *to == DataType::Utf8 {
             return operand.cast(to);
         }
@@ -407,8 +410,34 @@ pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagn
     if operands.iter().any(|operand| operand.json) && operands.iter().all(is_json) {
         return operands.into_iter().map(Operand::number_to_json).collect();
     }
+    let beside_json = type_beside_json(&operands)?;
     let operands: Vec<Operand> = operands.into_iter().map(Operand::json_to_string).collect();
     let operands = exact_beside_decimals(operands);
+    let target = match beside_json {
+        Some(known) => known,
+        None => common_alternative(&operands)?,
+    };
+    operands
+        .into_iter()
+        .map(|operand| operand.cast(&target))
+        .collect()
+}
+
+/// The type of JSON values that are alternatives to others: that of the others, as if the fields had
+/// been decoded with it. `None` if there are no JSON values, or the others are strings or nested.
+fn type_beside_json(operands: &[Operand]) -> Result<Option<DataType>, Diagnostic> {
+    if !operands.iter().any(|operand| operand.json) {
+        return Ok(None);
+    }
+    let others = operands.iter().filter(|operand| !operand.json).cloned();
+    let others = exact_beside_decimals(others.collect());
+    let known = common_alternative(&others)?;
+    let is_simple = known.is_numeric() || known.is_temporal() || known == DataType::Boolean;
+    Ok(is_simple.then_some(known))
+}
+
+/// The type of operands of which one is the result.
+fn common_alternative(operands: &[Operand]) -> Result<DataType, Diagnostic> {
     let (literals, others): (Vec<&Operand>, Vec<&Operand>) = operands
         .iter()
         .partition(|operand| operand.as_literal().is_some());
@@ -429,6 +458,7 @@ pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagn
                 known
             }
             Some(known) => with_float(&known, &operand.data_type)
+                .or_else(|| with_date(&known, &operand.data_type))
                 .or_else(|| type_union_coercion(&known, &operand.data_type))
                 .map(|common| canonical(&common))
                 .ok_or_else(|| {
@@ -451,11 +481,7 @@ pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagn
         .map(|operand| &operand.data_type)
         .find(|data_type| **data_type != DataType::Null);
     let target = target.or(of_null.map(canonical));
-    let target = target.unwrap_or(DataType::Null);
-    operands
-        .into_iter()
-        .map(|operand| operand.cast(&target))
-        .collect()
+    Ok(target.unwrap_or(DataType::Null))
 }
 
 /// The column for the values of the operand.

@@ -18,6 +18,7 @@ use pseidon_dsl::{Diagnostic, Span};
 use crate::arithmetic::{arithmetic, negate};
 use crate::bits::{self, Direction};
 use crate::comparison::{comparable, comparable_with};
+use crate::equality::{by_bits, item_by_bits};
 use crate::json::StringsAs;
 use crate::operand::{Operand, alternatives, operation, reason};
 
@@ -184,7 +185,11 @@ pub(crate) fn is_in(
     span: Span,
 ) -> Result<Operand, Diagnostic> {
     let (operand, list) = comparable_with(operand, list, span)?;
-    let list = list.into_iter().map(|operand| operand.physical).collect();
+    let operand = by_bits(operand)?;
+    let list = list
+        .into_iter()
+        .map(|item| Ok(item_by_bits(item)?.physical));
+    let list = list.collect::<Result<_, Diagnostic>>()?;
     let in_list = InListExpr::try_new(operand.physical, list, negated, schema)
         .map_err(|error| Diagnostic::new(span, reason(&error), "cannot compare with this list"))?;
     Operand::computed(Arc::new(in_list), DataType::Boolean, span)
@@ -306,7 +311,8 @@ pub(crate) fn case(
         ),
         Some(operand) => {
             let (operand, tests) = comparable_with(operand, tests, span)?;
-            (Some(operand), tests)
+            let tests = tests.into_iter().map(by_bits);
+            (Some(by_bits(operand)?), tests.collect::<Result<_, _>>()?)
         }
     };
     let has_otherwise = otherwise.is_some();

@@ -103,6 +103,16 @@ pub(crate) fn timestamp(unit: TimeUnit) -> DataType {
     DataType::Timestamp(unit, Some(UTC.into()))
 }
 
+/// The type in which a date and a timestamp are combined: the timestamp, whose range has all dates.
+/// Arrow takes nanoseconds, which end in the year 2262. `None` for other types.
+pub(crate) fn with_date(left: &DataType, right: &DataType) -> Option<DataType> {
+    match (left, right) {
+        (DataType::Date32, DataType::Timestamp(unit, _))
+        | (DataType::Timestamp(unit, _), DataType::Date32) => Some(timestamp(*unit)),
+        _ => None,
+    }
+}
+
 /// A column of JSON values as source text: the column of a payload path without a known type.
 pub fn json_field(name: &str) -> Field {
     Field::new(name, DataType::Utf8, true).with_metadata(HashMap::from([(

@@ -22,6 +22,7 @@ use pseidon_dsl::{Diagnostic, nearest};
 use super::json::{Fold, JsonFolds};
 use super::{AggregateArg, AggregateCall, FUNCTIONS};
 use crate::compile::scalar;
+use crate::equality::with_equal_bits;
 use crate::types::{field_type_name, is_json, json_field};
 
 /// The type in which integers are added, so that no sum of them overflows.
@@ -38,6 +39,8 @@ const KEEP_JSON: [&str; 3] = ["first_value", "last_value", "any_value"];
 pub(super) struct Function {
     args: Vec<Argument>,
     kind: Kind,
+    /// Whether it finds equal values by their bits.
+    is_distinct: bool,
     /// The type of its results.
     pub(super) field: FieldRef,
     /// The columns of a group's state.
@@ -94,6 +97,7 @@ impl Function {
         };
         let state = function.state_fields();
         Ok(Function {
+            is_distinct: call.distinct || udf.name() == "approx_distinct",
             args,
             field: Arc::new(field),
             state: state.map_err(|_| misuse(&call, udf, schema))?,
@@ -122,6 +126,7 @@ impl Function {
             return Err(misuse(call, udf, schema));
         };
         Ok(Some(Function {
+            is_distinct: false,
             args: vec![Argument::Column {
                 number: *number,
                 to: DataType::Utf8,
@@ -152,7 +157,7 @@ impl Function {
     pub(super) fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>, ArrowError> {
         match &self.kind {
             Kind::Json(fold) => Ok(Box::new(JsonFolds::new(*fold))),
-            Kind::DataFusion(function) if function.groups_accumulator_supported() => {
+            Kind::DataFusion(function) if self.has_groups(function) => {
                 Ok(function.create_groups_accumulator()?)
             }
             Kind::DataFusion(function) => {
@@ -162,6 +167,13 @@ impl Function {
                 })))
             }
         }
+    }
+
+    /// Whether DataFusion computes the function for all groups at once. It says so of the different
+    /// values of `bit_xor` too, but computes it of all values then.
+    fn has_groups(&self, function: &AggregateFunctionExpr) -> bool {
+        let is_wrong = function.is_distinct() && function.fun().name() == "bit_xor";
+        function.groups_accumulator_supported() && !is_wrong
     }
 
     /// The values of the arguments for these rows.
@@ -177,7 +189,11 @@ impl Function {
                 if *is_json {
                     return without_json_null(column);
                 }
-                cast(column, to)
+                let column = cast(column, to)?;
+                Ok(match self.is_distinct {
+                    true => with_equal_bits(&column),
+                    false => column,
+                })
             }
         };
         self.args.iter().map(values).collect()

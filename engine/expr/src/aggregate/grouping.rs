@@ -11,6 +11,7 @@ use pseidon_dsl::Diagnostic;
 
 use super::AggregateCall;
 use super::function::Function;
+use crate::equality::with_equal_bits;
 
 /// A group as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +120,8 @@ impl Grouping {
         if columns.is_empty() {
             return Ok(self.key_rows.empty_rows(0, 0));
         }
-        self.key_rows.convert_columns(columns)
+        let columns: Vec<ArrayRef> = columns.iter().map(with_equal_bits).collect();
+        self.key_rows.convert_columns(&columns)
     }
 
     /// Whether all rows are one group.

@@ -1,5 +1,6 @@
 //! One function for each kind of node. `None` means that an error in a part was added.
 
+use arrow::datatypes::DataType;
 use datafusion_expr::Operator;
 use pseidon_dsl::expr::{BinaryOp, Expr, IsPredicate, UnaryOp};
 use pseidon_dsl::{Diagnostic, Span};
@@ -127,8 +128,9 @@ impl Compiler<'_> {
             "least" => Some(Operator::LtEq),
             _ => None,
         };
+        let is_interval = |arg: &Operand| matches!(arg.data_type, DataType::Interval(_));
         if let Some(op) = extreme
-            && args.iter().any(|arg| arg.json)
+            && args.iter().any(|arg| arg.json || is_interval(arg))
         {
             return Some(operator::extreme(op, args, span));
         }

@@ -111,5 +111,9 @@ fn sample(data_type: &DataType, number: Option<usize>) -> Result<ArrayRef, DataF
             Err(_) => return Ok(new_null_array(other, 1)),
         },
     };
-    value.to_array()
+    // A default list has another name for its elements than one of a Parquet file.
+    match value.to_array()? {
+        sample if sample.data_type() == data_type => Ok(sample),
+        _ => Ok(new_null_array(data_type, 1)),
+    }
 }

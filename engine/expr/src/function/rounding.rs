@@ -1,15 +1,19 @@
-//! `abs`, `round`, `ceil`, `floor` and `trunc` of integers, which keep all of their digits.
+//! `abs`, `round`, `ceil`, `floor` and `trunc` of integers, which keep all of their digits, and of
+//! decimals, whose result has no decimal places.
 //!
-//! DataFusion computes most of them as float64. For values without a known type, each value decides.
+//! DataFusion computes most of them of integers as float64. For values without a known type, each
+//! value decides. DataFusion's `ceil` and `floor` of decimals have the type of their argument, which
+//! may have too few digits for the result: 99.5 is a decimal(3,1), and 100.0 is not.
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DECIMAL256_MAX_PRECISION, DataType};
 use datafusion_common::ScalarValue;
 use datafusion_expr::ScalarUDF;
 use pseidon_dsl::{Diagnostic, Span};
 
-use super::call;
+use super::{call, call_as_is};
+use crate::decimal::decimal;
 use crate::json::{FloatToJson, JsonIntegerRounding, Rounding};
 use crate::operand::Operand;
 use crate::operator::conditional;
@@ -33,8 +37,39 @@ pub(super) fn of_integer(
     if value.json {
         return Some(of_json(function, rounding, (value, places), span));
     }
+    if places.is_none()
+        && matches!(rounding, Rounding::Ceil | Rounding::Floor | Rounding::Trunc)
+        && let Some((wide, result)) = decimals(&value.data_type)
+    {
+        return Some(of_decimal(function, value, &wide, &result, span));
+    }
     let is_same = value.data_type.is_integer() && places.is_none() && rounding != Rounding::Abs;
     is_same.then(|| Ok(value.clone()))
+}
+
+/// The type in which a decimal with decimal places is rounded, and that of the result, which has one
+/// digit more before the point. `None` for other types.
+fn decimals(data_type: &DataType) -> Option<(DataType, DataType)> {
+    let (DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale)) =
+        *data_type
+    else {
+        return None;
+    };
+    let places = u8::try_from(scale).ok().filter(|places| *places > 0)?;
+    let wide = precision.saturating_add(1).min(DECIMAL256_MAX_PRECISION);
+    let whole = wide.saturating_sub(places).max(1);
+    Some((decimal(wide, scale), decimal(whole, 0)))
+}
+
+fn of_decimal(
+    function: &Arc<ScalarUDF>,
+    value: &Operand,
+    wide: &DataType,
+    result: &DataType,
+    span: Span,
+) -> Result<Operand, Diagnostic> {
+    let value = value.clone().cast(wide)?;
+    call_as_is(function.name(), function, vec![value], span)?.cast(result)
 }
 
 fn of_json(

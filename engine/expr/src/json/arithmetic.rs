@@ -107,7 +107,11 @@ impl Number {
     pub(crate) fn compare(self, other: Number) -> Ordering {
         match (self, other) {
             (Number::Integer(left), Number::Integer(right)) => left.cmp(&right),
-            (left, right) => left.as_float().total_cmp(&right.as_float()),
+            (left, right) => {
+                let (left, right) = (left.as_float(), right.as_float());
+                // -0.0 equals 0, and no number of JSON is NaN.
+                left.partial_cmp(&right).unwrap_or(Ordering::Equal)
+            }
         }
     }
 

@@ -69,7 +69,6 @@ fn a_use_determines_the_type_unless_any_value_can_be_used() {
         ("user.tags[0].x = 1", "user.tags[0].x"),
         ("case when a then b else 1 end", "a boolean, b"),
         ("case when a then b else 1.5 end", "a boolean, b"),
-        ("greatest(a, 1)", "a"),
         ("case a when 1 then 'x' when b then c end", "a, b, c utf8"),
         ("case when a = 1 then b end", "a, b"),
         ("lower(a) = b", "a utf8, b"),
@@ -79,24 +78,40 @@ fn a_use_determines_the_type_unless_any_value_can_be_used() {
         ("to_timestamp_millis(a)", "a int64"),
         ("to_timestamp(a)", "a utf8"),
         ("to_timestamp_millis(a) > b", "a int64, b"),
-        ("coalesce(a, 0)", "a"),
-        ("coalesce(a, b) = 'x'", "a utf8, b utf8"),
-        ("nullif(a, '')", "a utf8"),
-        ("if(a, b, 1)", "a boolean, b"),
-        ("nvl2(a, b, 'x')", "a, b utf8"),
+        ("a + interval '1 day'", "a"),
         ("concat(a, b)", "a, b"),
         ("no_such_function(a)", "a"),
         ("a = 1 or a = 'x'", "a, a"),
         ("known_text = 5", "known_text"),
     ];
+    check(&cases);
+}
+
+fn check(cases: &[(&str, &str)]) {
     let mut wrong = Vec::new();
     for (text, expected) in cases {
         let found = wanted(text, None);
-        if found != expected {
+        if found != *expected {
             wrong.push(format!("{text}: {found}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Alternatives require the type of the others, unless the values decide.
+#[test]
+fn alternatives_have_one_type() {
+    check(&[
+        ("greatest(a, 1)", "a"),
+        ("coalesce(a, 0)", "a"),
+        ("coalesce(a, b) = 'x'", "a, b"),
+        ("coalesce(a, b) || 'x'", "a, b"),
+        ("case coalesce(a, b) when 'x' then c end", "a, b, c"),
+        ("coalesce(a + interval '1 day', b)", "a, b timestamp_us"),
+        ("nullif(a, '')", "a utf8"),
+        ("if(a, b, 1)", "a boolean, b"),
+        ("nvl2(a, b, 'x')", "a, b utf8"),
+    ]);
 }
 
 #[test]

@@ -50,8 +50,9 @@ fn columns() -> Vec<(&'static str, Field, ArrayRef)> {
         ],
         Some(NullBuffer::from(vec![true, true, false])),
     );
+    // The elements have the name that Parquet has for them.
     let tags = ListArray::new(
-        Arc::new(Field::new_list_field(DataType::Utf8, true)),
+        Arc::new(Field::new("element", DataType::Utf8, true)),
         OffsetBuffer::from_lengths([2, 0, 1]),
         Arc::new(StringArray::from(vec!["a", "b", "hidden"])),
         Some(NullBuffer::from(vec![true, true, false])),
@@ -218,6 +219,20 @@ pub(crate) fn evaluate(compiled: &CompiledExpr) -> Result<ArrayRef, String> {
     assert_eq!(values.len(), ROWS);
     assert_eq!(values.data_type(), compiled.field().data_type());
     Ok(values)
+}
+
+/// The value of a compiled expression for each row, as if each were a batch of its own.
+pub(crate) fn evaluate_rows(compiled: &CompiledExpr) -> Vec<Result<ArrayRef, String>> {
+    let inputs: Vec<ArrayRef> = compiled.inputs().iter().map(input).collect();
+    let row = |row| {
+        let inputs = inputs.iter().map(|input| input.slice(row, 1)).collect();
+        let value = compiled.evaluate(inputs, 1);
+        let value = value.map_err(|error| error.to_string())?;
+        assert_eq!(value.len(), 1);
+        assert_eq!(value.data_type(), compiled.field().data_type());
+        Ok(value)
+    };
+    (0..ROWS).map(row).collect()
 }
 
 /// The values as strings.

@@ -98,3 +98,37 @@ fn lists_and_structs_are_json_as_text() {
         ),
     ]);
 }
+
+/// A value without a type beside an interval is a time.
+#[test]
+fn json_and_intervals() {
+    let time = "parse_json(concat('\"2024-02-29T10:00:0', small, 'Z\"'))";
+    let later = [
+        "2024-02-29T11:00:01Z",
+        "2024-02-29T11:00:02Z",
+        "2024-02-29T11:00:03Z",
+    ];
+    for text in ["TIME + interval '1 hour'", "interval '1 hour' + TIME"] {
+        check(&[(&text.replace("TIME", time), "timestamp_us", later)]);
+    }
+    let earlier = [
+        "2024-02-28T10:00:01Z",
+        "2024-02-28T10:00:02Z",
+        "2024-02-28T10:00:03Z",
+    ];
+    let text = format!("{time} - interval '1 day'");
+    check(&[(&text, "timestamp_us", earlier)]);
+}
+
+#[test]
+fn structs_of_lists() {
+    check(&[(
+        "named_struct('n', small, 'list', tags)::text",
+        "utf8",
+        [
+            r#"{"n":1,"list":["a","b"]}"#,
+            r#"{"n":2,"list":[]}"#,
+            r#"{"n":3,"list":null}"#,
+        ],
+    )]);
+}

@@ -116,3 +116,95 @@ fn a_constant_beside_a_decimal_is_a_decimal() {
         ("price + 1.5", "float64", ["3.0", "NULL", "-0.5"]),
     ]);
 }
+
+#[test]
+fn rounded_decimals_have_room_for_their_last_digit() {
+    check(&[
+        (
+            "ceil(('99999999.99'::decimal(11,2) - (amount - amount))::decimal(10,2))",
+            "decimal(9,0)",
+            ["100000000", "100000000", "NULL"],
+        ),
+        (
+            "floor(('-99999999.99'::decimal(11,2) - (amount - amount))::decimal(10,2))",
+            "decimal(9,0)",
+            ["-100000000", "-100000000", "NULL"],
+        ),
+        ("ceiling(amount)", "decimal(9,0)", ["11", "0", "NULL"]),
+        ("floor(amount)", "decimal(9,0)", ["10", "-1", "NULL"]),
+        ("trunc(amount)", "decimal(9,0)", ["10", "0", "NULL"]),
+        (
+            "trunc(amount, 1)",
+            "decimal(10,2)",
+            ["10.50", "0.00", "NULL"],
+        ),
+        ("ceil(amount % 0.75)", "decimal(1,0)", ["0", "0", "NULL"]),
+        (
+            "ceil(('0.' || repeat('9', 38))::decimal(38,38))",
+            "decimal(1,0)",
+            ["1"; 3],
+        ),
+        (
+            "floor(small::decimal(5,0))",
+            "decimal(5,0)",
+            ["1", "2", "3"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_constant_is_the_same_decimal_in_both_casts() {
+    check(&[
+        (
+            "try_cast(1.005 as decimal(10,2))",
+            "decimal(10,2)",
+            ["1.01"; 3],
+        ),
+        (
+            "try_cast(123456789.987654321 as decimal(18,9))",
+            "decimal(18,9)",
+            ["123456789.987654321"; 3],
+        ),
+        (
+            "try_cast(1000.5 as decimal(3,1))",
+            "decimal(3,1)",
+            ["NULL"; 3],
+        ),
+    ]);
+}
+
+/// A value without a type beside one of a known type is of that type, as if it had been decoded so.
+#[test]
+fn untyped_alternatives_take_the_type_of_the_others() {
+    check(&[
+        ("coalesce(any, price)", "float64", ["12.0", "12.0", "-2.0"]),
+        ("greatest(any, price)", "float64", ["12.0", "12.0", "-2.0"]),
+        (
+            "least(any, price * 100)",
+            "float64",
+            ["12.0", "12.0", "-200.0"],
+        ),
+        (
+            "coalesce(any, amount)",
+            "decimal(10,2)",
+            ["12.00", "12.00", "NULL"],
+        ),
+        (
+            "case when ok then any else price end",
+            "float64",
+            ["12.0", "NULL", "-2.0"],
+        ),
+        (
+            "nvl2(price, any, price)",
+            "float64",
+            ["12.0", "NULL", "NULL"],
+        ),
+        (
+            "coalesce(word, name)",
+            "utf8",
+            ["héllo \"x\"", "true", "NULL"],
+        ),
+    ]);
+    let error = evaluate(&compiled("coalesce(mixed, price)").unwrap()).unwrap_err();
+    assert!(error.contains("Cannot cast string 'abc'"), "{error}");
+}
