@@ -21,7 +21,7 @@ UNITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
 
 # A type, the values of a column, and in `cast` whether they are strings in the input that an
-# expression casts, because JSON does not have them.
+# expression casts, because JSON does not have them: `True`, or the expression for a `{name}`.
 Column = collections.namedtuple("Column", ["name", "type", "values", "cast"])
 
 
@@ -126,6 +126,27 @@ COLUMNS = [
     column("far_ms", "timestamp_ms", *ticks("ms", (-735000, 0, 1), (2940000, 0, 1))),
     column("time64", "time64", 0, 1, 86399999999, 45296789000, cast=True),
     column("json", "json", *JSON),
+    column("nothing", "null", cast="null"),
+    column(
+        "elapsed",
+        "duration_us",
+        *(0, 1, -1, 97445500000, -(2**53), 86400000000),
+        cast="({name}::timestamp - '1970-01-01'::timestamp)",
+    ),
+    # As they are written in text.
+    column(
+        "span",
+        "interval",
+        *("1 mons 2 days 3.500000000 secs", "-1 days", "2 hours", "-0.000001000 secs", "0 secs"),
+        cast=True,
+    ),
+    column("list_boolean", ["boolean"], [True, None, False], []),
+    column("list_float32", ["float32"], [1.5, -0.0, None], []),
+    column("list_float64", ["float64"], [1.5, -0.0, 5e-324, None], []),
+    column("list_binary", ["binary"], [b"", b"\xff\0", None], []),
+    column("list_time64", ["time64"], [0, 86399999999, None], []),
+    column("list_uint64", ["uint64"], [2**64 - 1, None], [0]),
+    column("struct_uint64", {"u": "uint64"}, {"u": 2**64 - 1}, {"u": None}),
     column("list_int64", ["int64"], [], [1, None, -(2**63)], [None]),
     column("list_utf8", ["utf8"], ["", None, 'a "b", c'], []),
     column("list_json", ["json"], ["1.50", '"x"', None], []),
@@ -151,7 +172,10 @@ COLUMNS = [
 ]
 
 
-TIMES = ["date32", "time64", "timestamp_s", "timestamp_ms", "timestamp_us", "timestamp_ns"]
+TIMES = [
+    *("date32", "time64", "duration_us"),
+    *("timestamp_s", "timestamp_ms", "timestamp_us", "timestamp_ns"),
+]
 
 
 def contains(of, names):
@@ -194,6 +218,13 @@ def clock(value, digits):
     return text + (f".{part:0{digits}}" if digits else "")
 
 
+def iso_duration(value):
+    """A duration of microseconds in ISO 8601."""
+    sign, (seconds, part) = "-" if value < 0 else "", divmod(abs(value), 10**6)
+    fraction = f".{part:06}".rstrip("0") if part else ""
+    return f"{sign}PT{seconds}{fraction}S" if value else "P0D"
+
+
 def in_text(of, value):
     """A value as JSON and CSV have it: NaN and the infinities are NULL."""
     if isinstance(of, list) and value is not None:
@@ -217,6 +248,8 @@ def as_json(of, value):
         return {name: as_json(part, value[name]) for name, part in of.items()}
     if of == "json":
         return read_json(value)
+    if of == "duration_us":
+        return iso_duration(value)
     if of == "binary":
         return base64.b64encode(value).decode()
     if of == "date32":
@@ -231,7 +264,7 @@ def as_json(of, value):
         return f"{civil(days)}T{clock(rest, digits)}Z"
     return (
         value
-        if of == "utf8"
+        if of in ("utf8", "interval")
         else Number(f"{value:f}" if isinstance(value, decimal.Decimal) else value)
     )
 
@@ -248,6 +281,9 @@ def input_json(column, value):
         return value
     if column.cast and isinstance(value, float):
         return json.dumps(repr(value))
+    if column.type == "duration_us":
+        # The time that is as long after 1970.
+        return printed(as_json("timestamp_us", value))
     return printed(as_json(column.type, value))
 
 
@@ -308,6 +344,8 @@ def arrow_type(of):
         "boolean": pa.bool_(),
         "date32": pa.date32(),
         "time64": pa.time64("us"),
+        "duration_us": pa.duration("us"),
+        "map": pa.map_(pa.utf8(), pa.int64()),
     }
     return special.get(of) or getattr(pa, of)()
 
@@ -320,7 +358,7 @@ def stored_type(of):
         return pa.struct([(name, stored_type(part)) for name, part in of.items()])
     if of == "date32":
         return pa.int32()
-    return pa.int64() if of.startswith("time") else arrow_type(of)
+    return pa.int64() if of.startswith(("time", "duration")) else arrow_type(of)
 
 
 def polars_type(of):
@@ -332,7 +370,13 @@ def polars_type(of):
         return pl.Decimal(*map(int, match.groups()))
     if of.startswith("timestamp"):
         return pl.Datetime(of.split("_")[1], "UTC")
-    special = {"utf8": pl.String(), "json": pl.String(), "date32": pl.Date(), "time64": pl.Time()}
+    special = {
+        "utf8": pl.String(),
+        "json": pl.String(),
+        "date32": pl.Date(),
+        "time64": pl.Time(),
+        "duration_us": pl.Duration("us"),
+    }
     return special.get(of) or getattr(pl, of.capitalize().replace("Ui", "UI"))()
 
 
@@ -360,6 +404,9 @@ def duckdb_type(of):
         "binary": "BLOB",
         "date32": "DATE",
         "time64": "TIME",
+        # It does not know the type, and reads the number of microseconds.
+        "duration_us": "BIGINT",
+        "null": "INTEGER",
     }
     return names.get(of, of.upper())
 
@@ -388,6 +435,8 @@ def avro_type(of):
         "binary": "bytes",
         "date32": {"type": "int", "logicalType": "date"},
         "time64": {"type": "long", "logicalType": "time-micros"},
+        # Avro's duration has no sign and milliseconds only.
+        "duration_us": "long",
         # Avro has no seconds.
         "timestamp_s": {"type": "long", "logicalType": "timestamp-millis"},
         "timestamp_ms": {"type": "long", "logicalType": "timestamp-millis"},

@@ -57,6 +57,7 @@ mod edits;
 mod expressions;
 mod fail_points;
 mod flows;
+mod functions;
 mod golden;
 mod group;
 mod harness;

@@ -95,6 +95,14 @@ const TIMESTAMPS: [(&str, TimeUnit); 6] = [
     ("timestamptz", TimeUnit::Microsecond),
 ];
 
+/// The names of durations: the differences of timestamps.
+const DURATIONS: [(&str, TimeUnit); 4] = [
+    ("duration_s", TimeUnit::Second),
+    ("duration_ms", TimeUnit::Millisecond),
+    ("duration_us", TimeUnit::Microsecond),
+    ("duration_ns", TimeUnit::Nanosecond),
+];
+
 /// The precision and scale of `decimal` without parameters.
 const DEFAULT_DECIMAL: (u8, i8) = (38, 10);
 
@@ -188,7 +196,11 @@ pub fn parse_type(name: &str) -> Result<DataType, String> {
     if let Some((_, unit)) = TIMESTAMPS.iter().find(|(known, _)| *known == word) {
         return Ok(timestamp(*unit));
     }
-    let timestamps = TIMESTAMPS.iter().map(|(known, _)| *known);
+    if let Some((_, unit)) = DURATIONS.iter().find(|(known, _)| *known == word) {
+        return Ok(DataType::Duration(*unit));
+    }
+    let timestamps = TIMESTAMPS.iter().chain(&DURATIONS);
+    let timestamps = timestamps.map(|(known, _)| *known);
     let known = NAMES
         .iter()
         .map(|(known, _)| *known)
@@ -245,6 +257,16 @@ pub fn type_name(data_type: &DataType) -> String {
             .iter()
             .find(|(_, known)| known == unit)
             .map_or_else(String::new, |(name, _)| (*name).to_owned()),
+        DataType::Duration(unit) => DURATIONS
+            .iter()
+            .find(|(_, known)| known == unit)
+            .map_or_else(String::new, |(name, _)| (*name).to_owned()),
+        DataType::Map(entries, _) => match map_parts(entries) {
+            Some((key, value)) => {
+                format!("map({}, {})", field_type_name(key), field_type_name(value))
+            }
+            None => "map".to_owned(),
+        },
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
             format!("decimal({precision},{scale})")
         }
@@ -260,6 +282,17 @@ pub fn type_name(data_type: &DataType) -> String {
         }
         DataType::Dictionary(_, value) => type_name(value),
         other => other.to_string().to_ascii_lowercase(),
+    }
+}
+
+/// The keys and the values of a map with these entries.
+pub fn map_parts(entries: &Field) -> Option<(&Field, &Field)> {
+    match entries.data_type() {
+        DataType::Struct(fields) => match fields.iter().as_slice() {
+            [key, value] => Some((key, value)),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -324,6 +357,8 @@ mod tests {
             ("decimal(10)", "decimal(10,0)"),
             ("decimal", "decimal(38,10)"),
             ("interval", "interval"),
+            ("duration_s", "duration_s"),
+            ("DURATION_NS", "duration_ns"),
             ("time", "time64"),
             ("timestamp(3)", "timestamp_ms"),
             ("timestamp(9) with time zone", "timestamp_ns"),

@@ -8,6 +8,7 @@ mod avro;
 mod blocks;
 mod compressor_memory;
 mod parquet;
+mod parts;
 mod seconds;
 
 use std::fs::File;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use pseidon_dsl::{Diagnostic, Name, Node, NodeKind, Span, edn, node::Text, print};
-use pseidon_expr::types::field_type_name;
+use pseidon_expr::types::{field_type_name, map_parts};
 
 use super::value::{Argument, OptionValue, ParseResult, SpannedValue, scalar, word};
 use crate::spec::OptionKind;
@@ -97,6 +97,10 @@ fn type_node(field: &Field) -> Node {
     match field.data_type() {
         DataType::Struct(fields) => fields_node(fields),
         DataType::List(item) => node(NodeKind::Vector(vec![type_node(item)])),
+        DataType::Map(entries, is_sorted) => {
+            let name = map_name(entries, *is_sorted);
+            node(NodeKind::Str(Text::plain(name, 0)))
+        }
         _ => {
             let name = field_type_name(field);
             // A name with parentheses, such as decimal(10,2), is not a keyword.
@@ -107,6 +111,38 @@ fn type_node(field: &Field) -> Node {
             }
         }
     }
+}
+
+/// A map, and one whose keys are sorted.
+const MAPS: [(&str, bool); 2] = [("map(", false), ("sorted_map(", true)];
+
+/// The type of a map: `map(utf8, :int64)`, with a type of the schema for the values.
+fn map_name(entries: &Field, is_sorted: bool) -> String {
+    let [(unsorted, _), (sorted, _)] = MAPS;
+    let map = if is_sorted { sorted } else { unsorted };
+    match map_parts(entries) {
+        Some((key, value)) => {
+            let value = print::print(&type_node(value));
+            format!("{map}{}, {value})", field_type_name(key))
+        }
+        None => map.to_owned(),
+    }
+}
+
+/// The map with a name of [`map_name`]. `None` if the name is not that of a map.
+fn parse_map(name: &str, text: &str) -> Option<Result<Field, Vec<Diagnostic>>> {
+    let mut maps = MAPS.iter();
+    let (inner, is_sorted) =
+        maps.find_map(|(map, is_sorted)| Some((text.trim().strip_prefix(map)?, *is_sorted)))?;
+    let inner = inner.strip_suffix(')')?;
+    let (key, value) = inner.split_once(',')?;
+    let key = pseidon_expr::types::parse_type(key).ok()?;
+    let value = edn::read(value).and_then(|value| parse_field("value".to_owned(), &value));
+    Some(value.map(|value| {
+        let fields = vec![Field::new("key", key, false), value];
+        let entries = Field::new("entries", DataType::Struct(fields.into()), false);
+        Field::new(name, DataType::Map(Arc::new(entries), is_sorted), true)
+    }))
 }
 
 fn node(kind: NodeKind) -> Node {
@@ -182,6 +218,9 @@ fn parse_field(name: String, node: &Node) -> Result<Field, Vec<Diagnostic>> {
                     "expected a type such as :int64, a map or a vector",
                 )]);
             };
+            if let Some(map) = parse_map(&name, &text) {
+                return map;
+            }
             pseidon_expr::types::parse_field(&name, &text).map_err(|reason| {
                 vec![Diagnostic::new(
                     node.span,
@@ -202,6 +241,8 @@ mod tests {
         let texts = [
             "{:user {:id :utf8}, :status :int64, :tags [:utf8]}",
             r#"{"odd name" :float64, :price "decimal(10,2)", :any :json, :rows [{:at :timestamp_ms}]}"#,
+            r#"{:m "map(utf8, :int64)", :n "sorted_map(int32, {:a [:utf8]})", :d :duration_us}"#,
+            r#"{:m "map(utf8, \"map(utf8, \\\"decimal(9,2)\\\")\")"}"#,
             "{}",
         ];
         for text in texts {

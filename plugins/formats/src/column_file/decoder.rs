@@ -172,8 +172,10 @@ fn element_of(values: &ArrayRef, index: usize) -> Result<Option<(ArrayRef, Field
 /// A value, for messages.
 fn shown(values: &ArrayRef, row: usize) -> String {
     let formatter = ArrayFormatter::try_new(values, &FormatOptions::default());
-    formatter.map_or_else(
-        |_| "a value".to_owned(),
-        |formatter| abbreviate(&formatter.value(row).to_string()),
+    let text = formatter.and_then(|formatter| formatter.value(row).try_to_string());
+    // A value outside of its type has no text.
+    text.map_or_else(
+        |_| "a value out of range".to_owned(),
+        |text| abbreviate(&text),
     )
 }

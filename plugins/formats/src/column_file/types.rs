@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use pseidon_expr::types::map_parts;
 use pseidon_plugin::format::{is_json, json_field};
 
 /// The fields of records with these columns.
@@ -73,11 +74,24 @@ pub(super) fn type_of(stored: &DataType) -> DataType {
         DataType::Struct(fields) => {
             DataType::Struct(fields.iter().map(|field| field_of(field)).collect())
         }
-        DataType::Map(entries, is_sorted) if has_json(entries) => {
-            DataType::Map(Arc::new(without_json(entries)), *is_sorted)
-        }
+        DataType::Map(entries, is_sorted) => DataType::Map(entries_of(entries), *is_sorted),
         other => other.clone(),
     }
+}
+
+/// The entries of a map, with names that do not depend on the program that wrote the file.
+fn entries_of(entries: &Field) -> FieldRef {
+    let entries = without_json(entries);
+    let Some((key, value)) = map_parts(&entries) else {
+        return Arc::new(entries);
+    };
+    let value = field_of(value).as_ref().clone().with_name("value");
+    let fields = vec![Field::new("key", type_of(key.data_type()), false), value];
+    Arc::new(Field::new(
+        "entries",
+        DataType::Struct(fields.into()),
+        false,
+    ))
 }
 
 /// Whether a column is `json`, or has values that are.

@@ -22,6 +22,7 @@ use pseidon_plugin::BadRow;
 
 use super::blocks::{ASSUMED_RATIO, BLOCK_BYTES, BlockCompression};
 use super::parquet::has_json;
+use super::parts::{check_intervals, parts};
 use super::{EncodeError, seconds};
 use crate::retry::RetryWriter;
 
@@ -90,6 +91,9 @@ impl AvroCodec {
         fields
             .clone()
             .try_for_each(|field| seconds::check_nested("avro", field))?;
+        fields
+            .clone()
+            .try_for_each(|field| check_intervals("avro", field))?;
         let unsupported =
             |error: &dyn std::fmt::Display| format!("avro cannot hold these columns: {error}");
         let plain = Schema::new(schema.fields().clone());
@@ -163,9 +167,7 @@ fn fits(field: &Field) -> Result<(), String> {
         DataType::UInt64 => Err(format!(
             "avro has no uint64 type; cast `{name}` to int64 or decimal(20, 0)"
         )),
-        DataType::Struct(fields) => fields.iter().try_for_each(|field| fits(field)),
-        DataType::List(element) => fits(element),
-        _ => Ok(()),
+        _ => parts(field).into_iter().try_for_each(fits),
     }
 }
 

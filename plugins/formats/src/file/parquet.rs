@@ -10,12 +10,13 @@ use ::parquet::file::metadata::KeyValue;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{Field, SchemaRef};
 use arrow::error::ArrowError;
 use pseidon_plugin::BadRow;
 use pseidon_plugin::format::is_json;
 
 use super::compressor_memory::{CompressorMemory, zstd_context_bytes};
+use super::parts::{check_intervals, contains};
 use super::{Compression, EncodeError, FileCodecSettings, level, seconds};
 use crate::retry::RetryWriter;
 
@@ -40,6 +41,9 @@ impl ParquetCodec {
         fields
             .clone()
             .try_for_each(|field| seconds::check_nested("parquet", field))?;
+        fields
+            .clone()
+            .try_for_each(|field| check_intervals("parquet", field))?;
         let schema: SchemaRef = Arc::new(seconds::in_milliseconds(schema));
         let columns = leaf_columns(&schema)?;
         let level = level(settings)?;
@@ -195,9 +199,5 @@ fn leaf_columns(schema: &SchemaRef) -> Result<usize, String> {
 
 /// Whether a column has values without a type.
 pub(super) fn has_json(field: &Field) -> bool {
-    match field.data_type() {
-        DataType::Struct(fields) => fields.iter().any(|field| has_json(field)),
-        DataType::List(element) => has_json(element),
-        _ => is_json(field),
-    }
+    contains(field, is_json)
 }

@@ -4,6 +4,8 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampSecondType};
 use pseidon_plugin::BadRow;
 
+use super::parts::{contains, parts};
+
 /// The rows whose timestamps in seconds are out of range in milliseconds; `codec` is for the reason.
 pub(super) fn out_of_range(codec: &str, rows: &RecordBatch) -> Vec<BadRow> {
     let mut bad = Vec::new();
@@ -28,12 +30,8 @@ pub(super) fn out_of_range(codec: &str, rows: &RecordBatch) -> Vec<BadRow> {
 
 /// Checks that a column has no timestamps in seconds inside its values.
 pub(super) fn check_nested(codec: &str, field: &Field) -> Result<(), String> {
-    let has_seconds = match field.data_type() {
-        DataType::Struct(fields) => fields.iter().any(|field| contains(field)),
-        DataType::List(element) => contains(element),
-        _ => false,
-    };
-    if !has_seconds {
+    let has_seconds = |part: &Field| contains(part, is_seconds);
+    if !parts(field).into_iter().any(has_seconds) {
         return Ok(());
     }
     Err(format!(
@@ -42,13 +40,8 @@ pub(super) fn check_nested(codec: &str, field: &Field) -> Result<(), String> {
     ))
 }
 
-fn contains(field: &Field) -> bool {
-    match field.data_type() {
-        DataType::Timestamp(TimeUnit::Second, _) => true,
-        DataType::Struct(fields) => fields.iter().any(|field| contains(field)),
-        DataType::List(element) => contains(element),
-        _ => false,
-    }
+fn is_seconds(field: &Field) -> bool {
+    matches!(field.data_type(), DataType::Timestamp(TimeUnit::Second, _))
 }
 
 /// The schema with milliseconds in place of seconds.

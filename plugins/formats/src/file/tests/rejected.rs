@@ -2,7 +2,7 @@
 
 use CodecName::*;
 use Compression::*;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, IntervalUnit, Schema};
 use pseidon_plugin::format::json_field;
 use pseidon_plugin::options::Choice;
 use pseidon_plugin::sink::SinkInput;
@@ -128,4 +128,40 @@ fn unsupported_columns_are_rejected() {
 fn unknown_names_are_rejected() {
     assert!(CodecName::named("orc").is_none());
     assert!(Compression::named("lz4").is_none());
+}
+
+/// Both libraries accept the type, and then fail for the values that are not whole milliseconds, or
+/// for all.
+#[test]
+fn intervals_and_large_integers_are_rejected_at_any_depth() {
+    let interval = || DataType::Interval(IntervalUnit::MonthDayNano);
+    let list = |of| DataType::List(Arc::new(Field::new("item", of, true)));
+    let map = |of| {
+        let fields = vec![
+            Field::new("key", DataType::Utf8, false),
+            Field::new("value", of, true),
+        ];
+        let entries = Field::new("entries", DataType::Struct(fields.into()), false);
+        DataType::Map(Arc::new(entries), false)
+    };
+    for of in [interval(), list(interval()), map(interval())] {
+        let column = || schema(vec![Field::new("v", of.clone(), true)]);
+        let text = |codec| {
+            format!("{codec} has no intervals with microseconds and a sign; cast `v` to utf8")
+        };
+        check([
+            (settings(Parquet, None), column(), text("parquet").as_str()),
+            (settings(Avro, None), column(), text("avro").as_str()),
+        ]);
+        assert!(FileCodec::new(settings(Json, None), &column()).is_ok());
+        assert!(FileCodec::new(settings(Csv, None), &column()).is_ok());
+    }
+    for (of, name) in [
+        (list(DataType::UInt64), "item"),
+        (map(DataType::UInt64), "value"),
+    ] {
+        let text = format!("avro has no uint64 type; cast `{name}` to int64 or decimal(20, 0)");
+        let column = schema(vec![Field::new("v", of, true)]);
+        check([(settings(Avro, None), column, text.as_str())]);
+    }
 }
