@@ -1,7 +1,7 @@
 //! Floats that are equal have the same bits: -0.0 is written as 0.0, and each NaN as one.
 //!
 //! `=` compares numbers, but sets and keys compare bits: `in`, the tests of `case x when`, the keys
-//! of groups, and the values that a group counts.
+//! of groups, and the different values that a group counts.
 
 use std::sync::Arc;
 

@@ -97,7 +97,7 @@ impl Function {
         };
         let state = function.state_fields();
         Ok(Function {
-            is_distinct: call.distinct || udf.name() == "approx_distinct",
+            is_distinct: call.distinct,
             args,
             field: Arc::new(field),
             state: state.map_err(|_| misuse(&call, udf, schema))?,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
-    UInt64Array,
+    ArrayRef, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int64Array, RecordBatch,
+    StringArray, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -106,6 +106,19 @@ fn strings_are_compared_without_quotes_and_escapes() {
     let all = batch(vec![json("v", values)]);
     let calls = [of("min", 0), of("max", 0)];
     assert_eq!(grouped(&all, 0, &calls), ["\"a\" \"\\u0062\""]);
+}
+
+#[test]
+fn equal_zeros_are_one_key_and_count_once() {
+    let zeros: ArrayRef = Arc::new(Float64Array::from(vec![-0.0, 0.0, 1.5, -0.0]));
+    let singles: ArrayRef = Arc::new(Float32Array::from(vec![-0.0, 0.0, 0.0, -0.0]));
+    let all = batch(vec![typed("x", zeros), typed("y", singles)]);
+    let distinct = |column| call("count", true, vec![AggregateArg::Column(column)]);
+    assert_eq!(
+        grouped(&all, 1, &[of("count", 0), distinct(1)]),
+        ["0.0 3 1", "1.5 1 1"]
+    );
+    assert_eq!(grouped(&all, 0, &[distinct(0)]), ["2"]);
 }
 
 #[test]
