@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use pseidon_delivery::WithCauses;
 use pseidon_dsl::diagnostic::ExpressionUse;
-use pseidon_dsl::{Diagnostic, Document, diagnostic, interpolate};
+use pseidon_dsl::{Diagnostic, Document, diagnostic, interpolate, joined};
 use pseidon_logs::{Log, LogsSettings, MysqlLogs};
 use pseidon_plan::{Plan, PlanContext, SchemaInference, plan};
 use pseidon_plugin::batch::{Payloads, WantedMetadata};
@@ -301,7 +301,7 @@ impl PipelineText {
     /// Prints errors as rustc does, each with its place in the text, and then how many there are.
     pub(crate) fn show(&self, errors: &[Diagnostic]) -> Exit {
         let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        for (part, errors) in includes::by_file(&self.name, &self.text, errors) {
+        for (part, errors) in joined::by_file(&self.name, &self.text, errors) {
             let name = part.path.unwrap_or(&self.name);
             output::write_error(&diagnostic::render(name, part.text, &errors, color));
         }

@@ -5,7 +5,8 @@
 //! user's own text:
 //!
 //! 1. [`edn`] or [`toml`] parses the text into [`Node`]s.
-//! 2. [`document`] interprets the top-level map: settings, stages, the flow, the tests.
+//! 2. [`document`] interprets the top-level map: settings, stages, the flow, the tests. [`joined`]
+//!    adds what the file includes.
 //! 3. [`interpolate`] substitutes `${env:NAME}` with a lookup that the caller provides.
 //! 4. [`expr`] parses the SQL expressions inside stages, and expands named ones, [`template`] parses
 //!    the path templates, and [`units`] sizes and durations.
@@ -23,6 +24,7 @@ pub mod edn;
 pub mod expr;
 mod grammar;
 pub mod interpolate;
+pub mod joined;
 mod nearest;
 pub mod node;
 pub mod print;

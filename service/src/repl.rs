@@ -13,7 +13,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -55,8 +57,16 @@ pub(crate) async fn serve(listener: TcpListener, pages: Arc<StatusPages>) {
 
 /// Serves one connection until the client disconnects or is disconnected.
 async fn serve_connection(stream: TcpStream, pages: &Arc<StatusPages>) -> io::Result<()> {
-    let (input, mut output) = stream.into_split();
-    let mut input = BufReader::new(input);
+    let (input, output) = stream.into_split();
+    serve_client(BufReader::new(input), output, pages).await
+}
+
+/// Serves a client over either protocol; its first byte decides which.
+pub(crate) async fn serve_client(
+    mut input: impl AsyncBufRead + Unpin,
+    mut output: impl AsyncWrite + Unpin,
+    pages: &Arc<StatusPages>,
+) -> io::Result<()> {
     let Ok(first) = timeout(MAX_IDLE, input.fill_buf()).await else {
         return Ok(());
     };

@@ -1,6 +1,7 @@
 //! Tests of the service through real connections, with a registry whose plan is real.
 
 mod http;
+mod protocols;
 mod repl;
 
 use std::io::{Read, Write};

@@ -1,96 +1,17 @@
 //! `:include`: the stages, flows and expressions of other files.
 //!
-//! The texts of all files are joined to one: each included file follows the ones before it, behind a
-//! line with its path that begins with a [`MARK`], which no pipeline file can have. So a position in
-//! the joined text names a place in one of the files, a plan is stored with all that it consists of,
-//! and it can be planned again from the stored text when the files have changed.
+//! The texts of all files are [joined](pseidon_dsl::joined) to one, so that a plan is stored with
+//! all that it consists of.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use pseidon_dsl::document::{Fragment, Include};
-use pseidon_dsl::{Diagnostic, Document, Span, diagnostic, document};
+use pseidon_dsl::document::Include;
+use pseidon_dsl::joined::{self, MARK};
+use pseidon_dsl::{Diagnostic, Document, Span, document};
 
 use super::{PipelineText, TextKind, encoding};
 use crate::cli::Exit;
-
-/// Begins the line with the path of an included file: the control character "record separator".
-const MARK: char = '\u{1e}';
-
-/// A file in a joined text.
-#[derive(Clone)]
-pub(super) struct Part<'t> {
-    /// The path of an included file; `None` for the pipeline file.
-    pub(super) path: Option<&'t str>,
-    /// Where its text begins in the joined text.
-    pub(super) start: usize,
-    pub(super) text: &'t str,
-}
-
-/// The files of a joined text: the pipeline file, then the included ones.
-pub(super) fn parts(joined: &str) -> Vec<Part<'_>> {
-    let mut start = 0;
-    let mut parts = Vec::new();
-    for section in joined.split(MARK) {
-        let part = match section.split_once('\n') {
-            Some((path, text)) if !parts.is_empty() => Part {
-                path: Some(path),
-                start: start + path.len() + 1,
-                text,
-            },
-            _ => Part {
-                path: None,
-                start,
-                text: section,
-            },
-        };
-        parts.push(part);
-        start += section.len() + MARK.len_utf8();
-    }
-    parts
-}
-
-/// The errors of each file of a joined text that has some, with their positions in that file.
-///
-/// The uses of a named expression may be in other files; they become lines of the help. `main` is
-/// the name of the pipeline file.
-pub(super) fn by_file<'t>(
-    main: &str,
-    joined: &'t str,
-    errors: &[Diagnostic],
-) -> Vec<(Part<'t>, Vec<Diagnostic>)> {
-    let parts = parts(joined);
-    let files = parts.clone();
-    let starts: Vec<usize> = parts.iter().map(|part| part.start).collect();
-    let part_at = |span: Span| {
-        let at = span.start as usize;
-        starts
-            .partition_point(|start| *start <= at)
-            .saturating_sub(1)
-    };
-    let place_of = |span: Span| {
-        let part = &files[part_at(span)];
-        let start = (span.start as usize).saturating_sub(part.start);
-        let name = part.path.unwrap_or(main);
-        diagnostic::place(name, part.text, Span::new(start, start))
-    };
-    let with_errors = parts.into_iter().enumerate().map(|(number, part)| {
-        let here = errors.iter().filter(|error| part_at(error.span) == number);
-        let here = here.map(|error| {
-            let place = |at: u32| (at as usize).saturating_sub(part.start);
-            let (start, end) = (place(error.span.start), place(error.span.end));
-            Diagnostic {
-                span: Span::new(start, end.min(part.text.len()).max(start)),
-                ..error.with_uses_as_help(place_of)
-            }
-        });
-        let here = here.collect::<Vec<_>>();
-        (part, here)
-    });
-    with_errors
-        .filter(|(_, errors)| !errors.is_empty())
-        .collect()
-}
 
 impl PipelineText {
     /// Parses the pipeline file and what it includes.
@@ -98,22 +19,7 @@ impl PipelineText {
     /// # Errors
     /// All errors of the pipeline file; else all errors of the included files.
     pub(super) fn parse(&self) -> Result<Document, Vec<Diagnostic>> {
-        let mut parts = parts(&self.text).into_iter();
-        let main = parts.next().map_or("", |part| part.text);
-        let mut document = self.parse_main(main)?;
-        let mut errors = Vec::new();
-        for part in parts {
-            let fragment = parse_part(&part);
-            match fragment.and_then(|fragment| document.include(fragment)) {
-                Ok(()) => {}
-                Err(more) => errors.extend(more),
-            }
-        }
-        if errors.is_empty() {
-            Ok(document)
-        } else {
-            Err(errors)
-        }
+        joined::document(&self.text, |main| self.parse_main(main))
     }
 
     fn parse_main(&self, text: &str) -> Result<Document, Vec<Diagnostic>> {
@@ -155,22 +61,6 @@ impl PipelineText {
             }
         }
     }
-}
-
-/// Parses an included file. Its positions are those in the joined text.
-fn parse_part(part: &Part<'_>) -> Result<Fragment, Vec<Diagnostic>> {
-    // White space of the same length stands for what is before the file.
-    let text = format!("{}{}", " ".repeat(part.start), part.text);
-    match part.path.is_some_and(is_toml) {
-        true => document::fragment_from_toml(&text),
-        false => document::fragment_from_edn(&text),
-    }
-}
-
-fn is_toml(path: &str) -> bool {
-    Path::new(path)
-        .extension()
-        .is_some_and(|extension| extension == "toml")
 }
 
 /// Reads included files, each once, and what they include.
@@ -242,16 +132,9 @@ impl Reader {
             let label = "its text has the control character U+001E, or its path that or a line end";
             return Err(wrong(label.into()));
         }
-        self.joined.push_str(&format!("{MARK}{shown}\n"));
-        let start = self.joined.len();
-        self.joined.push_str(&text);
-        let part = Part {
-            path: Some(&shown),
-            start,
-            text: &text,
-        };
+        let part = joined::append(&mut self.joined, &shown, &text);
         // Its errors are printed together with others when the pipeline is planned.
-        let Ok(fragment) = parse_part(&part) else {
+        let Ok(fragment) = joined::fragment(&part) else {
             return Ok(());
         };
         self.within.push(canonical);

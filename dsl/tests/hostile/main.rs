@@ -2,6 +2,7 @@
 //! value.
 
 mod exprs;
+mod includes;
 mod nodes;
 mod texts;
 

@@ -114,14 +114,20 @@ pub(super) fn piece() -> impl Strategy<Value = String> {
     prop_oneof![8 => prop::sample::select(PIECES).prop_map(str::to_owned), 1 => any::<char>().prop_map(String::from)]
 }
 
+/// A valid text with some changes.
 pub(super) fn mutated() -> impl Strategy<Value = String> {
+    mutations_of(&VALID)
+}
+
+/// One of these texts with some changes.
+pub(super) fn mutations_of(valid: &[&'static str]) -> impl Strategy<Value = String> + use<> {
     let change = (
         any::<prop::sample::Index>(),
         0..12_usize,
         prop::collection::vec(piece(), 0..3),
     );
     (
-        prop::sample::select(VALID.to_vec()),
+        prop::sample::select(valid.to_vec()),
         prop::collection::vec(change, 1..5),
     )
         .prop_map(|(valid, changes)| {

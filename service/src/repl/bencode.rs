@@ -123,26 +123,21 @@ fn string(bytes: &[u8]) -> Result<(Vec<u8>, &[u8]), BencodeError> {
     Ok((text.to_vec(), rest))
 }
 
-/// Decodes a number up to its end marker.
+/// Decodes a number up to its end marker: digits, which may follow a minus sign.
 fn number(bytes: &[u8], end: u8) -> Result<(i64, &[u8]), BencodeError> {
     /// The length of the longest 64-bit number with its sign.
     const MAX_DIGITS: usize = 20;
-    let Some(at) = bytes
-        .iter()
-        .take(MAX_DIGITS + 1)
-        .position(|byte| *byte == end)
-    else {
-        let may_continue = bytes.len() <= MAX_DIGITS
-            && bytes
-                .iter()
-                .all(|byte| byte.is_ascii_digit() || *byte == b'-');
-        return Err(if may_continue {
-            BencodeError::Incomplete
-        } else {
-            BencodeError::Invalid
-        });
-    };
-    let number = std::str::from_utf8(&bytes[..at])
+    let mut start = bytes.iter().take(MAX_DIGITS + 1);
+    let at = start.position(|byte| *byte == end);
+    let text = &bytes[..at.unwrap_or(bytes.len())];
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    // Checked also if the end marker is missing: what is refused does not depend on how the bytes
+    // arrive.
+    if text.len() > MAX_DIGITS || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(BencodeError::Invalid);
+    }
+    let at = at.ok_or(BencodeError::Incomplete)?;
+    let number = std::str::from_utf8(text)
         .ok()
         .and_then(|digits| digits.parse().ok());
     Ok((number.ok_or(BencodeError::Invalid)?, &bytes[at + 1..]))
@@ -150,6 +145,8 @@ fn number(bytes: &[u8], end: u8) -> Result<(i64, &[u8]), BencodeError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn bytes(value: &Bencode) -> Vec<u8> {
@@ -210,5 +207,55 @@ mod tests {
             assert_eq!(Bencode::read(wrong.as_bytes()), Err(expected), "{wrong}");
         }
         assert_eq!(Bencode::read(&deep), Err(BencodeError::Invalid));
+    }
+
+    fn value() -> impl Strategy<Value = Bencode> {
+        let text = || prop::collection::vec(any::<u8>(), 0..12);
+        let plain = prop_oneof![
+            any::<i64>().prop_map(Bencode::Int),
+            text().prop_map(Bencode::Str),
+        ];
+        plain.prop_recursive(4, 20, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Bencode::List),
+                prop::collection::btree_map(text(), inner, 0..4).prop_map(Bencode::Dict),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn values_round_trip(value in value(), next in prop::collection::vec(any::<u8>(), 0..4)) {
+            let written = bytes(&value);
+            let followed = [written.as_slice(), &next].concat();
+            prop_assert_eq!(Bencode::read(&followed), Ok((value, next.as_slice())));
+            for end in 0..written.len() {
+                let read = Bencode::read(&written[..end]);
+                prop_assert_eq!(read, Err(BencodeError::Incomplete), "{}", end);
+            }
+        }
+
+        // The bytes of a connection arrive in pieces.
+        #[test]
+        fn what_is_read_does_not_depend_on_how_it_arrives(
+            bytes in "[dlie:+0-9a-]{0,12}|[dl]{0,20}|.{0,12}",
+        ) {
+            let read = Bencode::read(bytes.as_bytes());
+            for end in 0..bytes.len() {
+                match Bencode::read(&bytes.as_bytes()[..end]) {
+                    Err(BencodeError::Incomplete) => {}
+                    Err(BencodeError::Invalid) => {
+                        prop_assert_eq!(&read, &Err(BencodeError::Invalid), "{}", end);
+                    }
+                    Ok((value, _)) => {
+                        prop_assert_eq!(read.as_ref().map(|(value, _)| value), Ok(&value));
+                    }
+                }
+            }
+            if let Ok((value, _)) = read {
+                let written = self::bytes(&value);
+                prop_assert_eq!(Bencode::read(&written), Ok((value, &b""[..])));
+            }
+        }
     }
 }

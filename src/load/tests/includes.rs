@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::super::includes::by_file;
+use pseidon_dsl::joined::by_file;
+
 use super::super::{Parameters, PipelineText, read};
 use crate::cli::Exit;
 
