@@ -95,9 +95,35 @@ impl fmt::Debug for HiveEndpoint {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use pseidon_delivery::WithCauses;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_url_selects_a_server_or_is_refused_without_being_repeated(
+            scheme in prop::sample::select(vec!["thrift:", "jdbc:hive2:", "mysql:", "jdbc:mysql:", ""]),
+            user in prop::sample::select(vec!["", "u:hunter2@"]),
+            hosts in prop::collection::vec(r"[a-z.]{0,4}(:[0-9]{0,6})?|\[::1\](:1)?|[%@:é]{0,3}", 1..3),
+            path in "(/[a-z0-9]{0,3}){0,2}",
+            properties in "(;(user|password|auth|ssl)=(hunter2|noSasl|true|)){0,3}(\\?[a-z=]{0,3})?",
+        ) {
+            let url = format!("{scheme}//{user}{}{path}{properties}", hosts.join(","));
+            let shown = match url.parse::<HiveEndpoint>() {
+                Ok(endpoint) => format!("{:?}", endpoint.with_login(Some("u"), Some("hunter2"))),
+                Err(error) => WithCauses(&error).to_string(),
+            };
+            prop_assert!(!shown.contains("hunter2"), "{url}: {shown}");
+        }
+
+        #[test]
+        fn any_string_selects_a_server_or_is_refused(
+            url in "(thrift|jdbc:hive2|mysql):(//)?[a@:/?#%=;,\\[\\]0-9é]{0,16}|\\PC{0,12}",
+        ) {
+            let _ = url.parse::<HiveEndpoint>();
+        }
+    }
 
     #[test]
     fn urls_select_the_server() {

@@ -38,8 +38,71 @@ pub fn read_file(folder: &Path, table: &str) -> Result<Option<SchemaRef>, HiveEr
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::DataType;
+    use proptest::prelude::*;
+    use pseidon_plugin::options::print_schema;
 
     use super::*;
+
+    fn read(text: &str) -> Result<Option<SchemaRef>, HiveError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("d.t.edn"), text).unwrap();
+        read_file(folder.path(), "d.t")
+    }
+
+    /// A type as a schema file has it.
+    fn data_type() -> impl Strategy<Value = String> {
+        let names = [
+            ":utf8",
+            ":int64",
+            ":boolean",
+            ":date32",
+            ":json",
+            ":timestamp_ms",
+            ":int",
+        ];
+        let plain = prop_oneof![
+            prop::sample::select(names.to_vec()).prop_map(str::to_owned),
+            (0..80_u8, 0..80_u8).prop_map(|(p, s)| format!("\"decimal({p},{s})\"")),
+        ];
+        plain.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                inner.clone().prop_map(|item| format!("[{item}]")),
+                prop::collection::vec(("[a-c]", inner), 0..3).prop_map(|fields| {
+                    let fields = fields.iter().map(|(name, of)| format!(":{name} {of}"));
+                    format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn any_schema_file_is_refused_or_means_what_it_prints(
+            fields in prop::collection::vec(("[a-z]{1,3}|\"[a-z\\. é]{0,4}\"", data_type()), 0..4),
+            at in any::<prop::sample::Index>(),
+            added in prop::option::of(r#"[{}\[\]:"a()\\#;]{1,3}"#),
+        ) {
+            let fields = fields.iter().map(|(name, of)| match name.starts_with('"') {
+                true => format!("{name} {of}"),
+                false => format!(":{name} {of}"),
+            });
+            let mut text = format!("{{{}}}", fields.collect::<Vec<_>>().join(", "));
+            if let Some(added) = added {
+                let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+                text.insert_str(places[at.index(places.len())], &added);
+            }
+            match read(&text) {
+                Ok(schema) => {
+                    let schema = schema.unwrap();
+                    let again = read(&print_schema(&schema)).unwrap();
+                    prop_assert_eq!(again, Some(schema), "{}", text);
+                }
+                Err(error) => prop_assert!(error.to_string().contains("d.t.edn")),
+            }
+        }
+    }
 
     #[test]
     fn columns_are_read_in_order() {

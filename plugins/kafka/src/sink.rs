@@ -37,6 +37,8 @@ mod messages;
 mod open;
 mod positions;
 mod producer;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod properties;
 mod record;
 mod refusals;
 mod reports;

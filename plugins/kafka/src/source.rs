@@ -32,6 +32,8 @@ mod lookup;
 mod lost_records;
 mod operator;
 mod outlet;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod properties;
 mod reader;
 mod sample;
 pub mod shared;

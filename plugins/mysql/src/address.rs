@@ -83,7 +83,34 @@ pub(crate) fn parse(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_url_is_parsed_or_refused_without_its_password(
+            scheme in prop::sample::select(vec!["mysql:", "jdbc:mysql:", "mariadb:", "", "http:"]),
+            user in prop::sample::select(vec!["", "u:hunter2@", ":hunter2@", "%ff:hunter2%ff@"]),
+            host in r"[a-z.]{0,4}(:[0-9]{0,6})?|\[::1\](:1)?|[%@:é,]{0,3}",
+            path in "(/[a-z0-9%]{0,3}){0,3}",
+            query in "(\\?((user|useSSL|sslMode|password|x)=(true|hunter2|%|[a-z]{0,3})&?){0,3})?",
+        ) {
+            let url = format!("{scheme}//{user}{host}{path}{query}");
+            match parse(&url, None, None) {
+                Ok(address) => {
+                    prop_assert!(!address.place.contains("hunter2"), "{}", address.place);
+                    prop_assert!(!address.opts.prefer_socket());
+                }
+                Err(reason) => prop_assert!(!reason.contains("hunter2"), "{url}: {reason}"),
+            }
+        }
+
+        #[test]
+        fn any_string_is_parsed_or_refused(url in "(mysql:)?//[a@:/?#%=&,\\[\\]0-9é]{0,16}|\\PC{0,12}") {
+            let _ = parse(&url, None, None);
+        }
+    }
 
     fn show(url: &str, user: Option<&str>, password: Option<&str>) -> String {
         match parse(url, user, password) {

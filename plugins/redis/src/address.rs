@@ -193,7 +193,63 @@ pub(crate) fn at(info: &ConnectionInfo, host: String, port: u16) -> ConnectionIn
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const SECRET: &str = "hunter2";
+
+    /// A URL with a password, which is nearly valid.
+    fn url() -> impl Strategy<Value = String> {
+        let scheme = prop::sample::select(vec![
+            "redis",
+            "rediss",
+            "redis+sentinel",
+            "redis-cluster",
+            "rediss-cluster",
+            "http",
+        ]);
+        let user = prop::sample::select(vec!["", ":hunter2@", "u:hunter2@", "u%2f:hunter2%20@"]);
+        let host = r"[a-z.]{0,4}(:[0-9]{0,6})?|\[::1\](:1)?|[%@:é,]{0,3}";
+        let path = "(/[a-z0-9]{0,3}){0,3}";
+        let query = prop::option::of("wait-replicas=[0-9]{0,11}|[a-z=&]{0,6}");
+        let fragment = prop::sample::select(vec!["", "#insecure", "#", "#?"]);
+        (
+            scheme,
+            user,
+            prop::collection::vec(host, 1..4),
+            path,
+            query,
+            fragment,
+        )
+            .prop_map(|(scheme, user, hosts, path, query, fragment)| {
+                let query = query.map_or_else(String::new, |query| format!("?{query}"));
+                format!(
+                    "{scheme}://{user}{}{path}{query}{fragment}",
+                    hosts.join(",")
+                )
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn any_url_is_parsed_or_refused_without_its_password(url in url()) {
+            let shown = format!("{:?}", parse(&url));
+            prop_assert!(!shown.contains(SECRET), "{}: {}", url, shown);
+            prop_assert_eq!(check_url(&url).is_ok(), parse(&url).is_ok());
+            if let Ok(parsed) = parse(&url) {
+                let count = url.split_once("?wait-replicas=");
+                prop_assert_eq!(parsed.wait_replicas.is_some(), count.is_some(), "{}", url);
+            }
+        }
+
+        #[test]
+        fn any_string_is_parsed_or_refused(
+            url in "(rediss?(\\+sentinel|-cluster)?://)?[a@:/?#%=,\\[\\]0-9é]{0,16}|\\PC{0,12}",
+        ) {
+            let _ = parse(&url);
+        }
+    }
 
     fn node(info: &ConnectionInfo) -> String {
         let redis = info.redis_settings();

@@ -156,7 +156,84 @@ pub(super) fn read_moves(staged: Vec<StagedEntry>) -> Result<Vec<(StagedId, Move
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::sink::follow_up::Destination;
+
+    fn destination() -> impl Strategy<Value = Destination> {
+        let text = "(/|\\PC){0,6}";
+        (text, text, prop::option::of(text)).prop_map(|(folder, prefix, quarantine)| Destination {
+            folder: folder.into(),
+            prefix,
+            quarantine: quarantine.map(PathBuf::from),
+        })
+    }
+
+    fn follow_up() -> impl Strategy<Value = FollowUp> {
+        let positions = prop::collection::vec(("\\PC{0,5}", any::<u64>(), any::<u64>()), 0..3);
+        let parts = (any::<u64>(), positions, prop::option::of(destination()));
+        parts.prop_map(|(records, positions, destination)| FollowUp {
+            records,
+            positions: positions
+                .into_iter()
+                .map(|(split, first, upto)| (split, json!({ "first": first, "upto": upto })))
+                .collect(),
+            destination,
+        })
+    }
+
+    fn entry() -> impl Strategy<Value = Move> {
+        let host = "[a-z]{0,3} [0-9-]{0,3}".prop_map(|host| Host::from_text(&host));
+        let disk = "[0-9a-fA-F]{32}".prop_map(|id| DiskId::from_text(&id).unwrap());
+        let numbers = (
+            prop::option::of(any::<u64>()),
+            prop::option::of(any::<u64>()),
+        );
+        let name = "(/|\"|\\PC){0,6}";
+        (
+            (host, prop::option::of(disk), numbers),
+            (name, name, name, name),
+            prop::option::of(follow_up()),
+        )
+            .prop_map(|((host, disk, (inode, bytes)), names, follow_up)| Move {
+                host,
+                disk,
+                inode,
+                bytes,
+                base: names.0.into(),
+                hidden: names.1,
+                visible: names.2,
+                extension: names.3,
+                follow_up,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn entries_round_trip(moving in entry()) {
+            prop_assert_eq!(Move::from_detail(&moving.to_detail()), Some(moving));
+        }
+
+        // Such as that of another version, or of a store that was damaged.
+        #[test]
+        fn a_changed_entry_is_refused_or_means_what_it_prints(
+            moving in entry(),
+            at in any::<prop::sample::Index>(),
+            removed in 0..20_usize,
+            added in r#"[0-9a-z",:{}\[\]. ]{0,5}"#,
+        ) {
+            let mut detail: Vec<char> = moving.to_detail().chars().collect();
+            let from = at.index(detail.len());
+            let to = (from + removed).min(detail.len());
+            detail.splice(from..to, added.chars());
+            let detail = detail.into_iter().collect::<String>();
+            if let Some(read) = Move::from_detail(&detail) {
+                let _ = (read.name(1), read.dirs().count());
+                prop_assert_eq!(Move::from_detail(&read.to_detail()), Some(read), "{}", detail);
+            }
+        }
+    }
 
     #[test]
     fn entries_round_trip_and_those_of_earlier_versions_are_parsed() {

@@ -338,7 +338,27 @@ fn lock_and_label(mut lock: &File, label: &Label) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn labels_round_trip_and_a_truncated_one_names_no_other_owner(
+            host in "[a-zé]{0,5} [0-9a-f-]{0,5}",
+            owner in prop::option::of("[^\n]{1,8}"),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let label = Label {
+                host: Host::from_text(&host),
+                owner: owner.as_deref().map(InstanceId::from),
+            };
+            let text = label.to_text();
+            prop_assert_eq!(Label::from_text(&text), Some(label));
+            let truncated = text.get(..cut.index(text.len())).and_then(Label::from_text);
+            prop_assert_eq!(truncated.and_then(|label| label.owner), None);
+        }
+    }
 
     #[test]
     fn a_truncated_label_is_parsed() {

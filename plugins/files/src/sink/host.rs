@@ -49,9 +49,11 @@ impl Host {
         format!("{} {}", self.name, self.boot)
     }
 
-    /// Parses `NAME BOOT_ID`; a missing boot id is empty.
+    /// Parses `NAME BOOT_ID`; a missing boot id is empty, and so may the name be.
     pub(super) fn from_text(text: &str) -> Host {
-        let (name, boot) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        let text = text.trim_end_matches('\n');
+        // A boot id has no space.
+        let (name, boot) = text.rsplit_once(' ').unwrap_or((text, ""));
         Host {
             name: name.to_owned(),
             boot: boot.to_owned(),
@@ -61,7 +63,19 @@ impl Host {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn hosts_round_trip(name in "[^\n]{0,8}", boot in "[0-9a-f-]{0,8}") {
+            let host = Host { name, boot };
+            prop_assert_eq!(Host::from_text(&host.to_text()), host.clone());
+            // In a lock file, a line end follows.
+            prop_assert_eq!(Host::from_text(&format!("{}\n", host.to_text())), host);
+        }
+    }
 
     #[test]
     fn processes_on_one_machine_share_locks() {

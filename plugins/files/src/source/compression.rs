@@ -260,6 +260,17 @@ mod tests {
                 encoder.write_all(bytes).unwrap();
                 encoder.finish().unwrap()
             }
+            "a.xz" => {
+                // A higher level takes megabytes for each file.
+                let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
+            "a.lz4" => {
+                let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+                encoder.write_all(bytes).unwrap();
+                encoder.finish().unwrap()
+            }
             _ => zstd::encode_all(bytes, 1).unwrap(),
         }
     }
@@ -295,7 +306,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_damaged_file_is_an_error_or_other_bytes(
-            name in prop::sample::select(&["a.gz", "a.bz2", "a.zst"][..]),
+            name in prop::sample::select(&["a.gz", "a.bz2", "a.zst", "a.xz", "a.lz4"][..]),
             bytes in prop::collection::vec(any::<u8>(), 0..200),
             at in any::<prop::sample::Index>(),
             other in any::<u8>(),
@@ -334,10 +345,15 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_or_refused(
-            name in prop::sample::select(&["a.gz", "a.bz2", "a.zst", "a.snappy", "a"][..]),
+            name in prop::sample::select(
+                &["a.gz", "a.bz2", "a.zst", "a.snappy", "a.xz", "a.lz4", "a"][..],
+            ),
+            has_magic in any::<bool>(),
             bytes in prop::collection::vec(any::<u8>(), 0..200),
         ) {
-            content(name, &bytes);
+            let magic = compressed(name, b"");
+            let begin = if has_magic { magic.get(..6) } else { None };
+            content(name, &[begin.unwrap_or_default(), &bytes].concat());
         }
     }
 }

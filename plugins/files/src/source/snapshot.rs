@@ -105,3 +105,29 @@ impl Snapshot {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn snapshots_round_trip(
+            size in any::<u64>(),
+            digest in prop::option::of(any::<u64>()),
+            changed in prop::option::of(any::<(i64, i64)>()),
+        ) {
+            let snapshot = Snapshot { size, digest, changed };
+            prop_assert_eq!(Snapshot::from_text(&snapshot.to_text()), Some(snapshot));
+        }
+
+        #[test]
+        fn any_string_is_refused_or_means_what_it_prints(text in "[0-9a-f. +-]{0,24}|\\PC{0,8}") {
+            if let Some(read) = Snapshot::from_text(&text) {
+                prop_assert_eq!(Snapshot::from_text(&read.to_text()), Some(read));
+            }
+        }
+    }
+}

@@ -316,6 +316,37 @@ mod tests {
 
     proptest! {
         #[test]
+        fn marks_round_trip(
+            upto in any::<u64>(),
+            len in 0..=TAIL,
+            digest in "[0-9a-f]{16}",
+            content in prop::option::of((any::<u64>(), prop::option::of(any::<(i64, i64)>()))),
+        ) {
+            let mark = Mark {
+                upto: upto.max(len as u64),
+                len,
+                digest,
+                content: content.map(|(content, _)| content),
+                ended: content.and_then(|(_, ended)| ended),
+            };
+            prop_assert_eq!(Mark::from_text(mark.to_resume().as_str()), Some(mark));
+        }
+
+        // The entry may be that of another version, or of another source.
+        #[test]
+        fn any_string_is_refused_or_a_mark_that_can_be_looked_up(
+            text in "mark [0-9]{1,3} [0-9]{1,3} [0-9a-f]{0,16}( [0-9a-f.-]{0,17}){0,3}|\\PC{0,9}",
+            content in prop::collection::vec(any::<u8>(), 0..90),
+        ) {
+            let Some(mark) = Mark::from_text(&text) else { return Ok(()) };
+            prop_assert_eq!(Mark::from_text(mark.to_resume().as_str()).is_some(), true);
+            let mut file = tempfile::tempfile().unwrap();
+            io::Write::write_all(&mut file, &content).unwrap();
+            mark.is_in(&file).unwrap();
+            mark.compare_content(&file, InputCompression::None).unwrap();
+        }
+
+        #[test]
         fn a_tail_equals_the_bytes_in_the_file(
             pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..90), 0..5),
         ) {

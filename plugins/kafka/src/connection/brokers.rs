@@ -46,3 +46,34 @@ fn is_broker(broker: &str) -> bool {
     let is_host = |c: char| !c.is_whitespace() && !"/\\@?#".contains(c);
     has_valid_port && broker.chars().all(is_host) && !broker.starts_with(':')
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_broker_is_a_host_that_a_port_may_follow(
+            protocol in prop::sample::select(vec!["", "SSL://", "SASL_SSL://", "http://"]),
+            host in r"[a-z0-9.-]{1,9}|\[[0-9a-f:]{1,9}\]",
+            port in prop::option::of(any::<u32>()),
+            wrong in prop::option::of("[/@?# \\\\]"),
+        ) {
+            let port = port.map(|port| port % 70_000);
+            let shown = port.map_or_else(String::new, |port| format!(":{port}"));
+            let wrong = wrong.unwrap_or_default();
+            let broker = format!("{protocol}{host}{wrong}{shown}");
+            let is_port = port.is_none_or(|port| (1..=65535).contains(&port));
+            let expected = is_port && wrong.is_empty() && protocol != "http://";
+            prop_assert_eq!(is_broker(&broker), expected, "{}", broker);
+        }
+
+        #[test]
+        fn any_string_is_a_broker_or_refused(broker in "[a:\\[\\]1/]{0,8}|\\PC{0,8}") {
+            let found = is_broker(&broker);
+            prop_assert!(!found || !broker.starts_with(':'));
+        }
+    }
+}
