@@ -3,7 +3,8 @@
 //! Parsers and decoders that no other crate can name are reached as a user reaches them, through a
 //! pipeline file, the name of a format, or a server that answers with the input.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::net::{Shutdown, TcpListener};
 use std::panic;
 use std::path::Path;
@@ -19,6 +20,8 @@ use pseidon_dsl::{Diagnostic, Node, NodeKind, Span, document, node::Text, print}
 use pseidon_exec::process::{Processor, RowReceiver};
 use pseidon_expr::panics;
 use pseidon_expr::types::parse_field;
+use pseidon_formats::{ColumnFormat, UsedValues};
+use pseidon_logs::{Log, MysqlLogs};
 use pseidon_plan::chain::{ChainStep, PlannedSource};
 use pseidon_plan::{Plan, PlanContext, SinkIndex, plan};
 use pseidon_plugin::batch::{BatchBuilder, RecordMeta, Split, WantedMetadata};
@@ -64,15 +67,22 @@ pub fn quoted(text: &str) -> String {
     })
 }
 
+/// All plugins of the program.
 fn registry() -> PluginRegistry {
+    let log = Log::without_consumer(&pseidon_logs::sample()).expect("the sample row is valid");
     PluginRegistry {
         sources: vec![
+            Arc::new(pseidon_kafka::KafkaSourcePlugin),
             Arc::new(pseidon_files::FilesSource),
+            Arc::new(MysqlLogs::new(Arc::new(log))),
+            Arc::new(pseidon_synthetic::GeneratePlugin),
             Arc::new(pseidon_stdio::StdinPlugin),
         ],
         sinks: vec![
+            Arc::new(pseidon_kafka::KafkaSinkPlugin),
             Arc::new(pseidon_files::FilesSink),
             Arc::new(pseidon_stdio::StdoutPlugin),
+            Arc::new(pseidon_synthetic::DropPlugin),
         ],
         formats: pseidon_formats::formats(),
         quarantine: pseidon_files::sink::quarantine,
@@ -107,7 +117,20 @@ pub fn plan_document(
 }
 
 fn infer(source: &dyn Source, format: &dyn Format, folder: &Path) -> Result<SchemaRef, String> {
-    let setup = SourceSetup {
+    // No target connects to the servers that an input names.
+    if !folder.exists() {
+        return Err("no record can be read here".to_owned());
+    }
+    let setup = setup(folder, format, source);
+    let samples = source
+        .sample(&setup, 1000)
+        .map_err(|error| error.to_string())?;
+    format.infer(source.facts().format.settings(), &samples)
+}
+
+/// What a source is opened with that reads in this folder.
+pub fn setup(folder: &Path, format: &dyn Format, source: &dyn Source) -> SourceSetup {
+    SourceSetup {
         pipeline: "fuzz".to_owned(),
         stage: "in".to_owned(),
         base: folder.to_owned(),
@@ -122,11 +145,7 @@ fn infer(source: &dyn Source, format: &dyn Format, folder: &Path) -> Result<Sche
         state: String::new(),
         keeps_state: false,
         metrics: Metrics::new(),
-    };
-    let samples = source
-        .sample(&setup, 1000)
-        .map_err(|error| error.to_string())?;
-    format.infer(source.facts().format.settings(), &samples)
+    }
 }
 
 struct Outputs;
@@ -235,4 +254,46 @@ pub fn decode(
         }
     }
     decoded.bad.len()
+}
+
+/// A file with this content.
+pub fn file(content: &[u8]) -> File {
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(content).expect("space");
+    file
+}
+
+/// Reads the rows of a file of columns, from its beginning and from its second row, and decodes them
+/// to columns of the fields `n`, `s` and `l` and to the whole record.
+pub fn read_columns(name: &str, content: ColumnFormat, data: &[u8]) {
+    let tables = [
+        vec![
+            column("n", "utf8"),
+            column("s", "int64"),
+            column("l", "json"),
+        ],
+        vec![
+            column("n", "timestamp_ms"),
+            column("l[0]", "float64"),
+            column("u.x", "json"),
+        ],
+    ];
+    let mut file = file(data);
+    for from in [0, 1] {
+        file.rewind().expect("a file");
+        let copy = file.try_clone().expect("a file");
+        let Ok(mut reader) = content.open(copy, &UsedValues::default(), from) else {
+            return;
+        };
+        while let Ok(Some(rows)) = reader.next_rows() {
+            assert!(rows.num_rows() > 0);
+            let payloads = Payloads::of_columns(rows);
+            for row in 0..payloads.len().min(3) {
+                let _ = payloads.printed(row);
+            }
+            for columns in &tables {
+                decode(format(name).as_ref(), "", columns, &payloads);
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use pseidon_dsl::document::from_edn;
 use pseidon_fuzz::plan_document;
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "a.json",
     "a.json.gz",
     "a.json.zst",
@@ -19,6 +19,8 @@ const NAMES: [&str; 10] = [
     "a.parquet",
     "a.avro",
     "a.arrow",
+    "a.json.xz",
+    "a.json.lz4",
 ];
 
 fuzz_target!(init: pseidon_fuzz::expect_caught_panics(), |data: &[u8]| {

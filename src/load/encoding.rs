@@ -37,7 +37,29 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::decode;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_the_text_or_refused_with_a_place(
+            text in "[a-z\n]{4}\\PC{0,6}",
+            wrong in prop::collection::vec(0x80..=0xff_u8, 0..4),
+            has_mark in any::<bool>(),
+        ) {
+            let mark = if has_mark { "\u{feff}".as_bytes() } else { b"" };
+            let bytes = [mark, text.as_bytes(), &wrong].concat();
+            match decode(bytes.clone()) {
+                Ok(found) => prop_assert_eq!([mark, found.as_bytes()].concat(), bytes),
+                Err(reason) => {
+                    let line = text.split('\n').count();
+                    prop_assert!(reason.contains(&format!(" at line {line},")), "{reason}");
+                    prop_assert!(std::str::from_utf8(&bytes).is_err());
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_byte_order_mark_is_not_part_of_the_text() {

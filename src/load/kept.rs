@@ -12,6 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pseidon_plan::{Plan, PlannedTable, Table};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 /// The largest compressed table that is kept with a pipeline, in bytes. Larger ones have to be put
 /// back by hand.
@@ -88,7 +89,8 @@ pub(crate) fn keep(text: &str, tables: &[PlannedTable], largest: usize) -> Strin
     json!({ "pipeline": text, "tables": tables }).to_string()
 }
 
-/// A table as its digest and its rows in Arrow's stream format; `None` if it is too large.
+/// A table as its digest and its rows in Arrow's stream format, with the digest of that; `None` if it
+/// is too large.
 fn encode(largest: usize, path: &str, table: &Table) -> Option<Value> {
     let compressed = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
         .and_then(|options| options.try_with_compression(Some(CompressionType::ZSTD)));
@@ -100,7 +102,8 @@ fn encode(largest: usize, path: &str, table: &Table) -> Option<Value> {
     });
     match written {
         Ok(bytes) if bytes.len() <= largest => {
-            Some(json!({ "digest": table.digest, "rows": STANDARD.encode(bytes) }))
+            let (rows, sum) = (STANDARD.encode(&bytes), sum(&bytes));
+            Some(json!({ "digest": table.digest, "rows": rows, "sum": sum }))
         }
         Ok(bytes) => {
             tracing::warn!(
@@ -123,9 +126,14 @@ fn encode(largest: usize, path: &str, table: &Table) -> Option<Value> {
     }
 }
 
+/// A table that [`encode`] has written. Its bytes are decoded only if they are the same: Arrow's
+/// reader allocates what damaged bytes ask for.
 fn decode(kept: &Value) -> Option<Table> {
     let digest = kept.get("digest")?.as_str()?.to_owned();
     let bytes = STANDARD.decode(kept.get("rows")?.as_str()?).ok()?;
+    if kept.get("sum")?.as_str()? != sum(&bytes) {
+        return None;
+    }
     let reader = StreamReader::try_new(bytes.as_slice(), None).ok()?;
     let schema = reader.schema();
     let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().ok()?;
@@ -133,13 +141,66 @@ fn decode(kept: &Value) -> Option<Table> {
     Some(Table { rows, digest })
 }
 
+/// The SHA-256 digest of a table's bytes, in hexadecimal digits.
+fn sum(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_pipeline_is_read_with_its_tables(
+            text in "(\\{|\"|\\PC){0,12}",
+            tables in prop::collection::btree_map("(/|\\PC){0,5}", 0..50_i64, 1..4),
+        ) {
+            let tables = tables.into_iter().map(|(path, rows)| planned(&path, table(rows)));
+            let tables: Vec<PlannedTable> = tables.collect();
+            let kept = KeptPipeline::read(&keep(&text, &tables, MAX_KEPT));
+            prop_assert_eq!(kept.text, text);
+            prop_assert_eq!(kept.tables.len(), tables.len());
+            for PlannedTable { path, table, .. } in &tables {
+                prop_assert_eq!(&kept.tables[path].rows, &table.rows, "{}", path);
+            }
+        }
+
+        #[test]
+        fn a_damaged_table_is_left_out(
+            at in any::<prop::sample::Index>(),
+            other in any::<u8>(),
+            rows in 0..20_i64,
+        ) {
+            let written = encode(MAX_KEPT, "a", &table(rows)).unwrap();
+            let mut bytes = STANDARD.decode(written["rows"].as_str().unwrap()).unwrap();
+            let at = at.index(bytes.len());
+            let is_same = bytes[at] == other;
+            bytes[at] = other;
+            let mut damaged = written.clone();
+            damaged["rows"] = STANDARD.encode(&bytes).into();
+            let kept = json!({ "pipeline": "text", "tables": { "a": damaged } });
+            let kept = KeptPipeline::read(&kept.to_string());
+            prop_assert_eq!(kept.tables.len(), usize::from(is_same));
+        }
+
+        #[test]
+        fn any_string_is_a_pipeline(
+            kept in r#"\{("(pipeline|tables|a)":("[a-z]{0,3}"|\{"a":\{\}\}|1|null),?){0,3}\}?|\PC{0,9}"#,
+        ) {
+            let read = KeptPipeline::read(&kept);
+            prop_assert!(read.tables.is_empty());
+            prop_assert!(read.text == kept || kept.contains("\"pipeline\""), "{}", kept);
+        }
+    }
 
     fn table(rows: i64) -> Table {
         let ids: ArrayRef = Arc::new(Int64Array::from_iter(0..rows));

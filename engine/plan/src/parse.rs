@@ -225,7 +225,97 @@ fn column(kind: ExprKind, name: &str, span: Span) -> SelectItem {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_line_of_an_access_log_has_its_parts(
+            client in "[0-9a-f.:]{1,9}[0-9a-f]",
+            user in "[a-z]{1,4}( [a-z]{1,3})?",
+            (path, status, size) in ("/[a-z?=&]{0,8}", "[1-5][0-9]{2}", "[0-9]{1,6}|-"),
+            more in prop::option::of((r#"([^"\\\n]|\\["\\]){0,8}"#, r#"([^"\\\n]|\\["\\]){0,8}"#)),
+        ) {
+            let regex = Text::plain(FORMATS[0].regex, 0).to_regex().unwrap();
+            let mut line = format!(
+                r#"{client} - {user} [10/Oct/2000:13:55:36 -0700] "GET {path} HTTP/1.1" {status} {size}"#
+            );
+            if let Some((referer, agent)) = &more {
+                line += &format!(r#" "{referer}" "{agent}""#);
+            }
+            let groups = regex.captures(&line);
+            prop_assert!(groups.is_some(), "{}", line);
+            let groups = groups.unwrap();
+            let (referer, agent) = more.map_or((None, None), |(one, other)| (Some(one), Some(other)));
+            for (name, expected) in [
+                ("client", Some(client)),
+                ("user", Some(user)),
+                ("path", Some(path)),
+                ("status", Some(status)),
+                ("size", Some(size)),
+                ("referer", referer),
+                ("agent", agent),
+                ("rest", None),
+            ] {
+                let found = groups.name(name).map(|part| part.as_str().to_owned());
+                prop_assert_eq!(found, expected, "{} of {}", name, line);
+            }
+        }
+
+        #[test]
+        fn a_line_of_syslog_has_its_parts(
+            priority in 0..192_u8,
+            words in prop::collection::vec("-|[!-~]{1,6}", 5),
+            data in prop::collection::vec(r#"\[[a-z]{1,3}( [a-z]="([^"\\\]]|\\["\\\]]){0,5}")?\]"#, 0..3),
+            message in prop::option::of("(?s).{0,9}"),
+        ) {
+            let regex = Text::plain(FORMATS[1].regex, 0).to_regex().unwrap();
+            let data = if data.is_empty() { "-".to_owned() } else { data.concat() };
+            let mut line = format!("<{priority}>1 {} {data}", words.join(" "));
+            if let Some(message) = &message {
+                line += &format!(" {message}");
+            }
+            let groups = regex.captures(&line);
+            prop_assert!(groups.is_some(), "{}", line);
+            let groups = groups.unwrap();
+            // A byte order mark before the message says that it is UTF-8.
+            let message = message.map(|message| match message.strip_prefix('\u{feff}') {
+                Some(rest) => rest.to_owned(),
+                None => message,
+            });
+            let names = ["time", "host", "app", "process", "message_id"];
+            let mut expected: Vec<_> = names.into_iter().zip(words.into_iter().map(Some)).collect();
+            expected.extend([("data", Some(data)), ("message", message)]);
+            for (name, expected) in expected {
+                let found = groups.name(name).map(|part| part.as_str().to_owned());
+                prop_assert_eq!(found, expected, "{} of {:?}", name, line);
+            }
+        }
+
+        #[test]
+        fn any_pattern_has_columns_or_an_error_in_it(
+            pattern in r"(\(\?<[ab]>|\(|\)|[ab.]|\*|\[|\]|\\|\{9|é){0,9}",
+        ) {
+            match ParsePattern::of_regex(&Text::plain(pattern.as_str(), 7)) {
+                Ok(found) => {
+                    let names = found.columns.iter().map(|item| match item {
+                        SelectItem::Column { name: Some((name, _)), .. } => name.as_str(),
+                        _ => "",
+                    });
+                    let is_named = |name: &str| pattern.contains(&format!("?<{name}>"));
+                    prop_assert!(names.into_iter().all(is_named), "{pattern}");
+                    prop_assert!(!found.columns.is_empty(), "{pattern}");
+                }
+                Err(error) => {
+                    let (start, end) = (error.span.start as usize, error.span.end as usize);
+                    prop_assert!(start <= end && end <= 7 + pattern.len() + 1, "{error:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn the_columns_of_each_format_can_be_read() {

@@ -44,7 +44,29 @@ impl OptionValue for Percent {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn percentages_round_trip(number in any::<f64>(), share in 0.0..=100.0_f64) {
+            for number in [number, share] {
+                let percent = Percent::from_text(&format!("{number:e} %"));
+                let is_valid = (0.0..=100.0).contains(&number);
+                prop_assert_eq!(percent, is_valid.then_some(Percent(number)));
+                let printed = percent.map(|percent| percent.to_string());
+                let again = printed.as_deref().and_then(Percent::from_text);
+                prop_assert_eq!(again, percent);
+            }
+        }
+
+        #[test]
+        fn any_string_is_a_percentage_or_refused(text in "[+-]?[0-9.e ]{0,9}%|[infNa]{3}%|\\PC{0,6}") {
+            let percent = Percent::from_text(&text);
+            prop_assert!(percent.is_none_or(|it| (0.0..=100.0).contains(&it.number())), "{text}");
+        }
+    }
 
     #[test]
     fn numbers_from_0_to_100_are_percentages() {

@@ -65,7 +65,35 @@ impl OptionValue for Rate {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn rates_round_trip_and_their_times_fit(
+            records in 1..=u32::MAX,
+            unit in prop::sample::select(UNITS.to_vec()),
+            count in any::<u64>(),
+        ) {
+            let rate = Rate::from_text(&format!("{records} / {} ", unit.0));
+            let expected = Rate { records: records.try_into().unwrap(), unit };
+            prop_assert_eq!(rate, Some(expected));
+            prop_assert_eq!(Rate::from_text(&expected.to_string()), rate);
+            // In the time that records take there are no more, and the next one is not there yet.
+            let count = count >> 34;
+            prop_assert!(expected.records_in(expected.time_of(count)) <= count);
+            let more = expected.time_of(count) + expected.time_of(1) + Duration::from_nanos(2);
+            prop_assert!(expected.records_in(more) >= count);
+        }
+
+        #[test]
+        fn any_string_is_a_rate_or_refused(text in "[+-]?[0-9. ]{0,11}/? ?[smhd]{0,2}|\\PC{0,8}") {
+            if let Some(rate) = Rate::from_text(&text) {
+                prop_assert_eq!(Rate::from_text(&rate.to_string()), Some(rate), "{}", text);
+            }
+        }
+    }
 
     #[test]
     fn a_rate_is_a_number_and_a_unit() {

@@ -81,7 +81,35 @@ pub fn is_placeholder(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_user_of_a_url_is_shown(
+            urls in prop::collection::vec(
+                ("[a-z ]{0,4}", "[a-z+]{1,5}", "[a-zé]{0,3}:[@:a-z]{0,2}hunter2[@a-z]{0,2}", "[a-z:0-9]{0,5}", "([/?#][a-z=]{0,4})?"),
+                0..4,
+            ),
+            separator in prop::sample::select(vec![", ", "\" ", "\n"]),
+        ) {
+            let urls = urls.iter().map(|(before, scheme, user, host, after)| {
+                format!("{before} {scheme}://{user}@{host}{after}")
+            });
+            let text = urls.collect::<Vec<_>>().join(separator);
+            let shown = without_users(&text);
+            prop_assert!(!shown.contains("hunter2"), "{text}: {shown}");
+            prop_assert_eq!(shown.matches("://").count(), text.matches("://").count());
+            prop_assert_eq!(without_users(&shown), shown.clone());
+        }
+
+        #[test]
+        fn a_string_without_users_stays(text in "([a-z:/ ?#\"]|://|\\PC){0,12}") {
+            let text = text.replace('@', "");
+            prop_assert_eq!(without_users(&text), text.as_str());
+        }
+    }
 
     #[test]
     fn a_secret_is_not_printed() {

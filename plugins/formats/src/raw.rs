@@ -54,6 +54,7 @@ impl Decoder for RawDecoder {
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::{DataType, Field};
+    use proptest::prelude::*;
     use pseidon_dsl::expr::{Path, PathStep};
 
     use super::*;
@@ -76,5 +77,29 @@ mod tests {
             .unwrap()
             .decode(&payloads(&[Some(b"\xff"), None]));
         assert!(decoded.columns.is_empty() && decoded.bad.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_record_is_valid_and_any_settings_are_valid_or_refused(
+            records in prop::collection::vec(
+                prop::option::of(prop::collection::vec(any::<u8>(), 0..9)),
+                0..5,
+            ),
+            settings in "([a-z]{1,5}(=[a-z0-9]{0,3})?:?){0,2}|\\PC{0,6}",
+        ) {
+            let records: Vec<Option<&[u8]>> = records.iter().map(Option::as_deref).collect();
+            let is_valid = Raw.schema(&settings).is_ok();
+            let decoder = Raw.decoder(&settings, &[]);
+            prop_assert_eq!(decoder.is_ok(), is_valid, "{}", settings);
+            let Ok(mut decoder) = decoder else { return Ok(()) };
+            let decoded = decoder.decode(&payloads(&records));
+            prop_assert!(decoded.columns.is_empty() && decoded.bad.is_empty());
+            // Where records end does not matter to them: a record is what the source has.
+            let framing = Raw.framing(&settings);
+            for record in records.into_iter().flatten() {
+                prop_assert!(framing.ends(record).all(|end| end <= record.len()));
+            }
+        }
     }
 }

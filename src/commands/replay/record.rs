@@ -89,7 +89,61 @@ fn metadata(object: &Map<String, Value>) -> Result<(RecordMetadata, Option<Strin
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_a_quarantine_has_written_is_read(
+            texts in prop::collection::vec("\\PC{0,5}", 3),
+            (partition, position) in (any::<i32>(), any::<u64>()),
+            payload in prop::option::of(prop::collection::vec(any::<u8>(), 0..9)),
+            key in prop::option::of("\\PC{0,5}"),
+            version in prop::option::of("[0-9a-f]{4}"),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let record = payload.as_deref().map(std::str::from_utf8);
+            let (record, encoded) = match (record, &payload) {
+                (Some(Err(_)), Some(bytes)) => (None, Some(STANDARD.encode(bytes))),
+                (record, _) => (record.and_then(Result::ok), None),
+            };
+            let metadata = key.as_ref().map(|key| json!({ "key": key }));
+            let line = json!({
+                "stage": texts[0], "reason": "r", "split": texts[1], "topic": texts[2],
+                "partition": partition, "position": position, "record": record,
+                "record_base64": encoded, "metadata": metadata, "version": version,
+            });
+            let line = line.to_string();
+            let read = QuarantinedRecord::read(line.as_bytes()).unwrap();
+            let found_key = read.metadata.of_record().key.map(<[u8]>::to_vec);
+            prop_assert_eq!(found_key, key.map(String::into_bytes));
+            prop_assert_eq!(
+                (read.stage, read.split, read.topic, read.partition, read.position),
+                (texts[0].clone(), texts[1].clone(), texts[2].clone(), partition, position)
+            );
+            prop_assert_eq!((read.payload, read.version), (payload, version));
+            // A run that was killed may have left half a line.
+            let end = cut.index(line.len());
+            prop_assert!(QuarantinedRecord::read(&line.as_bytes()[..end]).is_err());
+        }
+
+        #[test]
+        fn any_line_is_a_record_or_refused_with_a_reason(
+            name in "stage|split|topic|partition|position|record|record_base64|metadata|version",
+            value in r#"null|-?[1-9][0-9]{0,20}|"[A-Za-z0-9+/=]{0,6}"|\{"key":[0-9"]{1,2}\}|\[\]"#,
+        ) {
+            let mut object: Map<String, Value> = serde_json::from_str(OLD).unwrap();
+            if let Ok(value) = serde_json::from_str(&value) {
+                object.insert(name.clone(), value);
+            }
+            let line = Value::Object(object).to_string();
+            if let Err(reason) = QuarantinedRecord::read(line.as_bytes()) {
+                prop_assert!(reason.contains(&name) || name == "metadata", "{name}: {reason}");
+            }
+        }
+    }
 
     const OLD: &str = r#"{"stage":"in","reason":"r","split":"in:1","topic":"a/b","partition":0,
         "position":26,"record":"{\n\"n\":1}","record_base64":null}"#;

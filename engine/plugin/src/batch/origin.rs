@@ -194,6 +194,8 @@ fn bytes_of(object: &Map<String, Value>, name: &str) -> Result<Option<Option<Vec
 mod tests {
     use std::sync::Arc;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::batch::{BatchBuilder, Split};
     use crate::raw_headers;
@@ -304,6 +306,57 @@ mod tests {
             let object = object.as_object().expect("an object");
             let reason = RecordMetadata::read(object).expect_err(text);
             assert!(reason.starts_with("invalid `"), "{reason}");
+        }
+    }
+
+    fn bytes() -> impl Strategy<Value = Option<Vec<u8>>> {
+        prop::option::of(prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..6),
+            "\\PC{0,6}".prop_map(String::into_bytes),
+        ])
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_round_trips(
+            timestamp in prop::option::of(any::<i64>().prop_filter("none", |it| *it != NO_TIMESTAMP)),
+            (key, raw, header) in (bytes(), bytes(), bytes()),
+            headers in prop::option::of(prop::collection::btree_map("\\PC{0,4}", "\\PC{0,4}", 0..4)),
+        ) {
+            let headers = headers.map(|headers| serde_json::json!(headers).to_string());
+            let meta = RecordMeta {
+                timestamp,
+                key: key.as_deref(),
+                headers: headers.as_deref(),
+                bad_metadata: None,
+                raw_headers: raw.as_deref(),
+            };
+            let mut batch = batch(ALL, meta);
+            batch.payloads = batch.payloads.with_header(header.clone().map(Into::into));
+            let mut found = read(batch.metadata(0, ALL));
+            found.check(ALL);
+            prop_assert_eq!(&found.header, &header);
+            let found = found.of_record();
+            prop_assert_eq!(found.timestamp, timestamp);
+            prop_assert_eq!(found.key, key.as_deref());
+            prop_assert_eq!(found.headers, headers.as_deref());
+            prop_assert_eq!(found.raw_headers, raw.as_deref());
+            prop_assert_eq!(found.bad_metadata, None);
+        }
+
+        #[test]
+        fn any_object_is_read_or_its_invalid_value_is_named(
+            name in "(header|timestamp|key|headers|raw_headers|x)(_base64)?",
+            value in "null|-?[0-9]{1,20}|\"[A-Za-z0-9+/]{0,6}={0,2}\"|[{]\"a\":1[}]|[\\[]1[\\]]",
+        ) {
+            // A number may have a zero in front.
+            let Ok(object) = serde_json::from_str::<Value>(&format!("{{\"{name}\":{value}}}")) else {
+                return Ok(());
+            };
+            match RecordMetadata::read(object.as_object().unwrap()) {
+                Ok(mut read) => read.check(ALL),
+                Err(reason) => prop_assert_eq!(reason, format!("invalid `{}`", name)),
+            }
         }
     }
 }

@@ -58,7 +58,10 @@ mod tests {
         fn a_broker_is_a_host_that_a_port_may_follow(
             protocol in prop::sample::select(vec!["", "SSL://", "SASL_SSL://", "http://"]),
             host in r"[a-z0-9.-]{1,9}|\[[0-9a-f:]{1,9}\]",
-            port in prop::option::of(any::<u32>()),
+            port in prop::option::of(prop_oneof![
+                any::<u32>(),
+                prop::sample::select(vec![0, 1, 65535, 65536]),
+            ]),
             wrong in prop::option::of("[/@?# \\\\]"),
         ) {
             let port = port.map(|port| port % 70_000);

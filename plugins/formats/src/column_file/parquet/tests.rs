@@ -7,10 +7,11 @@ use arrow::array::{
     LargeStringArray, ListArray, StringArray, StructArray, TimestampNanosecondArray,
 };
 use arrow::buffer::NullBuffer;
-use arrow::compute::cast;
+use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Float64Type, Int32Type, Int64Type, TimeUnit};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
+use proptest::prelude::*;
 use pseidon_dsl::expr::{Path, PathStep};
 use pseidon_plugin::Payloads;
 use pseidon_plugin::format::{Format, WantedColumn};
@@ -351,5 +352,65 @@ fn a_number_that_is_too_large_for_a_float_is_invalid() {
         assert_eq!(found, expected, "{name} {to}");
         let is_named = |reason: &str| reason.contains(&format!("`{name}` is out of range for"));
         assert!(bad.iter().all(|bad| is_named(&bad.reason)), "{bad:?}");
+    }
+}
+
+/// All rows from this position, and the error behind them.
+fn read_all(file: File, used: &UsedValues, from: u64) -> (Vec<RecordBatch>, Option<io::Error>) {
+    let mut found = Vec::new();
+    let mut reader = match ParquetReader::open(file, used, from) {
+        Ok(reader) => reader,
+        Err(error) => return (found, Some(error)),
+    };
+    loop {
+        match reader.next_rows() {
+            Ok(Some(rows)) => found.push(rows),
+            Ok(None) => return (found, None),
+            Err(error) => return (found, Some(error)),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_was_written_is_read(
+        values in prop::collection::vec((any::<i64>(), prop::option::of(".{0,9}")), 1..20),
+        from in 0..20_usize,
+        only_texts in any::<bool>(),
+    ) {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(values.iter().map(|row| row.0)));
+        let texts: StringArray = values.iter().map(|row| row.1.clone()).collect();
+        let texts: ArrayRef = Arc::new(texts);
+        let rows = [("n", numbers, false), ("s", texts, true)];
+        let rows = RecordBatch::try_from_iter_with_nullable(rows).unwrap();
+        let from = from.min(rows.num_rows());
+        let used = if only_texts { used(vec!["s".to_owned()]) } else { all() };
+        let (found, error) = read_all(written(&rows), &used, from as u64);
+        prop_assert!(error.is_none(), "{error:?}");
+        let expected = if only_texts { rows.project(&[1]).unwrap() } else { rows };
+        let found = concat_batches(&expected.schema(), &found).unwrap();
+        let expected = expected.slice(from, expected.num_rows() - from);
+        prop_assert_eq!(found.columns(), expected.columns());
+    }
+
+    #[test]
+    fn changed_bytes_are_read_or_refused(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        from in 0..9_u64,
+    ) {
+        let mut bytes = Vec::new();
+        written(&numbered(8)).read_to_end(&mut bytes).unwrap();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let (_, error) = read_all(file, &all(), from);
+        let kind = error.as_ref().map(io::Error::kind);
+        let kinds = [ErrorKind::InvalidData, ErrorKind::UnexpectedEof, ErrorKind::Unsupported];
+        prop_assert!(kind.is_none_or(|kind| kinds.contains(&kind)), "{error:?}");
     }
 }

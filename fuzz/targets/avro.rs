@@ -1,0 +1,10 @@
+//! Avro object container files: the header with the schema, and the blocks.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pseidon_formats::ColumnFormat;
+use pseidon_fuzz::read_columns;
+
+fuzz_target!(init: pseidon_fuzz::expect_caught_panics(), |data: &[u8]| {
+    read_columns("avro", ColumnFormat::Avro, data);
+});
