@@ -244,7 +244,32 @@ fn index() -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_log_can_be_named(name in "([&=%+# ]|\\PC){0,8}") {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            let query = query.append_pair("log", &name).finish();
+            prop_assert_eq!(log_of(&query), Ok(Some(name)));
+            let with_another = format!("{query}&x=1");
+            prop_assert!(log_of(&with_another).is_err());
+        }
+
+        #[test]
+        fn any_query_and_header_is_read_or_refused(
+            query in "((log|x|)(=([a%+]|%[0-9a-f]{2}|\\PC){0,3})?&?){0,3}",
+            accept in "((text/plain|application/json|[*]/[*])(;q=[0-9.e-]{0,4})?,?){0,3}|\\PC{0,9}",
+        ) {
+            let names = form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name == "log");
+            let names: Vec<bool> = names.collect();
+            prop_assert_eq!(log_of(&query).is_ok(), names.is_empty() || names == [true]);
+            // Without a type of Prometheus, JSON is answered.
+            prop_assert!(!wants_prometheus(&accept) || accept.contains("text/plain"));
+        }
+    }
 
     #[test]
     fn prometheus_is_distinguished_from_browsers_and_programs() {
