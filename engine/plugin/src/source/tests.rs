@@ -1,5 +1,7 @@
 //! That the receiver of a handle's events is woken.
 
+use crossbeam_channel::TryRecvError;
+
 use super::*;
 
 #[test]

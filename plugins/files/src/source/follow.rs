@@ -28,6 +28,7 @@ mod broken;
 mod candidate;
 mod recognition;
 mod replaced;
+mod start_point;
 mod takeover;
 mod tracked;
 
@@ -43,7 +44,8 @@ use pseidon_plugin::source::{SourceError, SourceExit, SourceHandle, SourceSetup,
 
 use self::broken::BrokenFiles;
 use self::recognition::LeftOutCopy;
-use self::tracked::{ReadResult, StartPoint, TrackedFile};
+use self::start_point::StartPoint;
+use self::tracked::{ReadResult, TrackedFile};
 use super::Config;
 use super::glob::Glob;
 use super::identity::{FileKey, Head, file_id, file_of};

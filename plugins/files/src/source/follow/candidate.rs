@@ -19,7 +19,8 @@ use super::super::reader::FileReader;
 use super::super::snapshot::{Comparison, Snapshot};
 use super::super::stat::Stat;
 use super::super::tail::{Mark, Tail};
-use super::tracked::{StartPoint, TrackedFile};
+use super::start_point::StartPoint;
+use super::tracked::TrackedFile;
 use super::{Follower, LastLook};
 
 /// A file that was found and identified, but is not tracked yet.

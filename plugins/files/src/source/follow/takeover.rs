@@ -15,7 +15,8 @@ use super::super::progress::{FileProgress, rewritten as end_of_rewritten};
 use super::super::recognition::remove_marks;
 use super::super::tail::{Mark, Tail};
 use super::candidate::{Candidate, ContentCheck};
-use super::tracked::{StartPoint, TrackedFile};
+use super::start_point::StartPoint;
+use super::tracked::TrackedFile;
 use super::{Follower, STARTED};
 
 /// What is done with a file that was taken over.

@@ -12,18 +12,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use pseidon_delivery::{Position, Reason, WithCauses};
 use pseidon_plugin::Split;
-use pseidon_plugin::source::{SourceError, SplitStart};
+use pseidon_plugin::source::SourceError;
 
 use super::super::Config;
 use super::super::compression::InputCompression;
 use super::super::identity::{FileKey, Head};
 use super::super::lines::LineReader;
-use super::super::progress::read_to_end;
 use super::super::read_error::ReadError;
 use super::super::reader::{FileReader, Records};
 use super::super::snapshot::Snapshot;
 use super::super::stat::Stat;
 use super::super::tail::{Mark, Tail};
+use super::start_point::StartPoint;
 
 /// A file that is followed.
 pub(super) struct TrackedFile {
@@ -96,34 +96,6 @@ impl ReadState {
             | ReadState::Broken { before, .. } => before.upto(),
             ReadState::ReadToEnd(position) => *position,
             ReadState::Open(reader, _) => reader.position(),
-        }
-    }
-}
-
-/// Where reading of a followed file begins.
-#[derive(Clone, Debug)]
-pub(super) enum StartPoint {
-    /// After these bytes, at [`Tail::upto`].
-    After(Tail),
-    /// At its end, at this position: an earlier run has read what is before, or it existed at the
-    /// first start. The snapshot shows what it was on disk.
-    End(Position, Snapshot),
-}
-
-impl StartPoint {
-    /// Converts to the engine's type.
-    pub(super) fn to_start(&self, split: Arc<Split>) -> SplitStart {
-        match self {
-            StartPoint::After(tail) => SplitStart {
-                split,
-                position: tail.upto(),
-                resume: (tail.upto() > 0).then(|| tail.mark().to_resume()),
-            },
-            StartPoint::End(position, snapshot) => SplitStart {
-                split,
-                position: *position,
-                resume: Some(read_to_end(*snapshot)),
-            },
         }
     }
 }

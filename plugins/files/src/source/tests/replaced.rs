@@ -108,7 +108,7 @@ fn a_followed_file_is_continued_when_it_is_replaced() {
     assert_eq!(run.stop(), expected.map(|line| format!("app.log: {line}")));
 }
 
-/// `rsync` copies what there is, which may end in the middle of a line.
+/// `rsync` copies a log as it is, and its end may be in the middle of a line.
 #[test]
 fn a_line_that_was_incomplete_is_read_from_the_new_file() {
     for options in [None, Some(CONTINUES)] {
