@@ -1,7 +1,7 @@
 //! Rows of cells as lines.
 
-/// Rows of cells as lines with aligned columns, two spaces apart. Control characters, which a file's
-/// name may have, are escaped as in Rust: a cell neither ends a line nor moves the cursor.
+/// Rows of cells as lines with aligned columns, two spaces apart. Control characters, which a
+/// file's name may have, are escaped as in Rust: a cell neither ends a line nor moves the cursor.
 pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> = rows
         .iter()

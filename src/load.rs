@@ -161,8 +161,8 @@ impl PipelineText {
         Ok((document, variables))
     }
 
-    /// Plans the document, a template as for a run; `:schema :infer` reads the first records. Errors
-    /// are printed.
+    /// Plans the document, a template as for a run; `:schema :infer` reads the first records.
+    /// Errors are printed.
     pub(crate) fn plan(&self, document: &Document) -> Result<Plan, Exit> {
         if is_template(document) {
             return self.template(document).map(|(plan, _)| plan);
@@ -182,8 +182,8 @@ impl PipelineText {
             .map_err(|errors| self.show(&errors))
     }
 
-    /// Plans the document again during a run, with the tables of this plan that are not reloaded. An
-    /// error is a sentence.
+    /// Plans the document again during a run, with the tables of this plan that are not reloaded.
+    /// An error is a sentence.
     pub(crate) fn plan_again(
         &self,
         plan: &Plan,

@@ -1,5 +1,5 @@
-//! Fields that the pipeline uses and that had no value in any record, and fields of records that the
-//! pipeline does not have, for the summary of a run.
+//! Fields that the pipeline uses and that had no value in any record, and fields of records that
+//! the pipeline does not have, for the summary of a run.
 
 use std::io::IsTerminal;
 
@@ -9,8 +9,8 @@ use pseidon_exec::MissingField;
 use pseidon_service::runs::RunRegistry;
 use serde_json::Value;
 
-/// Reports the fields that had no value in any record. A template reports none: its logs differ, and
-/// a field may be in some of them only.
+/// Reports the fields that had no value in any record. A template reports none: its logs differ,
+/// and a field may be in some of them only.
 pub(crate) fn report(runs: &RunRegistry) {
     if runs.is_template() {
         return;

@@ -11,8 +11,8 @@
 //! 4. [`expr`] parses the SQL expressions inside stages, and expands named ones, [`template`] parses
 //!    the path templates, and [`units`] sizes and durations.
 //!
-//! [`diagnostic`] renders errors, and [`print`](mod@print) writes EDN. [`class`] recognizes the class
-//! names that older pipelines use as stages.
+//! [`diagnostic`] renders errors, and [`print`](mod@print) writes EDN. [`class`] recognizes the
+//! class names that older pipelines use as stages.
 //!
 //! This crate does no I/O and does not depend on connectors. Whether `kafka` exists, and which
 //! options it accepts, is checked in `pseidon-plan`.

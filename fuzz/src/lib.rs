@@ -263,8 +263,8 @@ pub fn file(content: &[u8]) -> File {
     file
 }
 
-/// Reads the rows of a file of columns, from its beginning and from its second row, and decodes them
-/// to columns of the fields `n`, `s` and `l` and to the whole record.
+/// Reads the rows of a file of columns, from its beginning and from its second row, and decodes
+/// them to columns of the fields `n`, `s` and `l` and to the whole record.
 pub fn read_columns(name: &str, content: ColumnFormat, data: &[u8]) {
     let tables = [
         vec![

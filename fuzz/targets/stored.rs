@@ -1,8 +1,8 @@
 //! Strings in the state, in the positions topic and in the files of a quarantine: those of this
 //! version, of another one, and damaged ones.
 //!
-//! The modules of the program that read two of them are compiled here, since no other crate can name
-//! what is in a program.
+//! The modules of the program that read two of them are compiled here, since no other crate can
+//! name what is in a program.
 #![no_main]
 
 use std::fs;

@@ -297,8 +297,8 @@ fn run_template(
     Ok(checked(exit, &runs))
 }
 
-/// The exit code of a run that would have this one, if all its files are in their places and not too
-/// many records were invalid.
+/// The exit code of a run that would have this one, if all its files are in their places and not
+/// too many records were invalid.
 fn checked(exit: Exit, runs: &RunRegistry) -> Exit {
     let entries = runs.entries();
     let misplaced: u64 = entries

@@ -1,6 +1,6 @@
 //! `:include`: the stages, flows and expressions of other files.
 //!
-//! The texts of all files are [joined](pseidon_dsl::joined) to one, so that a plan is stored with
+//! The texts of all files are [`joined`] to one, so that a plan is stored with
 //! all that it consists of.
 
 use std::collections::BTreeSet;

@@ -74,8 +74,8 @@ fn with_tables(kept: &str) -> Option<(String, Map<String, Value>)> {
     }
 }
 
-/// The text of a pipeline with its tables, as one string. Tables whose compressed size is larger than
-/// this, in bytes, are left out.
+/// The text of a pipeline with its tables, as one string. Tables whose compressed size is larger
+/// than this, in bytes, are left out.
 pub(crate) fn keep(text: &str, tables: &[PlannedTable], largest: usize) -> String {
     if tables.is_empty() {
         return text.to_owned();
@@ -89,8 +89,8 @@ pub(crate) fn keep(text: &str, tables: &[PlannedTable], largest: usize) -> Strin
     json!({ "pipeline": text, "tables": tables }).to_string()
 }
 
-/// A table as its digest and its rows in Arrow's stream format, with the digest of that; `None` if it
-/// is too large.
+/// A table as its digest and its rows in Arrow's stream format, with the digest of that; `None` if
+/// it is too large.
 fn encode(largest: usize, path: &str, table: &Table) -> Option<Value> {
     let compressed = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
         .and_then(|options| options.try_with_compression(Some(CompressionType::ZSTD)));

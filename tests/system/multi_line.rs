@@ -1,5 +1,5 @@
-//! Records of several lines: each is delivered whole and once, also to sinks that are not equally far
-//! when a run is killed.
+//! Records of several lines: each is delivered whole and once, also to sinks that are not equally
+//! far when a run is killed.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -133,8 +133,8 @@ fn handle(
     pass_on(unit, records.end, chunks, workplace)
 }
 
-/// Hands the results of a batch's records up to this one to the writers when it is the batch's turn.
-/// What is left of the batch goes back to the queue.
+/// Hands the results of a batch's records up to this one to the writers when it is the batch's
+/// turn. What is left of the batch goes back to the queue.
 fn pass_on(
     unit: QueuedBatch,
     upto: usize,
@@ -243,8 +243,8 @@ fn admitted(
     Some((unit, records))
 }
 
-/// Whether a batch, or the rest of it, is not processed, so that the next run reads it: it is behind
-/// a limit, or waits for a throttle at a stop. A position is never left inside of it.
+/// Whether a batch, or the rest of it, is not processed, so that the next run reads it: it is
+/// behind a limit, or waits for a throttle at a stop. A position is never left inside of it.
 fn is_left_unread(unit: &QueuedBatch, is_stopped: bool) -> bool {
     let (attempt, batch) = (&unit.attempt, &unit.batch);
     if is_inside_position(unit) {
@@ -409,8 +409,8 @@ impl<'a> ChunkCollector<'a> {
         throttles.admit(source, processed, passed.unwrap_or_default())
     }
 
-    /// Counts what has reached the limit. If that is too much, nothing counts, and the result is how
-    /// many records of the batch may be processed.
+    /// Counts what has reached the limit. If that is too much, nothing counts, and the result is
+    /// how many records of the batch may be processed.
     fn limited_to(&mut self, unit: &QueuedBatch) -> Option<usize> {
         let (limits, split) = (&self.attempt.limits, &unit.batch.split.id);
         let first = match limits.admit(unit.source, split, &self.limited) {

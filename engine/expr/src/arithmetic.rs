@@ -58,8 +58,8 @@ pub(crate) fn arithmetic(
     .in_range()
 }
 
-/// A constant fraction beside a decimal is a decimal, and any other float makes the result a float. A
-/// date beside a timestamp, or beside hours, is a timestamp.
+/// A constant fraction beside a decimal is a decimal, and any other float makes the result a float.
+/// A date beside a timestamp, or beside hours, is a timestamp.
 fn with_common_kind(left: Operand, right: Operand) -> Result<(Operand, Operand), Diagnostic> {
     let (left, right) = match (left.exact.is_some(), right.exact.is_some()) {
         (true, false) if is_decimal(&right.data_type) => (left.exact(), right),
@@ -153,8 +153,8 @@ pub(crate) fn negate(operand: Operand, span: Span) -> Result<Operand, Diagnostic
     }
 }
 
-/// Casts the operands of `+ - * / %`: JSON values to numbers, or next to an interval to times, and a
-/// constant string next to a time to an interval.
+/// Casts the operands of `+ - * / %`: JSON values to numbers, or next to an interval to times, and
+/// a constant string next to a time to an interval.
 fn computable(left: Operand, right: Operand) -> Result<(Operand, Operand), Diagnostic> {
     let left_type = left.data_type.clone();
     let right_type = right.data_type.clone();

@@ -32,8 +32,8 @@ pub(crate) fn comparable<const N: usize>(
     Ok(cast)
 }
 
-/// Casts an operand and all operands that it is compared with to one type. `span` is the position of
-/// the comparison.
+/// Casts an operand and all operands that it is compared with to one type. `span` is the position
+/// of the comparison.
 pub(crate) fn comparable_with(
     operand: Operand,
     others: Vec<Operand>,

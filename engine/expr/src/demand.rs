@@ -333,6 +333,9 @@ fn arithmetic_type(
         (Some(DataType::Interval(_)), None) | (None, Some(DataType::Interval(_))) => {
             return Some(timestamp(TimeUnit::Microsecond));
         }
+        // The value of the interval decides whether the result has a time.
+        (Some(DataType::Date32), Some(DataType::Interval(_)))
+        | (Some(DataType::Interval(_)), Some(DataType::Date32)) => return None,
         (Some(known), None) | (None, Some(known)) => (known.clone(), known),
         (Some(left), Some(right)) => (left, right),
     };

@@ -2,10 +2,10 @@
 //!
 //! Each of our own functions is a module of this one: [`wall_clock`], [`regexp_match`],
 //! [`regexp_groups`], [`logfmt`] and [`redact`]. Those of lists and JSON are in [`values`];
-//! [`mod@json_struct`], [`rounding`] and [`duration`] replace functions of DataFusion for some types.
-//! [`probe`] finds calls that always fail, [`foreign`] what to write for functions of other systems.
-//! [`argument_types`] finds what a function requires of untyped arguments; [`mod@reference`] is what
-//! users read about them.
+//! [`mod@json_struct`], [`rounding`] and [`duration`] replace functions of DataFusion for some
+//! types. [`probe`] finds calls that always fail, [`foreign`] what to write for functions of other
+//! systems. [`argument_types`] finds what a function requires of untyped arguments;
+//! [`mod@reference`] is what users read about them.
 
 mod argument_types;
 mod duration;

@@ -423,8 +423,9 @@ pub(crate) fn alternatives(operands: Vec<Operand>) -> Result<Vec<Operand>, Diagn
         .collect()
 }
 
-/// The type of JSON values that are alternatives to others: that of the others, as if the fields had
-/// been decoded with it. `None` if there are no JSON values, or the others are strings or nested.
+/// The type of JSON values that are alternatives to others: that of the others, as if the fields
+/// had been decoded with it. `None` if there are no JSON values, or the others are strings or
+/// nested.
 fn type_beside_json(operands: &[Operand]) -> Result<Option<DataType>, Diagnostic> {
     if !operands.iter().any(|operand| operand.json) {
         return Ok(None);

@@ -111,8 +111,8 @@ pub(crate) fn timestamp(unit: TimeUnit) -> DataType {
     DataType::Timestamp(unit, Some(UTC.into()))
 }
 
-/// The type in which a date and a timestamp are combined: the timestamp, whose range has all dates.
-/// Arrow takes nanoseconds, which end in the year 2262. `None` for other types.
+/// The type in which a date and a timestamp are combined: that of the timestamp. Arrow takes
+/// nanoseconds, which end in the year 2262. `None` for other types.
 pub(crate) fn with_date(left: &DataType, right: &DataType) -> Option<DataType> {
     match (left, right) {
         (DataType::Date32, DataType::Timestamp(unit, _))

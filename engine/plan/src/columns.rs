@@ -61,8 +61,8 @@ fn has_lines(format: &dyn Format, schema: &SchemaRef) -> bool {
     format.name() == "txt" && schema.fields().len() == 1
 }
 
-/// Collects the columns and metadata that must be decoded for a source's chain. If there are errors,
-/// the columns are a best effort, so that planning can continue and find more errors.
+/// Collects the columns and metadata that must be decoded for a source's chain. If there are
+/// errors, the columns are a best effort, so that planning can continue and find more errors.
 pub fn columns_of(
     chain: &[ResolvedStep],
     format: &dyn Format,

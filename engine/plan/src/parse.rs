@@ -1,8 +1,8 @@
 //! `parse`: the parts of a string as columns.
 //!
-//! A pattern has named groups. The stage is two `select`s: the first finds the groups, once for each
-//! record, and the second makes them columns. A format of logs is a pattern, and the items of the
-//! second `select`. The pairs of [logfmt](LOGFMT) become one column.
+//! A pattern has named groups. The stage is two `select`s: the first finds the groups, once for
+//! each record, and the second makes them columns. A format of logs is a pattern, and the items of
+//! the second `select`. The pairs of [logfmt](LOGFMT) become one column.
 
 use pseidon_dsl::expr::{Expr, ExprKind, Literal, Path, PathStep, SelectItem, parse_select};
 use pseidon_dsl::node::Text;

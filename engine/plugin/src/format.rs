@@ -54,8 +54,8 @@ pub trait Format: Send + Sync {
         Ok(None)
     }
 
-    /// The settings with which these records have more than one field, if they have only one without
-    /// settings. `pseidon infer` calls it.
+    /// The settings with which these records have more than one field, if they have only one
+    /// without settings. `pseidon infer` calls it.
     fn other_settings(&self, _samples: &[Payloads]) -> Option<String> {
         None
     }
@@ -232,15 +232,15 @@ pub trait Decoder: Send {
     }
 
     /// Fetches what decoding these records needs from elsewhere, such as their schemas. Either this
-    /// or [`Decoder::prepare_locally`] has succeeded before [`Decoder::decode`] is called. May block
-    /// until a request is answered or expires, but does not repeat it: an error says why something
-    /// is not available now, and the batch is re-read later.
+    /// or [`Decoder::prepare_locally`] has succeeded before [`Decoder::decode`] is called. May
+    /// block until a request is answered or expires, but does not repeat it: an error says why
+    /// something is not available now, and the batch is re-read later.
     fn prepare(&mut self, _payloads: &Payloads) -> Result<(), Reason> {
         Ok(())
     }
 
-    /// Asks for the places of these fields of the record itself in all records that are decoded from
-    /// now on. A decoder may know none.
+    /// Asks for the places of these fields of the record itself in all records that are decoded
+    /// from now on. A decoder may know none.
     fn locate(&mut self, _fields: &[String]) {}
 
     /// Returns one value for each record and wanted column. A field that is missing or null becomes

@@ -4,8 +4,8 @@
 //! first record of a file may be a header that names the fields. A source that splits bytes into
 //! records does so by the [`Framing`] of its format; a source of messages has its records already.
 //!
-//! The rule for quotes is that of RFC 4180, and of csv-core for what the RFC leaves open: a quote at
-//! the beginning of a field opens it, two quotes inside are one quote of the value, and another
+//! The rule for quotes is that of RFC 4180, and of csv-core for what the RFC leaves open: a quote
+//! at the beginning of a field opens it, two quotes inside are one quote of the value, and another
 //! quote closes it. A quote inside a field that does not begin with one is an ordinary character. A
 //! byte order mark before a record is not part of its first field. The quote may be another byte, a
 //! backslash may escape it, and lines that begin with some byte may be comments: these are the
@@ -118,8 +118,8 @@ impl Framing {
         self.found_ends(bytes).next()
     }
 
-    /// The index of the last line feed that ends a record, in bytes that begin with a record. Without
-    /// quotes, none of the first `searched` bytes may be a line feed.
+    /// The index of the last line feed that ends a record, in bytes that begin with a record.
+    /// Without quotes, none of the first `searched` bytes may be a line feed.
     pub fn last_end(self, bytes: &[u8], searched: usize) -> Option<usize> {
         let has_quote = |quotes: Quotes| memchr::memchr(quotes.quote, bytes).is_some();
         if self.quotes.is_some_and(has_quote) {

@@ -108,8 +108,8 @@ pub trait Source: Send + Sync {
         )
     }
 
-    /// Finds the place to which an operator moves each split that exists. Splits that the state does
-    /// not know and that begin there anyway are left out. Blocks.
+    /// Finds the place to which an operator moves each split that exists. Splits that the state
+    /// does not know and that begin there anyway are left out. Blocks.
     fn find_places(
         &self,
         _setup: &SourceSetup,
@@ -190,7 +190,8 @@ pub struct SourceSetup {
     pub wanted: WantedMetadata,
     /// The names of the fields that are used. A source of columns need not read the others.
     pub fields: Vec<String>,
-    /// Whether fields that are not among these are reported, so that a source of columns reads them.
+    /// Whether fields that are not among these are reported, so that a source of columns reads
+    /// them.
     pub takes_new_fields: bool,
     /// What a record must satisfy to be used. A source of columns need not read rows that do not.
     pub bounds: Arc<Bounds>,
@@ -337,9 +338,9 @@ impl SourceHandle {
 
     /// Runs one round of distributing splits among instances, for a source without a group protocol
     /// of its own. `found` lists all splits that have something to read, including those that this
-    /// instance holds. Only granted splits may be taken, and those that only the holder of a granted
-    /// split takes; releasing a split makes it available to the other instances. Call it about once
-    /// a second.
+    /// instance holds. Only granted splits may be taken, and those that only the holder of a
+    /// granted split takes; releasing a split makes it available to the other instances. Call it
+    /// about once a second.
     pub fn share_splits(&self, found: Vec<SplitId>) -> Result<SplitShare, Stopped> {
         self.ask(|reply| SourceEvent::ShareSplits(found, reply))?
             .wait()

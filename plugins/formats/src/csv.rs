@@ -2,8 +2,9 @@
 //!
 //! The header of a file names the fields, so a column is found by its name, whatever its place in a
 //! file. Without a header, the setting `fields` or the schema of the source names them, or they are
-//! `column1`, `column2`, … The dialect, such as another quote, is in the settings too. An empty field is NULL, and an
-//! empty one in quotes (`""`) is the empty string. A field without a declared type is a string.
+//! `column1`, `column2`, … The dialect, such as another quote, is in the settings too. An empty
+//! field is NULL, and an empty one in quotes (`""`) is the empty string. A field without a declared
+//! type is a string.
 
 mod columns;
 mod fields;

@@ -143,8 +143,8 @@ impl RecordEncoder {
         Ok(RecordEncoder(source))
     }
 
-    /// What a file begins with before its records: the names of the columns of CSV, as a line, unless
-    /// they are not written.
+    /// What a file begins with before its records: the names of the columns of CSV, as a line,
+    /// unless they are not written.
     pub fn header(&self) -> Option<Vec<u8>> {
         match &self.0 {
             EncoderKind::Fields(csv) => Some([csv.header()?, b"\n"].concat()),

@@ -89,8 +89,8 @@ pub struct KafkaSinkOptions {
     /// The topic to write to.
     topic: TopicName,
     /// How a record's value is written: `:json`, `:csv` or `:tsv` (the columns, without a header),
-    /// `:txt` (the only string column), or `:raw` (the bytes as they were read). Without it, an unchanged record is written as it was read, and any
-    /// other as JSON.
+    /// `:txt` (the only string column), or `:raw` (the bytes as they were read). Without it, an
+    /// unchanged record is written as it was read, and any other as JSON.
     format: Option<SpannedValue<OutputFormat>>,
     /// The record's key, as a string, such as `"user.id"` or `"@key"`. NULL writes no key. Without
     /// it, an unchanged record keeps its key, and any other has none.

@@ -367,10 +367,10 @@ struct Buffers {
 impl Buffers {
     const MB: usize = 1 << 20;
 
-    /// An eighth of `memory` for the queue, a thirty-second part for a response, both bounded, and a
-    /// message for each megabyte, which is the usual limit of a message. A few messages are enough:
-    /// the queue is emptied as a whole as long as there is room in memory, and then there are
-    /// batches to process until the next response arrives.
+    /// An eighth of `memory` for the queue, a thirty-second part for a response, both bounded, and
+    /// a message for each megabyte, which is the usual limit of a message. A few messages are
+    /// enough: the queue is emptied as a whole as long as there is room in memory, and then there
+    /// are batches to process until the next response arrives.
     fn for_memory(memory: usize) -> Buffers {
         let queue = (memory / 8).clamp(Self::MB, 48 * Self::MB);
         let fetch_bytes = (memory / 32).clamp(Self::MB, 3 * Self::MB);

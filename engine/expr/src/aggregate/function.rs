@@ -105,7 +105,8 @@ impl Function {
         })
     }
 
-    /// The function of a call with a JSON value; `None` if DataFusion's can be computed of the text.
+    /// The function of a call with a JSON value; `None` if DataFusion's can be computed of the
+    /// text.
     fn of_json(
         call: &AggregateCall,
         udf: &AggregateUDF,
@@ -199,8 +200,8 @@ impl Function {
         self.args.iter().map(values).collect()
     }
 
-    /// Results in the type of [`Function::field`]. If a sum does not fit into it, all are returned in
-    /// the type in which they were added, and the record of that group is invalid.
+    /// Results in the type of [`Function::field`]. If a sum does not fit into it, all are returned
+    /// in the type in which they were added, and the record of that group is invalid.
     pub(super) fn results(&self, values: &ArrayRef) -> ArrayRef {
         cast(values, self.field.data_type()).unwrap_or_else(|_| values.clone())
     }

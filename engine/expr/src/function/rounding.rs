@@ -2,8 +2,8 @@
 //! decimals, whose result has no decimal places.
 //!
 //! DataFusion computes most of them of integers as float64. For values without a known type, each
-//! value decides. DataFusion's `ceil` and `floor` of decimals have the type of their argument, which
-//! may have too few digits for the result: 99.5 is a decimal(3,1), and 100.0 is not.
+//! value decides. DataFusion's `ceil` and `floor` of decimals have the type of their argument,
+//! which may have too few digits for the result: 99.5 is a decimal(3,1), and 100.0 is not.
 
 use std::sync::Arc;
 
@@ -47,8 +47,8 @@ pub(super) fn of_integer(
     is_same.then(|| Ok(value.clone()))
 }
 
-/// The type in which a decimal with decimal places is rounded, and that of the result, which has one
-/// digit more before the point. `None` for other types.
+/// The type in which a decimal with decimal places is rounded, and that of the result, which has
+/// one digit more before the point. `None` for other types.
 fn decimals(data_type: &DataType) -> Option<(DataType, DataType)> {
     let (DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale)) =
         *data_type

@@ -91,8 +91,8 @@ fn division_by_zero() -> DataFusionError {
 }
 
 impl Number {
-    /// The sum of both. A sum of integers that has too many digits is a float, and one of floats may
-    /// be infinity.
+    /// The sum of both. A sum of integers that has too many digits is a float, and one of floats
+    /// may be infinity.
     pub(crate) fn plus(self, other: Number) -> Number {
         match (self, other) {
             (Number::Integer(left), Number::Integer(right)) => match left.checked_add(right) {

@@ -108,6 +108,7 @@ fn alternatives_have_one_type() {
         ("coalesce(a, b) || 'x'", "a, b"),
         ("case coalesce(a, b) when 'x' then c end", "a, b, c"),
         ("coalesce(a + interval '1 day', b)", "a, b timestamp_us"),
+        ("coalesce(a, '2024-01-01'::date + interval '36 hours')", "a"),
         ("nullif(a, '')", "a utf8"),
         ("if(a, b, 1)", "a boolean, b"),
         ("nvl2(a, b, 'x')", "a, b utf8"),

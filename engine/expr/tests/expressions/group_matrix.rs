@@ -46,30 +46,33 @@ fn call(name: &str, distinct: bool, more: Option<Literal>) -> (String, Aggregate
     ("v".to_owned(), call)
 }
 
-/// What is wrong with a call, if it is not refused.
-fn fault(call: (String, AggregateCall), rows: &RecordBatch) -> Option<String> {
+/// Whether a call is evaluated, and not refused. An error says what is wrong with it.
+fn is_evaluated(call: (String, AggregateCall), rows: &RecordBatch) -> Result<bool, String> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let grouping = Arc::new(Grouping::new(&rows.schema(), 0, &[call]).ok()?);
+        let Ok(grouping) = Grouping::new(&rows.schema(), 0, &[call]) else {
+            return Ok(false);
+        };
+        let grouping = Arc::new(grouping);
         let declared = grouping.output().field(0).data_type().clone();
         // All rows, and none.
         for rows in [rows.clone(), rows.slice(0, 0)] {
             match Groups::results_of(&grouping, &rows) {
-                Err(error) => return Some(error.to_string()),
+                Err(error) => return Err(error.to_string()),
                 Ok(results) if *results.column(0).data_type() != declared => {
                     let found = results.column(0).data_type().clone();
-                    return Some(format!("{found} and not {declared}"));
+                    return Err(format!("{found} and not {declared}"));
                 }
                 Ok(_) => {}
             }
         }
-        None
+        Ok(true)
     }));
-    outcome.unwrap_or_else(|_| Some("panics".to_owned()))
+    outcome.unwrap_or_else(|_| Err("panics".to_owned()))
 }
 
 #[test]
 fn every_aggregate_function_with_values_of_every_kind() {
-    let (mut number, mut wrong) = (0, Vec::new());
+    let (mut evaluated, mut wrong) = (0, Vec::new());
     let aggregates = functions().into_iter().flat_map(|function| {
         let others = function.other_names.clone();
         std::iter::once(function.name).chain(others)
@@ -89,13 +92,14 @@ fn every_aggregate_function_with_values_of_every_kind() {
                 .into_iter()
                 .flat_map(|more| [(more.clone(), false), (more, true)])
             {
-                number += 1;
                 let shown = format!("{name}({value}, {more:?}), distinct: {distinct}");
-                let fault = fault(call(&name, distinct, more), &rows);
-                wrong.extend(fault.map(|fault| format!("{shown}: {fault}")));
+                match is_evaluated(call(&name, distinct, more), &rows) {
+                    Ok(is_evaluated) => evaluated += usize::from(is_evaluated),
+                    Err(fault) => wrong.push(format!("{shown}: {fault}")),
+                }
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(number > 2000, "only {number} calls");
+    assert!(evaluated > 1200, "only {evaluated} calls");
 }

@@ -67,30 +67,35 @@ fn known() -> impl Iterator<Item = (String, FunctionReference)> {
     })
 }
 
-/// What is wrong with a call; `None` if it is refused, or each row has a value or an error.
-fn fault(call: &str) -> Option<String> {
+/// Whether a call is evaluated to a value or an error for each row, and not refused. An error says
+/// what is wrong with it.
+fn is_evaluated(call: &str) -> Result<bool, String> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let compiled = compiled(call).ok()?;
+        let Ok(compiled) = compiled(call) else {
+            return Ok(false);
+        };
         let rows = evaluate_rows(&compiled);
-        let errors = rows.into_iter().filter_map(Result::err);
-        errors
-            .into_iter()
-            .find(|error| INTERNAL.iter().any(|internal| error.contains(internal)))
+        let mut errors = rows.into_iter().filter_map(Result::err);
+        let internal = |error: &String| INTERNAL.iter().any(|internal| error.contains(internal));
+        errors.find(internal).map_or(Ok(true), Err)
     }));
     match outcome {
-        Ok(found) => found.map(|error| format!("{call}: {error}")),
-        Err(_) => Some(format!("{call}: panics, or has another type than declared")),
+        Ok(found) => found.map_err(|error| format!("{call}: {error}")),
+        Err(_) => Err(format!("{call}: panics, or has another type than declared")),
     }
 }
 
+/// At least this number of the calls must be evaluated.
 fn assert_sound(calls: impl Iterator<Item = String>, at_least: usize) {
-    let (mut number, mut wrong) = (0, Vec::new());
+    let (mut evaluated, mut wrong) = (0, Vec::new());
     for call in calls {
-        number += 1;
-        wrong.extend(fault(&call));
+        match is_evaluated(&call) {
+            Ok(is_evaluated) => evaluated += usize::from(is_evaluated),
+            Err(fault) => wrong.push(fault),
+        }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(number > at_least, "only {number} calls");
+    assert!(evaluated > at_least, "only {evaluated} calls");
 }
 
 #[test]
@@ -100,7 +105,7 @@ fn every_function_with_up_to_one_argument_of_every_kind() {
         let calls = ARGUMENTS.iter().map(move |arg| format!("{name}({arg})"));
         none.chain(calls)
     });
-    assert_sound(calls, 3000);
+    assert_sound(calls, 1100);
 }
 
 #[test]
@@ -114,7 +119,7 @@ fn every_function_with_two_arguments_of_every_kind() {
         let pairs = pairs.filter(move |_| is_first);
         pairs.map(move |(one, other)| format!("{name}({one}, {other})"))
     });
-    assert_sound(calls, 15_000);
+    assert_sound(calls, 3000);
 }
 
 /// The documented calls with another argument in each place, and with one more.
@@ -124,7 +129,7 @@ fn every_documented_call_with_each_argument_of_every_kind() {
         let examples = function.examples.into_iter();
         examples.flat_map(move |example| variants(&name, &parse(&example.call)))
     });
-    assert_sound(calls, 5000);
+    assert_sound(calls, 3800);
 }
 
 fn variants(name: &str, call: &Expr) -> Vec<String> {

@@ -42,8 +42,8 @@ impl EndSearch {
         }
     }
 
-    /// Searches the next piece. Returns the index of the line feed that ends the record; if there is
-    /// none, the record continues after the piece.
+    /// Searches the next piece. Returns the index of the line feed that ends the record. Without
+    /// one, the record continues after the piece.
     pub fn find(&mut self, piece: &[u8]) -> Option<usize> {
         let Some(quotes) = self.quotes else {
             return memchr::memchr(b'\n', piece);

@@ -160,8 +160,8 @@ impl<'a> Reader<'a> {
         error.with_help(format!("available options: {}", all.join(" ")))
     }
 
-    /// The help for a setting of CSV that other programs have as an option: where it is here. A sink
-    /// has the options of `:csv`.
+    /// The help for a setting of CSV that other programs have as an option: where it is here. A
+    /// sink has the options of `:csv`.
     fn setting_of_format(&self, name: &str) -> Option<&'static str> {
         let has = |name: &str| self.declared.iter().any(|option| option.name == name);
         let setting = match name {

@@ -135,7 +135,8 @@ fn parse_map(name: &str, text: &str) -> Option<Result<Field, Vec<Diagnostic>>> {
     let (inner, is_sorted) =
         maps.find_map(|(map, is_sorted)| Some((text.trim().strip_prefix(map)?, *is_sorted)))?;
     let inner = inner.strip_suffix(')')?;
-    let (key, value) = inner.split_once(',')?;
+    let (key, value) = inner.split_at_checked(end_of_key(inner)?)?;
+    let value = value.strip_prefix(',')?;
     let key = pseidon_expr::types::parse_type(key).ok()?;
     let value = edn::read(value).and_then(|value| parse_field("value".to_owned(), &value));
     Some(value.map(|value| {
@@ -143,6 +144,19 @@ fn parse_map(name: &str, text: &str) -> Option<Result<Field, Vec<Diagnostic>>> {
         let entries = Field::new("entries", DataType::Struct(fields.into()), false);
         Field::new(name, DataType::Map(Arc::new(entries), is_sorted), true)
     }))
+}
+
+/// The index of the comma behind the key's type, which may have commas in parentheses.
+fn end_of_key(text: &str) -> Option<usize> {
+    let mut depth = 0_u32;
+    text.bytes().position(|byte| {
+        match byte {
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        byte == b',' && depth == 0
+    })
 }
 
 fn node(kind: NodeKind) -> Node {
@@ -243,6 +257,7 @@ mod tests {
             r#"{"odd name" :float64, :price "decimal(10,2)", :any :json, :rows [{:at :timestamp_ms}]}"#,
             r#"{:m "map(utf8, :int64)", :n "sorted_map(int32, {:a [:utf8]})", :d :duration_us}"#,
             r#"{:m "map(utf8, \"map(utf8, \\\"decimal(9,2)\\\")\")"}"#,
+            r#"{:m "map(decimal(9,2), \"decimal(9,2)\")"}"#,
             "{}",
         ];
         for text in texts {

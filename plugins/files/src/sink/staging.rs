@@ -147,8 +147,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Publishes a committed file, or finds it published. Logs a warning about everything that is not
-    /// as expected. Adds the changed folders to `changed`.
+    /// Publishes a committed file, or finds it published. Logs a warning about everything that is
+    /// not as expected. Adds the changed folders to `changed`.
     fn publish_one(
         &self,
         id: &StagedId,

@@ -20,9 +20,9 @@
 //! A file that cannot be read further keeps no others from being read: it is left alone until it
 //! changes ([`broken`]).
 //!
-//! [`candidate`] identifies a file that was found, [`recognition`] finds out whether the state knows
-//! it under another identity, or [`replaced`] another one, [`takeover`] takes it over, and [`tracked`] is a
-//! file that is followed.
+//! [`candidate`] identifies a file that was found, [`recognition`] finds out whether the state
+//! knows it under another identity, or [`replaced`] another one, [`takeover`] takes it over, and
+//! [`tracked`] is a file that is followed.
 
 mod broken;
 mod candidate;

@@ -16,10 +16,10 @@
 //!   the first block of an Avro file; parts of an Arrow file's footer and of its first and last
 //!   values.
 //!
-//! A file whose first line is incomplete has no identity yet, and a followed file is not read before
-//! it has one. If the line is read without its line end, the file has the identity that it will have
-//! when the line end is appended: `\n`, or `\r\n`, which is another first line, so that a file may be
-//! known by two identities ([`Identity`]).
+//! A file whose first line is incomplete has no identity yet, and a followed file is not read
+//! before it has one. If the line is read without its line end, the file has the identity that it
+//! will have when the line end is appended: `\n`, or `\r\n`, which is another first line, so that a
+//! file may be known by two identities ([`Identity`]).
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -73,8 +73,8 @@ impl Head {
     /// How many bytes of the content decide it at most.
     pub(super) const BYTES: usize = HEAD;
 
-    /// The head of a plain file that begins with these bytes: [`Head::BYTES`], or its whole content.
-    /// `None` if it is empty.
+    /// The head of a plain file that begins with these bytes: [`Head::BYTES`], or its whole
+    /// content. `None` if it is empty.
     pub(super) fn of_beginning(bytes: &[u8]) -> Option<Head> {
         match memchr::memchr(b'\n', bytes) {
             Some(end) => Some(Head::digest(&bytes[..=end])),

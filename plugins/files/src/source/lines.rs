@@ -5,14 +5,14 @@
 //! is copied.
 //!
 //! A line is what the [`RecordFraming`] ends with a line feed: in CSV it may contain line feeds in
-//! quotes, and with `:record-start` further lines. The first line of a file may be a header, which is not a record but goes with
-//! the records of all batches; a reader that begins later gets it from the file's beginning
-//! ([`LineReader::with_header`]).
+//! quotes, and with `:record-start` further lines. The first line of a file may be a header, which
+//! is not a record but goes with the records of all batches; a reader that begins later gets it
+//! from the file's beginning ([`LineReader::with_header`]).
 //!
 //! A record that is longer than [`Limits::max_record`] is an error, or it is skipped. If its end is
-//! not among the bytes that were read, they are dropped while the end is searched, and its line feed
-//! remains, as an empty line. (So does the beginning of a line that may begin the next record.) Until the end is found, the reader's position is the start of the
-//! record.
+//! not among the bytes that were read, they are dropped while the end is searched, and its line
+//! feed remains, as an empty line. (So does the beginning of a line that may begin the next
+//! record.) Until the end is found, the reader's position is the start of the record.
 
 mod block;
 mod record_framing;
@@ -172,8 +172,8 @@ impl LineReader {
         self.position + self.carry.len() as u64
     }
 
-    /// The bytes after the last end of a record, once [`LineReader::next_block`] has returned `None`; `None`
-    /// if they are the beginning of a record that is skipped.
+    /// The bytes after the last end of a record, once [`LineReader::next_block`] has returned
+    /// `None`; `None` if they are the beginning of a record that is skipped.
     pub(super) fn rest(&self) -> Option<&[u8]> {
         self.long.is_none().then_some(&self.carry)
     }
@@ -238,8 +238,8 @@ impl LineReader {
         }
     }
 
-    /// Drops the next bytes of the record that is skipped, without the line feed at its end. Returns
-    /// whether there was such a record.
+    /// Drops the next bytes of the record that is skipped, without the line feed at its end.
+    /// Returns whether there was such a record.
     fn drop_long(&mut self, bytes: &mut Vec<u8>) -> bool {
         let Some(long) = &mut self.long else {
             return false;

@@ -76,8 +76,8 @@ impl ExistingFile {
 }
 
 impl OperatorView<'_> {
-    /// The files that a run would read now, and the splits in the state whose files do not exist any
-    /// more. Files that cannot be opened, or that have no record yet, are left out.
+    /// The files that a run would read now, and the splits in the state whose files do not exist
+    /// any more. Files that cannot be opened, or that have no record yet, are left out.
     pub(super) fn describe(&self, known: &[KnownSplit]) -> Vec<SplitStatus> {
         let files = self.existing(known);
         let ids: HashSet<&str> = files.iter().map(|file| file.id.as_str()).collect();
@@ -98,8 +98,8 @@ impl OperatorView<'_> {
         there.chain(gone).collect()
     }
 
-    /// The place in each file to which an operator moves it. A file of which nothing was read begins
-    /// at the earliest place anyway, unless the source begins at the latest.
+    /// The place in each file to which an operator moves it. A file of which nothing was read
+    /// begins at the earliest place anyway, unless the source begins at the latest.
     pub(super) fn find_places(&self, known: &[KnownSplit], to: MoveTo) -> Vec<SplitTarget> {
         self.existing(known)
             .into_iter()

@@ -27,8 +27,8 @@ pub struct FilesSourceOptions {
     pub(super) path: SpannedValue<Vec<String>>,
     /// The records' format. The default depends on the names: `json` for `.json`, `.ndjson` and
     /// `.jsonl`, `csv` for `.csv`, `tsv` for `.tsv`, also with `.gz`, `.zst`, `.bz2`, `.xz`,
-    /// `.lz4`, `.snappy`, `.sz`, a wildcard or a number behind it (`*.ndjson*`); `parquet` for `.parquet`; `avro` for `.avro`; `arrow` for `.arrow` and
-    /// `.feather`; otherwise `txt`.
+    /// `.lz4`, `.snappy`, `.sz`, a wildcard or a number behind it (`*.ndjson*`); `parquet` for
+    /// `.parquet`; `avro` for `.avro`; `arrow` for `.arrow` and `.feather`; otherwise `txt`.
     pub(super) format: Option<SpannedValue<SourceFormat>>,
     /// The records' fields and their types, or `:infer` to infer them from the first records. The
     /// fields of Parquet, Avro and Arrow are those of the first file, if none are given.
@@ -51,15 +51,15 @@ pub struct FilesSourceOptions {
     #[option(default = "auto")]
     pub(super) last_line: LastLine,
     /// With `:follow`: where to begin in files that exist at the first start, or at the first one
-    /// after `pseidon reset`. Compressed files are read from their start in any case, and so are files
-    /// that are created later.
+    /// after `pseidon reset`. Compressed files are read from their start in any case, and so are
+    /// files that are created later.
     #[option(free, default = "earliest")]
     pub(super) start: Start,
     /// A regular expression for the lines with which records begin, in the formats `txt` and `raw`:
     /// `#r"^\d{4}-"`. Lines after such a line that do not match belong to its record, with the line
-    /// ends between them, as the lines of a stack trace do. Without it, each line is a record. Lines
-    /// before the first one that matches are a record, and so is what remains at the end of a file:
-    /// no record continues in another file. (Vector: `multiline.start_pattern`; Filebeat:
+    /// ends between them, as the lines of a stack trace do. Without it, each line is a record.
+    /// Lines before the first one that matches are a record, and so is what remains at the end of a
+    /// file: no record continues in another file. (Vector: `multiline.start_pattern`; Filebeat:
     /// `multiline.pattern` with `negate: true` and `match: after`; Fluent Bit: the rule
     /// `start_state`.)
     pub(super) record_start: Option<SpannedValue<Pattern>>,
@@ -71,20 +71,20 @@ pub struct FilesSourceOptions {
     /// invalid. Other files are read in either case.
     #[option(default = "report")]
     pub(super) on_long_record: OnLongRecord,
-    /// What happens to a file that cannot be read further: it is damaged or truncated, it may not be
-    /// read, or it has a record that is too long. `:report` reads the other files, and then the run
-    /// fails; with `:follow` it continues, and `/health` names the file. `:stop` stops the run at once.
-    /// `:skip` logs a warning, and the run does not fail. `:quarantine` does the same, and
+    /// What happens to a file that cannot be read further: it is damaged or truncated, it may not
+    /// be read, or it has a record that is too long. `:report` reads the other files, and then the
+    /// run fails; with `:follow` it continues, and `/health` names the file. `:stop` stops the run
+    /// at once. `:skip` logs a warning, and the run does not fail. `:quarantine` does the same, and
     /// quarantines a record with the reason and the file's path. In each case the records before
     /// that place are delivered, and the summary names the file.
     #[option(free, default = "report")]
     pub(super) on_broken_file: SpannedValue<OnBrokenFile>,
     /// What happens to a plain file that begins with everything that was read of a file that is
     /// gone: it may be a new file with the same beginning, or the same file that was replaced, as
-    /// `rsync` and editors do, or moved to another disk. `:read` reads it from its start; `:continue`
-    /// continues where the other one was left, and counts what every sink has as what was read.
-    /// A plain copy of a log that is truncated (`copytruncate`) is continued too, but not with
-    /// `:follow`.
+    /// `rsync` and editors do, or moved to another disk. `:read` reads it from its start;
+    /// `:continue` continues where the other one was left, and counts what every sink has as what
+    /// was read. A plain copy of a log that is truncated (`copytruncate`) is continued too, but not
+    /// with `:follow`.
     #[option(default = "read")]
     pub(super) on_replaced_file: OnReplacedFile,
     /// What happens to a record that does not match the format.

@@ -10,8 +10,8 @@
 //! - With `:on-replaced-file :continue`: a log was replaced by a file with the same beginning. That
 //!   file is recognized like a copy.
 //!
-//! A file that is wrongly taken for a copy loses records, and one that is not recognized is delivered
-//! twice. So in doubt a file is a file of its own.
+//! A file that is wrongly taken for a copy loses records, and one that is not recognized is
+//! delivered twice. So in doubt a file is a file of its own.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};

@@ -126,8 +126,8 @@ impl Tail {
         Ok(read_exactly(file, found, self.upto - self.len as u64)? && found == self.known())
     }
 
-    /// Opens the content of a compressed file after these bytes, with all that is known of the bytes
-    /// then; `None` if other bytes are there.
+    /// Opens the content of a compressed file after these bytes, with all that is known of the
+    /// bytes then; `None` if other bytes are there.
     pub(super) fn open_after(
         &self,
         file: File,

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, Schema, SchemaRef, TimeUnit};
 use pseidon_expr::types::map_parts;
 use pseidon_plugin::format::{is_json, json_field};
 
@@ -64,6 +64,7 @@ pub(super) fn type_of(stored: &DataType) -> DataType {
         DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
             DataType::Decimal128(*precision, *scale)
         }
+        DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
         DataType::Dictionary(_, values) => type_of(values),
         DataType::RunEndEncoded(_, values) => type_of(values.data_type()),
         DataType::List(element)

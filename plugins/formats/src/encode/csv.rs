@@ -1,9 +1,9 @@
 //! Encodes columns as CSV, as in RFC 4180.
 //!
 //! A value is written as in JSON, but strings, dates and timestamps without JSON's quotes. A value
-//! is put into quotes only if it has to be: if it contains the separator, a quote or a line end. NULL
-//! is empty, and the empty string is `""`, so that the format `csv` reads both back. [`dialect`] has the
-//! options with which it is written otherwise.
+//! is put into quotes only if it has to be: if it contains the separator, a quote or a line end.
+//! NULL is empty, and the empty string is `""`, so that the format `csv` reads both back.
+//! [`dialect`] has the options with which it is written otherwise.
 
 mod dialect;
 

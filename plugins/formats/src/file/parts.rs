@@ -20,8 +20,8 @@ pub(super) fn contains(field: &Field, is_one: fn(&Field) -> bool) -> bool {
     is_one(field) || inner.any(|part| contains(part, is_one))
 }
 
-/// Checks that a column has no intervals: Parquet's and Avro's have milliseconds and no sign, and the
-/// libraries that encode them refuse some or all of their values.
+/// Checks that a column has no intervals: Parquet's and Avro's have milliseconds and no sign, and
+/// the libraries that encode them refuse some or all of their values.
 pub(super) fn check_intervals(codec: &str, field: &Field) -> Result<(), String> {
     let is_interval = |part: &Field| matches!(part.data_type(), DataType::Interval(_));
     match contains(field, is_interval) {

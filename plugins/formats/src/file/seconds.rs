@@ -6,7 +6,8 @@ use pseidon_plugin::BadRow;
 
 use super::parts::{contains, parts};
 
-/// The rows whose timestamps in seconds are out of range in milliseconds; `codec` is for the reason.
+/// The rows whose timestamps in seconds are out of range in milliseconds; `codec` is for the
+/// reason.
 pub(super) fn out_of_range(codec: &str, rows: &RecordBatch) -> Vec<BadRow> {
     let mut bad = Vec::new();
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {

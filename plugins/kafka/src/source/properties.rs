@@ -1,5 +1,5 @@
-//! What holds for any string that the state holds of a Kafka source, and for any start of it: for the
-//! tests, and for the fuzz target.
+//! What holds for any string that the state holds of a Kafka source, and for any start of it: for
+//! the tests, and for the fuzz target.
 
 use std::collections::HashMap;
 
@@ -8,8 +8,8 @@ use super::identity::PartitionIdentity;
 use super::start::StartOption;
 use crate::tools::StartPosition;
 
-/// A note is damaged and counts as missing, or it is read as the same after it is printed. Names and
-/// patterns can be added to it once.
+/// A note is damaged and counts as missing, or it is read as the same after it is printed. Names
+/// and patterns can be added to it once.
 pub fn check_note(note: &str) {
     let mut first = FirstSubscriptions::of_note(Some(note));
     assert_eq!(FirstSubscriptions::of_note(Some(&first.print())), first);

@@ -160,7 +160,8 @@ fn the_disk_id_stays_when_everything_else_is_removed() {
     assert_eq!(DiskId::of(&world.path("out")).unwrap().unwrap(), id);
 }
 
-/// Without its id, a disk cannot be told from another one. What a dead run has left there is its own.
+/// Without its id, a disk cannot be told from another one. What a dead run has left there is its
+/// own.
 #[test]
 fn committed_files_stay_whatever_becomes_of_the_disk_id() {
     let id_folder = |world: &World| world.path("out").join(OPEN).join("disk");

@@ -1,8 +1,8 @@
 //! Plain files that replace others, with `:on-replaced-file :continue`.
 //!
-//! The file that is gone is read to its end through its open handle, and released. Then the state has
-//! its last position, at which the new file is continued. Until then the new file waits, as long as
-//! it begins with the same bytes.
+//! The file that is gone is read to its end through its open handle, and released. Then the state
+//! has its last position, at which the new file is continued. Until then the new file waits, as
+//! long as it begins with the same bytes.
 
 use std::collections::HashSet;
 

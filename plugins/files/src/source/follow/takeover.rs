@@ -61,9 +61,9 @@ impl Follower<'_> {
         self.scans == 1 && self.is_first_start
     }
 
-    /// Notes that files which are found from now on are new, also for another start or instance. Files
-    /// of the first scan that were not begun by now are read from their beginning if this instance
-    /// stops before it has begun them.
+    /// Notes that files which are found from now on are new, also for another start or instance.
+    /// Files of the first scan that were not begun by now are read from their beginning if this
+    /// instance stops before it has begun them.
     pub(super) fn note_first_start(&self) -> Result<(), Stopped> {
         match self.is_first_scan_from_latest() {
             true => self.handle.set_note(STARTED.to_owned()),

@@ -320,7 +320,8 @@ impl TrackedFile {
         may_be_appended_to && is_closed && !self.drained && !self.is_rewritten && !self.has_more()
     }
 
-    /// Whether a file that is closed has bytes that are not the whole of a record, as far as is known.
+    /// Whether a file that is closed has bytes that are not the whole of a record, as far as is
+    /// known.
     fn has_unread_rest(&self) -> bool {
         self.compression == InputCompression::None && self.position() < self.read_size
     }

@@ -1,9 +1,9 @@
 //! Where the records of a file end: where its format says, or before the next line that matches a
 //! pattern.
 //!
-//! With a pattern, a record begins with a line that matches and contains the following lines that do
-//! not. So its end is known when the next matching line is read to its end. The first line of a file
-//! begins a record in any case, and so does the line at a place where reading began or stopped
+//! With a pattern, a record begins with a line that matches and contains the following lines that
+//! do not. So its end is known when the next matching line is read to its end. The first line of a
+//! file begins a record in any case, and so does the line at a place where reading began or stopped
 //! before. Empty lines at the end of a record are not part of it.
 //!
 //! A line that is longer than a record may be does not begin one, whether it matches or not: it
@@ -59,7 +59,8 @@ impl StartPattern {
         line.len() <= self.max_record && self.regex.is_match(content)
     }
 
-    /// The line feed before the first complete line that begins a record, after the first line feed.
+    /// The line feed before the first complete line that begins a record, after the first line
+    /// feed.
     fn first_end(&self, bytes: &[u8]) -> Option<usize> {
         let mut before = memchr::memchr(b'\n', bytes)?;
         loop {
@@ -171,8 +172,8 @@ impl RecordFraming {
         }
     }
 
-    /// The ends of whole records: the index of each line feed that ends one. The last byte is one of
-    /// them.
+    /// The ends of whole records: the index of each line feed that ends one. The last byte is one
+    /// of them.
     pub(super) fn ends<'a>(&'a self, records: &'a [u8]) -> Ends<'a> {
         match self {
             RecordFraming::Format(framing) => Ends::Format(framing.ends(records)),
@@ -184,8 +185,8 @@ impl RecordFraming {
         }
     }
 
-    /// The index of the last line feed that ends a record, in bytes that begin with a record. Without
-    /// quotes, none of the first `searched` bytes may be one of which this is known.
+    /// The index of the last line feed that ends a record, in bytes that begin with a record.
+    /// Without quotes, none of the first `searched` bytes may be one of which this is known.
     pub(super) fn last_end(&self, bytes: &[u8], searched: usize) -> Option<usize> {
         match self {
             RecordFraming::Format(framing) => framing.last_end(bytes, searched),

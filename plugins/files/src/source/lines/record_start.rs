@@ -20,8 +20,8 @@ use super::record_framing::{LongSearch, RecordFraming};
 const SEARCH_BYTES: usize = 64 << 10;
 
 /// The start of the first line that does not begin below the position, or the end of the file if
-/// all lines do. A position among rows is the start of one. `mark` is the string that is stored with
-/// the position: it belongs to the end of what was read, which need not be the end of a line.
+/// all lines do. A position among rows is the start of one. `mark` is the string that is stored
+/// with the position: it belongs to the end of what was read, which need not be the end of a line.
 pub(in crate::source) fn record_start(
     file: File,
     compression: InputCompression,

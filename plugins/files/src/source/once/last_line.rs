@@ -1,5 +1,5 @@
-//! The last line of a plain file, if it has no line end, or its last record, if only the next one shows
-//! its end: it may be a whole record, or the beginning of one that is just being written.
+//! The last line of a plain file, if it has no line end, or its last record, if only the next one
+//! shows its end: it may be a whole record, or the beginning of one that is just being written.
 
 use std::fs::Metadata;
 use std::time::Duration;
@@ -18,8 +18,8 @@ const SETTLED_AFTER: Duration = Duration::from_secs(5);
 const MAX_LOGGED: usize = 10;
 
 impl LastLine {
-    /// Whether `rest`, the bytes after the last end of a record, are read as a record now. `metadata` was
-    /// requested after they were read.
+    /// Whether `rest`, the bytes after the last end of a record, are read as a record now.
+    /// `metadata` was requested after they were read.
     pub(super) fn takes(self, rest: &[u8], framing: &RecordFraming, metadata: &Metadata) -> bool {
         let rest = rest.strip_prefix(BYTE_ORDER_MARK).unwrap_or(rest);
         // The rest of a comment, which is written later, would be a record.

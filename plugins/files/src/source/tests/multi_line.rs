@@ -25,7 +25,8 @@ fn lines_that_do_not_match_belong_to_the_record_before_in_each_kind_of_file() {
     expected.sort();
     assert_eq!(world.read(READS).unwrap(), expected);
     assert_eq!(world.read(READS).unwrap(), [""; 0]);
-    // What is appended to a record that was read is another one, and so is each beginning of a file.
+    // What is appended to a record that was read is another one, and so is each beginning of a
+    // file.
     append(&world, " at c\n3 three\n");
     world.write("d.log", " at d\n at e\n4 four\n");
     world.settle("a.log");

@@ -10,8 +10,8 @@ use crate::csv::separator_of;
 pub struct CsvOptions {
     /// Whether the first line has the names of the columns, which is the default.
     pub(super) header: Option<bool>,
-    /// The separator: `comma`, `tab`, `semicolon`, `pipe`, `space`, `byte1`, or one character such as
-    /// `"|"`. The default is a comma, and a tab for TSV.
+    /// The separator: `comma`, `tab`, `semicolon`, `pipe`, `space`, `byte1`, or one character such
+    /// as `"|"`. The default is a comma, and a tab for TSV.
     pub(super) sep: Option<CsvSeparator>,
     /// What is written for NULL. A string that is the same is written in quotes. The default is
     /// nothing, and the empty string is written in quotes in any case.

@@ -21,7 +21,8 @@ fn pattern_over(data: &[u8], sizes: Vec<usize>, block: usize, max_record: usize)
     reader
 }
 
-/// The records, each with its position and its length in the file, without the line feed at its end.
+/// The records, each with its position and its length in the file, without the line feed at its
+/// end.
 fn joined(data: &[u8], max_record: usize) -> Vec<(Position, usize, Vec<u8>)> {
     let mut records: Vec<(Position, usize, Vec<u8>)> = Vec::new();
     let mut at = 0;
@@ -165,8 +166,8 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
-    /// A run stops after any record, with the position after it or, if another sink has written less,
-    /// one byte into it.
+    /// A run stops after any record, with the position after it or, if another sink has written
+    /// less, one byte into it.
     #[test]
     fn after_a_crash_each_record_is_read_once(data in traces(), block in 1usize..64) {
         let dir = tempfile::tempdir().unwrap();
