@@ -59,7 +59,10 @@ pub struct FilesSourceOptions {
     /// `#r"^\d{4}-"`. Lines after such a line that do not match belong to its record, with the line
     /// ends between them, as the lines of a stack trace do. Without it, each line is a record.
     /// Lines before the first one that matches are a record, and so is what remains at the end of a
-    /// file: no record continues in another file. (Vector: `multiline.start_pattern`; Filebeat:
+    /// file: no record continues in another file. Without `:follow`, `:last-line` decides about the
+    /// last record. Set it to `:wait` for a log that is still being written: lines that are appended
+    /// to a record that was taken are a record of their own, and if the run was killed after that, a
+    /// sink may lack them. (Vector: `multiline.start_pattern`; Filebeat:
     /// `multiline.pattern` with `negate: true` and `match: after`; Fluent Bit: the rule
     /// `start_state`.)
     pub(super) record_start: Option<SpannedValue<Pattern>>,
