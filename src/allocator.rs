@@ -2,7 +2,7 @@
 //!
 //! Batches are large and live for a moment. By default the allocator returns their memory to the
 //! system at once, and the system clears every page of it again for the next batch: in a flow that
-//! changes fields that was a sixth of the CPU time. So up to [`KEPT_BYTES`] stay with each of its
+//! changes fields that was a tenth of the CPU time. So up to [`KEPT_BYTES`] stay with each of its
 //! heaps.
 
 /// The unused bytes at the end of a heap that are kept.

@@ -218,6 +218,14 @@ pub enum BinaryOp {
     Mod,
 }
 
+impl BinaryOp {
+    /// Whether it compares by order or equality: `=`, `<>`, `<`, `<=`, `>`, `>=`.
+    pub fn is_comparison(self) -> bool {
+        use BinaryOp::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+        matches!(self, Eq | NotEq | Lt | LtEq | Gt | GtEq)
+    }
+}
+
 /// The path of a field of the payload. Paths are ordered, so that a set of paths has a stable
 /// order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,7 +1,7 @@
 //! `:include`: the stages, flows and expressions of other files.
 //!
-//! The texts of all files are [`joined`] to one, so that a plan is stored with
-//! all that it consists of.
+//! The texts of all files are [`joined`] to one, so that a plan is stored with all that it consists
+//! of.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};

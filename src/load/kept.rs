@@ -143,8 +143,7 @@ fn decode(kept: &Value) -> Option<Table> {
 
 /// The SHA-256 digest of a table's bytes, in hexadecimal digits.
 fn sum(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 #[cfg(test)]

@@ -238,17 +238,9 @@ fn is_condition(text: &Text) -> bool {
     text.value.contains(' ')
         && expr::parse(text).is_ok_and(|expr| match expr.kind {
             // A path may have the signs of the others.
-            ExprKind::Binary(_, op, _) => matches!(
-                op,
-                BinaryOp::Or
-                    | BinaryOp::And
-                    | BinaryOp::Eq
-                    | BinaryOp::NotEq
-                    | BinaryOp::Lt
-                    | BinaryOp::LtEq
-                    | BinaryOp::Gt
-                    | BinaryOp::GtEq
-            ),
+            ExprKind::Binary(_, op, _) => {
+                op.is_comparison() || matches!(op, BinaryOp::And | BinaryOp::Or)
+            }
             ExprKind::Between { .. }
             | ExprKind::In { .. }
             | ExprKind::Is { .. }

@@ -251,7 +251,7 @@ impl Compiler<'_> {
         for (done, step) in path.0.iter().enumerate().skip(known) {
             if operand.json {
                 let rest = path.0.get(done..).unwrap_or_default();
-                let value = unary_call(JsonGet::new(rest), operand.physical, DataType::Utf8);
+                let value = unary_call(JsonGet(rest.to_vec()), operand.physical);
                 return Ok(Operand {
                     physical: value,
                     ..operand
@@ -261,11 +261,7 @@ impl Compiler<'_> {
             let part = part_of(&operand.data_type, step)
                 .ok_or_else(|| no_part(&outer, &field, step, span))?;
             let data_type = part.data_type().clone();
-            let value = unary_call(
-                NestedPart::new(step, &part),
-                operand.physical,
-                data_type.clone(),
-            );
+            let value = unary_call(NestedPart::new(step, data_type.clone()), operand.physical);
             operand = Operand {
                 physical: value,
                 data_type,

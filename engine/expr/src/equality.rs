@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
-use datafusion_common::{Result, exec_datafusion_err};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion_common::Result;
 use pseidon_dsl::Diagnostic;
 
 use crate::operand::Operand;
-use crate::scalar::unary_call;
+use crate::scalar::{ColumnFunction, unary_call};
 
 /// The floats of a column with equal bits. Other columns are returned unchanged.
 pub(crate) fn with_equal_bits(values: &ArrayRef) -> ArrayRef {
@@ -61,48 +60,22 @@ pub(crate) fn item_by_bits(item: Operand) -> Result<Operand, Diagnostic> {
 
 fn called(operand: Operand) -> Result<Operand, Diagnostic> {
     let (data_type, span) = (operand.data_type, operand.span);
-    let call = unary_call(
-        EqualBits::new(data_type.clone()),
-        operand.physical,
-        data_type.clone(),
-    );
+    let call = unary_call(EqualBits(data_type.clone()), operand.physical);
     Operand::computed(call, data_type, span)
 }
 
-/// [`with_equal_bits`] as a function.
+/// [`with_equal_bits`] as a function of columns of this type.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct EqualBits {
-    data_type: DataType,
-    signature: Signature,
-}
+struct EqualBits(DataType);
 
-impl EqualBits {
-    fn new(data_type: DataType) -> EqualBits {
-        EqualBits {
-            data_type,
-            signature: Signature::any(1, Volatility::Immutable),
-        }
-    }
-}
+impl ColumnFunction for EqualBits {
+    const NAME: &'static str = "equal_bits";
 
-impl ScalarUDFImpl for EqualBits {
-    fn name(&self) -> &str {
-        "equal_bits"
+    fn result(&self) -> DataType {
+        self.0.clone()
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(self.data_type.clone())
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [values] = args.args.as_slice() else {
-            return Err(exec_datafusion_err!("expected one value"));
-        };
-        let values = values.to_array(args.number_rows)?;
-        Ok(ColumnarValue::Array(with_equal_bits(&values)))
+    fn call(&self, values: &ArrayRef) -> Result<ArrayRef> {
+        Ok(with_equal_bits(values))
     }
 }

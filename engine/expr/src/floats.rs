@@ -9,8 +9,8 @@ use arrow::compute::{CastOptions, cast, cast_with_options, nullif, take};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Float16Type, Float32Type, Float64Type};
 use arrow::error::ArrowError;
 use datafusion_common::{Result, exec_datafusion_err};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 
+use crate::scalar::ColumnFunction;
 use crate::types::type_name;
 
 /// Whether a cast has made a number infinity, for each row, also inside of lists and structs.
@@ -111,50 +111,29 @@ pub(crate) fn may_overflow(from: &DataType, to: &DataType) -> bool {
 /// A value is not a number, or is too large. With `is_try`, such a value becomes NULL.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FloatCast {
-    to: DataType,
-    is_try: bool,
-    signature: Signature,
+    pub(crate) to: DataType,
+    pub(crate) is_try: bool,
 }
 
-impl FloatCast {
-    pub(crate) fn new(to: DataType, is_try: bool) -> FloatCast {
-        FloatCast {
-            to,
-            is_try,
-            signature: Signature::any(1, Volatility::Immutable),
-        }
-    }
-}
+impl ColumnFunction for FloatCast {
+    const NAME: &'static str = "float_cast";
 
-impl ScalarUDFImpl for FloatCast {
-    fn name(&self) -> &str {
-        "float_cast"
+    fn result(&self) -> DataType {
+        self.to.clone()
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(self.to.clone())
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [values] = args.args.as_slice() else {
-            return Err(exec_datafusion_err!("expected one value to cast"));
-        };
-        let values = values.to_array(args.number_rows)?;
+    fn call(&self, values: &ArrayRef) -> Result<ArrayRef> {
         let options = CastOptions {
             safe: self.is_try,
             ..CastOptions::default()
         };
-        let floats = cast_with_options(&values, &self.to, &options)?;
-        let overflowed = overflowed(&values, &floats)?;
+        let floats = cast_with_options(values, &self.to, &options)?;
+        let overflowed = overflowed(values, &floats)?;
         let Some(first) = overflowed.values().set_indices().next() else {
-            return Ok(ColumnarValue::Array(floats));
+            return Ok(floats);
         };
         if self.is_try {
-            return Ok(ColumnarValue::Array(nullif(&floats, &overflowed)?));
+            return Ok(nullif(&floats, &overflowed)?);
         }
         let text = cast(&values.slice(first, 1), &DataType::Utf8)?;
         let (text, to) = (text.as_string::<i32>().value(0), type_name(&self.to));

@@ -275,7 +275,7 @@ fn has_decimal_or_date(args: &[Operand]) -> bool {
 fn with_limited_length(mut args: Vec<Operand>) -> Result<Vec<Operand>, Diagnostic> {
     if let Some(length) = args.get_mut(1) {
         *length = Operand::computed(
-            unary_call(LengthLimit::new(), length.physical.clone(), DataType::Int64),
+            unary_call(LengthLimit, length.physical.clone()),
             DataType::Int64,
             length.span,
         )?;

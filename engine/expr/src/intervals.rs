@@ -11,11 +11,10 @@ use arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DataType, Int64Type, IntervalMonthDayNanoType, TimeUnit,
 };
 use datafusion_common::{Result, exec_datafusion_err};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use pseidon_dsl::Diagnostic;
 
 use crate::operand::Operand;
-use crate::scalar::unary_call;
+use crate::scalar::{ColumnFunction, unary_call};
 
 const DAYS_OF_MONTH: i128 = 30;
 const NANOSECONDS_OF_DAY: i128 = 86_400_000_000_000;
@@ -25,48 +24,27 @@ const LENGTH: DataType = DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0);
 
 /// The length of an operand that is an interval or a duration.
 pub(crate) fn length(operand: Operand) -> Result<Operand, Diagnostic> {
-    let call = unary_call(Length::new(), operand.physical, LENGTH);
+    let call = unary_call(Length, operand.physical);
     Operand::computed(call, LENGTH, operand.span)
 }
 
-/// A function that returns the length of an interval or a duration in nanoseconds.
+/// The length of an interval or a duration in nanoseconds.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Length {
-    signature: Signature,
-}
+struct Length;
 
-impl Length {
-    fn new() -> Length {
-        Length {
-            signature: Signature::any(1, Volatility::Immutable),
-        }
-    }
-}
+impl ColumnFunction for Length {
+    const NAME: &'static str = "interval_length";
 
-impl ScalarUDFImpl for Length {
-    fn name(&self) -> &str {
-        "interval_length"
+    fn result(&self) -> DataType {
+        LENGTH
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(LENGTH)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [values] = args.args.as_slice() else {
-            return Err(exec_datafusion_err!("expected one interval"));
-        };
-        let values = values.to_array(args.number_rows)?;
+    fn call(&self, values: &ArrayRef) -> Result<ArrayRef> {
         let lengths = match values.data_type() {
-            DataType::Duration(unit) => of_durations(&values, *unit)?,
-            _ => of_intervals(&values)?,
+            DataType::Duration(unit) => of_durations(values, *unit)?,
+            _ => of_intervals(values)?,
         };
-        let lengths: ArrayRef = Arc::new(lengths.with_data_type(LENGTH));
-        Ok(ColumnarValue::Array(lengths))
+        Ok(Arc::new(lengths.with_data_type(LENGTH)))
     }
 }
 

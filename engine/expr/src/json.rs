@@ -14,9 +14,10 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringBuilder};
 use arrow::datatypes::DataType;
 use datafusion_common::{Result, exec_datafusion_err};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use pseidon_dsl::expr::{Path, PathStep};
 use sonic_rs::{JsonValueTrait, PointerNode};
+
+use crate::scalar::ColumnFunction;
 
 pub(crate) use self::arithmetic::{JsonArithmetic, Number};
 pub(crate) use self::parse::JsonParse;
@@ -25,33 +26,17 @@ pub(crate) use self::write::JsonOf;
 
 /// A function that converts a JSON value to a string.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct JsonText {
-    signature: Signature,
-}
+pub(crate) struct JsonText;
 
-impl JsonText {
-    pub(crate) fn new() -> JsonText {
-        JsonText {
-            signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable),
-        }
-    }
-}
+impl ColumnFunction for JsonText {
+    const NAME: &'static str = "json_text";
 
-impl ScalarUDFImpl for JsonText {
-    fn name(&self) -> &str {
-        "json_text"
+    fn result(&self) -> DataType {
+        DataType::Utf8
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Utf8)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        map_texts(args, |json, out| {
+    fn call(&self, values: &ArrayRef) -> Result<ArrayRef> {
+        map_texts(values, |json, out| {
             match text_of(json)? {
                 Some(text) => out.append_value(text),
                 None => out.append_null(),
@@ -72,23 +57,13 @@ pub(crate) enum StringsAs {
 
 /// A function that converts a JSON value to a number, or to NULL if it is not one.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct JsonNumber {
-    strings: StringsAs,
-    signature: Signature,
-}
+pub(crate) struct JsonNumber(pub(crate) StringsAs);
 
 impl JsonNumber {
-    pub(crate) fn new(strings: StringsAs) -> JsonNumber {
-        JsonNumber {
-            strings,
-            signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable),
-        }
-    }
-
     fn number(&self, json: &str) -> Option<f64> {
         let json = json.trim_matches([' ', '\t', '\r', '\n']);
         let text = match json.strip_prefix('"') {
-            Some(_) if self.strings == StringsAs::Strings => return None,
+            Some(_) if self.0 == StringsAs::Strings => return None,
             Some(rest) => rest.strip_suffix('"')?,
             None => json,
         };
@@ -100,67 +75,41 @@ impl JsonNumber {
     }
 }
 
-impl ScalarUDFImpl for JsonNumber {
-    fn name(&self) -> &str {
-        "json_number"
+impl ColumnFunction for JsonNumber {
+    const NAME: &'static str = "json_number";
+
+    fn result(&self) -> DataType {
+        DataType::Float64
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Float64)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let texts = only_argument(&args)?;
-        let numbers = texts.as_string::<i32>().iter();
+    fn call(&self, values: &ArrayRef) -> Result<ArrayRef> {
+        let numbers = values.as_string::<i32>().iter();
         let numbers: Float64Array = numbers.map(|json| self.number(json?)).collect();
-        let numbers: ArrayRef = Arc::new(numbers);
-        Ok(ColumnarValue::Array(numbers))
+        Ok(Arc::new(numbers))
     }
 }
 
 /// A function that returns the JSON value at a path inside a JSON value, or NULL if there is none.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct JsonGet {
-    steps: Vec<PathStep>,
-    signature: Signature,
-}
+pub(crate) struct JsonGet(pub(crate) Vec<PathStep>);
 
-impl JsonGet {
-    pub(crate) fn new(steps: &[PathStep]) -> JsonGet {
-        JsonGet {
-            steps: steps.to_vec(),
-            signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable),
-        }
-    }
-}
+impl ColumnFunction for JsonGet {
+    const NAME: &'static str = "json_get";
 
-impl ScalarUDFImpl for JsonGet {
-    fn name(&self) -> &str {
-        "json_get"
+    fn result(&self) -> DataType {
+        DataType::Utf8
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Utf8)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn call(&self, values: &ArrayRef) -> Result<ArrayRef> {
         let pointer: Vec<PointerNode> = self
-            .steps
+            .0
             .iter()
             .map(|step| match step {
                 PathStep::Field(name) => PointerNode::Key(name.clone().into()),
                 PathStep::Index(index) => PointerNode::Index(*index as usize),
             })
             .collect();
-        map_texts(args, |json, out| {
+        map_texts(values, |json, out| {
             match sonic_rs::get(json, &pointer) {
                 Ok(value) if value.is_null() => out.append_null(),
                 Ok(value) => out.append_value(value.as_raw_str()),
@@ -170,7 +119,7 @@ impl ScalarUDFImpl for JsonGet {
                 Err(_) => {
                     return Err(exec_datafusion_err!(
                         "invalid JSON on the path to {}",
-                        Path(self.steps.clone())
+                        Path(self.0.clone())
                     ));
                 }
             }
@@ -179,23 +128,11 @@ impl ScalarUDFImpl for JsonGet {
     }
 }
 
-/// The column of JSON values that a function is called with.
-fn only_argument(args: &ScalarFunctionArgs) -> Result<ArrayRef> {
-    match args.args.as_slice() {
-        [texts] => texts.to_array(args.number_rows),
-        args => Err(exec_datafusion_err!(
-            "expected one JSON value, found {} arguments",
-            args.len()
-        )),
-    }
-}
-
 /// Maps each string of a column. NULL stays NULL.
 fn map_texts(
-    args: ScalarFunctionArgs,
+    texts: &ArrayRef,
     mut map: impl FnMut(&str, &mut StringBuilder) -> Result<()>,
-) -> Result<ColumnarValue> {
-    let texts = only_argument(&args)?;
+) -> Result<ArrayRef> {
     let texts = texts.as_string::<i32>();
     let mut out = StringBuilder::with_capacity(texts.len(), texts.values().len());
     for text in texts {
@@ -204,8 +141,7 @@ fn map_texts(
             None => out.append_null(),
         }
     }
-    let out: ArrayRef = Arc::new(out.finish());
-    Ok(ColumnarValue::Array(out))
+    Ok(Arc::new(out.finish()))
 }
 
 /// The string for a JSON value, as in an expression. `None` for `null`.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion_common::{Result, exec_datafusion_err};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+
+use crate::scalar::ColumnFunction;
 
 /// The maximum value of that argument: characters for `lpad` and `rpad`, copies for `repeat`.
 const MAX_LENGTH: i64 = 1 << 20;
@@ -19,39 +20,16 @@ pub(crate) const LENGTHENING: [&str; 3] = ["lpad", "repeat", "rpad"];
 /// A function that checks a length argument: a negative length becomes 0, and a length above the
 /// limit is an error.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct LengthLimit {
-    signature: Signature,
-}
+pub(crate) struct LengthLimit;
 
-impl LengthLimit {
-    pub(crate) fn new() -> LengthLimit {
-        LengthLimit {
-            signature: Signature::exact(vec![DataType::Int64], Volatility::Immutable),
-        }
-    }
-}
+impl ColumnFunction for LengthLimit {
+    const NAME: &'static str = "length_limit";
 
-impl ScalarUDFImpl for LengthLimit {
-    fn name(&self) -> &str {
-        "length_limit"
+    fn result(&self) -> DataType {
+        DataType::Int64
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Int64)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let [lengths] = arrays.as_slice() else {
-            return Err(exec_datafusion_err!(
-                "expected one length, found {} arguments",
-                arrays.len()
-            ));
-        };
+    fn call(&self, lengths: &ArrayRef) -> Result<ArrayRef> {
         let lengths = lengths
             .as_primitive::<Int64Type>()
             .try_unary::<_, Int64Type, _>(|length| match length {
@@ -61,7 +39,6 @@ impl ScalarUDFImpl for LengthLimit {
                     "the length {length} is too large; expected at most {MAX_LENGTH}"
                 )),
             })?;
-        let lengths: ArrayRef = Arc::new(lengths);
-        Ok(ColumnarValue::Array(lengths))
+        Ok(Arc::new(lengths))
     }
 }

@@ -6,10 +6,11 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, GenericListArray, OffsetSizeTrait, UInt64Array,
 };
 use arrow::compute::{nullif, take};
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion_common::{Result, exec_datafusion_err};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use pseidon_dsl::expr::PathStep;
+
+use crate::scalar::ColumnFunction;
 
 /// The field that a path step leads to. `None` if the type does not have this field or element.
 pub(crate) fn part_of(data_type: &DataType, step: &PathStep) -> Option<FieldRef> {
@@ -30,48 +31,31 @@ pub(crate) fn part_of(data_type: &DataType, step: &PathStep) -> Option<FieldRef>
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NestedPart {
     step: PathStep,
-    field: FieldRef,
-    signature: Signature,
+    result: DataType,
 }
 
 impl NestedPart {
-    /// `field` is the result of [`part_of`] for `step`.
-    pub(crate) fn new(step: &PathStep, field: &Field) -> NestedPart {
-        let field = Arc::new(field.clone().with_nullable(true));
+    /// `result` is the type of the result of [`part_of`] for `step`.
+    pub(crate) fn new(step: &PathStep, result: DataType) -> NestedPart {
         NestedPart {
             step: step.clone(),
-            field,
-            signature: Signature::any(1, Volatility::Immutable),
+            result,
         }
     }
 }
 
-impl ScalarUDFImpl for NestedPart {
-    fn name(&self) -> &str {
-        "part"
+impl ColumnFunction for NestedPart {
+    const NAME: &'static str = "part";
+
+    fn result(&self) -> DataType {
+        self.result.clone()
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(self.field.data_type().clone())
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let [outer] = arrays.as_slice() else {
-            return Err(exec_datafusion_err!(
-                "expected one nested value, found {} arguments",
-                arrays.len()
-            ));
-        };
-        let part = match &self.step {
-            PathStep::Field(name) => field(outer, name)?,
-            PathStep::Index(index) => element(outer, *index as usize)?,
-        };
-        Ok(ColumnarValue::Array(part))
+    fn call(&self, outer: &ArrayRef) -> Result<ArrayRef> {
+        match &self.step {
+            PathStep::Field(name) => field(outer, name),
+            PathStep::Index(index) => element(outer, *index as usize),
+        }
     }
 }
 

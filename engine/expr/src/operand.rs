@@ -20,7 +20,7 @@ use crate::decimal::{is_decimal, with_float};
 use crate::floats::{FloatCast, may_overflow};
 use crate::json::{JsonNumber, JsonOf, JsonParse, JsonText, StringsAs};
 use crate::ranges::{RangeCheck, has_range};
-use crate::scalar::unary_call;
+use crate::scalar::{own_call, unary_call};
 use crate::types::{canonical, is_text, json_field, type_name, with_date};
 
 /// A compiled part of an expression.
@@ -103,7 +103,7 @@ impl Operand {
         if !self.json {
             return self;
         }
-        let text = unary_call(JsonText::new(), self.physical, DataType::Utf8);
+        let text = unary_call(JsonText, self.physical);
         Operand {
             physical: text,
             data_type: DataType::Utf8,
@@ -130,8 +130,8 @@ impl Operand {
         if self.json {
             return Ok(self);
         }
-        let function = JsonOf::new(field_of("value", &self));
-        let json = unary_call(function, self.physical, DataType::Utf8);
+        let field = Arc::new(field_of("value", &self));
+        let json = unary_call(JsonOf { field }, self.physical);
         Ok(Operand {
             json: true,
             ..Operand::computed(json, DataType::Utf8, self.span)?
@@ -141,7 +141,7 @@ impl Operand {
     /// The JSON values in strings. With `is_try`, what is not JSON is NULL.
     pub(crate) fn parse_json(self, is_try: bool) -> Result<Operand, Diagnostic> {
         let text = self.text("parse_json")?;
-        let json = unary_call(JsonParse::new(is_try), text.physical, DataType::Utf8);
+        let json = unary_call(JsonParse { is_try }, text.physical);
         Ok(Operand {
             json: true,
             ..Operand::computed(json, DataType::Utf8, text.span)?
@@ -167,11 +167,7 @@ impl Operand {
         operand.check_cast(to)?;
         let (shown, span) = (operand.shown(), operand.span);
         let cast: Arc<dyn PhysicalExpr> = match may_overflow(&operand.data_type, to) {
-            true => unary_call(
-                FloatCast::new(to.clone(), false),
-                operand.physical,
-                to.clone(),
-            ),
+            true => float_cast(operand.physical, to, false),
             false => Arc::new(CastExpr::new(operand.physical, to.clone(), None)),
         };
         let checks = may_leave_range(&operand.data_type, to);
@@ -217,11 +213,7 @@ impl Operand {
         operand.check_cast(to)?;
         let span = operand.span;
         let cast: Arc<dyn PhysicalExpr> = match may_overflow(&operand.data_type, to) {
-            true => unary_call(
-                FloatCast::new(to.clone(), true),
-                operand.physical,
-                to.clone(),
-            ),
+            true => float_cast(operand.physical, to, true),
             false => Arc::new(TryCastExpr::new(operand.physical, to.clone())),
         };
         let cast = Operand::computed(cast, to.clone(), span)?;
@@ -258,7 +250,7 @@ impl Operand {
     /// Converts JSON values to numbers. NULL is the result for values that are not numbers.
     pub(crate) fn json_number(self, strings: StringsAs) -> Result<Operand, Diagnostic> {
         let span = self.span;
-        let number = unary_call(JsonNumber::new(strings), self.physical, DataType::Float64);
+        let number = unary_call(JsonNumber(strings), self.physical);
         Operand::computed(number, DataType::Float64, span)
     }
 
@@ -305,7 +297,17 @@ fn may_leave_range(from: &DataType, to: &DataType) -> bool {
 
 /// Values that are in the range of their type.
 fn checked(values: Arc<dyn PhysicalExpr>, to: &DataType, is_try: bool) -> Arc<dyn PhysicalExpr> {
-    unary_call(RangeCheck::new(to.clone(), is_try), values, to.clone())
+    own_call(
+        RangeCheck::new(to.clone(), is_try),
+        vec![values],
+        to.clone(),
+    )
+}
+
+/// Values as floats of a type that may be too small for them.
+fn float_cast(values: Arc<dyn PhysicalExpr>, to: &DataType, is_try: bool) -> Arc<dyn PhysicalExpr> {
+    let to = to.clone();
+    unary_call(FloatCast { to, is_try }, values)
 }
 
 /// An operation whose operands have the types that it needs.

@@ -7,8 +7,8 @@
 mod avro;
 mod blocks;
 mod compressor_memory;
+mod intervals;
 mod parquet;
-mod parts;
 mod seconds;
 
 use std::fs::File;

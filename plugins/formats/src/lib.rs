@@ -18,6 +18,7 @@ mod csv;
 mod decimal;
 mod event;
 mod json;
+mod parts;
 mod raw;
 mod texts;
 mod txt;

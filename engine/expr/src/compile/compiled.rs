@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::ranges::RangeCheck;
-    use crate::scalar::unary_call;
+    use crate::scalar::own_call;
 
     /// Rows of which all are invalid are removed, and the others, which are none then, continue.
     #[test]
@@ -104,9 +104,9 @@ mod tests {
         let always = CompiledExpr {
             inputs: Vec::new(),
             schema: Arc::new(Schema::empty()),
-            physical: unary_call(
+            physical: own_call(
                 RangeCheck::new(DataType::Date32, false),
-                day,
+                vec![day],
                 DataType::Date32,
             ),
             field: Arc::new(Field::new("day", DataType::Date32, true)),

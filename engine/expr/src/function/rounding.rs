@@ -98,6 +98,6 @@ fn of_json(
         exact: None,
         span,
     };
-    let float = unary_call(FloatToJson::new(), float.physical, DataType::Utf8);
+    let float = unary_call(FloatToJson, float.physical);
     conditional("coalesce", vec![json(integer), json(float)], span)
 }

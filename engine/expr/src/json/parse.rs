@@ -1,11 +1,12 @@
 //! Strings that contain JSON.
 
+use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use datafusion_common::{Result, exec_datafusion_err};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use sonic_rs::Value;
 
 use super::{abbreviated, map_texts};
+use crate::scalar::ColumnFunction;
 
 /// A function that checks that strings are JSON, and returns them as JSON values.
 ///
@@ -13,34 +14,18 @@ use super::{abbreviated, map_texts};
 /// A string is not JSON. With `is_try`, it becomes NULL.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct JsonParse {
-    is_try: bool,
-    signature: Signature,
+    pub(crate) is_try: bool,
 }
 
-impl JsonParse {
-    pub(crate) fn new(is_try: bool) -> JsonParse {
-        JsonParse {
-            is_try,
-            signature: Signature::exact(vec![DataType::Utf8], Volatility::Immutable),
-        }
-    }
-}
+impl ColumnFunction for JsonParse {
+    const NAME: &'static str = "json_parse";
 
-impl ScalarUDFImpl for JsonParse {
-    fn name(&self) -> &str {
-        "json_parse"
+    fn result(&self) -> DataType {
+        DataType::Utf8
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Utf8)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        map_texts(args, |text, out| {
+    fn call(&self, values: &ArrayRef) -> Result<ArrayRef> {
+        map_texts(values, |text, out| {
             match sonic_rs::from_str::<Value>(text) {
                 Ok(_) if text.contains(['\n', '\r']) => out.append_value(on_one_line(text)),
                 Ok(_) => out.append_value(text.trim_ascii()),

@@ -9,6 +9,7 @@ use datafusion_common::{DataFusionError, Result, exec_datafusion_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 
 use super::Number;
+use crate::scalar::ColumnFunction;
 
 /// The functions whose result is an integer if their argument is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,36 +122,16 @@ impl ScalarUDFImpl for JsonIntegerRounding {
 /// # Errors
 /// A number is infinity or not a number.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct FloatToJson {
-    signature: Signature,
-}
+pub(crate) struct FloatToJson;
 
-impl FloatToJson {
-    pub(crate) fn new() -> FloatToJson {
-        FloatToJson {
-            signature: Signature::exact(vec![DataType::Float64], Volatility::Immutable),
-        }
-    }
-}
+impl ColumnFunction for FloatToJson {
+    const NAME: &'static str = "float_to_json";
 
-impl ScalarUDFImpl for FloatToJson {
-    fn name(&self) -> &str {
-        "float_to_json"
+    fn result(&self) -> DataType {
+        DataType::Utf8
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Utf8)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [floats] = args.args.as_slice() else {
-            return Err(exec_datafusion_err!("expected one number"));
-        };
-        let floats = floats.to_array(args.number_rows)?;
+    fn call(&self, floats: &ArrayRef) -> Result<ArrayRef> {
         let mut out = StringBuilder::with_capacity(floats.len(), floats.len() * 8);
         for float in floats.as_primitive::<Float64Type>() {
             match float {
@@ -158,8 +139,7 @@ impl ScalarUDFImpl for FloatToJson {
                 float => out.append_option(float.map(|float| Number::Float(float).to_string())),
             }
         }
-        let out: ArrayRef = Arc::new(out.finish());
-        Ok(ColumnarValue::Array(out))
+        Ok(Arc::new(out.finish()))
     }
 }
 

@@ -7,48 +7,28 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use datafusion_common::{Result, exec_datafusion_err};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
+use datafusion_common::Result;
 
+use crate::scalar::ColumnFunction;
 use crate::types::{canonical, is_json, is_text};
 
 /// A function that writes its argument as JSON, with the same rules as the codec `json`. NULL stays
 /// NULL.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct JsonOf {
-    field: FieldRef,
-    signature: Signature,
+    /// The type of the argument.
+    pub(crate) field: FieldRef,
 }
 
-impl JsonOf {
-    /// `field` is the type of the argument.
-    pub(crate) fn new(field: Field) -> JsonOf {
-        JsonOf {
-            field: Arc::new(field),
-            signature: Signature::any(1, Volatility::Immutable),
-        }
-    }
-}
+impl ColumnFunction for JsonOf {
+    const NAME: &'static str = "json_of";
 
-impl ScalarUDFImpl for JsonOf {
-    fn name(&self) -> &str {
-        "json_of"
+    fn result(&self) -> DataType {
+        DataType::Utf8
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Utf8)
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [values] = args.args.as_slice() else {
-            return Err(exec_datafusion_err!("expected one value"));
-        };
-        let values = values.to_array(args.number_rows)?;
-        let write = writer(&values, &self.field)?;
+    fn call(&self, values: &ArrayRef) -> Result<ArrayRef> {
+        let write = writer(values, &self.field)?;
         let nulls = values.logical_nulls();
         let (mut out, mut text) = (StringBuilder::new(), String::new());
         for row in 0..values.len() {
@@ -60,8 +40,7 @@ impl ScalarUDFImpl for JsonOf {
             write(row, &mut text);
             out.append_value(&text);
         }
-        let out: ArrayRef = Arc::new(out.finish());
-        Ok(ColumnarValue::Array(out))
+        Ok(Arc::new(out.finish()))
     }
 }
 

@@ -11,7 +11,7 @@ pub(super) fn habit(condition: &Expr, text: &Substitutions) -> Option<Diagnostic
             habit(left, text).or_else(|| habit(right, text))
         }
         ExprKind::Unary(UnaryOp::Not, inner) => habit(inner, text),
-        ExprKind::Binary(left, op, right) if is_comparison(*op) => {
+        ExprKind::Binary(left, op, right) if op.is_comparison() => {
             comparison(condition, (left, *op, right), text)
         }
         _ => None,
@@ -47,25 +47,13 @@ fn comparison(
     let ExprKind::Binary(one, BinaryOp::Concat, other) = &joined.kind else {
         return None;
     };
-    is_comparison(*inner).then(|| {
+    inner.is_comparison().then(|| {
         let error = Diagnostic::new(joined.span, "`||` joins strings", "not a condition");
         let (inner, op) = (inner.symbol(), op.symbol());
         error.with_help(format!(
             "write `{first} {inner} {one} or {other} {op} {right}`"
         ))
     })
-}
-
-fn is_comparison(op: BinaryOp) -> bool {
-    matches!(
-        op,
-        BinaryOp::Eq
-            | BinaryOp::NotEq
-            | BinaryOp::Lt
-            | BinaryOp::LtEq
-            | BinaryOp::Gt
-            | BinaryOp::GtEq
-    )
 }
 
 /// Whether an expression is written as `null`. An invalid expression is replaced by one too.

@@ -82,7 +82,6 @@ impl DiskId {
                         error.kind(),
                         io::ErrorKind::AlreadyExists
                             | io::ErrorKind::DirectoryNotEmpty
-                            | io::ErrorKind::NotADirectory
                             | io::ErrorKind::NotFound
                     ) => {}
                 other => other?,
@@ -220,6 +219,14 @@ mod tests {
         fs::write(root.join(DISK), &id).unwrap();
         assert_eq!(DiskId::of_or_new(dir.path()).unwrap().as_str(), id);
         assert!(root.join(DISK).is_file());
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_the_id_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(OPEN)).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join(OPEN).join(DISK)).unwrap();
+        assert!(DiskId::of_or_new(dir.path()).is_err());
     }
 
     #[test]

@@ -53,22 +53,28 @@ impl InputCompression {
         matches!(self, InputCompression::Columns(format) if format.may_grow())
     }
 
+    /// The compression of files with this ending of their names, which has no point.
+    pub(super) fn of_ending(ending: &str) -> Option<InputCompression> {
+        Some(match ending {
+            "gz" => InputCompression::Gzip,
+            "zst" => InputCompression::Zstd,
+            "bz2" => InputCompression::Bzip2,
+            "xz" => InputCompression::Xz,
+            "lz4" => InputCompression::Lz4,
+            // Hadoop's has no magic number.
+            "snappy" | "sz" => InputCompression::Snappy,
+            _ => return None,
+        })
+    }
+
     /// Detects the compression by the first bytes; if they match no known format, by the file's
     /// extension. An error says that it is one that is not read.
     pub(super) fn of(file: &File, path: &Path) -> io::Result<InputCompression> {
         let mut magic = [0; MAGIC_BYTES];
         let known = file.read_at(&mut magic, 0)?;
         let magic = &magic[..known];
-        let by_name = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("gz") => InputCompression::Gzip,
-            Some("zst") => InputCompression::Zstd,
-            Some("bz2") => InputCompression::Bzip2,
-            Some("xz") => InputCompression::Xz,
-            Some("lz4") => InputCompression::Lz4,
-            // Hadoop's has no magic number.
-            Some("snappy" | "sz") => InputCompression::Snappy,
-            _ => InputCompression::None,
-        };
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        let by_name = ending.and_then(InputCompression::of_ending);
         if magic.starts_with(FRAMED_SNAPPY) {
             return Ok(InputCompression::Snappy);
         }
@@ -82,7 +88,7 @@ impl InputCompression {
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Ok(InputCompression::Bzip2),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Ok(InputCompression::Xz),
             [0x04, 0x22, 0x4d, 0x18, ..] => Ok(InputCompression::Lz4),
-            _ => Ok(by_name),
+            _ => Ok(by_name.unwrap_or(InputCompression::None)),
         }
     }
 }

@@ -11,6 +11,7 @@ use pseidon_plugin::options::{
     Choice, OnError, Options, SchemaOption, SpannedValue, check_local_path,
 };
 
+use super::compression::InputCompression;
 use super::glob::Glob;
 use super::lines::StartPattern;
 
@@ -264,9 +265,6 @@ fn quarantines(on_error: &OnError) -> bool {
     }
 }
 
-/// The endings of compressed files.
-const COMPRESSIONS: [&str; 7] = ["gz", "zst", "bz2", "xz", "lz4", "snappy", "sz"];
-
 /// The formats by ending.
 const FORMATS: [(&str, &str); 9] = [
     ("parquet", "parquet"),
@@ -291,7 +289,7 @@ fn format_of(path: &str) -> Option<&'static str> {
             return Some(format);
         }
         let is_number = ending.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_number && !COMPRESSIONS.contains(&ending) {
+        if !is_number && InputCompression::of_ending(ending).is_none() {
             return None;
         }
     }

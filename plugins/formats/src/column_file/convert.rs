@@ -21,8 +21,9 @@ use arrow::util::display::FormatOptions;
 use pseidon_plugin::format::is_json;
 use serde::de::IgnoredAny;
 
-use super::types::{field_of, has_json, is_uuid, type_of};
+use super::types::{field_of, is_uuid, type_of};
 use crate::encode::json_options;
+use crate::parts::has_json;
 use crate::values::TextColumn;
 
 /// Values in the wanted type.

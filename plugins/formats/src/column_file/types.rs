@@ -10,6 +10,8 @@ use arrow::datatypes::{DataType, Field, FieldRef, IntervalUnit, Schema, SchemaRe
 use pseidon_expr::types::map_parts;
 use pseidon_plugin::format::{is_json, json_field};
 
+use crate::parts::parts;
+
 /// The fields of records with these columns.
 pub(super) fn fields_of(columns: &Schema) -> SchemaRef {
     let fields = columns.fields().iter().map(|field| field_of(field));
@@ -95,11 +97,6 @@ fn entries_of(entries: &Field) -> FieldRef {
     ))
 }
 
-/// Whether a column is `json`, or has values that are.
-pub(super) fn has_json(field: &Field) -> bool {
-    is_json(field) || parts(field).iter().any(|part| has_json(part))
-}
-
 /// A column whose `json` values are strings: those in a map are not checked, so they are not
 /// written as JSON.
 fn without_json(field: &Field) -> Field {
@@ -118,14 +115,5 @@ fn without_json(field: &Field) -> Field {
     match is_json(field) {
         true => Field::new(field.name(), DataType::Utf8, field.is_nullable()),
         false => field.clone().with_data_type(data_type),
-    }
-}
-
-/// The columns that a column consists of.
-fn parts(field: &Field) -> Vec<&FieldRef> {
-    match field.data_type() {
-        DataType::Struct(fields) => fields.iter().collect(),
-        DataType::List(part) | DataType::Map(part, _) => vec![part],
-        _ => Vec::new(),
     }
 }

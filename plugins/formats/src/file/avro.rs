@@ -21,9 +21,9 @@ use flate2::write::DeflateEncoder;
 use pseidon_plugin::BadRow;
 
 use super::blocks::{ASSUMED_RATIO, BLOCK_BYTES, BlockCompression};
-use super::parquet::has_json;
-use super::parts::{check_intervals, parts};
+use super::intervals::check_intervals;
 use super::{EncodeError, seconds};
+use crate::parts::{has_json, parts};
 use crate::retry::RetryWriter;
 
 /// The compression of blocks, Avro's `avro.codec`.

@@ -10,14 +10,14 @@ use ::parquet::file::metadata::KeyValue;
 use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{Field, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use pseidon_plugin::BadRow;
-use pseidon_plugin::format::is_json;
 
 use super::compressor_memory::{CompressorMemory, zstd_context_bytes};
-use super::parts::{check_intervals, contains};
+use super::intervals::check_intervals;
 use super::{Compression, EncodeError, FileCodecSettings, level, seconds};
+use crate::parts::has_json;
 use crate::retry::RetryWriter;
 
 /// Encodes files of one schema. Shared by threads.
@@ -195,9 +195,4 @@ fn leaf_columns(schema: &SchemaRef) -> Result<usize, String> {
         .convert(schema)
         .map(|schema| schema.num_columns())
         .map_err(|error| format!("parquet cannot hold these columns: {error}"))
-}
-
-/// Whether a column has values without a type.
-pub(super) fn has_json(field: &Field) -> bool {
-    contains(field, is_json)
 }

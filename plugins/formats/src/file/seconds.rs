@@ -4,7 +4,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampSecondType};
 use pseidon_plugin::BadRow;
 
-use super::parts::{contains, parts};
+use crate::parts::{contains, parts};
 
 /// The rows whose timestamps in seconds are out of range in milliseconds; `codec` is for the
 /// reason.
