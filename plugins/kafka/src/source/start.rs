@@ -36,15 +36,13 @@ impl FromStr for StartOption {
             "earliest" => Ok(StartOption::Earliest),
             "latest" => Ok(StartOption::Latest),
             _ => {
-                let millis = text.parse().ok().or_else(|| {
-                    DateTime::parse_from_rfc3339(text)
-                        .ok()
-                        .map(|time| time.timestamp_millis())
+                // A number without a sign, as an offset is.
+                let number = text.parse::<u64>().ok().and_then(|n| n.try_into().ok());
+                let millis = number.or_else(|| {
+                    let time = DateTime::parse_from_rfc3339(text).ok()?;
+                    Some(time.timestamp_millis()).filter(|millis| *millis >= 0)
                 });
-                let not_before_1970 = millis
-                    .filter(|millis: &i64| *millis >= 0)
-                    .map(StartOption::At);
-                not_before_1970.ok_or_else(|| {
+                millis.map(StartOption::At).ok_or_else(|| {
                     "expected :earliest, :latest, or a time such as \"2026-01-31T00:00:00Z\""
                         .to_owned()
                 })
@@ -171,6 +169,9 @@ mod tests {
                 Some(StartOption::At(1_769_817_600_500)),
             ),
             ("-1", None),
+            ("-0", None),
+            ("9223372036854775808", None),
+            ("1969-12-31T23:59:59Z", None),
             ("yesterday", None),
             ("2026-01-31", None),
             ("", None),
