@@ -74,14 +74,15 @@ fn try_append(path: &Path, pipeline: &str, reason: &str) -> io::Result<()> {
     )
 }
 
-/// Opens the file for appending, or creates it with mode 0644. A symbolic link is an error. Without
+/// Opens the file for appending, or creates it with mode 0640: a reason may quote a value of a
+/// record. A symbolic link is an error. Without
 /// `O_NONBLOCK`, a pipe without a reader would block.
 fn open(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new()
         .append(true)
         .create(true)
-        .mode(0o644)
+        .mode(0o640)
         .custom_flags(flags)
         .open(path)?;
     if !file.metadata()?.is_file() {
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_appended_to_a_file_that_all_users_can_read() {
+    fn lines_are_appended_to_a_file_that_others_cannot_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fatalerrors");
         append(&path, "etl", "one");
@@ -130,9 +131,9 @@ mod tests {
             assert!(chrono::DateTime::parse_from_rfc3339(time).is_ok(), "{time}");
         }
         assert_eq!(
-            std::fs::metadata(&path).unwrap().mode() & 0o7133,
+            std::fs::metadata(&path).unwrap().mode() & 0o7137,
             0,
-            "only the owner may write to it"
+            "only the owner may write to it, and the group may read it"
         );
     }
 

@@ -13,12 +13,15 @@
 //! - [`staging`] creates the hidden files, each in the [`folder`] of its run, and cleans up after
 //!   processes that died. The state store holds an [`entry`] for each committed file; [`place`]
 //!   renames the file to its visible name. The [`verdict`] whether that is done already uses the
-//!   identity of the [`disk`]. All of them use the operations of [`file_system`].
+//!   identity of the [`disk`]. [`access`] says who may use what is created, and [`below`] keeps to the
+//!   base directory. All of them use the operations of [`file_system`].
 //! - [`follow_ups`] publishes in the background the files that could not be published at once, and
 //!   does the follow-up work of a published file ([`follow_up`]): [`relocate`] moves it, after a
 //!   check for [`damage`], and [`hook`] reports it. A test can kill the process when a file has been
 //!   `moved` and when the report has succeeded (`hooked`).
 
+mod access;
+mod below;
 mod damage;
 mod disk;
 mod entry;
@@ -59,6 +62,7 @@ use pseidon_plugin::sink::{
 };
 use pseidon_plugin::spec::PluginSpec;
 
+use self::access::Access;
 use self::entry::{Move, read_moves};
 use self::file_system::{needs_repair, sync_dirs};
 use self::follow_up::Destination;
@@ -143,12 +147,14 @@ impl PreparedSink for PreparedFilesSink {
             }),
             None => None,
         };
-        let (staging, failed) = Staging::open(&bases, &setup)?;
+        let access = Access::new(settings.mode, settings.owner.as_ref())?;
+        let (staging, failed) = Staging::open(&bases, access.clone(), &setup)?;
         let sink = setup.committer.sink().clone();
         let (stage, place) = sink.stage_and_place();
         let (stage, place) = (stage.to_owned(), place.map(str::to_owned));
         let follow_ups = FollowUps::new(SinkContext {
             pipeline: setup.pipeline.clone(),
+            access: access.clone(),
             hook,
             committer: setup.committer.clone(),
             metrics: setup.metrics.clone(),
@@ -162,6 +168,7 @@ impl PreparedSink for PreparedFilesSink {
             files: setup.metrics.files.with_label_values(&[sink.as_str()]),
             bytes_out: setup.metrics.bytes_out.with_label_values(&[sink.as_str()]),
             extension: settings.codec.extension(),
+            access,
             follow_ups,
             staging: Arc::new(staging),
             move_to,
@@ -212,6 +219,7 @@ struct RunContext {
     setup: SinkSetup,
     follow_ups: FollowUps,
     staging: Arc<Staging>,
+    access: Access,
     move_to: Option<MoveSettings>,
     /// Which of the stage's places in the flow this is; `None` for the first.
     place: Option<String>,
@@ -309,7 +317,7 @@ impl Sink for FilesRun {
         let moves = read_moves(staged.to_vec())?;
         let (mut changed, mut not_here, mut failure) = (BTreeSet::new(), HashSet::new(), None);
         for (id, moving) in &moves {
-            match moving.apply(&mut changed) {
+            match moving.apply(&shared.access, &mut changed) {
                 Ok(PublishOutcome::NotHere(_)) => _ = not_here.insert(id.clone()),
                 Ok(PublishOutcome::Taken) => {}
                 Ok(PublishOutcome::Published) => {

@@ -1,12 +1,14 @@
 //! The state file and its folder.
 
 use std::error::Error;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, StorageError};
 
 use super::format;
@@ -16,6 +18,11 @@ use crate::{Reason, SinkId, StoreError};
 
 /// The state is small; redb's default would let the cache grow to a gigabyte.
 const CACHE_BYTES: usize = 4 << 20;
+
+/// The mode of a file with state, which only its owner can read and lock.
+const FILE_MODE: u32 = 0o600;
+/// The mode of a folder for state.
+const FOLDER_MODE: u32 = 0o700;
 
 /// The name of the file with the state of a pipeline.
 pub(super) fn state_name(pipeline: &str) -> String {
@@ -63,7 +70,7 @@ fn make_dir(dir: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Re
     if let Some(parent) = parent {
         make_dir(parent, sync)?;
     }
-    match fs::create_dir(dir) {
+    match DirBuilder::new().mode(FOLDER_MODE).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
             return Err(error);
         }
@@ -91,14 +98,35 @@ pub(super) fn open_or_create(
         ))
     };
     prepare_dir(dir).map_err(failed)?;
-    if !path.exists() {
-        create_file(path)?;
+    if path.is_symlink() {
+        let what = format!(
+            "{} is a link, which another user may have made: move the file itself here, or set \
+             `:state` to its folder",
+            path.display()
+        );
+        return Err(StoreError::Failed(what.into()));
+    }
+    match path.exists() {
+        true => close_to_others(path).map_err(failed)?,
+        false => create_file(path)?,
     }
     let database = open(path)?;
     remove_unfinished(path);
     // The file's name must survive a crash as its content does.
     sync_dir(dir).map_err(failed)?;
     Ok(database)
+}
+
+/// Takes the permissions away that earlier versions left to others.
+fn close_to_others(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    match fs::set_permissions(path, Permissions::from_mode(FILE_MODE)) {
+        // It belongs to another user, who has given this one the permission to write to it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
+    }
 }
 
 /// Opens a file of another format than that of the state and locks it. `cache` is in bytes.
@@ -110,10 +138,15 @@ pub(super) fn open_other(path: &Path, cache: usize) -> Result<Database, StoreErr
 /// whose creation was interrupted. A file that another process creates meanwhile is left alone.
 fn create_file(path: &Path) -> Result<(), StoreError> {
     let unfinished = path.with_file_name(unfinished_prefix(path) + &new_identity()?);
-    let database = builder()
-        .create(&unfinished)
-        .map_err(|error| unopened(path, error))?;
-    drop(database);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(&unfinished)
+        .map_err(|error| unopened(path, StorageError::Io(error).into()))?;
+    let database = FileBackend::new(file).and_then(|file| builder().create_with_backend(file));
+    drop(database.map_err(|error| unopened(path, error))?);
     reach("state-created");
     let linked = fs::hard_link(&unfinished, path);
     if linked.is_ok() || path.exists() {
@@ -261,6 +294,30 @@ mod tests {
         assert_ne!(groups("a", "in.quarantine"), groups("a.in", "quarantine"));
         assert_ne!(groups("a", "g"), state_name("a.g.groups"));
         assert_ne!(groups("a", "x~y"), groups("a~x", "y"));
+    }
+
+    #[test]
+    fn only_the_owner_can_read_and_lock_the_state() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = base.path().join("a/state");
+        let path = dir.join("p.redb");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        drop(open_or_create(&dir, &path, open_file).unwrap());
+        assert_eq!((mode(&dir), mode(&path)), (FOLDER_MODE, FILE_MODE));
+        // The file of an earlier version.
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        drop(open_or_create(&dir, &path, open_file).unwrap());
+        assert_eq!(mode(&path), FILE_MODE);
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_state_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let (path, victim) = (base.path().join("p.redb"), base.path().join("victim"));
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        let error = open_or_create(base.path(), &path, open_file).unwrap_err();
+        assert!(error.to_string().contains("is a link"), "{error}");
+        assert!(!victim.exists());
     }
 
     #[test]

@@ -18,11 +18,14 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use pseidon_delivery::store::new_identity;
+use rustix::process::geteuid;
 
-use super::file_system::{make_dirs, sync_dir};
+use super::access::{Access, make_private};
+use super::file_system::{make_dirs, not_a_folder, sync_dir};
 
 /// The folder in each base directory for its id and for files that are not published yet.
 pub(super) const OPEN: &str = ".pseidon-open";
@@ -30,6 +33,8 @@ pub(super) const OPEN: &str = ".pseidon-open";
 const DISK: &str = "disk";
 /// The length of an id in hexadecimal digits.
 const DIGITS: usize = 32;
+/// The permission of a folder with which every user can create names in it.
+const OTHERS_WRITE: u32 = 0o002;
 
 /// The identity of a base directory's disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,11 +60,11 @@ impl DiskId {
         }
     }
 
-    /// The id of the disk at `base`; creates one if it is missing. The id is durable when this
-    /// returns.
-    pub(super) fn of_or_new(base: &Path) -> io::Result<DiskId> {
-        let root = base.join(OPEN);
-        make_dirs(&root)?;
+    /// The id of the disk at `base`; creates one if it is missing, and the base directory with this
+    /// access. The id is durable when this returns.
+    pub(super) fn of_or_new(base: &Path, access: &Access) -> io::Result<DiskId> {
+        make_dirs(base, access)?;
+        let root = hidden_folder(base)?;
         loop {
             if let Some(id) = DiskId::of(base)? {
                 remove_unused(&root)?;
@@ -99,6 +104,43 @@ impl DiskId {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The folder [`OPEN`] of a base directory; creates it, durably, if it is missing.
+fn hidden_folder(base: &Path) -> io::Result<PathBuf> {
+    let root = base.join(OPEN);
+    let is_new = make_private(&root)?;
+    check_owners(base, &root, geteuid().as_raw())?;
+    if is_new {
+        sync_dir(base)?;
+    }
+    Ok(root)
+}
+
+/// Fails if `user` cannot rely on the hidden folder of a base directory, because another user has
+/// made it: it is a link or is owned by neither of them, or the base directory is where any user may
+/// create one, such as in `/tmp`.
+fn check_owners(base: &Path, root: &Path, user: u32) -> io::Result<()> {
+    let hidden = fs::symlink_metadata(root)?;
+    if !hidden.is_dir() {
+        return Err(not_a_folder(root));
+    }
+    let home = fs::metadata(base)?;
+    let is_trusted = |owner: u32| owner == user || owner == 0;
+    let around = fs::metadata(base.join(".."))?;
+    let (foreign, owner) = if !is_trusted(home.uid()) && around.mode() & OTHERS_WRITE != 0 {
+        (base, home.uid())
+    } else if !is_trusted(hidden.uid()) && hidden.uid() != home.uid() {
+        (root, hidden.uid())
+    } else {
+        return Ok(());
+    };
+    let reason = format!(
+        "{} belongs to another user (uid {owner}), who could change or read what is written: \
+         remove it, or write to a folder of your own",
+        foreign.display()
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
 /// The name in a folder, or the text of a file; `None` if there is neither. Empty if a folder does
@@ -156,14 +198,65 @@ fn is_unused(name: &OsStr) -> bool {
 
 /// Makes a folder with an id, durably.
 fn make_id(new: &Path, id: &str) -> io::Result<()> {
-    fs::create_dir(new)?;
-    fs::create_dir(new.join(id))?;
+    make_private(new)?;
+    make_private(&new.join(id))?;
     sync_dir(new)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
     use super::*;
+
+    fn new_disk(base: &Path) -> io::Result<DiskId> {
+        DiskId::of_or_new(base, &Access::of_mode("0640"))
+    }
+
+    #[test]
+    fn the_hidden_folder_is_closed_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join(OPEN);
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        new_disk(dir.path()).unwrap();
+        assert_eq!(mode(&root), 0o700);
+        assert_eq!(mode(&root.join(DISK)), 0o700);
+        // That of an earlier version is closed.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+        new_disk(dir.path()).unwrap();
+        assert_eq!(mode(&root), 0o700);
+    }
+
+    #[test]
+    fn what_another_user_made_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base");
+        new_disk(&base).unwrap();
+        let root = base.join(OPEN);
+        // What root has made is trusted.
+        let _ = chown(&base, Some(1), None).and_then(|()| chown(&root, Some(1), None));
+        let owner = fs::metadata(&base).unwrap().uid();
+        let stranger = owner + 1;
+        let modes = |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode));
+        for (user, mode, is_accepted) in [
+            (owner, 0o1777, true),
+            // It may be a file system without owners.
+            (stranger, 0o755, true),
+            (stranger, 0o1777, false),
+        ] {
+            modes(mode).unwrap();
+            let checked = check_owners(&base, &root, user);
+            assert_eq!(checked.is_ok(), is_accepted, "{user} {mode:o}: {checked:?}");
+        }
+        modes(0o755).unwrap();
+
+        fs::remove_dir_all(&root).unwrap();
+        symlink(other.path(), &root).unwrap();
+        let error = new_disk(&base).unwrap_err();
+        assert!(error.to_string().contains("is a link"), "{error}");
+        assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn concurrent_callers_see_one_disk_id() {
@@ -172,7 +265,7 @@ mod tests {
         assert_eq!(DiskId::of(&base).unwrap(), None);
         let ids: Vec<DiskId> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| DiskId::of_or_new(&base).unwrap()))
+                .map(|_| scope.spawn(|| new_disk(&base).unwrap()))
                 .collect();
             threads
                 .into_iter()
@@ -187,7 +280,7 @@ mod tests {
             1,
             "nothing else is left"
         );
-        assert_ne!(DiskId::of_or_new(dir.path()).unwrap(), ids[0]);
+        assert_ne!(new_disk(dir.path()).unwrap(), ids[0]);
     }
 
     #[test]
@@ -200,12 +293,12 @@ mod tests {
         let sink = root.join(format!("{DISK}.out.1f2e"));
         fs::create_dir(&sink).unwrap();
         fs::create_dir_all(unused.join(&other)).unwrap();
-        let id = DiskId::of_or_new(dir.path()).unwrap();
+        let id = new_disk(dir.path()).unwrap();
         assert_ne!(id.as_str(), other);
         assert!(!unused.exists());
         // That of an earlier version.
         fs::write(&unused, "").unwrap();
-        assert_eq!(DiskId::of_or_new(dir.path()).unwrap(), id);
+        assert_eq!(new_disk(dir.path()).unwrap(), id);
         assert!(!unused.exists());
         assert!(sink.exists(), "the folder of a sink is left alone");
     }
@@ -217,7 +310,7 @@ mod tests {
         fs::create_dir(&root).unwrap();
         let id = "a".repeat(DIGITS);
         fs::write(root.join(DISK), &id).unwrap();
-        assert_eq!(DiskId::of_or_new(dir.path()).unwrap().as_str(), id);
+        assert_eq!(new_disk(dir.path()).unwrap().as_str(), id);
         assert!(root.join(DISK).is_file());
     }
 
@@ -225,14 +318,14 @@ mod tests {
     fn what_is_in_the_way_of_the_id_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(OPEN)).unwrap();
-        std::os::unix::fs::symlink("nowhere", dir.path().join(OPEN).join(DISK)).unwrap();
-        assert!(DiskId::of_or_new(dir.path()).is_err());
+        symlink("nowhere", dir.path().join(OPEN).join(DISK)).unwrap();
+        assert!(new_disk(dir.path()).is_err());
     }
 
     #[test]
     fn a_reader_of_all_files_finds_none() {
         let dir = tempfile::tempdir().unwrap();
-        let id = DiskId::of_or_new(dir.path()).unwrap();
+        let id = new_disk(dir.path()).unwrap();
         let folder = dir.path().join(OPEN).join(DISK).join(id.as_str());
         assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
     }
@@ -257,7 +350,7 @@ mod tests {
                 io::ErrorKind::InvalidData
             );
             assert_eq!(
-                DiskId::of_or_new(dir.path()).unwrap_err().kind(),
+                new_disk(dir.path()).unwrap_err().kind(),
                 io::ErrorKind::InvalidData
             );
         };

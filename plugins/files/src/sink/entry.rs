@@ -122,14 +122,14 @@ impl Move {
         (name.strip_suffix(&ending).unwrap_or(name), ending)
     }
 
-    /// The candidate name with this number: the visible name, then `name~1`, `name~2` …
-    pub(super) fn name(&self, number: u32) -> PathBuf {
-        let visible = self.base.join(&self.visible);
+    /// The candidate name with this number, without its folder: the visible name, then `name~1`,
+    /// `name~2` …
+    pub(super) fn name(&self, number: u32) -> String {
         if number == 0 {
-            return visible;
+            return self.file_name().to_owned();
         }
         let (stem, ending) = self.stem_and_ending();
-        visible.with_file_name(format!("{stem}~{number}{ending}"))
+        format!("{stem}~{number}{ending}")
     }
 
     /// The path that the file has after publishing, for messages.

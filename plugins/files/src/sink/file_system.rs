@@ -1,13 +1,18 @@
 //! The operations on names that publishing is built from: renames that replace no file, and names
 //! that survive a crash.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{
+    AtFlags, CWD, OFlags, RenameFlags, Stat, linkat, renameat_with, statat, unlinkat,
+};
 use rustix::io::Errno;
+
+use super::access::{Access, PRIVATE_FILE};
 
 /// The metadata of the file with this name; `None` if it does not exist.
 pub(super) fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
@@ -29,39 +34,102 @@ pub(super) fn has_inode(path: &Path, inode: u64) -> io::Result<bool> {
     Ok(metadata(path)?.is_some_and(|found| found.ino() == inode))
 }
 
+/// A name in an open folder.
+#[derive(Clone, Copy)]
+pub(super) struct NameIn<'a> {
+    folder: BorrowedFd<'a>,
+    name: &'a Path,
+}
+
+impl<'a> NameIn<'a> {
+    /// A name in this folder.
+    pub(super) fn new(folder: BorrowedFd<'a>, name: &'a Path) -> NameIn<'a> {
+        NameIn { folder, name }
+    }
+
+    /// A path of any folder, whose links are followed.
+    pub(super) fn path(path: &'a Path) -> NameIn<'a> {
+        NameIn {
+            folder: CWD,
+            name: path,
+        }
+    }
+
+    fn stat(self) -> Result<Stat, Errno> {
+        statat(self.folder, self.name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// Whether the name exists.
+    pub(super) fn exists(self) -> io::Result<bool> {
+        match self.stat() {
+            Err(Errno::NOENT) => Ok(false),
+            found => Ok(found.map(|_| true)?),
+        }
+    }
+}
+
 /// Renames a file. Fails with `AlreadyExists` instead of replacing another file.
-pub(super) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+pub(super) fn rename_to_new(from: NameIn<'_>, to: NameIn<'_>) -> io::Result<()> {
+    match renameat_with(
+        from.folder,
+        from.name,
+        to.folder,
+        to.name,
+        RenameFlags::NOREPLACE,
+    ) {
         // Some file systems, such as NFS, do not support it. A second link and then the removal of
         // the first has the same effect, unless the process dies in between.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => link_and_remove(from, to),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(link_and_remove(from, to)?),
         other => Ok(other?),
     }
 }
 
-fn link_and_remove(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::hard_link(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_same_file(from, to)? => {}
+fn link_and_remove(from: NameIn<'_>, to: NameIn<'_>) -> Result<(), Errno> {
+    match linkat(from.folder, from.name, to.folder, to.name, AtFlags::empty()) {
+        Err(Errno::EXIST) if is_same_file(from, to)? => {}
         other => other?,
     }
-    fs::remove_file(from)
+    unlinkat(from.folder, from.name, AtFlags::empty())
 }
 
-fn is_same_file(one: &Path, other: &Path) -> io::Result<bool> {
-    let (one, other) = (fs::metadata(one)?, fs::metadata(other)?);
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+fn is_same_file(one: NameIn<'_>, other: NameIn<'_>) -> Result<bool, Errno> {
+    let (one, other) = (one.stat()?, other.stat()?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
-/// Creates a folder and its missing parents, durably.
-pub(super) fn make_dirs(dir: &Path) -> io::Result<()> {
+/// Opens a file that only the process uses, such as a lock, to read and write it. With `create`, a
+/// missing file is created. A link is not followed, and a pipe or a device is an error: another user
+/// who can write to the folder may have put it there.
+pub(super) fn open_own(path: &Path, create: bool) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .mode(PRIVATE_FILE)
+        .custom_flags(flags)
+        .open(path);
+    match opened {
+        Ok(file) if file.metadata()?.is_file() => Ok(file),
+        Err(error) if error.raw_os_error() != Some(Errno::LOOP.raw_os_error()) => Err(error),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} is not a regular file: remove it", path.display()),
+        )),
+    }
+}
+
+/// Creates a folder for published files, and its missing parents, durably.
+pub(super) fn make_dirs(dir: &Path, access: &Access) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
-        make_dirs(parent)?;
+        make_dirs(parent, access)?;
     }
-    match fs::create_dir(dir) {
+    match access.create_folder(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(not_a_folder(dir));
@@ -79,8 +147,9 @@ pub(super) fn make_dirs(dir: &Path) -> io::Result<()> {
 }
 
 /// The error for a name that is needed for a folder.
-fn not_a_folder(path: &Path) -> io::Error {
+pub(super) fn not_a_folder(path: &Path) -> io::Error {
     let what = match path.is_symlink() {
+        true if path.is_dir() => "a link, which could lead files anywhere",
         true => "a link to a folder that does not exist",
         false => "not a folder",
     };
@@ -132,6 +201,8 @@ pub(super) fn remove_if_exists(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{Mode, mkfifoat};
+
     use super::*;
 
     #[test]
@@ -144,10 +215,36 @@ mod tests {
             ("file/below", "file is not a folder"),
             ("link", "link is a link to a folder that does not exist"),
         ] {
-            let error = make_dirs(&dir.path().join(name)).unwrap_err();
+            let access = Access::of_mode("0640");
+            let error = make_dirs(&dir.path().join(name), &access).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
             assert!(needs_repair(&error), "{error:?}");
         }
+    }
+
+    #[test]
+    fn only_a_regular_file_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let missing = open_own(&path("lock"), false).unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        let made = open_own(&path("lock"), true).unwrap();
+        assert_eq!(made.metadata().unwrap().mode() & 0o777, PRIVATE_FILE);
+        assert!(open_own(&path("lock"), true).is_ok());
+        // Opening a pipe, or reading from it, could take forever.
+        mkfifoat(CWD, path("pipe"), Mode::from_raw_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink("victim", path("link")).unwrap();
+        std::os::unix::fs::symlink("lock", path("link to a file")).unwrap();
+        for name in ["pipe", "link", "link to a file"] {
+            let error = open_own(&path(name), true).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .ends_with("is not a regular file: remove it"),
+                "{error}"
+            );
+        }
+        assert!(!path("victim").exists());
     }
 
     #[test]
@@ -155,16 +252,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         fs::write(&from, "one").unwrap();
-        link_and_remove(&from, &to).unwrap();
+        let link_and_remove = || link_and_remove(NameIn::path(&from), NameIn::path(&to));
+        link_and_remove().unwrap();
         assert!(!from.exists());
         fs::hard_link(&to, &from).unwrap();
-        link_and_remove(&from, &to).unwrap();
+        link_and_remove().unwrap();
         assert!(!from.exists(), "a crash between the two steps is recovered");
         fs::write(&from, "two").unwrap();
-        assert_eq!(
-            link_and_remove(&from, &to).unwrap_err().kind(),
-            io::ErrorKind::AlreadyExists
-        );
+        assert_eq!(link_and_remove().unwrap_err(), Errno::EXIST);
         assert_eq!(fs::read_to_string(&to).unwrap(), "one");
     }
 }

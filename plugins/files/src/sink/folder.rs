@@ -4,7 +4,7 @@
 //! and then renamed. So a folder whose lock is free belongs to a dead process, and no process ever
 //! waits for a lock.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +14,9 @@ use pseidon_delivery::InstanceId;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::access::{Access, make_private};
 use super::disk::DiskId;
-use super::file_system::{make_dirs, names_file, sync_dir};
+use super::file_system::{names_file, open_own, sync_dir};
 use super::host::Host;
 
 const LOCK: &str = "lock";
@@ -31,6 +32,8 @@ pub(super) struct Folder {
     name: String,
     /// The first lines of its lock file.
     label: Label,
+    /// With which the base directory is created.
+    access: Access,
     current: Mutex<FolderLock>,
     /// How many names were created in it.
     names: AtomicU64,
@@ -81,15 +84,23 @@ impl Label {
 }
 
 impl Folder {
-    /// Creates the folder `<base>/<sink>/<name>` and locks it.
-    pub(super) fn create(base: &Path, sink: &str, name: &str, label: Label) -> io::Result<Folder> {
-        let current = create(base, sink, name, &label)?;
+    /// Creates the folder `<base>/<sink>/<name>` and locks it. If the base directory does not exist,
+    /// it is created with this access.
+    pub(super) fn create(
+        base: &Path,
+        sink: &str,
+        name: &str,
+        label: Label,
+        access: Access,
+    ) -> io::Result<Folder> {
+        let current = create(base, sink, name, &label, &access)?;
         let (base, sink, name) = (base.to_owned(), sink.to_owned(), name.to_owned());
         Ok(Folder {
             base,
             sink,
             name,
             label,
+            access,
             current: Mutex::new(current),
             names: AtomicU64::new(0),
             durable_names: AtomicU64::new(0),
@@ -125,7 +136,13 @@ impl Folder {
     pub(super) fn recreate(&self) -> io::Result<()> {
         let mut current = self.current.lock();
         if !names_file(&self.dir().join(LOCK), &current.lock) {
-            *current = create(&self.base, &self.sink, &self.name, &self.label)?;
+            *current = create(
+                &self.base,
+                &self.sink,
+                &self.name,
+                &self.label,
+                &self.access,
+            )?;
         }
         Ok(())
     }
@@ -182,22 +199,13 @@ impl DeadFolder {
         else {
             return Ok(None);
         };
+        if dir.is_symlink() {
+            let reason = format!("{} is a link: remove it", dir.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         let path = dir.join(LOCK);
-        let lock = match OpenOptions::new().read(true).write(true).open(&path) {
-            // Its run died before it had written its lock file.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => {
-                match File::create_new(&path) {
-                    Err(error)
-                        if matches!(
-                            error.kind(),
-                            io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
-                        ) =>
-                    {
-                        return Ok(None);
-                    }
-                    other => other?,
-                }
-            }
+        // A run that died before it had written its lock file left none.
+        let lock = match open_own(&path, true) {
             Err(error)
                 if matches!(
                     error.kind(),
@@ -272,15 +280,21 @@ impl DeadFolder {
 /// Whether the run of this hidden folder is certainly alive: it holds the lock, on a machine whose
 /// locks are visible here.
 pub(super) fn is_alive(dir: &Path, host: &Host, here: &Host) -> bool {
-    let Ok(lock) = File::open(dir.join(LOCK)) else {
+    let Ok(lock) = open_own(&dir.join(LOCK), false) else {
         return false;
     };
     host.shares_locks_with(here)
         && flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
 }
 
-fn create(base: &Path, sink: &str, name: &str, label: &Label) -> io::Result<FolderLock> {
-    let disk = DiskId::of_or_new(base)?;
+fn create(
+    base: &Path,
+    sink: &str,
+    name: &str,
+    label: &Label,
+    access: &Access,
+) -> io::Result<FolderLock> {
+    let disk = DiskId::of_or_new(base, access)?;
     let parent = base.join(sink);
     let dir = parent.join(name);
     loop {
@@ -293,30 +307,19 @@ fn create(base: &Path, sink: &str, name: &str, label: &Label) -> io::Result<Fold
 }
 
 fn try_create(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Result<File> {
-    make_dirs(parent)?;
+    if make_private(parent)? {
+        parent.parent().map_or(Ok(()), sync_dir)?;
+    }
     if dir.is_dir() {
         // Only the lock has vanished.
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .read(true)
-            .write(true)
-            .open(dir.join(LOCK))?;
+        let lock = open_own(&dir.join(LOCK), true)?;
         lock_and_label(&lock, label)?;
         sync_dir(dir)?;
         return Ok(lock);
     }
     let new = parent.join(format!("{NEW}{name}"));
-    match fs::create_dir(&new) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        other => other?,
-    }
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .read(true)
-        .write(true)
-        .open(new.join(LOCK))?;
+    make_private(&new)?;
+    let lock = open_own(&new.join(LOCK), true)?;
     lock_and_label(&lock, label)?;
     sync_dir(&new)?;
     fs::rename(&new, dir)?;
@@ -332,6 +335,7 @@ fn try_create(parent: &Path, dir: &Path, name: &str, label: &Label) -> io::Resul
 
 fn lock_and_label(mut lock: &File, label: &Label) -> io::Result<()> {
     flock(lock, FlockOperation::NonBlockingLockExclusive)?;
+    lock.set_len(0)?;
     lock.write_all(label.to_text().as_bytes())?;
     lock.sync_all()
 }

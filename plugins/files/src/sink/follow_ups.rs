@@ -26,6 +26,7 @@ use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::threads::{BackgroundThread, spawn, wait_until};
 
 use self::queue::{Job, JobQueues, JobStep, QueueKind};
+use super::access::Access;
 use super::entry::Move;
 use super::follow_up::FollowUp;
 use super::hook::Hook;
@@ -42,6 +43,8 @@ pub(super) const MAX_WAITING: usize = 1000;
 pub(super) struct SinkContext {
     /// The pipeline's name, which hooks receive.
     pub(super) pipeline: String,
+    /// With which folders and copies are created.
+    pub(super) access: Access,
     /// The hook that is called for each file.
     pub(super) hook: Option<Hook>,
     /// Removes files that are done from the state store.

@@ -1,13 +1,15 @@
 //! The hook that is called for each file in its final place: a program or an HTTP request.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::Reason;
+use pseidon_plugin::options::kinds::Properties;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process_group};
 use ureq::Agent;
@@ -17,6 +19,9 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How many bytes of a failed command's standard error are reported, counted from its end.
 const MAX_STDERR_BYTES: u64 = 500;
+
+/// The variables of this process that a program gets, and those that begin with `LC_`.
+const KEPT_VARIABLES: &[&str] = &["PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "TMPDIR"];
 
 /// The hook of a sink.
 #[derive(Clone, Debug)]
@@ -32,10 +37,35 @@ pub(super) struct Hook {
 /// What a hook calls.
 #[derive(Clone, Debug)]
 pub(super) enum HookTarget {
-    /// A program with its arguments.
-    Command(String, Vec<String>),
+    /// A program.
+    Command(HookCommand),
     /// A POST to this URL.
     Post(String),
+}
+
+/// A program that a hook runs.
+#[derive(Clone, Debug)]
+pub(super) struct HookCommand {
+    pub(super) program: String,
+    pub(super) args: Vec<String>,
+    /// The variables that it gets in addition to [`KEPT_VARIABLES`].
+    pub(super) env: Properties,
+}
+
+impl HookCommand {
+    /// The command, which runs in a folder with a new environment: that of this process has passwords.
+    fn to_command(&self, program: &Path, folder: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.args(&self.args).current_dir(folder).env_clear();
+        command.envs(std::env::vars_os().filter(|(name, _)| is_kept(name)));
+        command.envs(self.env.0.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+fn is_kept(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"LC_") || KEPT_VARIABLES.iter().any(|kept| kept.as_bytes() == name)
 }
 
 impl Hook {
@@ -49,20 +79,16 @@ impl Hook {
     ) -> Result<(), Reason> {
         match &self.target {
             HookTarget::Post(url) => self.post(url, json),
-            HookTarget::Command(program, args) => {
+            HookTarget::Command(run) => {
                 // A relative path is resolved against the working directory; a bare name is
                 // searched for in PATH.
-                let program = if program.contains('/') {
-                    self.folder.join(program)
+                let program = if run.program.contains('/') {
+                    self.folder.join(&run.program)
                 } else {
-                    PathBuf::from(program)
+                    PathBuf::from(&run.program)
                 };
-                let mut command = Command::new(&program);
-                command
-                    .args(args)
-                    .current_dir(&self.folder)
-                    .env("PSEIDON_PATH", path)
-                    .process_group(0);
+                let mut command = run.to_command(&program, &self.folder);
+                command.env("PSEIDON_PATH", path).process_group(0);
                 self.run(command, json, is_over)
                     .map_err(|error| Reason::caused_by(program.display().to_string(), error))?
             }
@@ -133,10 +159,38 @@ impl Hook {
             .post(url)
             .content_type("application/json")
             .send(json)
-            .map_err(|error| Reason::caused_by(url.to_owned(), error))?;
+            .map_err(|error| Reason::caused_by(host_of(url).to_owned(), error))?;
         match response.status() {
             status if status.is_success() => Ok(()),
-            status => Err(format!("{url} answered {status}").into()),
+            status => Err(format!("{} answered {status}", host_of(url)).into()),
+        }
+    }
+}
+
+/// The scheme and the host of a URL, for messages: the user, the path and the query may be secrets.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(user) => &rest[user + 1..end],
+        None => &url[..url.len() - rest.len() + end],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_host_of_a_url_is_shown() {
+        for (url, shown) in [
+            ("https://h", "https://h"),
+            ("https://h:8443/services/hidden?x=hidden", "https://h:8443"),
+            ("http://u:hidden@h/x", "h"),
+            ("http://u:hid@den@h:1?a@b", "h:1"),
+            ("http://h?token=hidden", "http://h"),
+        ] {
+            assert_eq!(host_of(url), shown, "{url}");
         }
     }
 }

@@ -6,10 +6,12 @@ use pseidon_dsl::Span;
 use pseidon_dsl::expr::SelectItem;
 use pseidon_dsl::template::Template;
 use pseidon_formats::{CodecName, Compression, CsvOptions};
-use pseidon_plugin::options::kinds::{ByteSize, IntegerIn, PositiveInteger};
+use pseidon_plugin::options::kinds::{ByteSize, IntegerIn, PositiveInteger, Properties};
 use pseidon_plugin::options::{Argument, OnError, OptionValue, Options, ParseResult, SpannedValue};
 use pseidon_plugin::rollover::Cron;
 use pseidon_plugin::spec::{OptionKind, PluginSpec, Role};
+
+use super::access::{FileMode, OwnerName};
 
 pub(super) static SPEC: PluginSpec = PluginSpec {
     name: "files",
@@ -101,6 +103,15 @@ pub struct FilesSinkOptions {
     /// memory is short.
     #[option(default = "64MB")]
     pub(super) row_group: ByteSize,
+    /// The permissions of the files, in octal, whatever the process's umask is. The default is
+    /// `0640` less the umask: the group may read them. Folders that the sink creates can be entered
+    /// by those who may read the files. A folder or a copy of `:move-to` has them too. Files that are
+    /// being written can be reached by the process alone.
+    pub(super) mode: Option<FileMode>,
+    /// The owner of the files and of the folders that the sink creates, as for `chown`: `"user"`,
+    /// `"user:group"` or `":group"`, by name or number. The process needs the permission for it,
+    /// which every process has for the groups that it belongs to.
+    pub(super) owner: Option<OwnerName>,
     /// Where a file is moved after it has got its name. On the same file system this is a rename.
     /// On another file system the file is copied under a name that begins with a dot, and becomes
     /// visible when the copy is complete and synced. No file is replaced: a digest is added to a
@@ -159,8 +170,13 @@ pub(super) struct MoveOptions {
 /// What is called for a file.
 #[derive(Clone, Debug, Options)]
 pub(super) struct HookOptions {
-    /// A program and its arguments.
+    /// A program and its arguments. Other users of the machine can see the arguments; `:env` is the
+    /// place for a password.
     pub(super) command: Option<SpannedValue<Vec<String>>>,
+    /// Variables for the program, such as `{"TOKEN" "${env:LAKE_TOKEN}"}`. Of the process's own
+    /// environment, which may have passwords, it gets only `PATH`, `HOME`, `LANG`, `LC_…`, `TZ`,
+    /// `USER`, `LOGNAME` and `TMPDIR`.
+    pub(super) env: Option<SpannedValue<Properties>>,
     /// An `http://` or `https://` URL.
     pub(super) post: Option<SpannedValue<String>>,
     /// The time limit of a call; a call that takes longer has failed. A program is then killed,

@@ -9,12 +9,15 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::access::Access;
+use super::below::open_below;
 use super::disk::{DiskId, OPEN};
 use super::entry::Move;
-use super::file_system::{has_inode, make_dirs, metadata, rename_to_new};
+use super::file_system::{NameIn, has_inode, metadata, rename_to_new};
 use super::verdict::{DiskMatch, DiskState, Obstacle, Verdict, decide};
 
 /// How many names are tried when the preferred name is taken.
@@ -28,12 +31,18 @@ pub(super) fn unusable(base: &Path, folder: &Path) -> Option<String> {
     for part in folder.components() {
         path.push(part);
         // A folder that does not exist yet is created, and so are those below it.
-        let found = fs::metadata(&path).ok()?;
         let (shown, base) = (path.display(), base.display());
+        if path.is_symlink() {
+            return Some(format!(
+                "{shown} is a link, and files below {base} do not follow links, which could lead \
+                 them anywhere: remove it, or let :move-to bring files there"
+            ));
+        }
+        let found = fs::metadata(&path).ok()?;
         if found.dev() != home.dev() {
             return Some(format!(
                 "{shown} is on another file system than {base}, so files cannot appear in it \
-                 complete: remove the mount or the link, or let :move-to bring files there"
+                 complete: remove the mount, or let :move-to bring files there"
             ));
         }
     }
@@ -52,11 +61,15 @@ pub(super) enum PublishOutcome {
 }
 
 impl Move {
-    /// Publishes the file, or finds it published. Adds the changed folders to `changed`; the move
-    /// is durable when they are synced.
-    pub(super) fn apply(&self, changed: &mut BTreeSet<PathBuf>) -> io::Result<PublishOutcome> {
+    /// Publishes the file, or finds it published. Missing folders are created with `access`. Adds the
+    /// changed folders to `changed`; the move is durable when they are synced.
+    pub(super) fn apply(
+        &self,
+        access: &Access,
+        changed: &mut BTreeSet<PathBuf>,
+    ) -> io::Result<PublishOutcome> {
         match decide(self.inspect()?, self.bytes) {
-            Verdict::Publish => self.publish(changed),
+            Verdict::Publish => self.publish(access, changed),
             Verdict::Published { is_visible: true } => Ok(PublishOutcome::Published),
             Verdict::Published { is_visible: false } => Ok(PublishOutcome::Taken),
             Verdict::NotHere(obstacle) => Ok(PublishOutcome::NotHere(obstacle)),
@@ -85,23 +98,29 @@ impl Move {
         })
     }
 
-    fn publish(&self, changed: &mut BTreeSet<PathBuf>) -> io::Result<PublishOutcome> {
-        let (hidden, visible) = (self.base.join(&self.hidden), self.base.join(&self.visible));
-        let Some(to) = visible.parent() else {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{} is not a file", visible.display()),
-            ));
+    fn publish(
+        &self,
+        access: &Access,
+        changed: &mut BTreeSet<PathBuf>,
+    ) -> io::Result<PublishOutcome> {
+        let (from, hidden) = folder_and_name_of(&self.hidden);
+        let (to, _) = folder_and_name_of(&self.visible);
+        let visible = self.base.join(&self.visible);
+        let from = match open_below(&self.base, from, None) {
+            // Another process was faster, and has removed the folder.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(PublishOutcome::Published);
+            }
+            other => other?,
         };
-        make_dirs(to)?;
+        let hidden = NameIn::new(from.as_fd(), hidden);
+        let to = open_below(&self.base, to, Some(access))?;
         changed.extend(self.dirs());
         for number in 0..MAX_NAMES {
             let name = self.name(number);
-            match rename_to_new(&hidden, &name) {
+            match rename_to_new(hidden, NameIn::new(to.as_fd(), name.as_ref())) {
                 // Another process was faster.
-                Err(error)
-                    if error.kind() == io::ErrorKind::NotFound && !hidden.try_exists()? =>
-                {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !hidden.exists()? => {
                     return Ok(PublishOutcome::Published);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -163,6 +182,12 @@ impl Move {
     }
 }
 
+/// The folder of a path below a base directory, and the name in it.
+fn folder_and_name_of(path: &str) -> (&Path, &Path) {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    (Path::new(folder), Path::new(name))
+}
+
 /// An [`Obstacle`] as a message.
 struct ObstacleMessage<'a> {
     moving: &'a Move,
@@ -219,7 +244,7 @@ mod tests {
     /// A base directory on a disk with an id, with a hidden file.
     fn a_disk() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        DiskId::of_or_new(dir.path()).unwrap();
+        DiskId::of_or_new(dir.path(), &Access::of_mode("0640")).unwrap();
         fs::create_dir(dir.path().join(".open")).unwrap();
         hide(dir.path(), "one");
         dir
@@ -256,7 +281,9 @@ mod tests {
     }
 
     fn apply(moving: &Move) -> PublishOutcome {
-        moving.apply(&mut BTreeSet::new()).unwrap()
+        moving
+            .apply(&Access::of_mode("0640"), &mut BTreeSet::new())
+            .unwrap()
     }
 
     fn content(base: &Path, name: &str) -> Option<String> {

@@ -19,6 +19,8 @@ pub fn quarantine(place: &QuarantinePlace) -> ParseResult<SinkStage> {
     let path = Text::plain(format!("{folder}/{{{}}}", place.subfolder), 0);
     let entries = [
         ("path", NodeKind::Str(path)),
+        // It holds whole records.
+        ("mode", NodeKind::Str(Text::plain("0600".to_owned(), 0))),
         ("codec", keyword("json")),
         ("on-error", keyword("throw")),
     ];

@@ -16,16 +16,19 @@
 //! file is done ([`remove_note`]), since a reader may take the file, and its report has to name the
 //! right path.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use pseidon_delivery::StagedId;
 use rustix::fs::{FlockOperation, flock};
 
+use super::access::Access;
 use super::damage::find_damage;
 use super::entry::Move;
-use super::file_system::{make_dirs, names_file, remove_if_exists, rename_to_new, sync_dir};
+use super::file_system::{
+    NameIn, make_dirs, names_file, open_own, remove_if_exists, rename_to_new, sync_dir,
+};
 use super::follow_up::FollowUp;
 use super::lane_name::digest;
 
@@ -47,6 +50,7 @@ pub(super) fn relocate(
     id: &StagedId,
     moving: &Move,
     follow_up: &FollowUp,
+    access: &Access,
     is_over: &dyn Fn() -> bool,
 ) -> io::Result<Relocation> {
     let published = moving.find_published()?;
@@ -94,11 +98,13 @@ pub(super) fn relocate(
         && let Some(reason) = find_damage(&published, follow_up.records)?
     {
         return Ok(Relocation::Broken(
-            quarantine.take(&published, is_over)?,
+            quarantine.take(&published, access, is_over)?,
             reason,
         ));
     }
-    target.take(&published, is_over).map(Relocation::Final)
+    target
+        .take(&published, access, is_over)
+        .map(Relocation::Final)
 }
 
 /// Removes the note beside the file `id`, which is done.
@@ -157,25 +163,35 @@ impl MoveTarget {
     }
 
     /// Moves the published file to this folder. Returns its path.
-    fn take(&self, published: &Path, is_over: &dyn Fn() -> bool) -> io::Result<PathBuf> {
-        make_dirs(&self.folder)?;
+    fn take(
+        &self,
+        published: &Path,
+        access: &Access,
+        is_over: &dyn Fn() -> bool,
+    ) -> io::Result<PathBuf> {
+        make_dirs(&self.folder, access)?;
         match self.rename_here(published) {
             Ok(name) => {
                 published.parent().map_or(Ok(()), sync_dir)?;
                 Ok(name)
             }
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                self.copy_here(published, is_over)
+                self.copy_here(published, access, is_over)
             }
             Err(error) => Err(error),
         }
     }
 
     /// The same across file systems.
-    fn copy_here(&self, published: &Path, is_over: &dyn Fn() -> bool) -> io::Result<PathBuf> {
+    fn copy_here(
+        &self,
+        published: &Path,
+        access: &Access,
+        is_over: &dyn Fn() -> bool,
+    ) -> io::Result<PathBuf> {
         let _copy = match lock(&self.copy, false)? {
             Some(copy) => copy,
-            None => self.make_copy(published, is_over)?,
+            None => self.make_copy(published, access, is_over)?,
         };
         fs::remove_file(published)?;
         published.parent().map_or(Ok(()), sync_dir)?;
@@ -187,11 +203,11 @@ impl MoveTarget {
         if file == self.names.preferred {
             return Ok(file.to_owned());
         }
-        let name = match rename_to_new(file, &self.names.preferred) {
+        let name = match rename_to_new(NameIn::path(file), NameIn::path(&self.names.preferred)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                File::create(&self.note)?.sync_all()?;
+                open_own(&self.note, true)?.sync_all()?;
                 sync_dir(&self.folder)?;
-                rename_to_new(file, &self.names.own)?;
+                rename_to_new(NameIn::path(file), NameIn::path(&self.names.own))?;
                 &self.names.own
             }
             other => {
@@ -204,7 +220,12 @@ impl MoveTarget {
     }
 
     /// Makes the complete copy. Returns it, locked.
-    fn make_copy(&self, published: &Path, is_over: &dyn Fn() -> bool) -> io::Result<File> {
+    fn make_copy(
+        &self,
+        published: &Path,
+        access: &Access,
+        is_over: &dyn Fn() -> bool,
+    ) -> io::Result<File> {
         let mut source = File::open(published)?;
         let Some(mut part) = lock(&self.part, true)? else {
             return Err(busy(&self.part));
@@ -224,6 +245,7 @@ impl MoveTarget {
                 break;
             }
         }
+        access.hand_over_copy(&part, &source)?;
         part.sync_all()?;
         fs::rename(&self.part, &self.copy)?;
         sync_dir(&self.folder)?;
@@ -248,13 +270,7 @@ impl MoveTarget {
 /// Opens and locks a file that other processes may be working on. `None` if it does not exist and
 /// `create` is false.
 fn lock(path: &Path, create: bool) -> io::Result<Option<File>> {
-    let file = match OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(create)
-        .truncate(false)
-        .open(path)
-    {
+    let file = match open_own(path, create) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !create => return Ok(None),
         other => other?,
     };
@@ -354,7 +370,10 @@ mod tests {
         }
 
         fn relocate(&self) -> io::Result<Relocation> {
-            relocate(&ID.into(), &self.moving, &self.follow_up, &|| false)
+            let access = Access::of_mode("0640");
+            relocate(&ID.into(), &self.moving, &self.follow_up, &access, &|| {
+                false
+            })
         }
 
         /// Moves it repeatedly, and panics unless it is at its destination and nowhere else.
@@ -422,7 +441,9 @@ mod tests {
     #[test]
     fn an_interrupted_move_keeps_the_published_file() {
         let case = Case::new();
-        let error = relocate(&ID.into(), &case.moving, &case.follow_up, &|| true).unwrap_err();
+        let access = Access::of_mode("0640");
+        let error =
+            relocate(&ID.into(), &case.moving, &case.follow_up, &access, &|| true).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);
         assert!(case.published().exists() && !case.target().names.preferred.exists());
         case.assert_moved_once();

@@ -13,8 +13,9 @@ use pseidon_plugin::options::{SpannedValue, check_local_path};
 use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
+use super::access::{FileMode, OwnerName};
 use super::disk::OPEN;
-use super::hook::{Hook, HookTarget};
+use super::hook::{Hook, HookCommand, HookTarget};
 use super::lane_name::{NameParts, file_name, render, render_name};
 use super::options::{FilesSinkOptions, HookOptions, MoveOptions, RolloverOptions};
 use super::projection::Projection;
@@ -33,6 +34,10 @@ pub(super) struct Settings {
     pub(super) rollover: Rollover,
     pub(super) check_freq: Duration,
     pub(super) max_open_files: usize,
+    /// The permissions of the files; `None` is the default.
+    pub(super) mode: Option<FileMode>,
+    /// The owner of the files, if it is not the process.
+    pub(super) owner: Option<OwnerName>,
     pub(super) move_to: Option<MoveSettings>,
     /// What is called for each file.
     pub(super) hook: Option<Hook>,
@@ -108,6 +113,8 @@ impl Settings {
                 rollover: rollover(&options.rollover),
                 check_freq: options.check_freq.max(Duration::from_millis(1)),
                 max_open_files: options.max_open_files.get() as usize,
+                mode: options.mode,
+                owner: options.owner.clone(),
                 move_to,
                 hook,
             }),
@@ -266,14 +273,23 @@ fn move_to(
 fn hook(options: &SpannedValue<HookOptions>) -> Result<Hook, Diagnostic> {
     let HookOptions {
         command,
+        env,
         post,
         timeout,
     } = &options.value;
+    if let (None, Some(env)) = (command, env) {
+        return Err(env.error("`:env` is for a program", "expected `:command`"));
+    }
     let target = match (command, post) {
         (Some(command), None) => match command.value.as_slice() {
-            [program, args @ ..] if !program.is_empty() => {
-                HookTarget::Command(program.clone(), args.to_vec())
-            }
+            [program, args @ ..] if !program.is_empty() => HookTarget::Command(HookCommand {
+                program: program.clone(),
+                args: args.to_vec(),
+                env: env
+                    .as_ref()
+                    .map(|env| env.value.clone())
+                    .unwrap_or_default(),
+            }),
             _ => {
                 return Err(command.error(
                     "`:command` names no program",

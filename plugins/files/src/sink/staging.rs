@@ -28,6 +28,7 @@ use pseidon_delivery::{Committer, Reason, StagedId};
 use pseidon_plugin::sink::{SinkError, SinkSetup};
 
 pub(super) use self::hidden_file::HiddenFile;
+use super::access::Access;
 use super::disk::OPEN;
 use super::entry::{Move, read_moves};
 use super::folder::{Folder, Label};
@@ -37,6 +38,7 @@ use super::place::PublishOutcome;
 /// The hidden folders of one run of one sink. Dropping it removes those that are empty.
 pub(super) struct Staging {
     folders: Vec<Folder>,
+    access: Access,
     host: Host,
     committer: Arc<Committer>,
     /// Numbers the files in the folders.
@@ -64,6 +66,7 @@ impl Staging {
     /// not be published yet.
     pub(super) fn open(
         bases: &[PathBuf],
+        access: Access,
         setup: &SinkSetup,
     ) -> Result<(Staging, Vec<(StagedId, Move)>), SinkError> {
         let safe = |text: &str| -> String {
@@ -89,6 +92,7 @@ impl Staging {
         };
         let mut staging = Staging {
             folders: Vec::new(),
+            access,
             host: label.host.clone(),
             committer: setup.committer.clone(),
             files: AtomicU64::new(0),
@@ -102,7 +106,8 @@ impl Staging {
             cannot_open,
         )?;
         for base in bases {
-            let folder = Folder::create(base, &sink, &safe(setup.instance.as_str()), label.clone());
+            let name = safe(setup.instance.as_str());
+            let folder = Folder::create(base, &sink, &name, label.clone(), staging.access.clone());
             staging
                 .folders
                 .push(folder.map_err(|error| cannot_open(base, error))?);
@@ -155,7 +160,7 @@ impl Staging {
         moving: &Move,
         changed: &mut BTreeSet<PathBuf>,
     ) -> Publication {
-        match moving.apply(changed) {
+        match moving.apply(&self.access, changed) {
             Ok(outcome) if self.is_published(id, moving, &outcome) => Publication::Done,
             Ok(_) => Publication::NotHere,
             Err(error) => {

@@ -32,6 +32,7 @@ use tempfile::TempDir;
 use super::disk::OPEN;
 use super::*;
 
+mod access;
 mod disks;
 mod following;
 mod rolling;

@@ -207,6 +207,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use crate::sink::access::Access;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -237,6 +238,7 @@ mod tests {
         ));
         let metrics = Metrics::new();
         let sink = SinkContext {
+            access: Access::of_mode("0640"),
             pipeline: "p".into(),
             hook: None,
             committer,

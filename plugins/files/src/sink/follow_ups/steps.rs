@@ -22,17 +22,31 @@ impl JobRunner {
     /// error is a message without a final period.
     pub(super) fn attempt(&self, job: &Job) -> Result<Option<JobStep>, Reason> {
         match &job.step {
-            JobStep::Publish => publish(job),
+            JobStep::Publish => self.publish(job),
             JobStep::Relocate(follow_up) => self.relocate(job, follow_up),
             JobStep::Report(follow_up, path) => self.report(job, follow_up, path),
         }
     }
 
+    fn publish(&self, job: &Job) -> Result<Option<JobStep>, Reason> {
+        let mut changed: BTreeSet<PathBuf> = job.moving.dirs().collect();
+        let cannot = |error: io::Error| {
+            Reason::caused_by(format!("cannot publish {}", job.moving.shown()), error)
+        };
+        let applied = job.moving.apply(&self.sink.access, &mut changed);
+        if let PublishOutcome::NotHere(obstacle) = applied.map_err(cannot)? {
+            let (file, reason) = (job.moving.shown(), job.moving.explain(&obstacle));
+            return Err(format!("cannot publish {file}: {reason}").into());
+        }
+        sync_dirs(&changed).map_err(cannot)?;
+        Ok(job.moving.follow_up.clone().map(JobStep::Relocate))
+    }
+
     fn relocate(&self, job: &Job, follow_up: &FollowUp) -> Result<Option<JobStep>, Reason> {
-        let place =
-            relocate(&job.id, &job.moving, follow_up, &|| self.is_over()).map_err(|error| {
-                Reason::caused_by(format!("cannot move {}", job.moving.shown()), error)
-            })?;
+        let place = relocate(&job.id, &job.moving, follow_up, &self.sink.access, &|| {
+            self.is_over()
+        })
+        .map_err(|error| Reason::caused_by(format!("cannot move {}", job.moving.shown()), error))?;
         failpoint::reach("moved");
         match place {
             Relocation::Broken(path, reason) => {
@@ -79,19 +93,6 @@ impl JobRunner {
         failpoint::reach("hooked");
         clean_up(job, follow_up)
     }
-}
-
-fn publish(job: &Job) -> Result<Option<JobStep>, Reason> {
-    let mut changed: BTreeSet<PathBuf> = job.moving.dirs().collect();
-    let cannot = |error: io::Error| {
-        Reason::caused_by(format!("cannot publish {}", job.moving.shown()), error)
-    };
-    if let PublishOutcome::NotHere(obstacle) = job.moving.apply(&mut changed).map_err(cannot)? {
-        let (file, reason) = (job.moving.shown(), job.moving.explain(&obstacle));
-        return Err(format!("cannot publish {file}: {reason}").into());
-    }
-    sync_dirs(&changed).map_err(cannot)?;
-    Ok(job.moving.follow_up.clone().map(JobStep::Relocate))
 }
 
 /// Removes the note of a file whose steps are all done.

@@ -35,10 +35,10 @@ impl Staging {
         let name = format!("{}.open", self.files.fetch_add(1, Ordering::Relaxed) + 1);
         let folder = &self.folders[number];
         let path = folder.dir().join(&name);
-        let file = match File::create_new(&path) {
+        let file = match self.access.create_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 folder.recreate()?;
-                File::create_new(&path)?
+                self.access.create_file(&path)?
             }
             other => other?,
         };

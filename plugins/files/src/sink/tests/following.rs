@@ -311,6 +311,31 @@ fn writers_wait_when_too_many_files_wait_for_a_hook() {
 }
 
 #[test]
+fn a_program_gets_an_environment_of_its_own() {
+    // What cargo has set stands for a password.
+    assert!(std::env::var_os("CARGO_PKG_NAME").is_some());
+    let world = World::new();
+    let script = format!("env > {}", world.path("env").display());
+    let mut run = world.start(&format!(
+        r#"{{:path "out" :on-close {{:command ["sh" "-c" "{script}"] :env {{"TOKEN" "x" "N" 1}}}}}}"#
+    ));
+    run.deliver(0, 1).unwrap();
+    run.finish();
+    let seen = fs::read_to_string(world.path("env")).unwrap();
+    let value = |name: &str| {
+        seen.lines()
+            .find_map(|line| line.split_once('=').filter(|set| set.0 == name))
+    };
+    assert_eq!(value("TOKEN"), Some(("TOKEN", "x")));
+    assert_eq!(value("N"), Some(("N", "1")));
+    assert!(
+        value("PSEIDON_PATH").is_some() && value("PATH").is_some(),
+        "{seen}"
+    );
+    assert_eq!(value("CARGO_PKG_NAME"), None, "{seen}");
+}
+
+#[test]
 fn a_program_that_hangs_is_killed_with_its_child_processes() {
     let world = World::new();
     let script = format!(

@@ -27,6 +27,31 @@ fn the_example_of_the_declaration_is_valid() {
     );
 }
 
+#[test]
+fn a_mode_and_an_owner_are_checked() {
+    for (text, expected) in [
+        (
+            r#":mode "0755""#,
+            "expected an octal number such as \"0640\"",
+        ),
+        (r#":mode "0440""#, "expected an octal number"),
+        (r#":mode "666""#, "expected an octal number"),
+        (r#":mode "u+r""#, "expected an octal number"),
+        (r#":owner ":""#, "expected \"user\""),
+        (
+            r#":owner "a:b:c""#,
+            "expected the name of a user or a group",
+        ),
+        (r#":owner "a b""#, "expected the name of a user or a group"),
+    ] {
+        let nodes = pseidon_dsl::edn::read_all(&format!("\"out\" {{{text}}}")).unwrap();
+        let parsed =
+            FilesSinkOptions::parse_stage(&options::SPEC, &nodes, pseidon_dsl::Span::default());
+        let errors = parsed.unwrap_err();
+        assert!(errors[0].label.starts_with(expected), "{text}: {errors:?}");
+    }
+}
+
 /// Options, and a part of each error that they have.
 const INVALID: &[(&str, &[&str])] = &[
     (r#""out/{k}/../x""#, &["`..` cannot be part of this path"]),
@@ -84,6 +109,10 @@ const INVALID: &[(&str, &[&str])] = &[
     (
         r#"{:path "out" :on-close {:command ["a"] :post "http://b"}}"#,
         &["`:on-close` requires `:command` or `:post`"],
+    ),
+    (
+        r#"{:path "out" :on-close {:post "http://b" :env {"A" "b"}}}"#,
+        &["`:env` is for a program"],
     ),
     (
         r#"{:path "out" :on-close {:command []}}"#,
