@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use pseidon_delivery::embedded::{EmbeddedStore, STATE_FOLDER};
-use pseidon_delivery::{GroupCommit, OperatorStore, Reason, StateStore, StoreError, WithCauses};
+use pseidon_delivery::{
+    GroupCommit, OperatorStore, Reason, SignedStore, StateKey, StateStore, StoreError, WithCauses,
+};
 use pseidon_plan::Plan;
+use pseidon_plugin::Secret;
 use pseidon_plugin::secret::without_users;
 use pseidon_redis::RedisStore;
 
@@ -21,13 +24,21 @@ pub(crate) fn folder(base: &Path) -> PathBuf {
 }
 
 /// Opens the state store: Redis if `:state` is set, otherwise a file in `folder`, which is created
-/// if it does not exist. Steps that wait at the same time are committed together.
+/// if it does not exist. Steps that wait at the same time are committed together. What is run from
+/// the state is signed with `:state-key`.
 pub(crate) fn open(plan: &Plan, folder: &Path) -> Result<Arc<GroupCommit>, StoreError> {
     let store: Arc<dyn StateStore> = match &plan.settings.state {
         Some(url) => Arc::new(connect(url.expose(), plan)?),
         None => Arc::new(EmbeddedStore::open(folder, &plan.name)?),
     };
-    Ok(Arc::new(GroupCommit::new(store)))
+    let exposed = |key: &Secret| key.expose().to_owned();
+    let key = plan.settings.state_key.as_ref().map(|keys| StateKey {
+        secret: exposed(&keys.current),
+        earlier: keys.earlier.iter().map(exposed).collect(),
+        accepts_unsigned: plan.settings.accept_unsigned_state,
+    });
+    let signed = SignedStore::new(store, &plan.name, key);
+    Ok(Arc::new(GroupCommit::new(Arc::new(signed))))
 }
 
 /// Whether the pipeline may have state: a file in `folder`, or a Redis server that holds it.

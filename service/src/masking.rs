@@ -2,7 +2,9 @@
 //!
 //! The values of `${env:…}` and `${file:…}` are never part of a pipeline's text, but a literal
 //! password is, and has to be masked. The text is parsed and printed again, because its comments
-//! may contain anything. When in doubt, a value is masked.
+//! may contain anything. When in doubt, a value is masked: of a URL only its scheme and host are
+//! shown, of a command only the program, of a client's properties only those that are known to be
+//! no secret.
 
 use std::borrow::Cow;
 use std::iter::once;
@@ -12,7 +14,7 @@ use pseidon_dsl::{Name, Node, NodeKind, edn, toml};
 use pseidon_plugin::secret::{MASK, is_placeholder, without_users};
 
 /// The words that mark a name as that of a secret.
-const SECRET_WORDS: [&str; 12] = [
+const SECRET_WORDS: [&str; 13] = [
     "password",
     "passwd",
     "passphrase",
@@ -24,7 +26,32 @@ const SECRET_WORDS: [&str; 12] = [
     "apikey",
     "accesskey",
     "privatekey",
+    "statekey",
     "authorization",
+];
+
+/// The words that mark a name as that of a secret if they are a part of it as a whole, such as
+/// `pass` in `--db-pass` but not in `:bypass`.
+const SECRET_PARTS: [&str; 9] = [
+    "pass", "pw", "pin", "sig", "auth", "cookie", "bearer", "basic", "sas",
+];
+
+/// The properties of librdkafka whose strings are shown, besides numbers and booleans.
+const SHOWN_PROPERTIES: [&str; 14] = [
+    "acks",
+    "auto.offset.reset",
+    "broker.address.family",
+    "client.id",
+    "client.rack",
+    "compression.codec",
+    "compression.type",
+    "debug",
+    "isolation.level",
+    "partition.assignment.strategy",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "security.protocol",
+    "ssl.ca.location",
 ];
 
 /// Parses the text of a pipeline and masks its secrets; `None` if it cannot be parsed.
@@ -37,10 +64,10 @@ pub(crate) fn pipeline(text: &str) -> Option<Node> {
     Some(node)
 }
 
-/// Masks what looks like a secret in a string: the user and password of a URL, the value of
+/// Masks what looks like a secret in a string: all of a URL but its scheme and host, the value of
 /// `password=…`, a private key.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
-    if text.contains("-----BEGIN") {
+    if text.contains("-----BEGIN") || is_authorization(text) {
         return MASK.into();
     }
     if let Some((name, _)) = text
@@ -49,11 +76,57 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
     {
         return format!("{name}: {MASK}").into();
     }
-    let without_users = without_users(text);
-    match without_values(&without_users) {
+    let hosts = without_paths(without_users(text));
+    match without_values(&hosts) {
         Some(masked) => masked.into(),
-        None => without_users,
+        None => hosts,
     }
+}
+
+/// Whether a string is the value of a header `Authorization`.
+fn is_authorization(text: &str) -> bool {
+    let scheme = text
+        .trim_start()
+        .split_once(' ')
+        .map_or("", |(first, _)| first);
+    ["basic", "bearer"].contains(&scheme.to_ascii_lowercase().as_str())
+}
+
+/// Masks the path and the query of each `http://` or `https://` URL, which may be a secret as a
+/// whole, and the query of other URLs.
+fn without_paths(text: Cow<'_, str>) -> Cow<'_, str> {
+    let mut shown = String::new();
+    let mut rest = &*text;
+    while let Some(start) = rest.find("://").map(|at| at + 3) {
+        let (before, after) = rest.split_at(start);
+        shown.push_str(before);
+        let is_web = before.ends_with("http://") || before.ends_with("https://");
+        let end = after.find(is_end_of_url).unwrap_or(after.len());
+        let (url, after) = after.split_at(end);
+        let is_secret_from = |c: char| {
+            if is_web {
+                matches!(c, '/' | '?' | '#')
+            } else {
+                c == '?'
+            }
+        };
+        match url.find(is_secret_from) {
+            Some(at) if at + 1 < url.len() => {
+                shown.push_str(&url[..=at]);
+                shown.push_str(MASK);
+            }
+            _ => shown.push_str(url),
+        }
+        rest = after;
+    }
+    match shown.is_empty() {
+        true => text,
+        false => (shown + rest).into(),
+    }
+}
+
+fn is_end_of_url(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | ',')
 }
 
 fn mask_node(node: &mut Node) {
@@ -87,10 +160,41 @@ fn mask_node(node: &mut Node) {
 }
 
 fn mask_pair(key: &Node, value: &mut Node) {
-    if name_of(key).is_some_and(is_secret) {
-        mask_all(value)
-    } else {
-        mask_node(value)
+    match name_of(key) {
+        Some("env") => mask_all(value),
+        Some("command") => mask_arguments(value),
+        Some("properties") => mask_properties(value),
+        Some(name) if is_secret(name) => mask_all(value),
+        _ => mask_node(value),
+    }
+}
+
+/// Masks the arguments of a program.
+fn mask_arguments(command: &mut Node) {
+    match &mut command.kind {
+        NodeKind::Vector(items) | NodeKind::List(items) => {
+            items.iter_mut().skip(1).for_each(mask_all)
+        }
+        _ => mask_node(command),
+    }
+}
+
+/// Masks the strings of a client's properties, unless they are known to be no secret.
+fn mask_properties(properties: &mut Node) {
+    let NodeKind::Map(entries) = &mut properties.kind else {
+        return mask_all(properties);
+    };
+    for (key, value) in entries {
+        let is_number = match &value.kind {
+            NodeKind::Str(text) => text.value.parse::<f64>().is_ok(),
+            NodeKind::Int(_) | NodeKind::BigInt(_) => true,
+            NodeKind::Float(_) | NodeKind::Decimal(_) => true,
+            _ => false,
+        };
+        let is_shown = name_of(key).is_some_and(|name| SHOWN_PROPERTIES.contains(&name));
+        if !is_shown && !is_number {
+            mask_all(value);
+        }
     }
 }
 
@@ -135,7 +239,11 @@ fn is_secret(name: &str) -> bool {
         .filter(char::is_ascii_alphanumeric)
         .map(|c| c.to_ascii_lowercase())
         .collect();
-    is_name && SECRET_WORDS.iter().any(|word| plain.contains(word))
+    let has_part = || {
+        name.split(['-', '_', '.'])
+            .any(|part| SECRET_PARTS.contains(&part.to_ascii_lowercase().as_str()))
+    };
+    is_name && (SECRET_WORDS.iter().any(|word| plain.contains(word)) || has_part())
 }
 
 /// Masks the values of `password=…` in a string; `None` if there are none.
@@ -149,7 +257,10 @@ fn without_values(text: &str) -> Option<String> {
         let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let name = before.rsplit(|c| !is_of_name(c)).next().unwrap_or_default();
         let value = value_of(after);
-        if is_secret(name) && !value.is_empty() && !is_placeholder(value) {
+        if (is_secret(name) || name.eq_ignore_ascii_case("key"))
+            && !value.is_empty()
+            && !is_placeholder(value)
+        {
             shown.push_str(MASK);
             rest = &after[value.len()..];
         } else {
@@ -168,7 +279,7 @@ fn value_of(text: &str) -> &str {
         .filter(|first| matches!(first, '"' | '\''));
     let end = match quote {
         Some(quote) => text[1..].find(quote).map(|at| at + 2),
-        None => text.find(|c: char| c.is_whitespace() || matches!(c, '&' | ';' | ',' | '"' | '\'')),
+        None => text.find(|c: char| c.is_whitespace() || matches!(c, '&' | ';' | '"' | '\'')),
     };
     &text[..end.unwrap_or(text.len())]
 }
@@ -194,15 +305,15 @@ mod tests {
             ("redis://u:${env:PWD}@host", "redis://…@host"),
             (
                 "see http://u:hidden@a/x and http://b/y@z",
-                "see http://…@a/x and http://b/y@z",
+                "see http://…@a/… and http://b/…",
             ),
             (
                 "mysql://h/db?user=me&password=hidden&ssl=on",
-                "mysql://h/db?user=me&password=…&ssl=on",
+                "mysql://h/db?…",
             ),
             (
                 "jdbc:mysql://u:hidden@h/db?PASSWORD=hidden",
-                "jdbc:mysql://…@h/db?PASSWORD=…",
+                "jdbc:mysql://…@h/db?…",
             ),
             (
                 "x required username=\"u\" password=\"hid den\";",
@@ -224,6 +335,17 @@ mod tests {
             ("txt:sep=pipe;ts=0;msg=1:", "txt:sep=pipe;ts=0;msg=1:"),
             ("", ""),
             ("password=", "password="),
+            ("password=hid,hidden", "password=…"),
+            (
+                "https://hooks.slack.com/services/T0/hidden",
+                "https://hooks.slack.com/…",
+            ),
+            ("http://h:8081?key=hidden", "http://h:8081?…"),
+            ("http://h:8081/", "http://h:8081/"),
+            ("Basic hidden", "…"),
+            ("bearer hidden", "…"),
+            ("key=hidden sig=hidden", "key=… sig=…"),
+            ("basic words of two", "…"),
             ("://@", "://…@"),
         ];
         for (given, expected) in cases {
@@ -232,58 +354,76 @@ mod tests {
         }
     }
 
+    /// Texts of pipelines, and what is shown of them.
+    const PIPELINES: &[(&str, &str)] = &[
+        ("{:a 1 ; hidden\n :b \"x\"}", "{:a 1, :b \"x\"}"),
+        ("{:a #_\"hidden\" 1}", "{:a 1}"),
+        ("{:password \"hidden\"}", "{:password \"…\"}"),
+        (
+            "{:etl-db-pwd \"hidden\" :etl-db-user \"me\"}",
+            "{:etl-db-pwd \"…\", :etl-db-user \"me\"}",
+        ),
+        ("{:token 12345}", "{:token \"…\"}"),
+        (
+            "{:state-key [\"hidden\" \"hidden\"]}",
+            "{:state-key [\"…\" \"…\"]}",
+        ),
+        (
+            "{:key-password \"${env:PWD}\"}",
+            "{:key-password \"${env:PWD}\"}",
+        ),
+        (
+            "{:sasl {:mechanism :PLAIN :username \"u\" :password \"hidden\"}}",
+            "{:sasl {:mechanism :PLAIN, :username \"u\", :password \"…\"}}",
+        ),
+        (
+            "{:properties {\"ssl.key.password\" \"hidden\" \"session.timeout.ms\" \"6000\"}}",
+            "{:properties {\"ssl.key.password\" \"…\", \"session.timeout.ms\" \"6000\"}}",
+        ),
+        (
+            "{:secrets {:a \"hidden\" :b [\"hidden\" true]}}",
+            "{:secrets {:a \"…\", :b [\"…\" true]}}",
+        ),
+        ("{:key \"-----BEGIN KEY-----hidden\"}", "{:key \"…\"}"),
+        (
+            "{:state \"redis://u:hidden@h\"}",
+            "{:state \"redis://…@h\"}",
+        ),
+        (
+            "{:command [\"put\" \"--password\" \"hidden\" \"x\"]}",
+            "{:command [\"put\" \"…\" \"…\" \"…\"]}",
+        ),
+        (
+            "{:command [\"curl\" \"-u\" \"u:hidden\" \"${env:X}\"] :env {\"A\" \"hidden\"}}",
+            "{:command [\"curl\" \"…\" \"…\" \"${env:X}\"], :env {\"A\" \"…\"}}",
+        ),
+        (
+            "{:post \"https://h/hidden?x=hidden\" :db-pass \"hidden\" :bypass \"no\"}",
+            "{:post \"https://h/…\", :db-pass \"…\", :bypass \"no\"}",
+        ),
+        (
+            "{:properties {\"sasl.username\" \"hidden\" \"acks\" \"all\" \"linger.ms\" 5}}",
+            "{:properties {\"sasl.username\" \"…\", \"acks\" \"all\", \"linger.ms\" 5}}",
+        ),
+        (
+            "{a (p {:password \"hidden\"}) pipeline (-> a)}",
+            "{a (p {:password \"…\"}), pipeline (-> a)}",
+        ),
+        (
+            "(-> (files 'a') (kafka {:topic 'b' :sasl {:password 'hidden'}}))",
+            "(-> (files \"a\") (kafka {:topic \"b\", :sasl {:password \"…\"}}))",
+        ),
+        (
+            "name = 'x' # hidden\npipeline = \"(-> a)\"\n[stages.a]\nkafka = { url = 'http://u:hidden@h', password = 'hidden' }\n",
+            "{:name \"x\", pipeline (-> a), a (kafka {:url \"http://…@h\", :password \"…\"})}",
+        ),
+    ];
+
     #[test]
     fn secrets_in_pipelines_are_masked_and_comments_removed() {
-        let cases = [
-            ("{:a 1 ; hidden\n :b \"x\"}", "{:a 1, :b \"x\"}"),
-            ("{:a #_\"hidden\" 1}", "{:a 1}"),
-            ("{:password \"hidden\"}", "{:password \"…\"}"),
-            (
-                "{:etl-db-pwd \"hidden\" :etl-db-user \"me\"}",
-                "{:etl-db-pwd \"…\", :etl-db-user \"me\"}",
-            ),
-            ("{:token 12345}", "{:token \"…\"}"),
-            (
-                "{:key-password \"${env:PWD}\"}",
-                "{:key-password \"${env:PWD}\"}",
-            ),
-            (
-                "{:sasl {:mechanism :PLAIN :username \"u\" :password \"hidden\"}}",
-                "{:sasl {:mechanism :PLAIN, :username \"u\", :password \"…\"}}",
-            ),
-            (
-                "{:properties {\"ssl.key.password\" \"hidden\" \"session.timeout.ms\" \"6000\"}}",
-                "{:properties {\"ssl.key.password\" \"…\", \"session.timeout.ms\" \"6000\"}}",
-            ),
-            (
-                "{:secrets {:a \"hidden\" :b [\"hidden\" true]}}",
-                "{:secrets {:a \"…\", :b [\"…\" true]}}",
-            ),
-            ("{:key \"-----BEGIN KEY-----hidden\"}", "{:key \"…\"}"),
-            (
-                "{:state \"redis://u:hidden@h\"}",
-                "{:state \"redis://…@h\"}",
-            ),
-            (
-                "{:command [\"put\" \"--password\" \"hidden\" \"x\"]}",
-                "{:command [\"put\" \"--password\" \"…\" \"x\"]}",
-            ),
-            (
-                "{a (p {:password \"hidden\"}) pipeline (-> a)}",
-                "{a (p {:password \"…\"}), pipeline (-> a)}",
-            ),
-            (
-                "(-> (files 'a') (kafka {:topic 'b' :sasl {:password 'hidden'}}))",
-                "(-> (files \"a\") (kafka {:topic \"b\", :sasl {:password \"…\"}}))",
-            ),
-            (
-                "name = 'x' # hidden\npipeline = \"(-> a)\"\n[stages.a]\nkafka = { url = 'http://u:hidden@h', password = 'hidden' }\n",
-                "{:name \"x\", pipeline (-> a), a (kafka {:url \"http://…@h\", :password \"…\"})}",
-            ),
-        ];
-        for (given, expected) in cases {
+        for (given, expected) in PIPELINES {
             let shown = pipeline(given).unwrap_or_else(|| panic!("{given} cannot be parsed"));
-            assert_eq!(print::print(&shown), expected, "{given}");
+            assert_eq!(print::print(&shown), *expected, "{given}");
         }
         assert_eq!(
             pipeline("{:password \"hidden\""),

@@ -40,6 +40,7 @@
 //! - [`last_lines`], [`multi_line`]: lines without an end, and records of several lines, with kills.
 //! - [`memory`]: the memory use of hostile pipelines. [`restarts`]: a run between its attempts.
 //! - [`unreachable`]: servers that do not answer when a run starts.
+//! - [`signed_state`]: state that another program has written.
 //! - [`state`], [`outages`]: state that is lost, changed or in use by another process, and disks
 //!   and servers that fail.
 
@@ -98,6 +99,7 @@ mod sample;
 mod secure;
 mod service;
 mod shared_files;
+mod signed_state;
 mod state;
 mod typed_logs;
 mod under_load;

@@ -35,6 +35,7 @@ pub mod random;
 pub mod reason;
 pub mod record;
 pub mod scoped;
+pub mod signed;
 pub mod store;
 pub mod unfinished;
 
@@ -50,5 +51,6 @@ pub use record::{
     Claimant, Commit, CommitRecord, LaneCommit, ResumePoint, ResumeToken, SplitCommit, StagedEntry,
 };
 pub use scoped::ScopedStore;
+pub use signed::{SignedStore, StateKey};
 pub use store::{CommitError, StateStore, StoreError, StoredPlan};
 pub use unfinished::{LeftWork, UnfinishedSplit, UnfinishedWork};

@@ -42,6 +42,15 @@ pub struct Settings {
     /// `redis-cluster://`). With `?wait-replicas=N`, each step waits until N replicas have it.
     /// Default: a file in `.pseidon/` next to the pipeline file.
     pub state: Option<Secret>,
+    /// The key with which plans, staged files and inferred schemas in the state are signed, at
+    /// least 16 characters, such as `"${file:/run/credentials/pseidon.service/state-key}"`: what
+    /// another program has written there is refused instead of being run. All instances have the
+    /// same key. To exchange it, give a vector of the new key and the old one until all instances
+    /// have both. Default: a program that can write to the state can run commands as the process.
+    pub state_key: Option<StateKeys>,
+    /// Whether unsigned state is accepted, and signed: for the first start with a `:state-key`.
+    #[option(default = "false")]
+    pub accept_unsigned_state: bool,
     /// The prefix of every key in Redis, so that several pipelines and other programs can share a
     /// server.
     #[option(default = "pseidon")]
@@ -64,8 +73,8 @@ pub struct Settings {
     #[option(default = "7d")]
     pub forget_after: Duration,
     /// How many records may be invalid, as a share of those that a run has read (`"1%"`) or as a
-    /// number: a run that ends with more has exit code 3. They are quarantined or dropped as without
-    /// it, and are not read again. Default: any number.
+    /// number: a run that ends with more has exit code 3. They are quarantined or dropped as
+    /// without it, and are not read again. Default: any number.
     pub max_invalid: Option<MaxInvalid>,
     /// The maximum duration of a graceful stop. Records that are uncommitted by then are re-read at
     /// the next start.
@@ -111,6 +120,39 @@ impl Settings {
         match self.guarantee.value {
             RequiredGuarantee::ExactlyOnce => Some(self.guarantee.span),
             RequiredGuarantee::Any => None,
+        }
+    }
+}
+
+/// The keys of signed state: the current one, and earlier ones. `{:?}` does not print them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateKeys {
+    /// The key with which state is signed.
+    pub current: Secret,
+    /// The keys with which it may be signed.
+    pub earlier: Vec<Secret>,
+}
+
+/// The shortest key that can be a random one.
+const MIN_KEY: usize = 16;
+
+impl OptionValue for StateKeys {
+    const KIND: OptionKind = OptionKind::Strings;
+
+    fn parse(argument: &Argument<'_>) -> ParseResult<StateKeys> {
+        let keys = Vec::<String>::parse(argument)?;
+        let is_short = keys.iter().any(|key| key.len() < MIN_KEY);
+        let mut keys = keys.into_iter().map(Secret::new);
+        match keys.next() {
+            Some(current) if !is_short => Ok(StateKeys {
+                current,
+                earlier: keys.collect(),
+            }),
+            _ => {
+                let message = format!("`:{}` is too short", argument.name());
+                let expected = format!("expected a key of at least {MIN_KEY} characters");
+                Err(argument.error(message, expected))
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! What is hidden is for the process alone: folders of mode 0700, locks of mode 0600. What is
 //! published has `:mode` and `:owner`. A file has them from its creation on, while only the process
-//! can reach it, so that publishing changes nothing but its name. A folder can be listed and entered
-//! by those who may read the files in it.
+//! can reach it, so that publishing changes nothing but its name. A folder can be listed and
+//! entered by those who may read the files in it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -206,8 +206,8 @@ impl Access {
     }
 }
 
-/// Creates a folder that only the process can enter, or closes one of its own that an earlier version
-/// made. Returns whether it is new.
+/// Creates a folder that only the process can enter, or closes one of its own that an earlier
+/// version made. Returns whether it is new.
 pub(super) fn make_private(path: &Path) -> io::Result<bool> {
     match DirBuilder::new().mode(PRIVATE_FOLDER).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

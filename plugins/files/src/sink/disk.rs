@@ -118,8 +118,8 @@ fn hidden_folder(base: &Path) -> io::Result<PathBuf> {
 }
 
 /// Fails if `user` cannot rely on the hidden folder of a base directory, because another user has
-/// made it: it is a link or is owned by neither of them, or the base directory is where any user may
-/// create one, such as in `/tmp`.
+/// made it: it is a link or is owned by neither of them, or the base directory is where any user
+/// may create one, such as in `/tmp`.
 fn check_owners(base: &Path, root: &Path, user: u32) -> io::Result<()> {
     let hidden = fs::symlink_metadata(root)?;
     if !hidden.is_dir() {

@@ -98,8 +98,8 @@ fn is_same_file(one: NameIn<'_>, other: NameIn<'_>) -> Result<bool, Errno> {
 }
 
 /// Opens a file that only the process uses, such as a lock, to read and write it. With `create`, a
-/// missing file is created. A link is not followed, and a pipe or a device is an error: another user
-/// who can write to the folder may have put it there.
+/// missing file is created. A link is not followed, and a pipe or a device is an error: another
+/// user who can write to the folder may have put it there.
 pub(super) fn open_own(path: &Path, create: bool) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let opened = OpenOptions::new()

@@ -84,8 +84,8 @@ impl Label {
 }
 
 impl Folder {
-    /// Creates the folder `<base>/<sink>/<name>` and locks it. If the base directory does not exist,
-    /// it is created with this access.
+    /// Creates the folder `<base>/<sink>/<name>` and locks it. If the base directory does not
+    /// exist, it is created with this access.
     pub(super) fn create(
         base: &Path,
         sink: &str,
@@ -294,10 +294,10 @@ fn create(
     label: &Label,
     access: &Access,
 ) -> io::Result<FolderLock> {
-    let disk = DiskId::of_or_new(base, access)?;
     let parent = base.join(sink);
     let dir = parent.join(name);
     loop {
+        let disk = DiskId::of_or_new(base, access)?;
         match try_create(&parent, &dir, name, label) {
             // A run that exited or cleaned up has removed an empty folder.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -53,7 +53,8 @@ pub(super) struct HookCommand {
 }
 
 impl HookCommand {
-    /// The command, which runs in a folder with a new environment: that of this process has passwords.
+    /// The command, which runs in a folder with a new environment: that of this process has
+    /// passwords.
     fn to_command(&self, program: &Path, folder: &Path) -> Command {
         let mut command = Command::new(program);
         command.args(&self.args).current_dir(folder).env_clear();

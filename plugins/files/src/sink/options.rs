@@ -105,8 +105,8 @@ pub struct FilesSinkOptions {
     pub(super) row_group: ByteSize,
     /// The permissions of the files, in octal, whatever the process's umask is. The default is
     /// `0640` less the umask: the group may read them. Folders that the sink creates can be entered
-    /// by those who may read the files. A folder or a copy of `:move-to` has them too. Files that are
-    /// being written can be reached by the process alone.
+    /// by those who may read the files. A folder or a copy of `:move-to` has them too. Files that
+    /// are being written can be reached by the process alone.
     pub(super) mode: Option<FileMode>,
     /// The owner of the files and of the folders that the sink creates, as for `chown`: `"user"`,
     /// `"user:group"` or `":group"`, by name or number. The process needs the permission for it,

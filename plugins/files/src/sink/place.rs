@@ -61,8 +61,8 @@ pub(super) enum PublishOutcome {
 }
 
 impl Move {
-    /// Publishes the file, or finds it published. Missing folders are created with `access`. Adds the
-    /// changed folders to `changed`; the move is durable when they are synced.
+    /// Publishes the file, or finds it published. Missing folders are created with `access`. Adds
+    /// the changed folders to `changed`; the move is durable when they are synced.
     pub(super) fn apply(
         &self,
         access: &Access,

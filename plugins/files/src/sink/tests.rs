@@ -254,8 +254,8 @@ impl World {
         self.try_start("lake", text, input()).unwrap()
     }
 
-    /// Waits until no lock of a dead run is held. A child process inherits the locks of this process
-    /// for a moment, until it executes its program, and other tests start such processes.
+    /// Waits until no lock of a dead run is held. A child process inherits the locks of this
+    /// process for a moment, until it executes its program, and other tests start such processes.
     fn wait_until_locks_are_free(&self) {
         let sinks = self.sinks.lock();
         let dead = sinks.iter().filter(|(_, sink)| sink.strong_count() == 0);
