@@ -7,6 +7,8 @@
 mod file;
 mod format;
 mod operator;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod properties;
 mod snapshot;
 mod steps;
 mod tables;

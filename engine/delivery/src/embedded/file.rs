@@ -36,6 +36,12 @@ pub(super) fn groups_beside(state: &Path, sink: &SinkId) -> PathBuf {
     state.with_file_name(format!("{pipeline}~{}.groups.redb", encoded(sink.as_str())))
 }
 
+/// Whether a file is one of [`groups_beside`].
+fn is_of_groups(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().contains('~'))
+}
+
 /// Maps any name to a part of a file name: characters with a meaning to a file system are
 /// percent-encoded.
 fn encoded(plain: &str) -> String {
@@ -131,7 +137,7 @@ fn close_to_others(path: &Path) -> io::Result<()> {
 
 /// Opens a file of another format than that of the state and locks it. `cache` is in bytes.
 pub(super) fn open_other(path: &Path, cache: usize) -> Result<Database, StoreError> {
-    open_locked(redb::Builder::new().set_cache_size(cache), path)
+    open_locked(builder().set_cache_size(cache), path)
 }
 
 /// Creates a state file. It gets its name when it is complete, because redb cannot open a file
@@ -179,8 +185,8 @@ pub(super) fn builder() -> redb::Builder {
     let mut builder = redb::Builder::new();
     builder
         .set_cache_size(CACHE_BYTES)
-        // Otherwise redb trusts the file after a clean shutdown, and may panic on one that was
-        // altered since.
+        // Otherwise redb trusts the file after a clean shutdown: it may panic on one that was
+        // altered since, or return altered values.
         .set_check_integrity_on_open(true);
     builder
 }
@@ -273,11 +279,20 @@ pub(super) fn unavailable(path: &Path, error: impl Error + Send + Sync + 'static
 
 /// The error for a file that cannot be read.
 pub(super) fn damaged(path: &Path, error: impl Error + Send + Sync + 'static) -> StoreError {
-    let what = format!("cannot read the state in {}", path.display());
-    StoreError::Failed(Reason::caused_by(what, error).followed_by(
-        ". Restore the file from a copy. Moving it away starts the pipeline from the beginning, \
-         and what it has already written is written again",
-    ))
+    let (content, help) = match is_of_groups(path) {
+        false => (
+            "state",
+            ". Restore the file from a copy. Moving it away starts the pipeline from the \
+             beginning, and what it has already written is written again",
+        ),
+        true => (
+            "groups",
+            ". Restore it and the state file beside it from the same copy. `pseidon reset` forgets \
+             both, which starts the pipeline from the beginning",
+        ),
+    };
+    let what = format!("cannot read the {content} in {}", path.display());
+    StoreError::Failed(Reason::caused_by(what, error).followed_by(help))
 }
 
 #[cfg(test)]
