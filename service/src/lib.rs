@@ -20,6 +20,8 @@ mod guard;
 mod masking;
 mod process;
 mod prometheus;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod properties;
 mod rates;
 mod repl;
 mod routes;

@@ -1,4 +1,5 @@
-//! Properties of the REPL and of nREPL: whatever a client sends, its replies can be read.
+//! Properties of the REPL, of nREPL and of the HTTP endpoints: whatever a client sends, its replies
+//! can be read.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,6 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{TestService, serve};
+use crate::properties::check_http;
 use crate::repl::serve_client;
 use crate::status_pages::StatusPages;
 
@@ -59,8 +61,83 @@ fn line() -> impl Strategy<Value = String> {
     })
 }
 
+/// A request without a body, most of them nearly one of an endpoint.
+fn request() -> impl Strategy<Value = String> {
+    let method = prop::sample::select(vec!["GET", "POST", "PUT", "OPTIONS", "X-Y"]);
+    let path = prop::sample::select(vec![
+        "/",
+        "/metrics",
+        "/metrics/prometheus",
+        "/health",
+        "/live",
+        "/ready",
+        "/stats",
+        "/logs",
+        "/logs/a",
+        "/logs/%ff",
+        "/logs/a/b",
+        "/config",
+        "/pause",
+        "/resume",
+        "/roll",
+        "/reset",
+        "/reload",
+        "/reset-errors",
+        "//",
+        "http://a/live",
+    ]);
+    let query = prop_oneof![Just(String::new()), "\\?(log=[a%+]{0,2})?(&[a-z=%]{0,4})?",];
+    let header = prop_oneof![
+        Just("Accept: text/plain;q=0.5, */*".to_owned()),
+        Just("Origin: http://127.0.0.1".to_owned()),
+        Just("Authorization: Bearer a".to_owned()),
+        Just("Expect: 100-continue".to_owned()),
+        Just("Upgrade: h2c".to_owned()),
+        "X-[a-z]{1,5}: [ -~]{0,9}",
+    ];
+    let headers = prop::collection::vec(header, 0..3);
+    (method, path, query, headers).prop_map(|(method, path, query, headers)| {
+        let headers: String = headers
+            .iter()
+            .map(|header| format!("{header}\r\n"))
+            .collect();
+        format!("{method} {path}{query} HTTP/1.1\r\nHost: a\r\n{headers}\r\n")
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn each_http_request_has_a_response(requests in prop::collection::vec(request(), 1..5)) {
+        let (served, ..) = &*SERVED;
+        let statuses = check_http(served.monitor, requests.concat().as_bytes());
+        // One for the last request, which is sent after these.
+        prop_assert_eq!(statuses.len(), requests.len() + 1, "{:?}", statuses);
+    }
+
+    #[test]
+    fn damaged_http_requests_are_answered_or_refused(
+        requests in prop::collection::vec(request(), 1..3),
+        at in any::<prop::sample::Index>(),
+        piece in prop::collection::vec(any::<u8>(), 0..4),
+        removed in 0..20_usize,
+    ) {
+        let (served, ..) = &*SERVED;
+        let mut sent = requests.concat().into_bytes();
+        let at = at.index(sent.len());
+        let end = sent.len().min(at + removed);
+        sent.splice(at..end, piece);
+        check_http(served.monitor, &sent);
+    }
+
+    #[test]
+    fn any_bytes_to_the_http_port_are_answered_or_refused(
+        sent in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let (served, ..) = &*SERVED;
+        check_http(served.monitor, &sent);
+    }
 
     #[test]
     fn each_line_has_a_reply_that_ends_with_an_empty_line(
