@@ -1,6 +1,5 @@
 //! Loading: from a file name, or the flow of `-e`, to a plan.
 
-mod encoding;
 mod further;
 mod includes;
 pub(crate) mod kept;
@@ -16,7 +15,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use pseidon_delivery::WithCauses;
 use pseidon_dsl::diagnostic::ExpressionUse;
-use pseidon_dsl::{Diagnostic, Document, diagnostic, interpolate, joined};
+use pseidon_dsl::{Diagnostic, Document, diagnostic, encoding, interpolate, joined};
 use pseidon_logs::{Log, LogsSettings, MysqlLogs};
 use pseidon_plan::{Plan, PlanContext, SchemaInference, plan};
 use pseidon_plugin::batch::{Payloads, WantedMetadata};

@@ -21,6 +21,7 @@ pub mod class;
 pub mod diagnostic;
 pub mod document;
 pub mod edn;
+pub mod encoding;
 pub mod expr;
 mod grammar;
 pub mod interpolate;

@@ -8,9 +8,9 @@ use std::path::{Component, Path, PathBuf};
 
 use pseidon_dsl::document::Include;
 use pseidon_dsl::joined::{self, MARK};
-use pseidon_dsl::{Diagnostic, Document, Span, document};
+use pseidon_dsl::{Diagnostic, Document, Span, document, encoding};
 
-use super::{PipelineText, TextKind, encoding};
+use super::{PipelineText, TextKind};
 use crate::cli::Exit;
 
 impl PipelineText {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use pseidon_dsl::interpolate::LookupError;
-use pseidon_dsl::nearest;
+use pseidon_dsl::{encoding, nearest};
 use pseidon_logs::Log;
 
 /// The values of `${set:NAME}`: those of `--set NAME=VALUE`.
@@ -51,9 +51,10 @@ impl<'a> Variables<'a> {
                 LookupError::Unset(format!("the environment variable {name} is not set"))
             }),
             ("file", _) => {
-                let content = std::fs::read_to_string(self.base.join(name));
-                let content = content
-                    .map_err(|error| LookupError::Failed(format!("cannot read {name}: {error}")))?;
+                let bytes = std::fs::read(self.base.join(name)).map_err(|error| error.to_string());
+                let content = bytes.and_then(encoding::decode).map_err(|reason| {
+                    LookupError::Failed(format!("cannot read {name}: {reason}"))
+                })?;
                 Ok(content.trim_end_matches(['\n', '\r']).to_owned())
             }
             ("host", _) if name == "name" => Ok(host_name()),
@@ -91,4 +92,27 @@ impl<'a> Variables<'a> {
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_of_a_file_is_its_text_without_mark_and_line_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let look_up = |content: &[u8]| {
+            std::fs::write(folder.path().join("secret"), content).unwrap();
+            let parameters = Parameters::default();
+            Variables::new(&parameters, folder.path(), None).look_up("file", "secret")
+        };
+        for content in ["a b\n", "\u{feff}a b\r\n", "a b"] {
+            assert_eq!(look_up(content.as_bytes()).ok().as_deref(), Some("a b"));
+        }
+        let Err(LookupError::Failed(reason)) = look_up(b"caf\xe9\n") else {
+            panic!("it is not UTF-8");
+        };
+        assert!(reason.starts_with("cannot read secret: "), "{reason}");
+        assert!(reason.ends_with("save it as UTF-8"), "{reason}");
+    }
 }

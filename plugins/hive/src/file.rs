@@ -5,6 +5,7 @@ use std::path::Path;
 
 use arrow::datatypes::SchemaRef;
 use pseidon_delivery::Reason;
+use pseidon_dsl::encoding;
 use pseidon_plugin::options::read_schema;
 
 use crate::{HiveError, table};
@@ -23,11 +24,12 @@ pub fn read_file(folder: &Path, table: &str) -> Result<Option<SchemaRef>, HiveEr
     let path = folder.join(format!("{table}.edn"));
     let what = format!("schema file {}", path.display());
     let invalid = |reason: String| HiveError::Refused(format!("{what}: {reason}").into());
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(HiveError::Refused(Reason::caused_by(what, error))),
     };
+    let text = encoding::decode(bytes).map_err(invalid)?;
     let schema = read_schema(&text).map_err(invalid)?;
     if schema.fields().is_empty() {
         return Err(invalid("expected at least one column".to_owned()));
@@ -126,6 +128,23 @@ mod tests {
         assert_eq!(
             read_file(&folder.path().join("missing"), "clicks").unwrap(),
             None
+        );
+    }
+
+    #[test]
+    fn a_schema_file_is_utf_8_with_or_without_a_byte_order_mark() {
+        let schema = read("\u{feff}{:a :utf8}").unwrap().unwrap();
+        assert_eq!(schema.field(0).name(), "a");
+        let folder = tempfile::tempdir().unwrap();
+        let utf_16: Vec<u8> = "{:a :utf8}"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        std::fs::write(folder.path().join("d.t.edn"), utf_16).unwrap();
+        let error = read_file(folder.path(), "d.t").unwrap_err().to_string();
+        assert!(
+            error.ends_with("UTF-16 or UTF-32; save it as UTF-8"),
+            "{error}"
         );
     }
 

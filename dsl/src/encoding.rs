@@ -1,10 +1,14 @@
-//! The encoding of a pipeline file: UTF-8, with or without a byte order mark.
+//! The encoding of text files that people write, such as pipeline files: UTF-8, with or without a
+//! byte order mark.
+
+#[cfg(any(test, feature = "fuzz"))]
+pub mod properties;
 
 /// The text of a file.
 ///
 /// # Errors
 /// A sentence with the encoding that it seems to have, and the place where that shows.
-pub(super) fn decode(bytes: Vec<u8>) -> Result<String, String> {
+pub fn decode(bytes: Vec<u8>) -> Result<String, String> {
     let save = "save it as UTF-8";
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(format!("it is encoded in UTF-16; {save}"));
@@ -37,29 +41,7 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::decode;
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_the_text_or_refused_with_a_place(
-            text in "[a-z\n]{4}\\PC{0,6}",
-            wrong in prop::collection::vec(0x80..=0xff_u8, 0..4),
-            has_mark in any::<bool>(),
-        ) {
-            let mark = if has_mark { "\u{feff}".as_bytes() } else { b"" };
-            let bytes = [mark, text.as_bytes(), &wrong].concat();
-            match decode(bytes.clone()) {
-                Ok(found) => prop_assert_eq!([mark, found.as_bytes()].concat(), bytes),
-                Err(reason) => {
-                    let line = text.split('\n').count();
-                    prop_assert!(reason.contains(&format!(" at line {line},")), "{reason}");
-                    prop_assert!(std::str::from_utf8(&bytes).is_err());
-                }
-            }
-        }
-    }
 
     #[test]
     fn a_byte_order_mark_is_not_part_of_the_text() {
