@@ -3,6 +3,8 @@
 //! The doc comment of an argument is its `--help` text. This module does not use the commands; they
 //! use it.
 
+mod pairs;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use pseidon_kafka::tools::StartPosition;
 use pseidon_synthetic::Pace;
+
+use self::pairs::{parameter, property};
 
 /// The outcome of a command, which is its exit code.
 pub(crate) enum Exit {
@@ -359,23 +363,4 @@ fn pace(text: &str) -> Result<Pace, String> {
         .ok()
         .and_then(Pace::new)
         .ok_or_else(|| "expected a number above 0".to_owned())
-}
-
-/// Parses a `NAME=VALUE` property of librdkafka.
-fn property(text: &str) -> Result<(String, String), String> {
-    pair(text, "security.protocol=ssl")
-}
-
-/// Parses a `NAME=VALUE` parameter.
-fn parameter(text: &str) -> Result<(String, String), String> {
-    pair(text, "brokers=kafka:9092")
-}
-
-fn pair(text: &str, example: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => {
-            Ok((name.trim().to_owned(), value.to_owned()))
-        }
-        _ => Err(format!("expected NAME=VALUE, such as {example}")),
-    }
 }

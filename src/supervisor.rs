@@ -5,6 +5,7 @@
 //! ([`table`]), and logs ([`worker`]) run on threads that they share. A log that fails is restarted
 //! after a backoff; a log whose row is invalid waits until the row changes.
 
+mod stored;
 mod table;
 mod worker;
 
@@ -243,8 +244,7 @@ impl Supervisor {
 
     /// Saves the rows in the state store, for a start while MySQL is not available.
     fn save_rows(&self, rows: &[LogRow]) {
-        let texts: Vec<String> = rows.iter().map(LogRow::to_text).collect();
-        let text = serde_json::Value::from(texts).to_string();
+        let text = stored::print_rows(rows);
         if let Err(error) = self.template.store.set_note(ROWS_NOTE, &text) {
             let error = WithCauses(&error);
             tracing::debug!(%error, "cannot save the rows of the table of logs");
@@ -253,12 +253,7 @@ impl Supervisor {
 
     fn saved_rows(&self) -> Option<Vec<LogRow>> {
         let text = self.template.store.note(ROWS_NOTE).ok()??;
-        let texts: Vec<String> = serde_json::from_str(&text).ok()?;
-        let rows = texts
-            .iter()
-            .map(|text| LogRow::from_text(text))
-            .collect::<Result<Vec<_>, _>>()
-            .ok()?;
+        let rows = stored::read_rows(&text)?;
         tracing::warn!(
             logs = rows.len(),
             "running the logs with the rows that were last read"

@@ -18,9 +18,8 @@ use pseidon_logs::{Log, LogError};
 use pseidon_mysql::LogRow;
 use pseidon_plan::Plan;
 use pseidon_service::runs::{EntryState, LiveRun, RunEntry, RunRegistry};
-use serde_json::{Value, json};
 
-use super::LogTemplate;
+use super::{LogTemplate, stored};
 use crate::commands::run::earlier::{ANOTHER_PLAN, MAX_ROUNDS};
 use crate::load::PipelineText;
 use crate::load::kept::KeptPipeline;
@@ -316,15 +315,14 @@ impl LogRun {
         plan.name = format!("{}/{}", plan.name, row.log());
         failpoint::reach("planned");
         let (row, pipeline) = (row.to_text(), plan.stored);
-        plan.stored = Arc::new(move || json!({ "row": row, "pipeline": pipeline() }).to_string());
+        plan.stored = Arc::new(move || stored::print_plan(&row, &pipeline()));
         Ok(Arc::new(plan))
     }
 
     /// Reads what is stored of a plan, as written by [`LogRun::plan`].
     fn read_plan(&self, stored: &str) -> Option<(PipelineText, LogRow)> {
-        let stored: Value = serde_json::from_str(stored).ok()?;
-        let row = LogRow::from_text(stored.get("row")?.as_str()?).ok()?;
-        let KeptPipeline { text, tables } = KeptPipeline::read(stored.get("pipeline")?.as_str()?);
+        let (row, pipeline) = stored::read_plan(stored)?;
+        let KeptPipeline { text, tables } = KeptPipeline::read(&pipeline);
         let text = PipelineText {
             text,
             tables,

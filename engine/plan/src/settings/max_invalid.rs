@@ -17,6 +17,12 @@ pub enum MaxInvalid {
 }
 
 impl MaxInvalid {
+    /// Parses a number of records, or a number of percent. `None` if it is neither.
+    fn from_text(text: &str) -> Option<MaxInvalid> {
+        let percent = Percent::from_text(text).map(MaxInvalid::Percent);
+        percent.or_else(|| text.parse().ok().map(MaxInvalid::Count))
+    }
+
     /// Whether `invalid` of `read` records are more than the limit.
     pub fn is_exceeded(self, invalid: u64, read: u64) -> bool {
         match self {
@@ -40,9 +46,7 @@ impl OptionValue for MaxInvalid {
 
     fn parse(argument: &Argument<'_>) -> ParseResult<MaxInvalid> {
         let text = argument.scalar()?;
-        let percent = Percent::from_text(&text).map(MaxInvalid::Percent);
-        let limit = percent.or_else(|| text.parse().ok().map(MaxInvalid::Count));
-        limit.ok_or_else(|| {
+        MaxInvalid::from_text(&text).ok_or_else(|| {
             let message = format!("`{text}` is not a limit of invalid records");
             argument.error(
                 message,
@@ -54,7 +58,32 @@ impl OptionValue for MaxInvalid {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn limits_round_trip(count in any::<u64>(), percent in 0.0..=100.0_f64) {
+            for text in [count.to_string(), format!("{percent}%")] {
+                let limit = MaxInvalid::from_text(&text);
+                prop_assert!(limit.is_some(), "{text}");
+                prop_assert_eq!(limit.map(|limit| limit.to_string()), Some(text));
+            }
+        }
+
+        #[test]
+        fn any_string_is_a_limit_or_refused(
+            text in "[+-]?[0-9]{0,21}|[0-9.e-]{0,6} ?%|\\PC{0,6}",
+            read in any::<u64>(),
+        ) {
+            let Some(limit) = MaxInvalid::from_text(&text) else { return Ok(()) };
+            prop_assert_eq!(MaxInvalid::from_text(&limit.to_string()), Some(limit));
+            prop_assert!(!limit.is_exceeded(0, read), "{limit}");
+            let exceeds = |invalid: u64| limit.is_exceeded(invalid, read);
+            prop_assert!(!exceeds(read / 2) || exceeds(read), "{limit}");
+        }
+    }
 
     #[test]
     fn a_share_counts_what_was_read() {

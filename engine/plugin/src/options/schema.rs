@@ -248,7 +248,62 @@ fn parse_field(name: String, node: &Node) -> Result<Field, Vec<Diagnostic>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A type, or nearly one.
+    fn data_type() -> impl Strategy<Value = String> {
+        let names = [
+            ":utf8",
+            ":int64",
+            ":json",
+            ":timestamp_ms",
+            ":duration_us",
+            ":null",
+            ":int6",
+        ];
+        let plain = prop_oneof![
+            prop::sample::select(names.to_vec()).prop_map(str::to_owned),
+            (0..80_u8, 0..80_u8).prop_map(|(p, s)| format!("\"decimal({p},{s})\"")),
+        ];
+        plain.prop_recursive(3, 12, 3, |inner| {
+            let quoted = |text: &str| print::print(&node(NodeKind::Str(Text::plain(text, 0))));
+            prop_oneof![
+                inner.clone().prop_map(|item| format!("[{item}]")),
+                (
+                    "(sorted_)?map",
+                    "(utf8|int32|decimal[(]9,2[)]|json),? ?",
+                    inner.clone()
+                )
+                    .prop_map(move |(map, key, value)| quoted(&format!("{map}({key}{value})"))),
+                prop::collection::vec(("[a-c]", inner), 0..3).prop_map(|fields| {
+                    let fields = fields.iter().map(|(name, of)| format!(":{name} {of}"));
+                    format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_schema_is_refused_or_means_what_it_prints(
+            fields in prop::collection::vec(("[a-z/]{1,3}|\"[a-z\\. é]{0,4}\"", data_type()), 0..4),
+        ) {
+            let fields = fields.iter().map(|(name, of)| match name.starts_with('"') {
+                true => format!("{name} {of}"),
+                false => format!(":{name} {of}"),
+            });
+            let text = format!("{{{}}}", fields.collect::<Vec<_>>().join(", "));
+            match read_schema(&text) {
+                Ok(schema) => {
+                    let printed = print_schema(&schema);
+                    prop_assert_eq!(read_schema(&printed), Ok(schema), "{}", printed);
+                }
+                Err(reason) => prop_assert!(!reason.is_empty(), "{}", text),
+            }
+        }
+    }
 
     #[test]
     fn a_printed_schema_reads_back() {
