@@ -58,13 +58,13 @@ impl WorkQueue {
         lists.extend(self.link.request(|connection| {
             matching_keys(connection, &format!("{}-kafka-working-queue/*", self.group))
         })?);
+        let length = |list: &String| {
+            self.link
+                .request(|connection| cmd("LLEN").arg(list).query::<u64>(connection.keyed()))
+        };
         lists
             .iter()
-            .map(|list| {
-                self.link
-                    .request(|connection| cmd("LLEN").arg(list).query::<u64>(connection.keyed()))
-            })
-            .sum()
+            .try_fold(0_u64, |left, list| Ok(left.saturating_add(length(list)?)))
     }
 }
 
