@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::panic;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,19 +16,23 @@ use arrow::datatypes::SchemaRef;
 use pseidon_delivery::SplitId;
 use pseidon_dsl::diagnostic::render;
 use pseidon_dsl::expr::{self, ExprKind};
+use pseidon_dsl::interpolate::{self, LookupError};
 use pseidon_dsl::{Diagnostic, Node, NodeKind, Span, document, node::Text, print};
+use pseidon_exec::Pools;
 use pseidon_exec::process::{Processor, RowReceiver};
 use pseidon_expr::panics;
 use pseidon_expr::types::parse_field;
 use pseidon_formats::{ColumnFormat, UsedValues};
 use pseidon_logs::{Log, MysqlLogs};
 use pseidon_plan::chain::{ChainStep, PlannedSource};
-use pseidon_plan::{Plan, PlanContext, SinkIndex, plan};
+use pseidon_plan::{Plan, PlanContext, SinkIndex, Table, plan};
 use pseidon_plugin::batch::{BatchBuilder, RecordMeta, Split, WantedMetadata};
 use pseidon_plugin::format::{Format, WantedColumn};
 use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{Source, SourceSetup};
 use pseidon_plugin::{BadRow, Payloads, PluginRegistry, Rows};
+use pseidon_service::runs::RunRegistry;
+use pseidon_service::{ServiceConfig, serve as serve_runs};
 
 /// Lets the program catch the panics of libraries where it does so. Any other panic ends a target.
 /// Each target calls it before its first input.
@@ -68,13 +72,18 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// All plugins of the program.
-fn registry() -> PluginRegistry {
+pub fn registry() -> PluginRegistry {
     let log = Log::without_consumer(&pseidon_logs::sample()).expect("the sample row is valid");
+    registry_with(Arc::new(log))
+}
+
+/// All plugins of the program, with the log of a template.
+fn registry_with(log: Arc<Log>) -> PluginRegistry {
     PluginRegistry {
         sources: vec![
             Arc::new(pseidon_kafka::KafkaSourcePlugin),
             Arc::new(pseidon_files::FilesSource),
-            Arc::new(MysqlLogs::new(Arc::new(log))),
+            Arc::new(MysqlLogs::new(log)),
             Arc::new(pseidon_synthetic::GeneratePlugin),
             Arc::new(pseidon_stdio::StdinPlugin),
         ],
@@ -103,14 +112,45 @@ pub fn plan_document(
     text: &str,
     folder: &Path,
 ) -> Result<Plan, Vec<Diagnostic>> {
-    let registry = registry();
+    let tables: &ReadTable<'_> = &|_| Err("no table can be read here".to_owned());
+    plan_with(&registry(), document, text, folder, tables)
+}
+
+/// The plan of a pipeline file in EDN, all of whose tables are this one.
+pub fn plan_with_table(text: &str, table: &Table) -> Result<Plan, Vec<Diagnostic>> {
+    let tables: &ReadTable<'_> = &|_| Ok(table.clone());
+    let document = document::from_edn(text)?;
+    plan_with(&registry(), &document, text, Path::new("/nonexistent"), tables)
+}
+
+/// The plan of a template in EDN for a log.
+pub fn plan_log(text: &str, log: Log) -> Result<Plan, Vec<Diagnostic>> {
+    let (mut document, log) = (document::from_edn(text)?, Arc::new(log));
+    interpolate::document(&mut document, &mut |_, name| {
+        log.variable(name).map_err(LookupError::Failed)
+    })?;
+    let tables: &ReadTable<'_> = &|_| Err("no table can be read here".to_owned());
+    let registry = registry_with(log);
+    plan_with(&registry, &document, text, Path::new("/nonexistent"), tables)
+}
+
+/// Reads the table of a `lookup`.
+type ReadTable<'a> = dyn Fn(&str) -> Result<Table, String> + 'a;
+
+fn plan_with(
+    registry: &PluginRegistry,
+    document: &document::Document,
+    text: &str,
+    folder: &Path,
+    tables: &ReadTable<'_>,
+) -> Result<Plan, Vec<Diagnostic>> {
     let context = PlanContext {
-        registry: &registry,
+        registry,
         default_name: "fuzz".to_owned(),
         base: folder.to_owned(),
         text: text.to_owned(),
         infer: &|_, source, format| infer(source, format, folder),
-        tables: &|_| Err("no table can be read here".to_owned()),
+        tables,
         keeps_state: false,
     };
     plan(document, context)
@@ -229,6 +269,28 @@ pub fn serve(answer: &'static Mutex<Vec<u8>>, is_http: bool) -> u16 {
         }
     });
     port
+}
+
+/// Starts the service of a pipeline that does not run, so that no command waits for records: its
+/// HTTP port, or its REPL. Returns the address.
+pub fn service(is_http: bool) -> SocketAddr {
+    let plan = plan_of("{in (stdin) even (where \"n > 1\") pipeline (-> in even (stdout))}");
+    let plan = Arc::new(plan.expect("the file is valid"));
+    let pools = Arc::new(Pools::start(&plan.settings).expect("threads start"));
+    let runs = Arc::new(RunRegistry::new(plan, pools, None));
+    runs.entry("fuzz");
+    // The service does not return the port that it was assigned, so a free one is looked for.
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = free.local_addr().expect("it is bound");
+    drop(free);
+    let config = ServiceConfig {
+        host: Ipv4Addr::LOCALHOST.into(),
+        monitor_port: is_http.then_some(address.port()),
+        repl_port: (!is_http).then_some(address.port()),
+        token: None,
+    };
+    serve_runs(&config, runs, pseidon_formats::json_lines).expect("the port is free");
+    address
 }
 
 /// Decodes records. There must be a value for each record and column, and NULL for a bad record.
