@@ -29,15 +29,12 @@ impl Topics {
         if names.is_empty() {
             return Err("expected at least one topic".to_owned());
         }
-        for name in names {
-            match name.strip_prefix('^') {
-                Some(_) => check_pattern(name)?,
-                None => check_name(name)?,
-            }
-        }
-        Ok(Topics {
-            subscription: names.to_vec(),
-        })
+        let subscribed = |name: &String| match name.starts_with('^') {
+            true => posix_pattern(name),
+            false => check_name(name).map(|()| name.clone()),
+        };
+        let subscription = names.iter().map(subscribed).collect::<Result<_, _>>()?;
+        Ok(Topics { subscription })
     }
 
     /// Those of these names and patterns that are valid.
@@ -50,11 +47,17 @@ impl Topics {
 
     /// All topics whose whole name matches the pattern.
     pub(crate) fn pattern(pattern: &str) -> Result<Topics, String> {
-        check_pattern(pattern)?;
-        let inner = pattern.strip_prefix('^').unwrap_or(pattern);
+        let pattern = posix_pattern(pattern)?;
+        let inner = pattern.strip_prefix('^').unwrap_or(&pattern);
         let inner = inner.strip_suffix('$').unwrap_or(inner);
+        // What is cut off may be a part of what is beside it, as in `a\$`.
+        let inner = if Regex::new(inner).is_ok() {
+            inner
+        } else {
+            &pattern
+        };
         Ok(Topics {
-            subscription: vec![format!("^({inner})$").replace("\\d", "[0-9]")],
+            subscription: vec![format!("^({inner})$")],
         })
     }
 
@@ -130,9 +133,9 @@ pub(crate) fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that a pattern means the same to the regex crate and to librdkafka, which uses POSIX
-/// extended regular expressions.
-fn check_pattern(pattern: &str) -> Result<(), String> {
+/// A pattern as a POSIX extended regular expression, which librdkafka uses. An error if it would
+/// mean something else there than to the regex crate.
+fn posix_pattern(pattern: &str) -> Result<String, String> {
     Regex::new(pattern).map_err(|error| {
         let reason = error.to_string();
         reason
@@ -142,32 +145,95 @@ fn check_pattern(pattern: &str) -> Result<(), String> {
             .trim_start_matches("error: ")
             .to_owned()
     })?;
+    let unsupported = |part: &str| {
+        format!("`{part}` is not supported: topic patterns are POSIX extended regular expressions")
+    };
     for part in ["(?", "*?", "+?", "??", "}?"] {
         if pattern.contains(part) {
-            return Err(format!(
-                "`{part}` is not supported: topic patterns are POSIX extended regular expressions"
-            ));
+            return Err(unsupported(part));
         }
     }
-    let mut chars = pattern.chars();
+    let (mut posix, mut chars) = (String::with_capacity(pattern.len()), pattern.chars());
+    // Whether the last character is within brackets.
+    let mut in_brackets = false;
     while let Some(c) = chars.next() {
-        if c == '\\'
-            && let Some(escaped) = chars.next()
-            && escaped.is_ascii_alphanumeric()
-            && escaped != 'd'
-        {
-            return Err(format!(
-                "`\\{escaped}` is not supported: topic patterns are POSIX extended regular \
-                 expressions"
-            ));
+        match (c, in_brackets) {
+            ('\\', _) => {
+                let escaped = chars.next().unwrap_or_default();
+                match (escaped, in_brackets) {
+                    ('d', false) => posix.push_str("[0-9]"),
+                    ('d', true) => posix.push_str("0-9"),
+                    // No name of a topic has any other character that needs a backslash.
+                    ('.' | '_', true) => posix.push(escaped),
+                    (other, true) => return Err(unsupported(&format!("\\{other}"))),
+                    (other, false) if other.is_ascii_alphanumeric() => {
+                        return Err(unsupported(&format!("\\{other}")));
+                    }
+                    (other, false) => posix.extend(['\\', other]),
+                }
+                continue;
+            }
+            ('[', true) => {
+                // A class such as `[:digit:]`.
+                let rest = chars.as_str();
+                let end = rest.strip_prefix(':').and_then(|name| name.find(":]"));
+                let end = end.ok_or_else(|| unsupported("[ within ["))? + ":".len() + ":]".len();
+                posix.push('[');
+                posix.push_str(&rest[..end]);
+                chars = rest[end..].chars();
+                continue;
+            }
+            ('&' | '-' | '~', true) if posix.ends_with(c) => {
+                return Err(unsupported(&format!("{c}{c}")));
+            }
+            ('[', false) => in_brackets = true,
+            (']', true) => in_brackets = posix.ends_with('[') || posix.ends_with("[^"),
+            _ => {}
         }
+        posix.push(c);
     }
-    Ok(())
+    Ok(posix)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A pattern, or nearly one.
+    fn pattern() -> impl Strategy<Value = String> {
+        let part = prop_oneof![
+            4 => "[ab.-]",
+            1 => "[*+?|(){}^$0-9,]",
+            1 => prop::sample::select(vec![
+                "\\d", "\\.", "\\$", "\\w", "[ab]", "[^a]", "[\\d.]", "[]a]", "[a", "[[:digit:]]",
+                "[a-b]", "(a|b)", ".*",
+            ])
+            .prop_map(str::to_owned),
+        ];
+        prop::collection::vec(part, 0..6).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_is_refused_or_means_the_same_as_a_posix_one(
+            pattern in prop_oneof![pattern(), "\\PC{0,6}"],
+            name in "[ab01.-]{0,4}",
+        ) {
+            if let Ok(topics) = Topics::pattern(&pattern) {
+                let whole = Regex::new(&format!("^(?:{pattern})$")).unwrap();
+                prop_assert_eq!(topics.contains(&name), whole.is_match(&name));
+                prop_assert_eq!(Topics::valid(topics.subscription()), topics);
+            }
+            let beginning = format!("^{pattern}");
+            if let Ok(topics) = Topics::names(std::slice::from_ref(&beginning)) {
+                let expected = Regex::new(&beginning).unwrap().is_match(&name);
+                prop_assert_eq!(topics.contains(&name), expected);
+                prop_assert!(!topics.subscription()[0].contains("\\d"));
+            }
+        }
+    }
 
     #[test]
     fn a_pattern_matches_whole_names() {
@@ -177,6 +243,9 @@ mod tests {
             ("a|b", "^(a|b)$"),
             (r"c\d+", "^(c[0-9]+)$"),
             (r"c\.d", r"^(c\.d)$"),
+            (r"c[\d.]", "^(c[0-9.])$"),
+            (r"[]\d]", "^([]0-9])$"),
+            (r"c\$", r"^(c\$)$"),
         ] {
             assert_eq!(
                 Topics::pattern(pattern).unwrap().subscription(),
@@ -210,7 +279,9 @@ mod tests {
 
     #[test]
     fn syntax_that_posix_lacks_is_refused() {
-        for pattern in ["(?:a)", "a*?", r"\p{L}", r"\w+", "(", "a{2,1}"] {
+        for pattern in [
+            "(?:a)", "a*?", r"\p{L}", r"\w+", "(", "a{2,1}", "[a[b]]", "[a--b]", r"[\w]", r"[a\-z]",
+        ] {
             assert!(Topics::pattern(pattern).is_err(), "{pattern}");
         }
     }
@@ -228,6 +299,9 @@ mod tests {
         let topics = names(&["a", "b.c_d-9"]).unwrap();
         assert!(topics.contains("a") && !topics.contains("c") && !topics.has_pattern());
         assert!(names(&["^a.*"]).unwrap().has_pattern());
+        assert!(names(&["^a--b[[:digit:]]$"]).unwrap().contains("a--b1"));
+        let digits = names(&[r"^c\d+$"]).unwrap();
+        assert_eq!(digits.subscription(), ["^c[0-9]+$"]);
         for wrong in [&["a b"][..], &[""], &[".."], &["ä"], &[], &["^("]] {
             assert!(names(wrong).is_err(), "{wrong:?}");
         }
