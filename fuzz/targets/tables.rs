@@ -17,7 +17,7 @@ use pseidon_plugin::format::Format;
 use pseidon_plugin::registry::PluginRegistry;
 use pseidon_plugin::source::Source;
 
-use self::kept::{KeptPipeline, MAX_KEPT, keep, tables_of};
+use self::kept::{KeptPipeline, MAX_KEPT, MAX_OF_LOG, keep, tables_of};
 
 #[path = "../../src/load/kept.rs"]
 mod kept;
@@ -77,6 +77,11 @@ fuzz_target!(init: pseidon_fuzz::expect_caught_panics(), |data: &[u8]| {
         reload: None,
     };
     let planned = [planned];
-    let kept = KeptPipeline::read(&keep("text", &planned, MAX_KEPT));
-    assert_eq!(kept.tables[name].rows, planned[0].table.rows);
+    for largest in [MAX_KEPT, MAX_OF_LOG] {
+        let kept = KeptPipeline::read(&keep("text", &planned, largest));
+        assert_eq!(kept.text, "text");
+        // A table that is too large is left out.
+        let kept = kept.tables.get(name).map(|kept| &kept.rows);
+        assert!(kept.is_none_or(|rows| *rows == planned[0].table.rows));
+    }
 });

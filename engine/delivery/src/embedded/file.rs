@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, StorageError};
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
 
 use super::format;
 use crate::failpoint::reach;
@@ -137,11 +137,14 @@ fn close_to_others(path: &Path) -> io::Result<()> {
 
 /// Opens a file of another format than that of the state and locks it. `cache` is in bytes.
 pub(super) fn open_other(path: &Path, cache: usize) -> Result<Database, StoreError> {
-    open_locked(builder().set_cache_size(cache), path)
+    let database = open_locked(builder().set_cache_size(cache), path)?;
+    check_tables(path, &database)?;
+    Ok(database)
 }
 
-/// Creates a state file. It gets its name when it is complete, because redb cannot open a file
-/// whose creation was interrupted. A file that another process creates meanwhile is left alone.
+/// Creates a state file, or a file of groups. It gets its name when it is complete, because redb
+/// cannot open a file whose creation was interrupted, and with a table; see [`check_tables`]. A
+/// file that another process creates meanwhile is left alone.
 fn create_file(path: &Path) -> Result<(), StoreError> {
     let unfinished = path.with_file_name(unfinished_prefix(path) + &new_identity()?);
     let file = OpenOptions::new()
@@ -152,7 +155,9 @@ fn create_file(path: &Path) -> Result<(), StoreError> {
         .open(&unfinished)
         .map_err(|error| unopened(path, StorageError::Io(error).into()))?;
     let database = FileBackend::new(file).and_then(|file| builder().create_with_backend(file));
-    drop(database.map_err(|error| unopened(path, error))?);
+    let database = database.map_err(|error| unopened(path, error))?;
+    checked_format(path, &database)?;
+    drop(database);
     reach("state-created");
     let linked = fs::hard_link(&unfinished, path);
     if linked.is_ok() || path.exists() {
@@ -194,6 +199,7 @@ pub(super) fn builder() -> redb::Builder {
 /// Opens a state file and locks it.
 pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
     let database = open_locked(&builder(), path)?;
+    check_tables(path, &database)?;
     checked_format(path, &database)?;
     Ok(database)
 }
@@ -233,6 +239,23 @@ pub(super) fn is_locked(file: &File) -> io::Result<bool> {
         Ok(()) => file.unlock().map(|()| false),
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Checks that there is a table. redb opens a file as empty whose last commit is damaged, if the
+/// mark is too that the commit before it has tables.
+pub(super) fn check_tables(path: &Path, database: &Database) -> Result<(), StoreError> {
+    let is_empty = || -> Result<bool, redb::Error> {
+        let transaction = database.begin_read()?;
+        let mut tables = transaction.list_tables()?;
+        Ok(tables.next().is_none())
+    };
+    match is_empty().map_err(|error| damaged(path, error))? {
+        true => Err(damaged(
+            path,
+            StorageError::Corrupted("no tables".to_owned()),
+        )),
+        false => Ok(()),
     }
 }
 

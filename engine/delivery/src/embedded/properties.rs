@@ -274,6 +274,11 @@ mod tests {
 
     use super::*;
 
+    /// Where redb's header marks that the first of its two commits has tables, and the distance to
+    /// the mark of the second.
+    const HAS_TABLES: u8 = 65;
+    const SLOT: u8 = 128;
+
     fn edits() -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(any::<u8>(), 0..EDIT * 3 + 1)
     }
@@ -284,6 +289,20 @@ mod tests {
         #[test]
         fn a_damaged_state_file_is_refused_or_has_the_state(edits in edits()) {
             check_state(tempfile::tempdir().unwrap().path(), &edits);
+        }
+
+        // The mark whether a commit has tables is not in its pages, and is damaged together with the
+        // commit after it.
+        #[test]
+        fn a_file_whose_commits_are_both_damaged_is_refused_or_has_its_content(
+            place in any::<u32>(),
+            is_first in any::<bool>(),
+        ) {
+            let [_, a, b, c] = place.to_be_bytes();
+            let mark = if is_first { HAS_TABLES } else { HAS_TABLES + SLOT };
+            let edits = [1, 2, a, b, c, 255, 1, 0, 0, 0, mark, 0, 1];
+            check_state(tempfile::tempdir().unwrap().path(), &edits);
+            check_groups(tempfile::tempdir().unwrap().path(), &edits);
         }
 
         #[test]

@@ -17,7 +17,9 @@ use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
 use super::EmbeddedStore;
-use super::file::{builder, checked_format, damaged, is_locked, state_name, unavailable};
+use super::file::{
+    builder, check_tables, checked_format, damaged, is_locked, state_name, unavailable,
+};
 use crate::{Reason, StoreError};
 
 /// How many bytes at the beginning of the file are compared; redb's header is in them.
@@ -106,6 +108,7 @@ fn open(path: &Path, bytes: &[u8]) -> Result<EmbeddedStore, StoreError> {
     let database = builder()
         .create_with_backend(memory)
         .map_err(|error| damaged(path, error))?;
+    check_tables(path, &database)?;
     checked_format(path, &database)?;
     let store = EmbeddedStore {
         path: path.to_owned(),
