@@ -297,14 +297,19 @@ impl PipelineText {
         Ok(plan)
     }
 
-    /// Prints errors as rustc does, each with its place in the text, and then how many there are.
+    /// Prints the first errors as rustc does, each with its place in the text, and then how many
+    /// there are.
     pub(crate) fn show(&self, errors: &[Diagnostic]) -> Exit {
         let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        for (part, errors) in joined::by_file(&self.name, &self.text, errors) {
+        let first = diagnostic::first(errors);
+        for (part, errors) in joined::by_file(&self.name, &self.text, &first) {
             let name = part.path.unwrap_or(&self.name);
             output::write_error(&diagnostic::render(name, part.text, &errors, color));
         }
         let count = errors.len();
+        if let Some(more) = diagnostic::and_more(count - first.len()) {
+            stderr_line!("{more}");
+        }
         stderr_line!(
             "{}: {count} {}",
             self.name,
@@ -329,7 +334,9 @@ pub(crate) fn is_template(document: &Document) -> bool {
 
 /// Errors as one line, for places where the text is not shown.
 fn as_sentences(errors: Vec<Diagnostic>) -> String {
-    let sentences: Vec<String> = errors.iter().map(as_sentence).collect();
+    let first = diagnostic::first(&errors);
+    let more = diagnostic::and_more(errors.len() - first.len());
+    let sentences: Vec<String> = first.iter().map(as_sentence).chain(more).collect();
     sentences.join("; ")
 }
 

@@ -10,10 +10,27 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnost
 use self::excerpt::Excerpt;
 use crate::Span;
 use crate::node::Text;
+use crate::printable::printable_lines;
+
+/// How many errors are shown. A generated file can have an error in each of its keys.
+pub const MAX_SHOWN: usize = 20;
+
+/// The errors that are shown: the first [`MAX_SHOWN`], by position.
+pub fn first(errors: &[Diagnostic]) -> Vec<Diagnostic> {
+    let mut in_order: Vec<&Diagnostic> = errors.iter().collect();
+    in_order.sort_by_key(|error| error.span);
+    in_order.into_iter().take(MAX_SHOWN).cloned().collect()
+}
+
+/// The last line for errors of which `more` are not shown; `None` for no more.
+pub fn and_more(more: usize) -> Option<String> {
+    (more > 0).then(|| format!("and {more} more"))
+}
 
 /// Renders errors as rustc does: each with the file name, the line, the underlined source text and
-/// a help line. The errors are sorted by position. `name` is the file name, and `text` is the whole
-/// source. With `color`, the result contains ANSI escapes.
+/// a help line. The [first] errors are shown, by position, and then how many more there are. `name`
+/// is the file name, and `text` is the whole source. With `color`, the result contains ANSI escapes;
+/// those of the source are escaped.
 pub fn render(name: &str, text: &str, errors: &[Diagnostic], color: bool) -> String {
     let theme = if color {
         GraphicalTheme::unicode()
@@ -24,24 +41,31 @@ pub fn render(name: &str, text: &str, errors: &[Diagnostic], color: bool) -> Str
         .with_links(false)
         .with_context_lines(1)
         .with_wrap_lines(false);
-    let mut in_order: Vec<&Diagnostic> = errors.iter().collect();
-    in_order.sort_by_key(|error| error.span);
     let mut out = String::new();
-    for error in in_order {
+    let shown = first(errors);
+    for error in &shown {
         let error = error.with_uses_as_help(|span| place(name, text, span));
         let (start, end) = shown_range(text, error.span);
-        let label = (!error.label.is_empty()).then(|| shortened(&error.label).into_owned());
+        let label = (!error.label.is_empty()).then(|| sentence(&error.label));
         let excerpt = Excerpt::new(name, text, start..end);
         let place = excerpt.label();
-        let mut shown = MietteDiagnostic::new(shortened(&error.message))
+        let mut drawing = MietteDiagnostic::new(sentence(&error.message))
             .with_label(LabeledSpan::new(label, place.start, place.len()));
-        shown.help = error.help.clone();
-        let report = Report::new(shown).with_source_code(excerpt);
+        drawing.help = error.help.as_deref().map(sentence);
+        let report = Report::new(drawing).with_source_code(excerpt);
         let drawn = handler.render_report(&mut out, report.as_ref());
         drawn.expect("writing to a String cannot fail, and the label lies within the text");
         out.push('\n');
     }
+    if let Some(more) = and_more(errors.len() - shown.len()) {
+        out = out + &more + "\n";
+    }
     out
+}
+
+/// A message, a label or the lines of a help as they are shown.
+fn sentence(text: &str) -> String {
+    printable_lines(&shortened(text)).into_owned()
 }
 
 /// A message without the middle of a very long one, such as one with a value of a megabyte.

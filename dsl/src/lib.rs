@@ -11,8 +11,8 @@
 //! 4. [`expr`] parses the SQL expressions inside stages, and expands named ones, [`template`] parses
 //!    the path templates, and [`units`] sizes and durations.
 //!
-//! [`diagnostic`] renders errors, and [`print`](mod@print) writes EDN. [`class`] recognizes the
-//! class names that older pipelines use as stages.
+//! [`diagnostic`] renders errors, and [`print`](mod@print) writes EDN; [`printable`](mod@printable)
+//! escapes text from outside. [`class`] recognizes the class names that older pipelines use as stages.
 //!
 //! This crate does no I/O and does not depend on connectors. Whether `kafka` exists, and which
 //! options it accepts, is checked in `pseidon-plan`.
@@ -29,6 +29,7 @@ pub mod joined;
 mod nearest;
 pub mod node;
 pub mod print;
+pub mod printable;
 pub mod span;
 pub mod template;
 pub mod toml;
@@ -38,4 +39,5 @@ pub use diagnostic::Diagnostic;
 pub use document::{Call, Document, Flow, Stage};
 pub use nearest::nearest;
 pub use node::{Name, Node, NodeKind};
+pub use printable::printable;
 pub use span::Span;

@@ -1,8 +1,9 @@
 //! The rendering of errors.
 
-use pseidon_dsl::diagnostic::render;
+use pseidon_dsl::diagnostic::{MAX_SHOWN, render};
 use pseidon_dsl::document::from_edn;
 use pseidon_dsl::expr;
+use pseidon_dsl::printable::is_printable;
 use pseidon_dsl::{Diagnostic, NodeKind, Span, edn};
 
 #[test]
@@ -114,4 +115,48 @@ fn a_long_line_is_cut_around_the_label() {
     let underline = lines[at + 1].chars().position(|c| c == '─').unwrap();
     let marked: String = lines[at].chars().skip(underline).take(6).collect();
     assert_eq!(marked, "sdtout", "{shown}");
+}
+
+/// A generated file can have an error in each of its keys, all of them on one line.
+#[test]
+fn many_errors_are_answered_briefly() {
+    let keys: Vec<String> = (0..16_000).map(|key| format!(":wrong{key} 1")).collect();
+    let text = format!("{{{} pipeline (-> (stdin) (stdout))}}", keys.join(" "));
+    let errors = from_edn(&text).expect_err("wrong keys");
+    assert_eq!(errors.len(), 16_000);
+    let shown = render("demo.edn", &text, &errors, false);
+    assert_eq!(shown.matches("× unknown key").count(), MAX_SHOWN);
+    assert!(shown.ends_with("\nand 15980 more\n"), "{shown}");
+    assert!(shown.len() < 16 << 10, "{} bytes", shown.len());
+    assert_eq!(
+        render("demo.edn", &text, &errors[..20], false) + "and 15980 more\n",
+        shown
+    );
+}
+
+#[test]
+fn control_characters_of_a_file_are_escaped() {
+    let text = "{:name \"\u{1b}]0;title\u{7}\u{202e}\" src (sdtin)\r\n\u{9b}2J}";
+    let at = text.find("sdtin").unwrap();
+    let error = Diagnostic::new(Span::new(at, at + 5), "unknown \u{1b}[2J", "a\u{7}\nb")
+        .with_help("use\n\u{202e}this");
+    let shown = render("de\u{1b}mo.edn", text, &[error], false);
+    assert!(
+        shown.chars().all(|c| c == '\n' || is_printable(c)),
+        "{shown:?}"
+    );
+    for part in [
+        "de\\u{1b}mo.edn:1:29",
+        "\\u{1b}]0;title\\u{7}\\u{202e}",
+        "unknown \\u{1b}[2J",
+        "\\u{202e}this",
+    ] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    let lines: Vec<&str> = shown.lines().collect();
+    let at = lines.iter().position(|line| line.contains("sdtin"));
+    let at = at.expect("the line");
+    let underline = lines[at + 1].chars().position(|c| c == '─').unwrap();
+    let marked: String = lines[at].chars().skip(underline).take(5).collect();
+    assert_eq!(marked, "sdtin", "{shown}");
 }

@@ -60,7 +60,7 @@ pub fn check_errors(text: &str, errors: &[Diagnostic]) {
         let (start, end) = (error.span.start as usize, error.span.end as usize);
         assert!(start <= end && end <= text.len(), "{error:?}");
     }
-    render("file", text, errors.get(..20).unwrap_or(errors), false);
+    render("file", text, errors, false);
 }
 
 /// A string as EDN has it.

@@ -1,16 +1,19 @@
 //! The part of a source that an error shows: the lines around its label.
 //!
 //! Lines that are too long for a terminal are cut around the label, since miette cannot draw a
-//! label behind some ten thousand characters. The place in the header stays that of the source.
+//! label behind some ten thousand characters. Characters that would change the terminal are escaped.
+//! The place in the header stays that of the source.
 
 use std::ops::Range;
 
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
+use crate::printable::{printable, push_printable};
+
 /// The maximum number of bytes that are shown of a line.
-const LONGEST_LINE: usize = 400;
+const LONGEST_LINE: usize = 200;
 /// How many bytes of a longer line are shown before the label.
-const BEFORE_LABEL: usize = 100;
+const BEFORE_LABEL: usize = 80;
 /// Replaces what was cut.
 const CUT: &str = "…";
 
@@ -36,7 +39,7 @@ impl Excerpt {
         let last = line_of(label.end.saturating_sub(1).max(label.start));
         let first = line_of(label.start).saturating_sub(1);
         let mut excerpt = Excerpt {
-            name: name.to_owned(),
+            name: printable(name).into_owned(),
             text: String::new(),
             line: first,
             column: label.start - starts[line_of(label.start)],
@@ -63,7 +66,7 @@ impl Excerpt {
             self.text.push_str(CUT);
         }
         let at = self.text.len();
-        self.text.push_str(&source[shown.clone()]);
+        push_shown(&mut self.text, &source[shown.clone()]);
         if shown.end < end {
             self.text.push_str(CUT);
         }
@@ -73,7 +76,10 @@ impl Excerpt {
             if position >= end {
                 self.text.len() - (line.end - position)
             } else {
-                at + position.clamp(shown.start, shown.end) - shown.start
+                let before = &source[shown.start..position.clamp(shown.start, shown.end)];
+                let mut escaped = String::new();
+                push_shown(&mut escaped, before);
+                at + escaped.len()
             }
         };
         if line.contains(&label.start) || (label.start == line.end && line.end == source.len()) {
@@ -81,6 +87,16 @@ impl Excerpt {
         }
         if label.start < line.end && label.end > line.start {
             self.label.end = place(label.end.min(line.end));
+        }
+    }
+}
+
+/// Appends a part of a line. miette draws a tab as spaces.
+fn push_shown(out: &mut String, part: &str) {
+    for c in part.chars() {
+        match c {
+            '\t' => out.push(c),
+            _ => push_printable(out, c),
         }
     }
 }
