@@ -17,6 +17,7 @@ mod column_file;
 mod csv;
 mod decimal;
 mod event;
+mod inferred_fields;
 mod json;
 mod parts;
 mod raw;

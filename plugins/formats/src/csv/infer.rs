@@ -10,6 +10,7 @@ use super::columns::with_point;
 use super::fields::{Fields, Value};
 use super::layout::{CsvLayout, FieldNames, numbered};
 use crate::decimal::fits_float64;
+use crate::inferred_fields::{InferredFields, check_count};
 use crate::values::timestamp;
 
 /// What the values of a field are, from the most special to the most general.
@@ -33,10 +34,10 @@ enum FieldType {
 /// bits, and fractions of more digits than a float has.
 ///
 /// # Errors
-/// No sample has a header, or without one a record.
+/// No sample has a header, or without one a record; or there are too many fields.
 pub(super) fn infer(layout: &CsvLayout, samples: &[Payloads]) -> Result<SchemaRef, String> {
     let mut fields = Fields::default();
-    let mut found: Vec<(String, FieldType)> = Vec::new();
+    let mut found = InferredFields::default();
     for payloads in samples {
         let names = match (&layout.names, payloads.header()) {
             (FieldNames::Given { names, .. }, _) => names.clone(),
@@ -47,14 +48,10 @@ pub(super) fn infer(layout: &CsvLayout, samples: &[Payloads]) -> Result<SchemaRe
             (FieldNames::InHeader, Some(header)) => fields.names(header, layout)?,
             (FieldNames::InHeader, None) => continue,
         };
-        let mut places = Vec::new();
-        for name in names {
-            let place = found.iter().position(|(known, _)| *known == name);
-            places.push(place.unwrap_or(found.len()));
-            if place.is_none() {
-                found.push((name, FieldType::Nothing));
-            }
-        }
+        let places: Vec<usize> = names
+            .iter()
+            .map(|name| found.place(name, || FieldType::Nothing))
+            .collect();
         for record in payloads.iter().flatten() {
             let is_valid = fields.split(record, layout).is_ok() && fields.len() == places.len();
             if !is_valid {
@@ -62,7 +59,8 @@ pub(super) fn infer(layout: &CsvLayout, samples: &[Payloads]) -> Result<SchemaRe
             }
             for (number, place) in places.iter().enumerate() {
                 if let Value::Text(text) = fields.value(record, number) {
-                    found[*place].1 = found[*place].1.merge(FieldType::of(text, layout));
+                    let known = found.at(*place);
+                    *known = known.merge(FieldType::of(text, layout));
                 }
             }
         }
@@ -70,11 +68,14 @@ pub(super) fn infer(layout: &CsvLayout, samples: &[Payloads]) -> Result<SchemaRe
     if found.is_empty() {
         return Err("the fields have no names: the header is missing".to_owned());
     }
-    let field =
-        |(name, inferred): (String, FieldType)| Field::new(name, inferred.data_type(), true);
-    Ok(Arc::new(Schema::new(
-        found.into_iter().map(field).collect::<Vec<_>>(),
-    )))
+    let fields = found.into_iter();
+    let schema = Schema::new(
+        fields
+            .map(|(name, inferred)| Field::new(&*name, inferred.data_type(), true))
+            .collect::<Vec<_>>(),
+    );
+    check_count(&schema)?;
+    Ok(Arc::new(schema))
 }
 
 /// How many fields the first record has that can be split.

@@ -269,6 +269,18 @@ fn types_are_inferred_from_samples() {
     );
 }
 
+#[test]
+fn a_header_of_very_many_fields_is_refused() {
+    let header: Vec<String> = (0..300_000).map(|field| format!("f{field}")).collect();
+    let header = header.join(",");
+    let samples = [payloads(&header, &["1"])];
+    let reason = Csv::CSV.infer("", &samples).unwrap_err();
+    assert!(
+        reason.starts_with("the sample records have 300000 fields, and at most 2000"),
+        "{reason}"
+    );
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_decoded_without_a_panic(

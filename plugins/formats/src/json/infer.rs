@@ -9,14 +9,15 @@ use sonic_rs::{JsonType, JsonValueTrait, LazyValue};
 
 use super::check::CheckedRecord;
 use crate::decimal::fits_float64;
+use crate::inferred_fields::{InferredFields, check_count};
 
 /// Infers the fields of JSON records from samples, in the order of their first occurrence: `int64`,
 /// `uint64`, `float64`, `utf8`, `boolean`, structs and lists. A field that has several types, or is
 /// always null, is `json`, and so is one with numbers whose digits none of these types keeps, such as
 /// fractions and large integers. Samples that are not JSON objects are ignored; it is an error if
-/// all of them are.
+/// all of them are, or if they have too many fields.
 pub(super) fn infer(samples: &[Payloads]) -> Result<SchemaRef, String> {
-    let mut fields = Vec::new();
+    let mut fields = InferredFields::default();
     let mut objects = 0;
     let records = samples.iter().flat_map(Payloads::iter).flatten();
     let count = records.clone().count();
@@ -36,12 +37,14 @@ pub(super) fn infer(samples: &[Payloads]) -> Result<SchemaRef, String> {
     if objects == 0 {
         return Err(format!("none of {count} sample records is a JSON object"));
     }
-    Ok(Arc::new(Schema::new(
+    let fields = fields.into_iter();
+    let schema = Schema::new(
         fields
-            .into_iter()
             .map(|(name, inferred)| inferred.field(&name))
             .collect::<Vec<_>>(),
-    )))
+    );
+    check_count(&schema)?;
+    Ok(Arc::new(schema))
 }
 
 enum InferredType {
@@ -56,7 +59,7 @@ enum InferredType {
     Unsigned,
     Float,
     Text,
-    Object(Vec<(String, InferredType)>),
+    Object(InferredFields<InferredType>),
     List(Box<InferredType>),
     Mixed,
 }
@@ -69,11 +72,10 @@ impl InferredType {
             JsonType::Number => InferredType::of_number(value.as_raw_str()),
             JsonType::String => InferredType::Text,
             JsonType::Object => {
-                let mut fields = Vec::new();
+                let mut fields = InferredFields::default();
                 for entry in value.into_object_iter().into_iter().flatten() {
                     let (name, value) = entry?;
-                    let inferred = InferredType::of(value)?;
-                    merge_fields(&mut fields, vec![(name.into(), inferred)]);
+                    merge_field(&mut fields, &name, InferredType::of(value)?);
                 }
                 InferredType::Object(fields)
             }
@@ -181,13 +183,14 @@ impl InferredType {
     }
 }
 
-fn merge_fields(fields: &mut Vec<(String, InferredType)>, more: Vec<(String, InferredType)>) {
+fn merge_fields(fields: &mut InferredFields<InferredType>, more: InferredFields<InferredType>) {
     for (name, inferred) in more {
-        match fields.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, known)) => {
-                *known = std::mem::replace(known, InferredType::Null).merge(inferred)
-            }
-            None => fields.push((name, inferred)),
-        }
+        merge_field(fields, &name, inferred);
     }
+}
+
+fn merge_field(fields: &mut InferredFields<InferredType>, name: &str, inferred: InferredType) {
+    let place = fields.place(name, || InferredType::Null);
+    let known = fields.at(place);
+    *known = std::mem::replace(known, InferredType::Null).merge(inferred);
 }

@@ -79,3 +79,33 @@ fn a_schema_is_inferred_from_samples() {
         "none of 1 sample records is a JSON object"
     );
 }
+
+/// A record can have hundreds of thousands of keys; comparing each with each would take minutes.
+#[test]
+fn records_of_very_many_fields_are_refused() {
+    let object = |prefix: &str, count: usize| {
+        let keys: Vec<String> = (0..count)
+            .map(|key| format!(r#""{prefix}{key}":1"#))
+            .collect();
+        format!("{{{}}}", keys.join(","))
+    };
+    let refused = |samples: &[String]| {
+        let samples = Payloads::copied(samples.iter().map(String::as_bytes));
+        infer(&[samples]).expect_err("too many fields")
+    };
+    assert_eq!(
+        refused(&[object("k", 300_000)]),
+        "the sample records have 300000 fields, and at most 2000 are inferred; write :schema by \
+         hand, with the fields that are needed"
+    );
+    let different: Vec<String> = (0..300).map(|at| object(&format!("{at}-"), 1000)).collect();
+    assert!(refused(&different).contains("have 300000 fields"));
+    assert_eq!(
+        refused(&[format!(r#"{{"id": 1, "users": [{}]}}"#, object("u", 2000))]),
+        "the sample records have 2002 fields, and at most 2000 are inferred; write :schema by \
+         hand, with the type `:json` for `users`"
+    );
+    let most = object("k", 2000);
+    let schema = infer(&[Payloads::copied([most.as_bytes()])]).unwrap();
+    assert_eq!(schema.fields().len(), 2000);
+}
