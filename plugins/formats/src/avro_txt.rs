@@ -131,11 +131,8 @@ impl Decoder for AvroDecoder {
                 _ if i32::try_from(total).is_err() => {
                     bad.add(row, "the batch is larger than 2 GiB".to_owned())
                 }
-                Some(id) => groups.entry(id).or_default().push((row, record)),
-                None => bad.add(
-                    row,
-                    "the record does not start with a 0 byte and a 4-byte schema ID".to_owned(),
-                ),
+                Ok(id) => groups.entry(id).or_default().push((row, record)),
+                Err(reason) => bad.add(row, reason),
             }
         }
         let mut pieces = ColumnPieces::new(payloads.len());
@@ -166,7 +163,7 @@ impl AvroDecoder {
             return BTreeSet::new();
         }
         (0..payloads.len())
-            .filter_map(|row| schema_id(payloads.get(row)?))
+            .filter_map(|row| schema_id(payloads.get(row)?).ok())
             .filter(|id| !self.schemas.contains_key(id))
             .collect()
     }
@@ -243,11 +240,17 @@ impl AvroDecoder {
     }
 }
 
-/// The schema ID in a record's header; `None` without a valid header.
-fn schema_id(record: &[u8]) -> Option<u32> {
-    let (header, _) = record.split_first_chunk::<5>()?;
-    let [0, id @ ..] = header else { return None };
-    Some(u32::from_be_bytes(*id))
+/// The schema ID in a record's header. The error says why the header is invalid. A registry counts
+/// its schemas with 31 bits.
+fn schema_id(record: &[u8]) -> Result<u32, String> {
+    let Some(([0, id @ ..], _)) = record.split_first_chunk::<5>() else {
+        return Err("the record does not start with a 0 byte and a 4-byte schema ID".to_owned());
+    };
+    let id = u32::from_be_bytes(*id);
+    match i32::try_from(id) {
+        Ok(_) => Ok(id),
+        Err(_) => Err(format!("the schema ID {id} is larger than {}", i32::MAX)),
+    }
 }
 
 /// The bad rows, each with its first reason.

@@ -1,9 +1,13 @@
 //! A client of a Confluent schema registry: `GET {address}/schemas/ids/{id}`.
 //!
 //! A schema never changes, so it is fetched once. If a registry is unreachable, its records may
-//! still be valid, so the batch is retried later; if a registry does not have an ID, the record is
-//! bad. Only one thread at a time sends a request to a registry, and after a failure there is a pause
-//! before the next one, in which all get the same error at once.
+//! still be valid, so the batch is retried later; if a registry does not have an ID, or its response
+//! has no schema, the record is bad. Only one thread at a time sends a request to a registry, and
+//! after a failure there is a pause before the next one, in which all get the same error at once.
+//!
+//! The IDs are what the records say, so a record with a made-up ID must neither stop the pipeline
+//! nor cost much: after [`MAX_UNKNOWN`] IDs that a registry does not have, it is asked for no other
+//! for a while.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -38,6 +42,33 @@ pub(super) struct SchemaRegistry {
     request_lock: Mutex<()>,
     /// The last request's error and when it occurred; `None` after a success.
     failure: Mutex<Option<(Reason, Instant)>>,
+    unknown: Mutex<UnknownIds>,
+}
+
+/// How many IDs were unknown in the current period of [`UNKNOWN_TTL`].
+struct UnknownIds {
+    since: Instant,
+    count: usize,
+    /// Whether a warning was logged about a response without a schema.
+    is_reported: bool,
+}
+
+impl UnknownIds {
+    fn new() -> UnknownIds {
+        UnknownIds {
+            since: Instant::now(),
+            count: 0,
+            is_reported: false,
+        }
+    }
+
+    /// Begins a new period if the last one is over.
+    fn current(&mut self) -> &mut UnknownIds {
+        if self.since.elapsed() >= UNKNOWN_TTL {
+            *self = UnknownIds::new();
+        }
+        self
+    }
 }
 
 /// A registry's response for a schema ID.
@@ -51,10 +82,13 @@ pub(super) enum SchemaLookup {
 }
 
 /// How long the response for an unknown ID is cached.
-const UNKNOWN_TTL: Duration = Duration::from_secs(30);
+pub(super) const UNKNOWN_TTL: Duration = Duration::from_secs(30);
 /// The size of the cache. Corrupt records contain random IDs, so responses for unknown IDs are
 /// evicted when the cache is full.
 const MAX_CACHED: usize = 10_000;
+/// How many unknown IDs a registry is asked for in a period of [`UNKNOWN_TTL`]. Real IDs are counted
+/// upwards from 1 and are asked for first, and records rarely have more than a few new ones.
+pub(super) const MAX_UNKNOWN: usize = 100;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long no request is sent after a failed one.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(2);
@@ -86,6 +120,7 @@ impl SchemaRegistry {
             cache: Mutex::default(),
             request_lock: Mutex::new(()),
             failure: Mutex::default(),
+            unknown: Mutex::new(UnknownIds::new()),
         }
     }
 
@@ -133,18 +168,62 @@ impl SchemaRegistry {
     /// The response for this id, unless a request has to be sent.
     pub(super) fn cached(&self, id: u32) -> Option<SchemaLookup> {
         let cached = lock(&self.cache).get(&id).cloned();
-        cached.filter(|answer| match answer {
+        let cached = cached.filter(|answer| match answer {
             SchemaLookup::Schema(_) => true,
             SchemaLookup::Unknown(_, since) => since.elapsed() < UNKNOWN_TTL,
+        });
+        cached.or_else(|| self.refused(id))
+    }
+
+    /// The response for an id if too many ids were unknown in this period.
+    fn refused(&self, id: u32) -> Option<SchemaLookup> {
+        let mut unknown = lock(&self.unknown);
+        (unknown.current().count >= MAX_UNKNOWN).then(|| {
+            let reason = format!(
+                "schema {id} was not looked up, because the schema registry did not have \
+                 {MAX_UNKNOWN} other schemas"
+            );
+            SchemaLookup::Unknown(reason, unknown.since)
         })
     }
 
     fn store(&self, id: u32, answer: SchemaLookup) {
+        if matches!(answer, SchemaLookup::Unknown(..)) {
+            self.count_unknown();
+        }
         let mut cache = lock(&self.cache);
         if cache.len() >= MAX_CACHED {
             cache.retain(|_, answer| matches!(answer, SchemaLookup::Schema(_)));
         }
         cache.insert(id, answer);
+    }
+
+    fn count_unknown(&self) {
+        let mut unknown = lock(&self.unknown);
+        let unknown = unknown.current();
+        unknown.count += 1;
+        if unknown.count == MAX_UNKNOWN {
+            tracing::warn!(
+                registry = self.display_address(),
+                "the schema registry does not have the schemas of many records; records with other \
+                 new schemas are invalid for {UNKNOWN_TTL:?}"
+            );
+        }
+    }
+
+    /// The response for an id whose request was answered without a schema. The first one of a period
+    /// is logged: it can be an error of the registry.
+    fn without_schema(&self, id: u32, what: &str) -> SchemaLookup {
+        let mut unknown = lock(&self.unknown);
+        let is_reported = std::mem::replace(&mut unknown.current().is_reported, true);
+        if !is_reported {
+            tracing::warn!(
+                registry = self.display_address(),
+                schema = id,
+                "{what}; its records are invalid"
+            );
+        }
+        SchemaLookup::Unknown(format!("schema {id}: {what}"), Instant::now())
     }
 
     /// Sends one request. The error says why the registry is unavailable.
@@ -157,11 +236,27 @@ impl SchemaRegistry {
         match response.status().as_u16() {
             200 => {}
             404 => return unknown(format!("schema {id} does not exist in the schema registry")),
-            status => return Err(format!("unexpected HTTP status {status}").into()),
+            // What depends on the caller and not on the ID: its login, its speed.
+            status @ (401 | 403 | 408 | 429) => return Err(unexpected_status(status)),
+            status @ 400..500 => {
+                return unknown(format!(
+                    "schema {id} is not available: the schema registry responded with HTTP status \
+                     {status}"
+                ));
+            }
+            status => return Err(unexpected_status(status)),
         }
-        let text = response.body_mut().read_to_string()?;
-        let body: SchemaResponse =
-            sonic_rs::from_str(&text).map_err(|_| "unexpected response body")?;
+        let bytes = match response.body_mut().read_to_vec() {
+            Err(ureq::Error::BodyExceedsLimit(_)) => {
+                let what = "the response of the schema registry is too large";
+                return Ok(self.without_schema(id, what));
+            }
+            bytes => bytes?,
+        };
+        let Ok(body) = sonic_rs::from_slice::<SchemaResponse>(&bytes) else {
+            let what = "the response of the schema registry has no schema";
+            return Ok(self.without_schema(id, what));
+        };
         match body.kind {
             Some(kind) if kind != "AVRO" => {
                 unknown(format!("schema {id} has type {kind}; expected AVRO"))
@@ -179,6 +274,10 @@ impl SchemaRegistry {
             .rsplit_once('@')
             .map_or(self.address.as_str(), |(_, host)| host)
     }
+}
+
+fn unexpected_status(status: u16) -> Box<dyn Error + Send + Sync> {
+    format!("unexpected HTTP status {status}").into()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

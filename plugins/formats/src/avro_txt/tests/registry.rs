@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use pseidon_delivery::WithCauses;
 
 use super::*;
-use crate::avro_txt::registry::RETRY_PAUSE;
+use crate::avro_txt::registry::{MAX_UNKNOWN, RETRY_PAUSE, UNKNOWN_TTL};
 
 #[test]
 fn an_unavailable_registry_does_not_make_records_bad() {
@@ -163,12 +163,106 @@ fn a_request_is_needed_only_for_what_no_decoder_has_asked_for() {
     assert_eq!(server.requests().len(), 2);
 }
 
+/// A record of a schema, without its fields.
+fn record(id: u32) -> Vec<u8> {
+    [&[0], id.to_be_bytes().as_slice(), &[2]].concat()
+}
+
+#[test]
+fn an_id_that_no_registry_has_is_not_asked_for() {
+    let server = Server::start(&[]);
+    let records = [record(1 << 31), record(u32::MAX)];
+    let decoded = run(server.decoder("ts=0;msg=-1", &[time()]).as_mut(), &records);
+    let expected = [
+        (0, "the schema ID 2147483648 is larger than 2147483647"),
+        (1, "the schema ID 4294967295 is larger than 2147483647"),
+    ];
+    assert_eq!(reasons(&decoded), expected);
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn a_response_without_a_schema_makes_records_bad() {
+    let too_large = format!("{{\"schema\":\"{}\"}}", "x".repeat(11 << 20));
+    let cases = [
+        (
+            400,
+            "",
+            "schema 7 is not available: the schema registry responded with HTTP status 400",
+        ),
+        (
+            422,
+            "{}",
+            "schema 7 is not available: the schema registry responded with HTTP status 422",
+        ),
+        (
+            200,
+            "<html>",
+            "schema 7: the response of the schema registry has no schema",
+        ),
+        (
+            200,
+            "{\"id\":7}",
+            "schema 7: the response of the schema registry has no schema",
+        ),
+        (
+            200,
+            &too_large,
+            "schema 7: the response of the schema registry is too large",
+        ),
+    ];
+    let (schema, good) = encoded(8, &events());
+    for (status, body, expected) in cases {
+        let server = Server::start(&[(8, &schema)]);
+        let answer = (status, body.to_owned());
+        server.state.lock().unwrap().answers.insert(7, answer);
+        let records = [&[record(7)], good.as_slice()].concat();
+        let decoded = run(server.decoder("ts=0;msg=-1", &[time()]).as_mut(), &records);
+        assert_eq!(reasons(&decoded), [(0, expected)]);
+        assert_eq!(server.requests().len(), 2);
+    }
+    for status in [401, 403, 408, 429, 500, 503] {
+        let server = Server::start(&[]);
+        let answer = (status, String::new());
+        server.state.lock().unwrap().answers.insert(7, answer);
+        let records = payloads(&[Some(record(7).as_slice())]);
+        let mut decoder = server.decoder("ts=0;msg=-1", &[time()]);
+        assert!(decoder.prepare(&records).is_err(), "{status}");
+    }
+}
+
+#[test]
+fn made_up_ids_are_asked_for_a_limited_number_of_times() {
+    let server = Server::start(&[]);
+    let records: Vec<_> = (0..8192).map(|number| record(1000 + 7 * number)).collect();
+    let mut decoder = server.decoder("ts=0;msg=-1", &[time()]);
+    let began = Instant::now();
+    for _ in 0..2 {
+        let decoded = run(decoder.as_mut(), &records);
+        assert_eq!(decoded.bad.len(), records.len());
+        let reasons = reasons(&decoded);
+        // If this thread was suspended for that long, another period has begun.
+        if began.elapsed() < UNKNOWN_TTL {
+            assert_eq!(server.requests().len(), MAX_UNKNOWN);
+            assert_eq!(
+                reasons[0].1,
+                "schema 1000 does not exist in the schema registry"
+            );
+            assert_eq!(
+                reasons[MAX_UNKNOWN].1,
+                "schema 1700 was not looked up, because the schema registry did not have 100 other \
+                 schemas"
+            );
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// A response is a schema, or makes the records wait or bad; nothing else.
     #[test]
     fn any_response_is_an_answer(
-        status in prop::sample::select(&[200_u16, 404, 500][..]),
+        status in prop::sample::select(&[200_u16, 400, 404, 429, 500][..]),
         body in prop_oneof![
             ".{0,60}",
             ".{0,30}".prop_map(|schema| serde_json::json!({"schema": schema}).to_string()),
@@ -186,7 +280,7 @@ proptest! {
             prop_assert_eq!(decoded.columns[0].len(), 1);
             prop_assert_eq!(decoded.bad.len(), 1, "{:?}", decoded.bad);
         } else {
-            prop_assert!(status != 404);
+            prop_assert!([429, 500].contains(&status));
         }
     }
 }
