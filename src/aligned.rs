@@ -1,16 +1,22 @@
 //! Rows of cells as lines.
 
-/// Rows of cells as lines with aligned columns, two spaces apart. Control characters, which a
-/// file's name may have, are escaped as in Rust: a cell neither ends a line nor moves the cursor.
+use pseidon_dsl::printable;
+
+/// The largest width of a column, in characters. A longer cell moves the rest of its line.
+const MAX_WIDTH: usize = 100;
+
+/// Rows of cells as lines with aligned columns, two spaces apart. Cells are [printable], since the
+/// names of files and answers of servers are among them.
 pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<String>> = rows
+    let rows: Vec<Vec<_>> = rows
         .iter()
-        .map(|row| row.iter().map(|cell| escaped(cell)).collect())
+        .map(|row| row.iter().map(|cell| printable(cell)).collect())
         .collect();
     let width = |column: usize| {
         rows.iter()
             .filter_map(|row| row.get(column))
             .map(|cell| cell.chars().count())
+            .filter(|width| *width <= MAX_WIDTH)
             .max()
             .unwrap_or(0)
     };
@@ -25,15 +31,6 @@ pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// Escapes control characters as in Rust.
-pub(crate) fn escaped(cell: &str) -> String {
-    let escaped = |char: char| match char.is_control() {
-        true => char.escape_default().to_string(),
-        false => char.to_string(),
-    };
-    cell.chars().map(escaped).collect()
 }
 
 #[cfg(test)]
@@ -51,5 +48,15 @@ mod tests {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
         let rows = [row(&["a", "bcd", ""]), row(&["äöü", "e"])];
         assert_eq!(aligned(&rows), "a    bcd\näöü  e\n");
+    }
+
+    #[test]
+    fn a_very_long_cell_does_not_widen_its_column() {
+        let long = "x".repeat(70_000);
+        let rows = [
+            vec!["a".to_owned(), "b".to_owned()],
+            vec![long.clone(), "c".to_owned()],
+        ];
+        assert_eq!(aligned(&rows), format!("a  b\n{long}  c\n"));
     }
 }

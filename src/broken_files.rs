@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pseidon_dsl::printable;
 use pseidon_service::runs::RunRegistry;
 
 use crate::counted::counted;
@@ -43,7 +44,8 @@ impl BrokenFiles {
     }
 
     fn names(&self) -> String {
-        let named: Vec<&str> = self.0.iter().map(String::as_str).take(MAX_NAMED).collect();
+        let names = self.0.iter().take(MAX_NAMED);
+        let named: Vec<_> = names.map(|name| printable(name)).collect();
         match self.0.len().saturating_sub(MAX_NAMED) {
             0 => named.join(", "),
             more => format!("{} and {more} more", named.join(", ")),

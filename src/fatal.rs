@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use chrono::{SecondsFormat, Utc};
+use pseidon_dsl::printable;
 use pseidon_expr::panics;
 
 /// Appends a line with the time, the pipeline and the reason. If that fails, a warning is logged.
@@ -91,10 +92,11 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The line for an error. White space in the reason, such as line breaks, becomes single spaces.
+/// The line for an error. White space in the reason, such as line breaks, becomes single spaces;
+/// other control characters are escaped.
 fn line(time: &str, pipeline: &str, reason: &str) -> String {
     let words: Vec<_> = reason.split_whitespace().collect();
-    format!("{time} {pipeline} {}\n", words.join(" "))
+    format!("{time} {pipeline} {}\n", printable(&words.join(" ")))
 }
 
 #[cfg(test)]
@@ -107,8 +109,8 @@ mod tests {
     #[test]
     fn a_line_has_the_time_the_pipeline_and_the_reason() {
         assert_eq!(
-            line("2026-01-31T00:00:00.000Z", "etl", "it\n  is\r\nso"),
-            "2026-01-31T00:00:00.000Z etl it is so\n"
+            line("2026-01-31T00:00:00.000Z", "etl", "it\n  is\r\nso\u{1b}[2J"),
+            "2026-01-31T00:00:00.000Z etl it is so\\u{1b}[2J\n"
         );
     }
 

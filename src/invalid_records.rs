@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::aligned::escaped;
 use crate::stderr_line;
 use indicatif::HumanCount;
+use pseidon_dsl::printable;
 use pseidon_exec::{BadRecordExample, BadRecordReason};
 use pseidon_plan::Plan;
 use pseidon_service::runs::RunRegistry;
@@ -37,11 +37,15 @@ impl FirstRecord {
         let source = sources.find(|source| source.stage == example.source);
         let source = source.filter(|source| source.group.is_none());
         FirstRecord {
-            place: source
-                .map(|source| escaped(&source.source.place_of(&plan.base, &example.place))),
+            place: source.map(|source| {
+                printable(&source.source.place_of(&plan.base, &example.place)).into_owned()
+            }),
             text: match plan.keeps_state {
                 true => None,
-                false => example.beginning.as_deref().map(escaped),
+                false => example
+                    .beginning
+                    .as_deref()
+                    .map(|text| printable(text).into_owned()),
             },
         }
     }
@@ -121,7 +125,7 @@ impl InvalidRecords {
         );
         for (reason, first) in &self.reasons {
             let (count, stage, reason) = (HumanCount(reason.count), &reason.stage, &reason.reason);
-            stderr_line!("    {count} at {stage}: {reason}");
+            stderr_line!("    {count} at {stage}: {}", printable(reason));
             if let Some(place) = &first.place {
                 stderr_line!("      first: {place}");
             }

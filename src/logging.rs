@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 
 use indicatif::ProgressBar;
+use pseidon_dsl::printable;
+use pseidon_dsl::printable::printable_json;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -14,7 +16,7 @@ pub(crate) fn start(filter: &str, json: bool, bar: Option<ProgressBar>) -> Resul
         io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(Stderr { bar })
+        .with_writer(Stderr { json, bar })
         .log_internal_errors(false)
         .with_target(false);
     if json {
@@ -27,6 +29,7 @@ pub(crate) fn start(filter: &str, json: bool, bar: Option<ProgressBar>) -> Resul
 
 /// Standard error, with the progress line hidden while a line is written.
 struct Stderr {
+    json: bool,
     bar: Option<ProgressBar>,
 }
 
@@ -35,26 +38,55 @@ impl<'a> MakeWriter<'a> for Stderr {
 
     fn make_writer(&'a self) -> StderrWriter<'a> {
         StderrWriter {
+            json: self.json,
             bar: self.bar.as_ref(),
         }
     }
 }
 
 struct StderrWriter<'a> {
+    json: bool,
     bar: Option<&'a ProgressBar>,
+}
+
+/// An event as it is written. Whatever its fields contain, such as the name of a file, it stays one
+/// line and changes nothing in a terminal but its colors: the formatter escapes ESC in fields.
+fn one_line(event: &[u8], json: bool) -> String {
+    let text = String::from_utf8_lossy(event);
+    if json {
+        return printable_json(&text).into_owned();
+    }
+    let colored: Vec<_> = text.trim_end().split('\u{1b}').map(printable).collect();
+    colored.join("\u{1b}") + "\n"
 }
 
 impl Write for StderrWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = one_line(bytes, self.json);
         // A run continues when its log lines cannot be written: a closed pipe, a full disk.
         let _ = match self.bar {
-            Some(bar) => bar.suspend(|| io::stderr().write_all(bytes)),
-            None => io::stderr().write_all(bytes),
+            Some(bar) => bar.suspend(|| io::stderr().write_all(line.as_bytes())),
+            None => io::stderr().write_all(line.as_bytes()),
         };
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_with_no_sequences_but_colors() {
+        let event = "\u{1b}[33m WARN\u{1b}[0m path=a\nb\u{9b}2J\u{7}\u{202e}\n";
+        let shown = "\u{1b}[33m WARN\u{1b}[0m path=a\\nb\\u{9b}2J\\u{7}\\u{202e}\n";
+        assert_eq!(one_line(event.as_bytes(), false), shown);
+        let event = "{\"path\":\"a\\nb\u{9b}\"}\n";
+        let shown = "{\"path\":\"a\\nb\\u009b\"}\n";
+        assert_eq!(one_line(event.as_bytes(), true), shown);
     }
 }

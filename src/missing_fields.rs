@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 
 use crate::stderr_line;
 use pseidon_dsl::expr::{Path, PathStep};
+use pseidon_dsl::printable;
 use pseidon_exec::MissingField;
 use pseidon_service::runs::RunRegistry;
 use serde_json::Value;
@@ -50,7 +51,7 @@ pub(crate) fn report_added(runs: &RunRegistry) {
             stderr_line!(
                 "  note     {records} records of {stage} have fields that the inferred schema does \
                  not have, and are written without them: `{}`\n           help: {ADDED_HELP}",
-                names.join("`, `")
+                printable(&names.join("`, `"))
             );
         } else {
             tracing::warn!(

@@ -8,6 +8,8 @@
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 
+use pseidon_dsl::printable::printable_lines;
+
 use crate::cli::Exit;
 
 /// Writes a line to standard error, as `eprintln!` formats it.
@@ -18,9 +20,11 @@ macro_rules! stderr_line {
     };
 }
 
-/// Writes a line to standard error in one piece, if it can be written.
+/// Writes a line to standard error in one piece, if it can be written. It can have a line of help;
+/// other control characters are escaped, since names of files and answers of servers can be part of it.
 pub(crate) fn write_line(line: Arguments<'_>) {
-    write_error(&format!("{line}\n"));
+    let line = printable_lines(&line.to_string()).into_owned();
+    write_error(&(line + "\n"));
 }
 
 /// Writes a text to standard error, if it can be written.

@@ -2,7 +2,6 @@
 
 mod excerpt;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnostic, Report};
@@ -10,7 +9,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnost
 use self::excerpt::Excerpt;
 use crate::Span;
 use crate::node::Text;
-use crate::printable::printable_lines;
+use crate::printable::{printable_lines, shortened};
 
 /// How many errors are shown. A generated file can have an error in each of its keys.
 pub const MAX_SHOWN: usize = 20;
@@ -66,19 +65,6 @@ pub fn render(name: &str, text: &str, errors: &[Diagnostic], color: bool) -> Str
 /// A message, a label or the lines of a help as they are shown.
 fn sentence(text: &str) -> String {
     printable_lines(&shortened(text)).into_owned()
-}
-
-/// A message without the middle of a very long one, such as one with a value of a megabyte.
-fn shortened(text: &str) -> Cow<'_, str> {
-    const LONGEST: usize = 1000;
-    const KEPT: usize = 300;
-
-    if text.len() <= LONGEST {
-        return text.into();
-    }
-    let begin = &text[..text.floor_char_boundary(KEPT)];
-    let end = &text[text.ceil_char_boundary(text.len() - KEPT)..];
-    format!("{begin} … {end}").into()
 }
 
 /// The place of a position in a file: `pipeline.edn:12:5`.

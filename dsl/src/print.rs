@@ -8,6 +8,7 @@ mod pretty;
 
 use std::fmt::Write;
 
+use crate::printable::is_printable;
 use crate::{Node, NodeKind};
 pub use pretty::pretty;
 
@@ -104,7 +105,7 @@ fn write_char(out: &mut String, value: char) {
         ' ' => out.push_str("\\space"),
         '\u{8}' => out.push_str("\\backspace"),
         '\u{c}' => out.push_str("\\formfeed"),
-        other if other.is_control() || other.is_whitespace() => {
+        other if !is_printable(other) || other.is_whitespace() => {
             write_display(out, format_args!("\\u{:04x}", u32::from(other)))
         }
         other => write_display(out, format_args!("\\{other}")),
@@ -122,8 +123,8 @@ fn write_str(out: &mut String, value: &str) {
             '\t' => out.push_str("\\t"),
             '\u{8}' => out.push_str("\\b"),
             '\u{c}' => out.push_str("\\f"),
-            control if control.is_control() => {
-                write_display(out, format_args!("\\u{:04x}", u32::from(control)))
+            other if !is_printable(other) => {
+                write_display(out, format_args!("\\u{:04x}", u32::from(other)))
             }
             other => out.push(other),
         }

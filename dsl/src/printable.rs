@@ -29,12 +29,72 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     lines.join("\n").into()
 }
 
+/// As [`printable`], for JSON: what is escaped has the same value. Line ends between tokens are kept.
+pub fn printable_json(json: &str) -> Cow<'_, str> {
+    let is_kept = |c| is_printable(c) || c == '\n';
+    if json.chars().all(is_kept) {
+        return json.into();
+    }
+    let escaped = json.chars().fold(String::new(), |mut out, c| {
+        match is_kept(c) {
+            true => out.push(c),
+            false => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+        }
+        out
+    });
+    escaped.into()
+}
+
 /// The first characters of a text, with `…` for the rest.
 pub fn beginning(text: &str, max_chars: usize) -> Cow<'_, str> {
     match text.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
         None => text.into(),
     }
+}
+
+/// A message without the middle of a very long one.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 1000;
+    const KEPT: usize = 300;
+
+    if text.len() <= LONGEST {
+        return text.into();
+    }
+    let begin = &text[..text.floor_char_boundary(KEPT)];
+    let end = &text[text.ceil_char_boundary(text.len() - KEPT)..];
+    format!("{begin} … {end}").into()
+}
+
+/// The reason why a record is invalid, with the beginning of each long value only. A value is in
+/// single quotes.
+pub fn short_reason(reason: &str) -> Cow<'_, str> {
+    const LONGEST_VALUE: usize = 60;
+
+    if reason.len() <= LONGEST_VALUE {
+        return reason.into();
+    }
+    let mut short = String::new();
+    let mut rest = reason;
+    while let Some((before, value, after)) = next_value(rest) {
+        short.extend([before, &beginning(value, LONGEST_VALUE), "'"]);
+        rest = after;
+    }
+    short.push_str(rest);
+    shortened(&short).into_owned().into()
+}
+
+/// The text up to the next value with its quote, the value, and the text after its quote. A quote
+/// in a word is an apostrophe.
+fn next_value(text: &str) -> Option<(&str, &str, &str)> {
+    let mut quotes = text.match_indices('\'').map(|(at, _)| at);
+    let opening = quotes.find(|at| !text[..*at].ends_with(char::is_alphanumeric))?;
+    let closing = quotes.find(|at| !text[at + 1..].starts_with(char::is_alphanumeric))?;
+    Some((
+        &text[..=opening],
+        &text[opening + 1..closing],
+        &text[closing + 1..],
+    ))
 }
 
 /// Appends a character, escaped if it is not printable.
@@ -79,6 +139,34 @@ mod tests {
         }
         assert_eq!(printable_lines("a\n\u{1b}b\r\n"), "a\n\\u{1b}b\\r\n");
         assert_eq!(printable_lines("a\nb"), "a\nb");
+        let json = "{\"a\": \"\u{9b}31m\u{202e}é\"}\n";
+        assert_eq!(printable_json(json), "{\"a\": \"\\u009b31m\\u202eé\"}\n");
+        assert_eq!(printable_json("[\"é\"]\n"), "[\"é\"]\n");
+    }
+
+    #[test]
+    fn long_values_of_a_reason_are_cut() {
+        let long = "ü".repeat(61);
+        let cut = format!("{}…", "ü".repeat(60));
+        let words = "it's the server's ".repeat(10);
+        for (reason, expected) in [
+            ("'12' is no date".to_owned(), "'12' is no date".to_owned()),
+            (words.clone(), words),
+            (
+                format!("'{long}' and '{long}' are not equal to '12'"),
+                format!("'{cut}' and '{cut}' are not equal to '12'"),
+            ),
+            (
+                format!("'it's {long}' is not a date"),
+                format!("'it's {}…' is not a date", "ü".repeat(55)),
+            ),
+            (
+                format!("'{}{}", "a".repeat(1000), "b".repeat(1000)),
+                format!("'{} … {}", "a".repeat(299), "b".repeat(300)),
+            ),
+        ] {
+            assert_eq!(short_reason(&reason), expected, "{reason}");
+        }
     }
 
     #[test]

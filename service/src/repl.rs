@@ -13,6 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pseidon_dsl::printable;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
@@ -137,15 +138,17 @@ struct Reply {
 }
 
 impl Reply {
+    /// What a record, a row of a table or a server contains does not change the client's terminal.
     fn of(lines: CommandResult) -> Reply {
+        let shown = |line: &String| printable(line).into_owned();
         match lines {
             Ok(lines) => Reply {
-                lines,
+                lines: lines.iter().map(shown).collect(),
                 is_error: false,
                 is_last: false,
             },
             Err(reasons) => Reply {
-                lines: reasons.iter().map(|reason| error(reason)).collect(),
+                lines: reasons.iter().map(|reason| shown(&error(reason))).collect(),
                 is_error: true,
                 is_last: false,
             },
@@ -164,7 +167,7 @@ impl Reply {
 
 /// An error on one line.
 fn error(reason: &str) -> String {
-    format!("error: {}", reason.lines().collect::<Vec<_>>().join(" "))
+    format!("error: {}", commands::one_line(reason))
 }
 
 /// The state of a connection.

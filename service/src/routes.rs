@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
+use pseidon_dsl::printable;
 use serde_json::json;
 use url::form_urlencoded;
 
@@ -95,7 +96,8 @@ async fn health(State(pages): Shared) -> Response {
     if troubles.is_empty() {
         return "ok\n".into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, troubles.join("\n") + "\n").into_response()
+    let lines = troubles.iter().map(|trouble| printable(trouble) + "\n");
+    (StatusCode::SERVICE_UNAVAILABLE, lines.collect::<String>()).into_response()
 }
 
 async fn live(State(pages): Shared) -> Response {
@@ -192,7 +194,7 @@ fn log_of(query: &str) -> Result<Option<String>, String> {
 }
 
 fn refuse(status: StatusCode, reason: &str) -> Response {
-    let body = json!({ "error": reason });
+    let body = json!({ "error": printable(reason) });
     (status, [(header::CONTENT_TYPE, JSON)], format!("{body}\n")).into_response()
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pseidon_dsl::print;
+use pseidon_dsl::printable::printable_json;
+use pseidon_dsl::{print, printable};
 use serde_json::{Map, Value, json};
 
 use crate::JsonLines;
@@ -102,10 +103,10 @@ impl StatusPages {
     }
 
     /// `/logs/NAME`; `None` if the log is unknown. It is not cached.
-    pub(crate) fn log(&self, name: &str) -> Option<String> {
+    pub(crate) fn log(&self, name: &str) -> Option<Arc<str>> {
         self.runs
             .find(name)
-            .map(|entry| format!("{:#}\n", self.describe(&entry)))
+            .map(|entry| body(&self.describe(&entry)))
     }
 
     /// `/stats`.
@@ -224,7 +225,7 @@ impl StatusPages {
         json!({
             "log": entry.name,
             "state": state.as_str(),
-            "reason": state.reason(),
+            "reason": state.reason().map(printable),
             "running-seconds": entry.live().map(|live| live.since.elapsed().as_secs()),
             "lag": counts.lag,
             "rate": self.rate(&entry.name).one,
@@ -288,6 +289,7 @@ fn mean(records: u64, time: Duration) -> f64 {
     }
 }
 
+/// A value as the text of a page.
 fn body(value: &Value) -> Arc<str> {
-    (format!("{value:#}\n")).into()
+    printable_json(&format!("{value:#}\n")).into()
 }

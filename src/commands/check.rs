@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use pseidon_dsl::printable::printable_lines;
 use pseidon_plan::Plan;
 use pseidon_plan::chain::{Chain, ChainStep, Matcher, Operator, PlannedSource, Policy, columns};
 
@@ -24,7 +25,9 @@ fn try_check(from: &FileArgs) -> Result<Exit, Exit> {
     if !errors.is_empty() {
         return Err(text.show(&errors));
     }
-    Ok(output::print(&describe(&plan, text.kind == TextKind::Flow)))
+    // An inferred schema has the names of a record's fields.
+    let described = describe(&plan, text.kind == TextKind::Flow);
+    Ok(output::print(&printable_lines(&described)))
 }
 
 /// Describes a plan. `is_flow` is whether it is the flow of `-e`, whose state is temporary.

@@ -13,7 +13,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::{Reason, WithCauses};
-use pseidon_dsl::{Name, Node, NodeKind, Span, node, print};
+use pseidon_dsl::printable::short_reason;
+use pseidon_dsl::{Name, Node, NodeKind, Span, node, print, printable};
 use pseidon_exec::process::{ProcessOutcome, Processor, RowReceiver};
 use pseidon_expr::Scope;
 use pseidon_formats::{OutputFormat, RecordEncoder};
@@ -311,7 +312,8 @@ impl<'p> Printer<'p> {
                     .get(record.number as usize)
                     .copied()
                     .unwrap_or(batch.next);
-                stderr_line!("{} offset {offset}: {}", batch.split.id, record.reason);
+                let reason = short_reason(&record.reason);
+                stderr_line!("{} offset {offset}: {}", batch.split.id, printable(&reason));
             }
             done = records.end;
         }

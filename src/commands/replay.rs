@@ -25,6 +25,7 @@ use std::time::Instant;
 use arrow::datatypes::SchemaRef;
 use indicatif::{HumanCount, ProgressBar};
 use pseidon_delivery::{GroupCommit, WithCauses};
+use pseidon_dsl::printable::printable_lines;
 use pseidon_dsl::{Document, nearest};
 use pseidon_exec::Run;
 use pseidon_plan::Plan;
@@ -113,7 +114,8 @@ fn try_without_writing(args: &ReplayArgs, plan: Plan, found: Vec<PathBuf>) -> Re
     let plan = with_sources(plan, without_files, &args.file)?;
     let outcome = DryRun::of(&plan, &selection, &known).map_err(|error| failed(&error))?;
     let outcome = outcome.describe(selection.files());
-    Ok(output::print(&format!("{outcome}{}", selection.left_out())))
+    let outcome = format!("{outcome}{}", selection.left_out());
+    Ok(output::print(&printable_lines(&outcome)))
 }
 
 /// The plan of the pipeline under the name of its replay. It opens no port, and the sources have the

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use pseidon_delivery::{SinkId, StagedEntry, StagedId, StateStore, StoreError, WithCauses};
+use pseidon_dsl::printable;
 use pseidon_plan::Plan;
 use pseidon_plugin::sink::StagedFile;
 
@@ -109,7 +110,8 @@ impl StagedFiles {
                 "{sink}: {count} on disk {disk}, written by {machines}, {place}"
             );
             for (_, file) in files.iter().take(MAX_LISTED) {
-                let _ = writeln!(text, "  {}", file.path.display());
+                let path = file.path.to_string_lossy();
+                let _ = writeln!(text, "  {}", printable(&path));
             }
             if files.len() > MAX_LISTED {
                 let _ = writeln!(text, "  … and {} more", files.len() - MAX_LISTED);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use indicatif::HumanCount;
 use pseidon_delivery::{Reason, WithCauses};
+use pseidon_dsl::printable::beginning;
 use serde_json::Value;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
@@ -12,6 +13,8 @@ use crate::aligned::aligned;
 use crate::cli::{Exit, StatusArgs};
 use crate::{output, stderr_line};
 
+/// How many characters are shown of a value.
+const MAX_SHOWN: usize = 300;
 /// How long the process may take to answer a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -116,7 +119,9 @@ fn describe(metrics: &Value, logs: &Value) -> String {
         text.push_str("errors\n");
         let rows: Vec<_> = errors
             .into_iter()
-            .map(|(topic, errors)| vec![format!("  {topic}"), shown(errors)])
+            .map(|(topic, errors)| {
+                vec![format!("  {}", beginning(topic, MAX_SHOWN)), shown(errors)]
+            })
             .collect();
         text.push_str(&aligned(&rows));
     }
@@ -162,10 +167,11 @@ fn not_running(log: &Value) -> Vec<String> {
     ]
 }
 
+/// The beginning of a value of a response. A row of the table of logs can be wrong at any length.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => beginning(text, MAX_SHOWN).into_owned(),
         other => other.to_string(),
     }
 }
@@ -211,6 +217,22 @@ not running
   x      invalid  format: expected txt
 ";
         assert_eq!(describe(&metrics(), &logs), expected);
+    }
+
+    #[test]
+    fn a_hostile_log_does_not_break_the_status() {
+        let (name, reason) = ("x".repeat(70_000), "\u{1b}[2J\nforged\u{202e}");
+        let logs = json!([
+            {"log": "views", "state": "off", "reason": reason},
+            {"log": name, "state": "invalid", "reason": name},
+        ]);
+        let metrics = json!({"topic-errors": {name.as_str(): 1, "a": 2}});
+        let status = describe(&metrics, &logs);
+        let lines: Vec<&str> = status.lines().collect();
+        let row = "  views  off      \\u{1b}[2J\\nforged\\u{202e}";
+        assert!(lines.contains(&row), "{:?}", &status[..200]);
+        assert!(lines.contains(&"  a  2"), "{:?}", &status[..200]);
+        assert!(status.len() < 2000, "{} bytes", status.len());
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Invalid records: quarantine, drop and stop.
 
 use std::collections::BTreeSet;
+use std::fs;
+
+use pseidon_dsl::printable::is_printable;
 
 use crate::harness::feed::Feeder;
 use crate::harness::output::{all_lines, check, lines};
@@ -119,6 +122,48 @@ fn throw_ends_the_run() {
         Vec::<std::path::PathBuf>::new(),
         "uncommitted files are removed"
     );
+}
+
+/// A value of a record is part of the reason why it is invalid. It is cut, and neither forges a line
+/// nor changes a terminal.
+#[test]
+fn a_hostile_value_is_a_short_part_of_one_line() {
+    let site = Site::new("hostile-value");
+    let digits = "9".repeat(1 << 20);
+    let value = format!("41\u{1b}]0;t\u{7}\r\nINFO forged\u{9b}2J\u{202e}{digits}");
+    site.write("in/a.ndjson", serde_json::json!({ "v": value }).to_string());
+    let fatal_errors = site.path("fatalerrors");
+    let pipeline = |on_error: &str| {
+        format!(
+            r#"{{:name "hostile" :settings {{:fatal-errors "{}"}}
+                in   (files {{:path "in/*" :format "json" :schema {{:v :utf8}}}})
+                calc (select "cast(v as int) as w" {{:on-error {on_error}}})
+                pipeline (-> in calc (files {{:path "out/good" :codec :json}}))}}"#,
+            fatal_errors.display()
+        )
+    };
+    let is_shown = |text: &str, length: usize| {
+        text.chars().all(|c| c == '\n' || is_printable(c))
+            && text.len() < length
+            && !text.lines().any(|line| line.starts_with("INFO"))
+    };
+    site.write("pipeline.edn", pipeline(":throw"));
+    let mut pseidon = site.run("pipeline.edn");
+    pseidon.expect_exit(1, 60);
+    assert!(is_shown(&pseidon.log(), 5000), "{:?}", pseidon.log());
+    let fatal = fs::read_to_string(&fatal_errors).expect("a file of fatal errors");
+    assert!(
+        is_shown(&fatal, 1000) && fatal.lines().count() == 1,
+        "{fatal:?}"
+    );
+
+    site.write("pipeline.edn", pipeline(":quarantine"));
+    let pseidon = site.finish("pipeline.edn", 60);
+    assert!(is_shown(&pseidon.log(), 5000), "{:?}", pseidon.log());
+    let bad = all_lines(&site.path("out/quarantine"));
+    let bad: serde_json::Value = serde_json::from_str(&bad[0]).expect("json");
+    let reason = bad["reason"].as_str().expect("a reason");
+    assert!(reason.ends_with("99…' is not a valid int32"), "{reason}");
 }
 
 /// Invalid records are quarantined exactly once, even if the process is killed.

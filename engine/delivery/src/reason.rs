@@ -9,6 +9,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use pseidon_dsl::printable;
+
 /// A message, and the error that caused what it says, if another error did. Displays the message
 /// alone.
 #[derive(Clone, Debug)]
@@ -104,7 +106,8 @@ impl Error for Remark {
 
 /// Displays an error with all its causes, outermost first: `a: b: c`.
 ///
-/// Many libraries print a cause in the message as well; it is not repeated.
+/// Many libraries print a cause in the message as well; it is not repeated. What a server answered
+/// or a record contains can be part of a message, so it is [printable] and one line.
 pub struct WithCauses<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for WithCauses<'_> {
@@ -125,7 +128,7 @@ impl fmt::Display for WithCauses<'_> {
             }
         }
         text.extend(remarks.into_iter().rev());
-        f.write_str(&text)
+        f.write_str(&printable(&text))
     }
 }
 
@@ -166,6 +169,16 @@ mod tests {
         );
         let found = io_error(&reason).map(io::Error::kind);
         assert_eq!(found, Some(io::ErrorKind::StorageFull));
+    }
+
+    #[test]
+    fn an_answer_of_a_server_is_one_line() {
+        let answer = Reason::new("no\r\n\u{1b}[2J\u{202e}");
+        let reason = Reason::caused_by("cannot read", answer);
+        assert_eq!(
+            WithCauses(&reason).to_string(),
+            "cannot read: no\\r\\n\\u{1b}[2J\\u{202e}"
+        );
     }
 
     #[test]

@@ -165,12 +165,5 @@ pub fn text_of(json: &str) -> Result<Option<Cow<'_, str>>> {
     }
 }
 
-/// The beginning of a value, for messages.
-fn abbreviated(text: &str) -> String {
-    const MAX_CHARS: usize = 40;
-    let mut shown: String = text.chars().take(MAX_CHARS).collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
-}
+/// How many characters of a value are in a message.
+const MAX_SHOWN: usize = 40;

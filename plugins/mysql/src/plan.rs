@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use pseidon_dsl::printable::{beginning, printable, shortened};
 use pseidon_formats::record_format::{self, EventLayout, EventUnit, JsonLayout, RecordLayout};
 
 use crate::LogRow;
@@ -25,6 +26,8 @@ const OUTPUT_FORMATS: [(&str, Output); 7] = [
 /// The output of NULL and of an empty string.
 const DEFAULT_OUTPUT: Output = Output::lines("gzip");
 
+/// How many characters of a value are in an error.
+const MAX_SHOWN: usize = 100;
 /// Kafka's limit for the length of a topic's name.
 const MAX_TOPIC_LENGTH: usize = 249;
 
@@ -76,10 +79,15 @@ impl fmt::Display for RowError {
             value,
             reason,
         } = self;
-        match value {
-            Some(value) => write!(formatter, "log `{log}`: {column} is `{value}`: {reason}"),
-            None => write!(formatter, "log `{log}`: {column} is NULL: {reason}"),
-        }
+        let log = beginning(log, MAX_SHOWN);
+        let text = match value {
+            Some(value) => {
+                let value = beginning(value, MAX_SHOWN);
+                format!("log `{log}`: {column} is `{value}`: {reason}")
+            }
+            None => format!("log `{log}`: {column} is NULL: {reason}"),
+        };
+        formatter.write_str(&printable(&shortened(&text)))
     }
 }
 

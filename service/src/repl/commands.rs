@@ -479,6 +479,7 @@ fn act(runs: &RunRegistry, action: Action, name: &str) -> CommandResult {
         .collect())
 }
 
-fn one_line(text: &str) -> String {
+/// The lines of a text as one.
+pub(super) fn one_line(text: &str) -> String {
     text.lines().collect::<Vec<_>>().join(" ")
 }

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{Field, FieldRef, Schema};
+use arrow::error::ArrowError;
 use pseidon_delivery::WithCauses;
 use pseidon_dsl::Diagnostic;
 use pseidon_dsl::expr::{self, Expr, Path, PathStep};
 use pseidon_dsl::node::Text;
+use pseidon_dsl::printable::printable_json;
 use pseidon_expr::demand::collect;
 use pseidon_expr::{Scope, compile};
 use pseidon_plan::PlannedSource;
@@ -22,6 +24,9 @@ use super::CommandResult;
 use crate::JsonLines;
 use crate::stages::scope_of;
 
+/// How many bytes of JSON are shown of a row or a value. An expression can make megabytes of each.
+const MAX_SHOWN: usize = 256 << 10;
+
 /// Each row as JSON: its columns, or the unchanged record as JSON or as a JSON string. Of a record
 /// without bytes these are the columns that the pipeline uses.
 pub(super) fn lines(
@@ -29,6 +34,21 @@ pub(super) fn lines(
     source: &PlannedSource,
     json: JsonLines,
 ) -> Result<Vec<String>, String> {
+    let lines = json_lines(rows, source, json)?;
+    Ok(lines.iter().map(|line| shown(line)).collect())
+}
+
+/// A row or a value as the client gets it: JSON without control characters, unless it is too long.
+fn shown(json: &str) -> String {
+    match json.len() {
+        0..=MAX_SHOWN => printable_json(json).into_owned(),
+        bytes => super::error(&format!(
+            "{bytes} bytes are too many to be shown; expected at most {MAX_SHOWN}"
+        )),
+    }
+}
+
+fn json_lines(rows: &Rows, source: &PlannedSource, json: JsonLines) -> Result<Vec<String>, String> {
     if rows.is_changed() || !source.format.has_bytes() {
         return json(rows, RecordShape::Columns(rows.columns().schema()));
     }
@@ -163,7 +183,12 @@ fn decode_rows(
 ) -> Result<(RecordBatch, Vec<BadRow>), String> {
     let (payloads, numbers) = rows.bytes();
     let (columns, bad) = decode(wanted, payloads, source)?;
-    let columns = take_record_batch(&columns, numbers).map_err(|error| error.to_string())?;
+    // Arrow does not count the rows that are taken of a batch without columns.
+    let taken = match wanted {
+        [] => without_columns(numbers.len()),
+        _ => take_record_batch(&columns, numbers),
+    };
+    let columns = taken.map_err(|error| error.to_string())?;
     let of_row = |row: usize| {
         let found = bad.iter().find(|bad| bad.row == numbers.value(row))?;
         Some(BadRow {
@@ -172,6 +197,11 @@ fn decode_rows(
         })
     };
     Ok((columns, (0..rows.len()).filter_map(of_row).collect()))
+}
+
+fn without_columns(rows: usize) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)
 }
 
 fn decode(
@@ -195,7 +225,7 @@ fn decode(
         let decoded = decoder.decode(payloads);
         (decoded.columns, decoded.bad)
     };
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(payloads.len()));
+    let options = RecordBatchOptions::new().with_row_count(Some(payloads.len()));
     let columns = RecordBatch::try_new_with_options(schema, columns, &options)
         .map_err(|error| error.to_string())?;
     Ok((columns, bad))
@@ -220,7 +250,7 @@ fn json_of(
     let inner = line
         .strip_prefix(&format!("{{\"{VALUE}\":"))
         .and_then(|rest| rest.strip_suffix('}'));
-    Ok(inner.unwrap_or(&line).to_owned())
+    Ok(shown(inner.unwrap_or(&line)))
 }
 
 /// Converts errors to sentences.

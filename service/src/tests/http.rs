@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use pseidon_dsl::printable::is_printable;
 use pseidon_formats::json_lines;
 use pseidon_plugin::Secret;
 use serde_json::json;
@@ -171,6 +172,26 @@ fn health_reports_problems_and_live_does_not() {
     served.runs.set_trouble("table", None);
     served.runs.entry("a").set_state(EntryState::Running);
     assert_eq!(served.get("/health").status, 200);
+}
+
+#[test]
+fn what_a_row_contains_does_not_change_a_terminal() {
+    let served = serve(&["a"], true, None);
+    let reason = "the format is `\u{1b}[2J\r\nok\u{9b}31m\u{202e}`";
+    let entry = served.runs.entry("a");
+    entry.set_state(EntryState::InvalidRow(reason.into()));
+    let shown = "the format is `\\u{1b}[2J\\r\\nok\\u{9b}31m\\u{202e}`";
+    assert_eq!(served.get("/health").body, format!("log `a`: {shown}\n"));
+    for page in ["/logs", "/logs/a", "/logs/%C2%9B%E2%80%AE"] {
+        let answer = served.get(page);
+        let is_shown = |c| c == '\n' || is_printable(c);
+        assert!(
+            answer.body.chars().all(is_shown),
+            "{page}: {:?}",
+            answer.body
+        );
+    }
+    assert_eq!(served.get("/logs/a").json()["reason"], shown);
 }
 
 #[test]

@@ -191,6 +191,31 @@ fn an_error_is_one_line() {
 }
 
 #[test]
+fn a_reply_does_not_change_a_terminal() {
+    let mut served = serve(&[], false, None);
+    served.run("test");
+    let reason = "expected\n\u{1b}]0;title\u{7}\u{202e}";
+    let entry = served.runs.entry("test");
+    entry.set_state(EntryState::Failed(reason.into()));
+    let mut client = ReplClient::connect(&served);
+    let shown = "expected \\u{1b}]0;title\\u{7}\\u{202e}";
+    assert!(client.send("errors").contains(&shown.to_owned()));
+    entry.set_state(EntryState::Running);
+    // In JSON, the value is the same.
+    assert_eq!(
+        client.send("eval even concat('a', chr(155), chr(8238))")[0],
+        "\"a\\u009b\\u202e\""
+    );
+    let long = client.send("eval even repeat('x', 300000)");
+    let expected = "error: 300002 bytes are too many to be shown; expected at most 262144";
+    assert!(long.iter().all(|line| line == expected), "{long:?}");
+    assert_eq!(
+        client.send("last \u{9b}2J"),
+        ["error: unknown stage `\\u{9b}2J`; try stages"]
+    );
+}
+
+#[test]
 fn lines_of_a_template_start_with_the_log() {
     let mut served = serve(&["b"], true, None);
     served.run("a");

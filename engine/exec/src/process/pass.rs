@@ -8,6 +8,7 @@ use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, RecordBatchOptions
 use arrow::compute::{not, prep_null_mask_filter};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use pseidon_dsl::printable::short_reason;
 use pseidon_expr::CompiledExpr;
 use pseidon_expr::panics::catch_panic;
 use pseidon_plan::chain::{Chain, ChainStep, Operator, Policy, RecordEdit};
@@ -297,7 +298,8 @@ impl ChainPass<'_> {
         Ok(rows)
     }
 
-    /// Notes invalid records by their numbers in the batch, or fails if the policy says so.
+    /// Notes invalid records by their numbers in the batch, or fails if the policy says so. A reason
+    /// has the beginning of a long value only.
     pub(super) fn note_bad(
         &mut self,
         stage: &str,
@@ -305,6 +307,7 @@ impl ChainPass<'_> {
         rows: impl IntoIterator<Item = (u32, String)>,
     ) -> Result<(), Interruption> {
         for (number, reason) in rows {
+            let reason = short_reason(&reason).into_owned();
             if policy == Policy::Throw {
                 let position = self.batch.first_position(number as usize);
                 let (stage, split) = (stage.to_owned(), self.batch.first_split().to_string());

@@ -14,8 +14,9 @@ use datafusion_common::{DataFusionError, Result, exec_datafusion_err};
 use datafusion_expr::{
     ColumnarValue, Operator, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
+use pseidon_dsl::printable::beginning;
 
-use super::abbreviated;
+use super::MAX_SHOWN;
 
 /// A function that computes `left op right` of two JSON values. NULL if one of them is NULL or
 /// `null`.
@@ -131,7 +132,7 @@ impl Number {
         let number = Number::parse(text);
         number
             .map(Some)
-            .ok_or_else(|| exec_datafusion_err!("'{}' is not a number", abbreviated(text)))
+            .ok_or_else(|| exec_datafusion_err!("'{}' is not a number", beginning(text, MAX_SHOWN)))
     }
 
     fn parse(text: &str) -> Option<Number> {

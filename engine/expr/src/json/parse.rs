@@ -3,9 +3,10 @@
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use datafusion_common::{Result, exec_datafusion_err};
+use pseidon_dsl::printable::beginning;
 use sonic_rs::Value;
 
-use super::{abbreviated, map_texts};
+use super::{MAX_SHOWN, map_texts};
 use crate::scalar::ColumnFunction;
 
 /// A function that checks that strings are JSON, and returns them as JSON values.
@@ -31,7 +32,7 @@ impl ColumnFunction for JsonParse {
                 Ok(_) => out.append_value(text.trim_ascii()),
                 Err(_) if self.is_try => out.append_null(),
                 Err(_) => {
-                    let text = abbreviated(text);
+                    let text = beginning(text, MAX_SHOWN);
                     return Err(exec_datafusion_err!("'{text}' is not JSON"));
                 }
             }
