@@ -124,6 +124,51 @@ fn a_record_that_would_be_too_large_is_invalid() {
     }));
 }
 
+/// Each function makes up to gigabytes of a batch whose records have a kilobyte.
+#[test]
+fn functions_whose_results_are_much_larger_than_their_arguments() {
+    let functions = [
+        "rpad(u, 100000)",
+        "replace(u, 'u', u)",
+        "regexp_replace(u, 'u', u, 'g')",
+        "to_char(now(), repeat('%d', 5 * octet_length(u)))",
+        "encode(encode(encode(repeat(u, 20), 'hex'), 'hex'), 'hex')",
+        "array_to_string(string_to_array(u, 'u'), u)",
+        "concat_ws(u, repeat(u, 20), repeat(u, 20), repeat(u, 20), repeat(u, 20))",
+    ];
+    for function in functions {
+        let site = Site::new("wide-functions");
+        let step = format!(r#"(where "octet_length({function}) > octet_length(u)")"#);
+        let record = r#":n "n" :u "repeat('u', 1000)""#;
+        let sink = r#":path "out" :codec :json"#;
+        site.write("pipeline.edn", pipeline(record, 2000, &step, sink));
+        let mut pseidon = site.run("pipeline.edn");
+        println!("{function}");
+        expect_little_memory(&mut pseidon, 240, || false);
+        pseidon.expect_exit(0, 60);
+        let is_done = pseidon.log().contains("records_out=2000");
+        assert!(is_done, "{function}: {}", pseidon.log());
+    }
+}
+
+/// A group has a list of all values. It must fit into memory, so the run stops before it does not.
+#[test]
+fn a_group_that_would_be_too_large_stops_the_run() {
+    let site = Site::new("large-group");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "large-group" :settings {:memory "32MB"}
+            src (generate {:record {:u "repeat('u', 10000)"} :count 20000})
+            all (group {:keys "1 as one" :aggregates "array_agg(u) as us"})
+            pipeline (-> src all (files {:path "out" :codec :json}))}"#,
+    );
+    let mut pseidon = site.run("pipeline.edn");
+    expect_little_memory(&mut pseidon, 240, || false);
+    pseidon.expect_exit(1, 60);
+    let reason = "a group has values of more than 8388608 bytes together";
+    assert!(pseidon.log().contains(reason), "{}", pseidon.log());
+}
+
 /// Each file has a compressor for each column.
 #[test]
 fn parquet_in_300_buckets_and_zstd_19() {

@@ -5,7 +5,8 @@
 //! and a long constant that is combined with each of thousands of rows ([`constant_bytes`]). Both
 //! are estimated before anything is computed. An evaluation that would exceed [`MAX_RESULT`] fails
 //! with [`too_large`], and the caller retries with fewer rows. A single row may have a value of up
-//! to [`MAX_VALUE`], or as large as its arguments.
+//! to [`MAX_VALUE`], or as large as its arguments. The steps of a comparison of strings are bounded
+//! in the same way.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -38,6 +39,11 @@ pub(crate) fn too_large(what: &str, bytes: usize) -> DataFusionError {
     ))
 }
 
+/// The error for a comparison of each character of a string with each of another one.
+fn too_slow(what: &str, _: usize) -> DataFusionError {
+    DataFusionError::ResourcesExhausted(format!("{what} of such long strings would take too long"))
+}
+
 /// Checks the bytes that a function has produced for some rows.
 pub(crate) fn check(what: &str, bytes: usize, rows: usize) -> Result<()> {
     let limit = if rows <= 1 { MAX_VALUE } else { MAX_RESULT };
@@ -60,12 +66,19 @@ pub(crate) fn bounded(function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
         "replace" => replaced,
         "regexp_replace" => regexp_replaced,
         "redact" => redacted,
+        "to_char" => formatted,
+        "encode" => encoded,
+        "levenshtein" => compared,
         "logfmt" => objects,
         _ => return Arc::clone(function),
     };
     Arc::new(ScalarUDF::from(BoundedFunction {
         function: Arc::clone(function),
         growth,
+        refusal: match function.name() {
+            "levenshtein" => too_slow,
+            _ => too_large,
+        },
     }))
 }
 
@@ -74,6 +87,7 @@ pub(crate) fn bounded(function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
 struct BoundedFunction {
     function: Arc<ScalarUDF>,
     growth: Growth,
+    refusal: fn(&str, usize) -> DataFusionError,
 }
 
 impl PartialEq for BoundedFunction {
@@ -132,7 +146,7 @@ impl ScalarUDFImpl for BoundedFunction {
             MAX_RESULT
         };
         if made > limit {
-            return Err(too_large(self.name(), made));
+            return Err((self.refusal)(self.name(), made));
         }
         self.function.invoke_with_args(args)
     }
@@ -229,6 +243,42 @@ fn objects(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
         return 0;
     };
     sum(arrays, |row| length(text, row).saturating_mul(9))
+}
+
+/// The longest result of a specifier of two characters, such as `%c` or `%+`, has 40.
+fn formatted(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
+    let Some(format) = texts.last() else {
+        return 0;
+    };
+    sum(arrays, |row| length(format, row).saturating_mul(20))
+}
+
+/// This many steps of a comparison count as a byte: they take about as long.
+const STEPS: usize = 64;
+
+/// Each character is compared with each of the other string.
+fn compared(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {
+    let [one, other, ..] = texts else {
+        return 0;
+    };
+    sum(arrays, |row| {
+        length(one, row).saturating_mul(length(other, row)) / STEPS
+    })
+}
+
+/// A byte becomes two hexadecimal digits; base64 is shorter. What is encoded are bytes.
+fn encoded(_: &[StringArray], arrays: &[ArrayRef]) -> usize {
+    let bytes = arrays
+        .first()
+        .map(|bytes| cast(bytes, &DataType::LargeBinary));
+    let Some(Ok(bytes)) = bytes else {
+        return 0;
+    };
+    let bytes = bytes.as_binary::<i64>();
+    sum(arrays, |row| {
+        let row = if bytes.len() == 1 { 0 } else { row };
+        bytes.value(row).len().saturating_mul(2)
+    })
 }
 
 fn regexp_replaced(texts: &[StringArray], arrays: &[ArrayRef]) -> usize {

@@ -82,6 +82,7 @@ impl PreparedSink for GroupSink {
                 plan: self.plan.clone(),
                 table,
                 lane: LaneId::from(LANE),
+                largest_group: setup.memory.limit(),
             }),
             memory: setup.memory.limit() / 2,
         }))
@@ -122,6 +123,8 @@ struct Shared {
     plan: Arc<GroupPlan>,
     table: Arc<GroupTable>,
     lane: LaneId,
+    /// How many bytes a group may have. What is stored of a group is read to add to it.
+    largest_group: usize,
 }
 
 impl OpenGroupSink {
@@ -230,8 +233,9 @@ impl Lane for GroupLane {
 impl Transaction for GroupLane {
     fn commit(&mut self, splits: &[SplitCommit]) -> Result<(), SinkError> {
         about_to_wait();
-        let Shared { plan, table, lane } = &*self.shared;
-        let committed = table.commit(&plan.grouping, &mut self.groups, splits, lane);
+        let Shared { plan, table, .. } = &*self.shared;
+        let (lane, largest) = (&self.shared.lane, self.shared.largest_group);
+        let committed = table.commit(&plan.grouping, &mut self.groups, splits, (lane, largest));
         committed.map_err(failed)
     }
 

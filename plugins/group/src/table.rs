@@ -55,6 +55,12 @@ pub(crate) enum TableError {
     /// Results cannot be computed.
     #[error(transparent)]
     Compute(#[from] ArrowError),
+    /// The values of a group, such as the list of `array_agg`, have more bytes than this.
+    #[error(
+        "a group has values of more than {0} bytes together: divide the groups further, collect \
+         less in them, or raise `:memory`"
+    )]
+    TooLarge(usize),
 }
 
 macro_rules! from_storage_errors {
@@ -76,7 +82,7 @@ impl TableError {
             TableError::Storage(error) => {
                 matches!(**error, redb::Error::Io(_) | redb::Error::PreviousIo)
             }
-            TableError::Compute(_) => false,
+            TableError::Compute(_) | TableError::TooLarge(_) => false,
         }
     }
 }
@@ -85,7 +91,7 @@ impl From<TableError> for Reason {
     fn from(error: TableError) -> Reason {
         let what = match error {
             TableError::Storage(_) => "cannot read or write the groups",
-            TableError::Compute(_) => "cannot compute the groups",
+            TableError::Compute(_) | TableError::TooLarge(_) => "cannot compute the groups",
         };
         Reason::caused_by(what, error)
     }
@@ -194,13 +200,14 @@ impl GroupTable {
         Ok(positions)
     }
 
-    /// Adds groups to the current generation, and sets the positions of their splits.
+    /// Adds groups to the current generation, and sets the positions of their splits. A group of
+    /// more than `largest` bytes is an error.
     pub(crate) fn commit(
         &self,
         grouping: &Arc<Grouping>,
         groups: &mut Groups,
         splits: &[SplitCommit],
-        lane: &LaneId,
+        (lane, largest): (&LaneId, usize),
     ) -> Result<(), TableError> {
         let mut new = groups.take()?.into_iter().peekable();
         self.write(|transaction| {
@@ -220,6 +227,9 @@ impl GroupTable {
                     some.push(group);
                 }
                 for group in together(grouping, stored, some)? {
+                    if group.state.len() > largest {
+                        return Err(TableError::TooLarge(largest));
+                    }
                     table.insert((current, group.key.as_slice()), group.state.as_slice())?;
                 }
             }

@@ -20,7 +20,7 @@ fn evaluate(text: &str, column: &str, rows: usize) -> Result<ArrayRef, ArrowErro
 }
 
 /// Cases of an expression, the value of its column, and the length of the result.
-const WIDE: [(&str, &str, usize); 10] = [
+const WIDE: [(&str, &str, usize); 12] = [
     ("repeat('x', 400000)", "", 400_000),
     ("repeat(name, 400000)", "x", 400_000),
     ("name || repeat('x', 400000)", "y", 400_001),
@@ -38,6 +38,9 @@ const WIDE: [(&str, &str, usize); 10] = [
         "yy",
         400_000,
     ),
+    ("to_char(now(), repeat(name, 20000))", "%d", 40_000),
+    // What is encoded is small enough, and its encoding is not.
+    ("encode(name || repeat('x', 1000), 'hex')", "y", 2002),
     (
         "redact(repeat('::1 ', 20000) || name, 'ip', 'k')",
         "",
@@ -84,6 +87,7 @@ fn a_single_value_may_be_large_within_a_limit() {
     for (text, column) in [
         ("repeat(name, 100000)", "x".repeat(1000)),
         ("replace(name, 'x', name)", "x".repeat(10_000)),
+        ("levenshtein(name, reverse(name))", "xy".repeat(50_000)),
     ] {
         let error = evaluate(text, &column, 1).unwrap_err();
         assert!(
@@ -108,6 +112,7 @@ fn ordinary_batches_are_evaluated_at_once() {
     let text = "some words, as strings have them ".repeat(4);
     for expression in [
         "replace(name, 'words', 'letters')",
+        "levenshtein(name, reverse(name))",
         "regexp_replace(name, 'w.*s', 'x')",
         "rpad(name, 200)",
         "repeat(name, 3)",
