@@ -159,13 +159,13 @@ fn a_group_that_would_be_too_large_stops_the_run() {
         "pipeline.edn",
         r#"{:name "large-group" :settings {:memory "32MB"}
             src (generate {:record {:u "repeat('u', 10000)"} :count 20000})
-            all (group {:keys "1 as one" :aggregates "array_agg(u) as us"})
-            pipeline (-> src all (files {:path "out" :codec :json}))}"#,
+            lists (group {:keys "1 as one" :aggregates "array_agg(u) as us"})
+            pipeline (-> src lists (files {:path "out" :codec :json}))}"#,
     );
     let mut pseidon = site.run("pipeline.edn");
     expect_little_memory(&mut pseidon, 240, || false);
     pseidon.expect_exit(1, 60);
-    let reason = "a group has values of more than 8388608 bytes together";
+    let reason = "a group has values of more than 4000000 bytes together";
     assert!(pseidon.log().contains(reason), "{}", pseidon.log());
 }
 

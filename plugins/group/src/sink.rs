@@ -82,7 +82,7 @@ impl PreparedSink for GroupSink {
                 plan: self.plan.clone(),
                 table,
                 lane: LaneId::from(LANE),
-                largest_group: setup.memory.limit(),
+                largest_group: setup.memory.limit() / 2,
             }),
             memory: setup.memory.limit() / 2,
         }))
