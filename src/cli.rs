@@ -275,6 +275,9 @@ pub(crate) struct StatusArgs {
     /// The URL of the process: its host and :monitor-port.
     #[arg(default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
+    /// The :token of the pipeline. Other users can see arguments of a command; use the variable.
+    #[arg(long, env = "PSEIDON_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
 }
 
 /// The arguments of `pseidon offsets`.

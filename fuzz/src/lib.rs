@@ -25,6 +25,7 @@ use pseidon_expr::types::parse_field;
 use pseidon_formats::{ColumnFormat, UsedValues};
 use pseidon_logs::{Log, MysqlLogs};
 use pseidon_plan::chain::{ChainStep, PlannedSource};
+use pseidon_plan::settings::TokenFor;
 use pseidon_plan::{Plan, PlanContext, SinkIndex, Table, plan};
 use pseidon_plugin::batch::{BatchBuilder, RecordMeta, Split, WantedMetadata};
 use pseidon_plugin::format::{Format, WantedColumn};
@@ -287,7 +288,9 @@ pub fn service(is_http: bool) -> SocketAddr {
         host: Ipv4Addr::LOCALHOST.into(),
         monitor_port: is_http.then_some(address.port()),
         repl_port: (!is_http).then_some(address.port()),
+        names: Vec::new(),
         token: None,
+        token_for: TokenFor::Pages,
     };
     serve_runs(&config, runs, pseidon_formats::json_lines).expect("the port is free");
     address

@@ -1,54 +1,172 @@
-//! Authorization of control requests: the token, and the origin of browser requests.
+//! Which requests are served: the site that a request comes from, and the token.
+//!
+//! 1. [`Access::check_site`]: a web page must not reach the service through the browser of a person
+//!    who can. The host that a request names has to be an IP address, `localhost` or a name of
+//!    `:monitor-names`: an attacker could make any other name resolve to this address (DNS
+//!    rebinding). A request that a page of another site makes is refused.
+//! 2. [`Access::caller`]: whether a request has the token. [`Access::is_open`] says which requests
+//!    do not need it.
 
-use axum::http::{HeaderMap, header};
+use std::net::IpAddr;
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Method, Uri, Version, header};
+use pseidon_plan::settings::TokenFor;
+use pseidon_plugin::Secret;
 use subtle::ConstantTimeEq;
 
-/// The token that control requests must have.
-pub(crate) struct Token(String);
+/// The length of a token that cannot be guessed.
+const MIN_TOKEN: usize = 16;
+/// The pages that never need the token: they say only whether the process is well.
+const PROBES: [&str; 3] = ["/live", "/ready", "/health"];
+/// The pages that need the token only with `:token-for :all`.
+const COUNTS: [&str; 3] = ["/", "/metrics", "/metrics/prometheus"];
 
-impl Token {
-    /// Checks that the token is not blank.
-    pub(crate) fn new(token: &str) -> Result<Token, String> {
-        if token.trim().is_empty() {
-            return Err("the token is empty".to_owned());
-        }
-        Ok(Token(token.to_owned()))
-    }
-
-    /// Compares in constant time: the duration reveals nothing about the token but its length.
-    pub(crate) fn matches(&self, given: &str) -> bool {
-        self.0.as_bytes().ct_eq(given.as_bytes()).into()
-    }
+/// Who may use the service.
+pub(crate) struct Access {
+    token: Option<Token>,
+    token_for: TokenFor,
+    names: Vec<String>,
 }
 
-/// Why a request is rejected.
+/// Why a request is refused, whatever it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rejection {
-    /// The token is missing or wrong.
-    Token,
-    /// The request comes from a web page of another site.
-    Origin,
+pub(crate) enum SiteError {
+    /// The service has no such name.
+    Host,
+    /// A page of another site makes the request.
+    Page,
 }
 
-/// Checks whether a request with these headers may change something.
-///
-/// Browsers send the origin of the page that makes a request (RFC 6454, section 7). Only a page of
-/// this address is accepted, and without a token only if the address is an IP address or
-/// `localhost`: an attacker could make any other name resolve to this host (DNS rebinding).
-pub(crate) fn check(headers: &HeaderMap, token: Option<&Token>) -> Result<(), Rejection> {
-    if headers.contains_key(header::ORIGIN) && !is_own_origin(headers, token.is_some()) {
-        return Err(Rejection::Origin);
+/// Who sends a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// The request has the token, or none is set.
+    Known,
+    /// The request has no token.
+    Anonymous,
+    /// The request has a wrong token.
+    Impostor,
+}
+
+impl Access {
+    /// Checks that the token is not blank. `names` are the valid hosts beside addresses.
+    pub(crate) fn new(
+        token: Option<&Secret>,
+        token_for: TokenFor,
+        names: &[String],
+    ) -> Result<Access, String> {
+        Ok(Access {
+            token: token.map(|token| Token::new(token.expose())).transpose()?,
+            token_for,
+            names: names.to_vec(),
+        })
     }
-    let Some(token) = token else { return Ok(()) };
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(bearer);
-    if given.is_some_and(|given| token.matches(given)) {
+
+    /// Whether a token is set.
+    pub(crate) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Whether a token is set that can be guessed.
+    pub(crate) fn has_short_token(&self) -> bool {
+        self.token
+            .as_ref()
+            .is_some_and(|token| token.0.len() < MIN_TOKEN)
+    }
+
+    /// Whether this is the token, or none is set.
+    pub(crate) fn accepts(&self, token: &str) -> bool {
+        self.token
+            .as_ref()
+            .is_none_or(|expected| expected.matches(token))
+    }
+
+    /// Who sends a request with these headers.
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> Caller {
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(bearer);
+        match (&self.token, given) {
+            (None, _) => Caller::Known,
+            (Some(_), None) => Caller::Anonymous,
+            (Some(token), Some(given)) if token.matches(given) => Caller::Known,
+            (Some(_), Some(_)) => Caller::Impostor,
+        }
+    }
+
+    /// Whether a request needs no token. Paths that do not exist need it.
+    pub(crate) fn is_open(&self, method: &Method, path: &str) -> bool {
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        let counts_are_open = self.token_for == TokenFor::Pages;
+        reads && (PROBES.contains(&path) || counts_are_open && COUNTS.contains(&path))
+    }
+
+    /// Checks the host that a request names, and the site of the page that makes it.
+    ///
+    /// Browsers send the origin of the page (RFC 6454, section 7) with every request that changes
+    /// something, and whether it is a page of another site (Fetch Metadata) with every request.
+    pub(crate) fn check_site(
+        &self,
+        version: Version,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), SiteError> {
+        let host = host(version, headers)?;
+        // If the address of a request has a host, it takes precedence (RFC 9112, section 3.2.2).
+        let in_address = uri.authority().map(Authority::as_str);
+        let mut named = [host, in_address].into_iter().flatten();
+        if !named.all(|host| self.is_own_host(host)) {
+            return Err(SiteError::Host);
+        }
+        let is_cross_site = headers
+            .get_all("sec-fetch-site")
+            .iter()
+            .any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"));
+        let origins = headers.get_all(header::ORIGIN);
+        let is_own = |origin: &header::HeaderValue| {
+            let page = origin.to_str().ok().and_then(page_host);
+            page.is_some_and(|page| host.is_some_and(|host| page.eq_ignore_ascii_case(host)))
+        };
+        if is_cross_site || !origins.iter().all(is_own) {
+            return Err(SiteError::Page);
+        }
         Ok(())
-    } else {
-        Err(Rejection::Token)
     }
+
+    /// Whether a host is an IP address, `localhost` or one of the names, with or without a port.
+    fn is_own_host(&self, host: &str) -> bool {
+        let Ok(authority) = host.parse::<Authority>() else {
+            return false;
+        };
+        let name = authority.host();
+        let address = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'))
+            .unwrap_or(name);
+        !host.contains('@')
+            && (address.parse::<IpAddr>().is_ok()
+                || name.eq_ignore_ascii_case("localhost")
+                || self.names.iter().any(|own| own.eq_ignore_ascii_case(name)))
+    }
+}
+
+/// The host that a request names. Only HTTP/1.0, which no browser uses, allows requests without.
+fn host(version: Version, headers: &HeaderMap) -> Result<Option<&str>, SiteError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version == Version::HTTP_10 => Ok(None),
+        (Some(host), None) => host.to_str().map(Some).map_err(|_| SiteError::Host),
+        _ => Err(SiteError::Host),
+    }
+}
+
+/// The host of a page, from its origin.
+fn page_host(origin: &str) -> Option<&str> {
+    origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"))
 }
 
 /// The token in `Bearer TOKEN`; the scheme is case-insensitive (RFC 9110, section 11.1).
@@ -57,29 +175,22 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Whether the origin of a request is this host. Without `any_name`, the host must be an address.
-fn is_own_origin(headers: &HeaderMap, any_name: bool) -> bool {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let (Some(origin), Some(host)) = (text(header::ORIGIN), text(header::HOST)) else {
-        return false;
-    };
-    let page = origin
-        .strip_prefix("http://")
-        .or_else(|| origin.strip_prefix("https://"));
-    page.is_some_and(|page| page.eq_ignore_ascii_case(host)) && (any_name || is_address(host))
-}
+/// The token of the service.
+struct Token(String);
 
-/// Whether a `Host` header is an IP address or `localhost`, with or without a port.
-fn is_address(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name
-        .strip_prefix('[')
-        .and_then(|name| name.strip_suffix(']'))
-        .unwrap_or(name);
-    name.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
+impl Token {
+    /// Checks that the token is not blank.
+    fn new(token: &str) -> Result<Token, String> {
+        if token.trim().is_empty() {
+            return Err("the token is empty".to_owned());
+        }
+        Ok(Token(token.to_owned()))
+    }
+
+    /// Compares in constant time: the duration reveals nothing about the token but its length.
+    fn matches(&self, given: &str) -> bool {
+        self.0.as_bytes().ct_eq(given.as_bytes()).into()
+    }
 }
 
 #[cfg(test)]
@@ -88,86 +199,163 @@ mod tests {
 
     use super::*;
 
-    fn outcome(token: Option<&str>, headers: &[(HeaderName, &str)]) -> Result<(), Rejection> {
-        let headers = headers
+    fn access(token: Option<&str>, token_for: TokenFor) -> Access {
+        let token = token.map(Secret::new);
+        Access::new(token.as_ref(), token_for, &["etl.example".to_owned()]).unwrap()
+    }
+
+    fn headers(headers: &[(&str, &str)]) -> HeaderMap {
+        headers
             .iter()
-            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
-            .collect();
-        check(
-            &headers,
-            token.map(|token| Token::new(token).unwrap()).as_ref(),
-        )
+            .map(|(name, value)| {
+                let name: HeaderName = name.parse().unwrap();
+                (name, value.parse().unwrap())
+            })
+            .collect()
+    }
+
+    /// The outcome for a request with these headers.
+    fn site(version: Version, address: &str, given: &[(&str, &str)]) -> Result<(), SiteError> {
+        let access = access(None, TokenFor::Pages);
+        access.check_site(version, &address.parse().unwrap(), &headers(given))
     }
 
     #[test]
-    fn a_request_needs_the_token_if_one_is_set() {
-        let with = |value: &str| outcome(Some("s3cret"), &[(header::AUTHORIZATION, value)]);
-        assert_eq!(outcome(None, &[]), Ok(()));
-        assert_eq!(outcome(Some("s3cret"), &[]), Err(Rejection::Token));
-        for accepted in ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret "] {
-            assert_eq!(with(accepted), Ok(()), "{accepted}");
+    fn a_request_has_the_token_or_not() {
+        let caller = |given: &[(&str, &str)]| {
+            access(Some("s3cret"), TokenFor::Pages).caller(&headers(given))
+        };
+        assert_eq!(caller(&[]), Caller::Anonymous);
+        let cases = [
+            ("Bearer s3cret", Caller::Known),
+            ("bearer s3cret", Caller::Known),
+            ("BEARER  s3cret ", Caller::Known),
+            ("Bearer s3cre", Caller::Impostor),
+            ("Bearer s3crets", Caller::Impostor),
+            ("Bearer S3cret", Caller::Impostor),
+            ("Bearer ", Caller::Impostor),
+            ("Bearer", Caller::Anonymous),
+            ("s3cret", Caller::Anonymous),
+            ("Basic s3cret", Caller::Anonymous),
+            ("", Caller::Anonymous),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(caller(&[("authorization", value)]), expected, "{value}");
         }
-        for refused in [
-            "Bearer s3cre",
-            "Bearer s3crets",
-            "Bearer S3cret",
-            "Bearer ",
-            "Bearer",
-            "s3cret",
-            "Basic s3cret",
+        let without = access(None, TokenFor::All);
+        let wrong = headers(&[("authorization", "Bearer x")]);
+        assert_eq!(without.caller(&wrong), Caller::Known);
+        let blank = Secret::new(" ");
+        assert!(Access::new(Some(&blank), TokenFor::All, &[]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_listed_as_open_needs_the_token() {
+        let cases = [
+            ("/live", true, true),
+            ("/ready", true, true),
+            ("/health", true, true),
+            ("/", true, false),
+            ("/metrics", true, false),
+            ("/metrics/prometheus", true, false),
+            ("/config", false, false),
+            ("/logs", false, false),
+            ("/logs/live", false, false),
+            ("/stats", false, false),
+            ("/nowhere", false, false),
+            ("//live", false, false),
+            ("/live/", false, false),
+        ];
+        for (path, with_pages, with_all) in cases {
+            for (token_for, expected) in [(TokenFor::Pages, with_pages), (TokenFor::All, with_all)]
+            {
+                let access = access(Some("t"), token_for);
+                assert_eq!(access.is_open(&Method::GET, path), expected, "{path}");
+                assert!(!access.is_open(&Method::POST, path), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_is_an_address_or_a_known_name() {
+        let get = |host: &str| site(Version::HTTP_11, "/live", &[("host", host)]);
+        for own in [
+            "127.0.0.1:8080",
+            "10.0.0.7",
+            "[::1]:8080",
+            "[::1]",
+            "localhost",
+            "LocalHost:8080",
+            "etl.example",
+            "ETL.example:443",
+        ] {
+            assert_eq!(get(own), Ok(()), "{own}");
+        }
+        for other in [
+            "evil.example",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "x.etl.example",
+            "etl.example.evil",
+            "127.0.0.1@evil.example",
+            "evil@127.0.0.1",
+            "127.0.0.1/evil",
             "",
         ] {
-            assert_eq!(with(refused), Err(Rejection::Token), "{refused}");
+            assert_eq!(get(other), Err(SiteError::Host), "{other}");
         }
-        assert!(Token::new(" ").is_err());
+        let twice = [("host", "127.0.0.1"), ("host", "evil.example")];
+        assert_eq!(site(Version::HTTP_11, "/", &twice), Err(SiteError::Host));
+        assert_eq!(site(Version::HTTP_11, "/", &[]), Err(SiteError::Host));
+        assert_eq!(site(Version::HTTP_10, "/", &[]), Ok(()));
+        let evil = [("host", "evil.example")];
+        assert_eq!(site(Version::HTTP_10, "/", &evil), Err(SiteError::Host));
+        let own = [("host", "127.0.0.1")];
+        let address = "http://evil.example/live";
+        assert_eq!(site(Version::HTTP_11, address, &own), Err(SiteError::Host));
+        let address = "http://127.0.0.1/live";
+        assert_eq!(site(Version::HTTP_11, address, &own), Ok(()));
     }
 
     #[test]
-    fn a_page_of_another_site_is_rejected() {
-        let origin = |origin: &str, host: &str| {
-            outcome(None, &[(header::ORIGIN, origin), (header::HOST, host)])
+    fn a_page_of_another_site_is_refused() {
+        let page = |origin: &str, host: &str| {
+            let given = [("origin", origin), ("host", host)];
+            site(Version::HTTP_11, "/pause", &given)
         };
         let own = [
             ("http://127.0.0.1:8080", "127.0.0.1:8080"),
             ("http://localhost:8080", "localhost:8080"),
             ("https://10.0.0.7", "10.0.0.7"),
             ("http://[::1]:8080", "[::1]:8080"),
+            ("https://etl.example", "etl.example"),
         ];
-        for (page, host) in own {
-            assert_eq!(origin(page, host), Ok(()), "{page} {host}");
+        for (origin, host) in own {
+            assert_eq!(page(origin, host), Ok(()), "{origin} {host}");
         }
         let other = [
             ("http://evil.example", "127.0.0.1:8080"),
             ("http://127.0.0.1:9090", "127.0.0.1:8080"),
-            ("http://evil.example:8080", "evil.example:8080"),
-            ("http://localhost.evil.example", "localhost.evil.example"),
+            ("http://localhost.evil.example", "localhost"),
+            ("https://evil.example", "etl.example"),
             ("null", "127.0.0.1:8080"),
             ("", "127.0.0.1:8080"),
-            ("http://", ""),
         ];
-        for (page, host) in other {
-            assert_eq!(origin(page, host), Err(Rejection::Origin), "{page} {host}");
+        for (origin, host) in other {
+            assert_eq!(page(origin, host), Err(SiteError::Page), "{origin} {host}");
         }
-        assert_eq!(
-            outcome(None, &[(header::ORIGIN, "http://127.0.0.1")]),
-            Err(Rejection::Origin),
-            "without a host"
-        );
-    }
-
-    #[test]
-    fn with_a_token_the_address_may_have_any_name() {
-        let headers = |page| {
-            [
-                (header::ORIGIN, page),
-                (header::HOST, "etl.example"),
-                (header::AUTHORIZATION, "Bearer t"),
-            ]
-        };
-        assert_eq!(outcome(Some("t"), &headers("https://etl.example")), Ok(()));
-        assert_eq!(
-            outcome(Some("t"), &headers("https://evil.example")),
-            Err(Rejection::Origin)
-        );
+        let without_host = [("origin", "http://127.0.0.1")];
+        let outcome = site(Version::HTTP_10, "/pause", &without_host);
+        assert_eq!(outcome, Err(SiteError::Page), "without a host");
+        for (fetched, expected) in [
+            ("cross-site", Err(SiteError::Page)),
+            ("Cross-Site", Err(SiteError::Page)),
+            ("same-origin", Ok(())),
+            ("none", Ok(())),
+        ] {
+            let given = [("host", "127.0.0.1"), ("sec-fetch-site", fetched)];
+            assert_eq!(site(Version::HTTP_11, "/", &given), expected, "{fetched}");
+        }
     }
 }

@@ -4,19 +4,25 @@
 //! The binary fills a [`RunRegistry`] and calls [`serve`]. The service shows what the engine knows
 //! of a run; it depends on no plugin.
 //!
-//! 1. [`routes`]: the HTTP endpoints; [`guard`] decides which requests may change something,
-//!    [`actions`] executes them.
-//! 2. [`status_pages`]: the responses, built from the registry of runs. [`counts`], [`rates`] and
+//! 1. [`http`]: the connections of the HTTP endpoints, within [`limits`] and, by [`timed_stream`],
+//!    within time.
+//! 2. [`routes`]: the HTTP endpoints, behind a [`gate`] that [`guard`] opens or closes. [`actions`]
+//!    executes control requests, [`audit`] logs them.
+//! 3. [`status_pages`]: the responses, built from the registry of runs. [`counts`], [`rates`] and
 //!    [`process`] are their inputs, [`prometheus`] and [`masking`] render two of them, and
 //!    [`ttl_cache`] limits how often they are built.
-//! 3. [`repl`]: the same information and more, over a line protocol.
+//! 4. [`repl`]: the same information and more, over a line protocol.
 //!
 //! The service runs on one thread of its own. Apart from sampling the rates every few seconds, it
 //! uses no CPU without requests.
 
 mod actions;
+mod audit;
 mod counts;
+mod gate;
 mod guard;
+mod http;
+mod limits;
 mod masking;
 mod process;
 mod prometheus;
@@ -28,6 +34,7 @@ mod routes;
 pub mod runs;
 mod stages;
 mod status_pages;
+mod timed_stream;
 mod ttl_cache;
 
 use std::io;
@@ -37,14 +44,15 @@ use std::time::Instant;
 
 use pseidon_delivery::Reason;
 use pseidon_plan::Settings;
-use pseidon_plan::settings::Port;
+use pseidon_plan::settings::{Port, TokenFor};
 use pseidon_plugin::Secret;
 use pseidon_plugin::rows::Rows;
 use pseidon_plugin::sink::RecordShape;
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use guard::Token;
+use guard::Access;
+use limits::Limits;
 use runs::RunRegistry;
 use status_pages::StatusPages;
 
@@ -59,8 +67,12 @@ pub struct ServiceConfig {
     pub monitor_port: Option<u16>,
     /// The port of the REPL; `None` disables it, 0 picks a free port.
     pub repl_port: Option<u16>,
+    /// The names, beside addresses, by which clients may reach the HTTP endpoints.
+    pub names: Vec<String>,
     /// The token that is required for control requests and for the REPL; `None` allows everyone.
     pub token: Option<Secret>,
+    /// The pages that require the token too.
+    pub token_for: TokenFor,
 }
 
 impl ServiceConfig {
@@ -70,7 +82,9 @@ impl ServiceConfig {
             host: settings.monitor_host,
             monitor_port: settings.monitor_port.map(Port::get),
             repl_port: settings.repl_port.map(Port::get),
+            names: settings.monitor_names.clone().unwrap_or_default(),
             token: settings.token.clone(),
+            token_for: settings.token_for,
         }
     }
 }
@@ -82,7 +96,7 @@ pub fn serve(
     runs: Arc<RunRegistry>,
     json: JsonLines,
 ) -> Result<(), Reason> {
-    let served = start(config, runs, json)?;
+    let served = start(config, runs, Limits::of_process(), json)?;
     if let Some(address) = served.monitor {
         tracing::info!(%address, "serving HTTP; endpoints are listed at /");
     }
@@ -102,22 +116,22 @@ struct ServedAddresses {
 fn start(
     config: &ServiceConfig,
     runs: Arc<RunRegistry>,
+    limits: Limits,
     json: JsonLines,
 ) -> Result<ServedAddresses, Reason> {
     if config.monitor_port.is_none() && config.repl_port.is_none() {
         return Ok(ServedAddresses::default());
     }
-    let token = config
-        .token
-        .as_ref()
-        .map(|token| Token::new(token.expose()))
-        .transpose()
+    let access = Access::new(config.token.as_ref(), config.token_for, &config.names)
         .map_err(|reason| format!("invalid `:token`: {reason}"))?;
-    if token.is_none() && !config.host.is_loopback() {
+    if !access.has_token() && !config.host.is_loopback() {
         tracing::warn!(
             host = %config.host,
             "no :token set: anyone who can reach this host can control the pipeline"
         );
+    }
+    if access.has_short_token() {
+        tracing::warn!("the :token has fewer than 16 characters and can be guessed");
     }
     let refused = |error: io::Error| Reason::caused_by("cannot start the service", error);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -147,7 +161,7 @@ fn start(
         monitor: address(&monitor),
         repl: address(&repl),
     };
-    let pages = Arc::new(StatusPages::new(runs, token, json));
+    let pages = Arc::new(StatusPages::new(runs, access, limits, json));
     let serve = move || runtime.block_on(work(monitor, repl, pages));
     std::thread::Builder::new()
         .name("service".to_owned())
@@ -159,11 +173,7 @@ fn start(
 async fn work(monitor: Option<TcpListener>, repl: Option<TcpListener>, pages: Arc<StatusPages>) {
     if let Some(listener) = monitor {
         let routes = routes::routes(pages.clone());
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, routes).await {
-                tracing::error!(%error, "stopped serving HTTP");
-            }
-        });
+        tokio::spawn(http::serve(listener, routes, pages.limits));
     }
     if let Some(listener) = repl {
         tokio::spawn(repl::serve(listener, pages.clone()));

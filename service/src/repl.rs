@@ -3,13 +3,19 @@
 //! An error is a line that starts with `error: `. With a token, the first line has to be `auth
 //! TOKEN`. A connection that starts with a bencoded dictionary uses the nREPL protocol instead
 //! ([`nrepl`]).
+//!
+//! A client of another protocol, such as a browser that a web page makes connect, must not execute
+//! a command with bytes that the page chooses. So the first line has to be a command, and the
+//! connection is closed at the first line that is not text.
 
 mod bencode;
 mod commands;
 mod nrepl;
 mod rows;
+mod target;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,75 +23,62 @@ use pseidon_dsl::printable;
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::commands::{Command, Handler};
+use crate::audit::{self, Interface};
+use crate::http::accept;
 use crate::status_pages::StatusPages;
 
-/// The most simultaneous connections.
-const MAX_CONNECTIONS: usize = 16;
 /// The longest line, in bytes.
 const MAX_LINE: usize = 16 << 10;
-/// A connection that sends nothing for this time is closed.
-const MAX_IDLE: Duration = Duration::from_secs(15 * 60);
-/// The pause after a failure to accept a connection, as when too many files are open.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts connections until the process exits.
 pub(crate) async fn serve(listener: TcpListener, pages: Arc<StatusPages>) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(pages.limits.repl_connections));
     loop {
-        let mut stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::debug!(%error, "cannot accept a REPL connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (pages, permit) = (pages.clone(), permits.clone().try_acquire_owned());
+        let (stream, peer) = accept(&listener).await;
+        let (pages, place) = (pages.clone(), places.clone().try_acquire_owned());
         tokio::spawn(async move {
+            let (input, mut output) = stream.into_split();
             // The client may have disconnected.
-            let _ = match permit {
-                Ok(_permit) => serve_connection(stream, &pages).await,
-                Err(_) => stream.write_all(b"error: too many connections\n\n").await,
+            let _ = match place {
+                Ok(_place) => serve_client(BufReader::new(input), output, &pages, peer).await,
+                Err(_) => {
+                    let refusal = b"error: too many connections\n\n";
+                    send(&mut output, refusal, pages.limits.answer).await
+                }
             };
         });
+        // Clients that connect quickly do not keep those from being served that have connected.
+        tokio::task::yield_now().await;
     }
 }
 
-/// Serves one connection until the client disconnects or is disconnected.
-async fn serve_connection(stream: TcpStream, pages: &Arc<StatusPages>) -> io::Result<()> {
-    let (input, output) = stream.into_split();
-    serve_client(BufReader::new(input), output, pages).await
-}
-
-/// Serves a client over either protocol; its first byte decides which.
+/// Serves a client over either protocol, until it disconnects or is disconnected; its first byte
+/// decides which.
 pub(crate) async fn serve_client(
     mut input: impl AsyncBufRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
     pages: &Arc<StatusPages>,
+    peer: SocketAddr,
 ) -> io::Result<()> {
-    let Ok(first) = timeout(MAX_IDLE, input.fill_buf()).await else {
-        return Ok(());
-    };
-    if first?.first() == Some(&b'd') {
-        return nrepl::serve_connection(input, output, pages).await;
+    let mut session = ReplSession::new(pages.clone(), peer);
+    let first = timeout_at(session.deadline(), input.fill_buf()).await??;
+    if first.first() == Some(&b'd') {
+        return nrepl::serve_connection(input, output, session).await;
     }
-    let mut session = ReplSession::new(pages.clone());
     loop {
-        let line = match timeout(MAX_IDLE, read_line(&mut input)).await {
-            Ok(line) => line?,
-            Err(_) => return Ok(()),
-        };
+        let line = timeout_at(session.deadline(), read_line(&mut input)).await??;
         let reply = match line {
             InputLine::End => return Ok(()),
-            InputLine::TooLong => Reply::last(vec![format!(
+            InputLine::TooLong => Reply::last(format!(
                 "error: line too long; the limit is {MAX_LINE} bytes"
-            )]),
-            InputLine::Text(line) => session.reply_to(line).await,
+            )),
+            InputLine::NotText => Reply::last("error: the line is not text".to_owned()),
+            InputLine::Text(line) => session.reply_to_line(line).await,
         };
         let mut text = String::new();
         reply
@@ -93,16 +86,27 @@ pub(crate) async fn serve_client(
             .iter()
             .for_each(|line| text.extend([line, "\n"]));
         text.push('\n');
-        output.write_all(text.as_bytes()).await?;
+        send(&mut output, text.as_bytes(), pages.limits.answer).await?;
         if reply.is_last {
             return Ok(());
         }
     }
 }
 
+/// Sends a reply, which the client has to receive in time.
+async fn send(
+    output: &mut (impl AsyncWrite + Unpin),
+    reply: &[u8],
+    limit: Duration,
+) -> io::Result<()> {
+    timeout(limit, output.write_all(reply)).await?
+}
+
 /// A line from the client.
 enum InputLine {
     Text(String),
+    /// Not UTF-8, or with control characters.
+    NotText,
     /// Longer than [`MAX_LINE`].
     TooLong,
     /// The client has closed the connection.
@@ -121,9 +125,14 @@ async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<InputL
     if read == MAX_LINE && bytes.last() != Some(&b'\n') {
         return Ok(InputLine::TooLong);
     }
-    Ok(InputLine::Text(
-        String::from_utf8_lossy(&bytes).trim().to_owned(),
-    ))
+    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    Ok(match std::str::from_utf8(line) {
+        Ok(line) if !line.chars().any(|c| c.is_control() && c != '\t') => {
+            InputLine::Text(line.trim().to_owned())
+        }
+        _ => InputLine::NotText,
+    })
 }
 
 /// The lines of a reply, or errors.
@@ -156,9 +165,9 @@ impl Reply {
     }
 
     /// An error after which the connection is closed.
-    fn last(lines: Vec<String>) -> Reply {
+    fn last(error: String) -> Reply {
         Reply {
-            lines,
+            lines: vec![error],
             is_error: true,
             is_last: true,
         }
@@ -170,39 +179,70 @@ fn error(reason: &str) -> String {
     format!("error: {}", commands::one_line(reason))
 }
 
+/// Splits off the first word.
+fn split_word(text: &str) -> (&str, &str) {
+    let text = text.trim_start();
+    text.split_once(char::is_whitespace)
+        .map_or((text, ""), |(word, rest)| (word, rest.trim()))
+}
+
 /// The state of a connection.
 struct ReplSession {
     pages: Arc<StatusPages>,
+    peer: SocketAddr,
+    since: Instant,
     is_authenticated: bool,
+    /// Whether the client has shown that it speaks the protocol.
+    is_known: bool,
 }
 
 impl ReplSession {
-    fn new(pages: Arc<StatusPages>) -> ReplSession {
-        let is_authenticated = pages.token.is_none();
+    fn new(pages: Arc<StatusPages>, peer: SocketAddr) -> ReplSession {
         ReplSession {
+            is_authenticated: !pages.access.has_token(),
+            is_known: false,
+            since: Instant::now(),
+            peer,
             pages,
-            is_authenticated,
         }
     }
 
-    async fn reply_to(&mut self, line: String) -> Reply {
+    /// When the connection is closed if nothing further arrives.
+    fn deadline(&self) -> Instant {
+        if self.is_known && self.is_authenticated {
+            Instant::now() + self.pages.limits.repl_idle
+        } else {
+            self.since + self.pages.limits.request
+        }
+    }
+
+    /// The reply to a line of the line protocol. The first one has to be a command.
+    async fn reply_to_line(&mut self, line: String) -> Reply {
         // A web page can make a browser send a request with any body to this port.
         if line.ends_with(" HTTP/1.1") || line.ends_with(" HTTP/1.0") {
-            return Reply::last(vec![
-                "error: this port speaks the REPL protocol, not HTTP".to_owned(),
-            ]);
+            return Reply::last("error: this port speaks the REPL protocol, not HTTP".to_owned());
         }
-        let (name, arguments) = commands::split_word(&line);
+        let (name, _) = split_word(&line);
+        if !self.is_known && Command::named(name).is_none() {
+            return Reply::last(
+                "error: the first line has to be a command, such as help".to_owned(),
+            );
+        }
+        self.is_known = true;
+        self.reply_to(line).await
+    }
+
+    async fn reply_to(&mut self, line: String) -> Reply {
+        let (name, arguments) = split_word(&line);
         let handler = Command::named(name).map(|command| &command.handler);
         if let Some(Handler::Authenticate) = handler
             && !arguments.is_empty()
         {
-            return self.authenticate(arguments);
+            return self.authenticate(arguments).await;
         }
         if !self.is_authenticated {
-            return Reply::last(vec![
-                "error: not authenticated; send: auth TOKEN".to_owned(),
-            ]);
+            self.refused("no token");
+            return Reply::last("error: not authenticated; send: auth TOKEN".to_owned());
         }
         if let Some(Handler::Quit) = handler
             && arguments.is_empty()
@@ -213,24 +253,42 @@ impl ReplSession {
                 is_last: true,
             };
         }
-        let pages = self.pages.clone();
-        // Some commands wait for records.
-        match tokio::task::spawn_blocking(move || commands::execute(&pages, &line)).await {
-            Ok(lines) => Reply::of(lines),
-            Err(panic) => Reply::of(Err(vec![format!("internal error: {panic}")])),
-        }
+        self.execute(line).await
     }
 
-    fn authenticate(&mut self, token: &str) -> Reply {
-        if self
-            .pages
-            .token
-            .as_ref()
-            .is_some_and(|expected| !expected.matches(token))
-        {
-            return Reply::last(vec!["error: invalid token".to_owned()]);
+    /// Executes a line on another thread, as some commands wait for records.
+    async fn execute(&self, line: String) -> Reply {
+        let pages = self.pages.clone();
+        let execute = {
+            let line = line.clone();
+            move || commands::execute(&pages, &line)
+        };
+        let result = match tokio::task::spawn_blocking(execute).await {
+            Ok(result) => result,
+            Err(panic) => Err(vec![format!("internal error: {panic}")]),
+        };
+        if commands::is_audited(&line) {
+            let (name, arguments) = split_word(&line);
+            let error = result.as_ref().err().and_then(|errors| errors.first());
+            let error = error.map(String::as_str);
+            audit::action(self.peer, Interface::Repl, name, arguments, error);
+        }
+        Reply::of(result)
+    }
+
+    async fn authenticate(&mut self, token: &str) -> Reply {
+        if !self.pages.access.accepts(token) {
+            self.refused("wrong token");
+            tokio::time::sleep(self.pages.limits.wrong_token).await;
+            return Reply::last("error: invalid token".to_owned());
         }
         self.is_authenticated = true;
         Reply::of(Ok(Vec::new()))
+    }
+
+    fn refused(&self, reason: &str) {
+        self.pages
+            .refusals
+            .refused(self.peer, Interface::Repl, reason);
     }
 }

@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use pseidon_dsl::printable;
 use serde_json::json;
 use url::form_urlencoded;
 
 use crate::actions::{Action, ActionError};
-use crate::guard;
+use crate::audit::{self, Interface};
+use crate::gate::{JSON, guarded, refuse};
+use crate::guard::Caller;
+use crate::http::Connection;
 use crate::prometheus;
 use crate::status_pages::StatusPages;
 
-const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The paths that can be read, each with a description.
@@ -47,7 +51,7 @@ pub(crate) fn routes(pages: Arc<StatusPages>) -> Router {
         .route(
             "/metrics/prometheus",
             get(|State(pages): Shared| async move {
-                typed(prometheus::CONTENT_TYPE, &pages.prometheus())
+                typed(prometheus::CONTENT_TYPE, pages.prometheus())
             }),
         )
         .route("/health", get(health))
@@ -55,28 +59,37 @@ pub(crate) fn routes(pages: Arc<StatusPages>) -> Router {
         .route("/ready", get(ready))
         .route(
             "/stats",
-            get(|State(pages): Shared| async move { typed(JSON, &pages.stats()) }),
+            get(|State(pages): Shared| async move { typed(JSON, pages.stats()) }),
         )
         .route(
             "/logs",
-            get(|State(pages): Shared| async move { typed(JSON, &pages.logs()) }),
+            get(|State(pages): Shared| async move { typed(JSON, pages.logs()) }),
         )
         .route("/logs/{name}", get(log))
         .route("/config", get(config));
     for action in Action::ALL {
-        let execute = move |State(pages): Shared, headers: HeaderMap, uri: Uri| async move {
-            act(&pages, action, &headers, &uri)
+        let execute = move |State(pages): Shared,
+                            Extension(connection): Extension<Connection>,
+                            uri: Uri| async move {
+            act(&pages, action, connection, &uri)
         };
         router = router.route(&format!("/{}", action.as_str()), post(execute));
     }
-    router
+    let routes = router
         .fallback(|| async {
             refuse(
                 StatusCode::NOT_FOUND,
                 "not found; endpoints are listed at /",
             )
         })
-        .with_state(pages)
+        .method_not_allowed_fallback(|| async {
+            refuse(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "the endpoint does not have this method; endpoints are listed at /",
+            )
+        })
+        .with_state(pages.clone());
+    guarded(routes, pages)
 }
 
 async fn metrics(State(pages): Shared, headers: HeaderMap) -> Response {
@@ -85,19 +98,26 @@ async fn metrics(State(pages): Shared, headers: HeaderMap) -> Response {
         .and_then(|accept| accept.to_str().ok())
         .unwrap_or_default();
     if wants_prometheus(accept) {
-        typed(prometheus::CONTENT_TYPE, &pages.prometheus())
+        typed(prometheus::CONTENT_TYPE, pages.prometheus())
     } else {
-        typed(JSON, &pages.metrics())
+        typed(JSON, pages.metrics())
     }
 }
 
-async fn health(State(pages): Shared) -> Response {
+async fn health(State(pages): Shared, Extension(caller): Extension<Caller>) -> Response {
     let troubles = pages.runs.troubles();
     if troubles.is_empty() {
         return "ok\n".into_response();
     }
-    let lines = troubles.iter().map(|trouble| printable(trouble) + "\n");
-    (StatusCode::SERVICE_UNAVAILABLE, lines.collect::<String>()).into_response()
+    let printed = |troubles: &[String]| {
+        let lines: Vec<_> = troubles.iter().map(|trouble| printable(trouble)).collect();
+        lines.join("\n")
+    };
+    let shown = match caller {
+        Caller::Known => printed(&troubles),
+        Caller::Anonymous | Caller::Impostor => "not ok: the reasons require the token".to_owned(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, shown + "\n").into_response()
 }
 
 async fn live(State(pages): Shared) -> Response {
@@ -111,9 +131,13 @@ async fn live(State(pages): Shared) -> Response {
         .into_response()
 }
 
-async fn log(State(pages): Shared, Path(name): Path<String>) -> Response {
+async fn log(State(pages): Shared, name: Result<Path<String>, PathRejection>) -> Response {
+    let name = match name {
+        Ok(Path(name)) => name,
+        Err(error) => return refuse(error.status(), &error.body_text()),
+    };
     match pages.log(&name) {
-        Some(log) => typed(JSON, &log),
+        Some(log) => typed(JSON, log),
         None => refuse(
             StatusCode::NOT_FOUND,
             &ActionError::UnknownLog(name).to_string(),
@@ -135,47 +159,48 @@ async fn ready(State(pages): Shared) -> Response {
 
 async fn config(State(pages): Shared) -> Response {
     match pages.config() {
-        Ok(text) => typed(TEXT, &text),
+        Ok(text) => typed(TEXT, text),
         Err(reason) => (StatusCode::INTERNAL_SERVER_ERROR, reason + "\n").into_response(),
     }
 }
 
-fn act(pages: &StatusPages, action: Action, headers: &HeaderMap, uri: &Uri) -> Response {
-    match guard::check(headers, pages.token.as_ref()) {
-        Ok(()) => {}
-        Err(guard::Rejection::Token) => {
-            let refused = refuse(
-                StatusCode::UNAUTHORIZED,
-                "missing or invalid token; expected the header `Authorization: Bearer TOKEN` with \
-                 the :token of the pipeline",
-            );
-            return ([(header::WWW_AUTHENTICATE, "Bearer")], refused).into_response();
-        }
-        Err(guard::Rejection::Origin) => {
-            return refuse(
-                StatusCode::FORBIDDEN,
-                "cross-origin requests are not allowed",
-            );
-        }
-    }
-    let log = match log_of(uri.query().unwrap_or_default()) {
-        Ok(log) => log,
-        Err(reason) => return refuse(StatusCode::BAD_REQUEST, &reason),
+fn act(pages: &StatusPages, action: Action, connection: Connection, uri: &Uri) -> Response {
+    let query = uri.query().unwrap_or_default();
+    let (response, error) = match execute(pages, action, query) {
+        Ok(body) => (typed(JSON, body), None),
+        Err((status, reason)) => (refuse(status, &reason), Some(reason)),
     };
-    match action.execute(&pages.runs, log.as_deref()) {
-        Ok(done) => {
-            let body = json!({
-                "action": action.as_str(),
-                "logs": done.logs,
-                "not-running": done.not_running,
-            });
-            typed(JSON, &format!("{body}\n"))
-        }
-        Err(error @ ActionError::UnknownLog(_)) => {
-            refuse(StatusCode::NOT_FOUND, &error.to_string())
-        }
-        Err(error) => refuse(StatusCode::CONFLICT, &error.to_string()),
-    }
+    audit::action(
+        connection.peer,
+        Interface::Http,
+        action.as_str(),
+        query,
+        error.as_deref(),
+    );
+    response
+}
+
+/// Executes an action. Returns the body of the response, or the status code and the reason.
+fn execute(
+    pages: &StatusPages,
+    action: Action,
+    query: &str,
+) -> Result<String, (StatusCode, String)> {
+    let log = log_of(query).map_err(|reason| (StatusCode::BAD_REQUEST, reason))?;
+    let report = action.execute(&pages.runs, log.as_deref());
+    let done = report.map_err(|error| {
+        let status = match error {
+            ActionError::UnknownLog(_) => StatusCode::NOT_FOUND,
+            ActionError::NotRunning | ActionError::NoTable => StatusCode::CONFLICT,
+        };
+        (status, error.to_string())
+    })?;
+    let body = json!({
+        "action": action.as_str(),
+        "logs": done.logs,
+        "not-running": done.not_running,
+    });
+    Ok(format!("{body}\n"))
 }
 
 /// The log in the query `log=NAME`. Any other parameter is an error: with a mistyped one, the
@@ -193,13 +218,8 @@ fn log_of(query: &str) -> Result<Option<String>, String> {
     Ok(log)
 }
 
-fn refuse(status: StatusCode, reason: &str) -> Response {
-    let body = json!({ "error": printable(reason) });
-    (status, [(header::CONTENT_TYPE, JSON)], format!("{body}\n")).into_response()
-}
-
-fn typed(content_type: &'static str, body: &str) -> Response {
-    ([(header::CONTENT_TYPE, content_type)], body.to_owned()).into_response()
+fn typed(content_type: &'static str, body: impl Into<Body>) -> Response {
+    ([(header::CONTENT_TYPE, content_type)], body.into()).into_response()
 }
 
 /// Whether an `Accept` header (RFC 9110, section 12.5.1) prefers a Prometheus format to JSON.

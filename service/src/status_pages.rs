@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use parking_lot::Mutex;
 use pseidon_dsl::printable::printable_json;
 use pseidon_dsl::{print, printable};
 use serde_json::{Map, Value, json};
 
 use crate::JsonLines;
+use crate::audit::RefusalLog;
 use crate::counts::{Counts, records_in};
-use crate::guard::Token;
+use crate::guard::Access;
+use crate::limits::Limits;
 use crate::process::{ProcessMemory, connections, megabytes};
 use crate::rates::{Rate, Rates};
 use crate::runs::{RunEntry, RunRegistry};
@@ -25,32 +28,40 @@ const PAGE_TTL: Duration = Duration::from_millis(250);
 /// How long the count of connections is cached: it takes a system call for each open file.
 const CONNECTIONS_TTL: Duration = Duration::from_secs(5);
 
-/// The status endpoints and their caches.
+/// The status endpoints and their caches, and what HTTP and the REPL have in common.
 pub(crate) struct StatusPages {
     pub(crate) runs: Arc<RunRegistry>,
-    pub(crate) token: Option<Token>,
+    pub(crate) access: Access,
+    pub(crate) limits: Limits,
+    pub(crate) refusals: RefusalLog,
+    /// Locked while the REPL evaluates an expression: one at a time.
+    pub(crate) evaluation: Mutex<()>,
     pub(crate) json: JsonLines,
     rates: Mutex<Rates>,
     /// The memory of the process when the service started.
     first_memory: ProcessMemory,
     was_ready: AtomicBool,
     connections: TtlCache<usize>,
-    metrics: TtlCache<Arc<str>>,
-    prometheus: TtlCache<Arc<str>>,
-    logs: TtlCache<Arc<str>>,
-    stats: TtlCache<Arc<str>>,
+    metrics: TtlCache<Bytes>,
+    prometheus: TtlCache<Bytes>,
+    logs: TtlCache<Bytes>,
+    stats: TtlCache<Bytes>,
 }
 
 impl StatusPages {
-    /// Creates the pages with empty caches. `token` is required for control requests.
+    /// Creates the pages with empty caches.
     pub(crate) fn new(
         runs: Arc<RunRegistry>,
-        token: Option<Token>,
+        access: Access,
+        limits: Limits,
         json: JsonLines,
     ) -> StatusPages {
         StatusPages {
             runs,
-            token,
+            access,
+            limits,
+            refusals: RefusalLog::default(),
+            evaluation: Mutex::new(()),
             json,
             rates: Mutex::new(Rates::new(Instant::now())),
             first_memory: ProcessMemory::now(),
@@ -79,17 +90,17 @@ impl StatusPages {
     }
 
     /// `/metrics`: the names of the documented page, and everything else under `pseidon`.
-    pub(crate) fn metrics(&self) -> Arc<str> {
+    pub(crate) fn metrics(&self) -> Bytes {
         self.metrics.get(|| body(&self.build_metrics()))
     }
 
     /// `/metrics/prometheus`.
-    pub(crate) fn prometheus(&self) -> Arc<str> {
+    pub(crate) fn prometheus(&self) -> Bytes {
         self.prometheus.get(|| prometheus::page(&self.runs).into())
     }
 
     /// `/logs`.
-    pub(crate) fn logs(&self) -> Arc<str> {
+    pub(crate) fn logs(&self) -> Bytes {
         self.logs.get(|| {
             body(
                 &self
@@ -110,7 +121,7 @@ impl StatusPages {
     }
 
     /// `/stats`.
-    pub(crate) fn stats(&self) -> Arc<str> {
+    pub(crate) fn stats(&self) -> Bytes {
         self.stats.get(|| body(&self.build_stats()))
     }
 
@@ -289,7 +300,6 @@ fn mean(records: u64, time: Duration) -> f64 {
     }
 }
 
-/// A value as the text of a page.
-fn body(value: &Value) -> Arc<str> {
-    printable_json(&format!("{value:#}\n")).into()
+fn body(value: &Value) -> Bytes {
+    printable_json(&format!("{value:#}\n")).into_owned().into()
 }

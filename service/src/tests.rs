@@ -1,8 +1,11 @@
 //! Tests of the service through real connections, with a registry whose plan is real.
 
+mod clients;
+mod hosts;
 mod http;
 mod protocols;
 mod repl;
+mod slow_repl;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -15,6 +18,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use pseidon_delivery::embedded::EmbeddedStore;
 use pseidon_dsl::document;
 use pseidon_exec::{Control, Pools, Run};
+use pseidon_plan::settings::TokenFor;
 use pseidon_plan::{Plan, PlanContext, plan};
 use pseidon_plugin::Secret;
 use pseidon_plugin::registry::PluginRegistry;
@@ -22,6 +26,7 @@ use pseidon_synthetic::{DropPlugin, GeneratePlugin};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::limits::Limits;
 use crate::runs::{EntryState, LiveRun, RunRegistry};
 use crate::{ServiceConfig, start};
 
@@ -80,20 +85,40 @@ impl Drop for TestService {
     }
 }
 
-fn serve(entries: &[&str], is_template: bool, token: Option<&str>) -> TestService {
-    let base = tempfile::tempdir().unwrap();
-    let plan = plan_of(PIPELINE, base.path());
+/// A registry whose plan has this folder, and what receives its requests to reload.
+fn registry(base: &Path, entries: &[&str], is_template: bool) -> (Arc<RunRegistry>, Receiver<()>) {
+    let plan = plan_of(PIPELINE, base);
     let pools = Arc::new(Pools::start(&plan.settings).unwrap());
     let (reload, reloads) = bounded(1);
     let runs = Arc::new(RunRegistry::new(plan, pools, is_template.then_some(reload)));
     entries.iter().for_each(|name| drop(runs.entry(name)));
-    let config = ServiceConfig {
+    (runs, reloads)
+}
+
+fn serve(entries: &[&str], is_template: bool, token: Option<&str>) -> TestService {
+    serve_with(entries, is_template, token, |_, _| {})
+}
+
+/// Like [`serve`], with other settings and limits.
+fn serve_with(
+    entries: &[&str],
+    is_template: bool,
+    token: Option<&str>,
+    change: impl FnOnce(&mut ServiceConfig, &mut Limits),
+) -> TestService {
+    let base = tempfile::tempdir().unwrap();
+    let (runs, reloads) = registry(base.path(), entries, is_template);
+    let mut config = ServiceConfig {
         host: Ipv4Addr::LOCALHOST.into(),
         monitor_port: Some(0),
         repl_port: Some(0),
+        names: vec!["etl.example".to_owned()],
         token: token.map(Secret::new),
+        token_for: TokenFor::Pages,
     };
-    let served = start(&config, runs.clone(), pseidon_formats::json_lines).unwrap();
+    let mut limits = Limits::of_process();
+    change(&mut config, &mut limits);
+    let served = start(&config, runs.clone(), limits, pseidon_formats::json_lines).unwrap();
     TestService {
         runs,
         monitor: served.monitor.unwrap(),
@@ -147,31 +172,21 @@ impl TestService {
 
     /// Sends an HTTP request and reads the response.
     fn request(&self, method: &str, path: &str, headers: &[&str]) -> HttpResponse {
-        let mut stream = TcpStream::connect(self.monitor).unwrap();
+        let host = self.monitor.to_string();
+        self.request_to(&host, method, path, headers)
+    }
+
+    /// Sends an HTTP request to this host and reads the response.
+    fn request_to(&self, host: &str, method: &str, path: &str, headers: &[&str]) -> HttpResponse {
         let more: String = headers
             .iter()
             .map(|header| format!("{header}\r\n"))
             .collect();
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{more}Connection: close\r\nContent-Length: 0\r\n\r\n",
-            self.monitor
-        );
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{more}Connection: close\r\n\r\n");
+        let mut stream = TcpStream::connect(self.monitor).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        let (head, body) = response
-            .split_once("\r\n\r\n")
-            .unwrap_or_else(|| panic!("{response}"));
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .unwrap();
-        HttpResponse {
-            status,
-            head: head.to_lowercase(),
-            body: body.to_owned(),
-        }
+        HttpResponse::read(&mut stream)
     }
 
     fn get(&self, path: &str) -> HttpResponse {
@@ -191,6 +206,25 @@ struct HttpResponse {
 }
 
 impl HttpResponse {
+    /// Reads a response after which the connection is closed.
+    fn read(stream: &mut TcpStream) -> HttpResponse {
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let (head, body) = response
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("{response}"));
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .unwrap();
+        HttpResponse {
+            status,
+            head: head.to_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+
     fn json(&self) -> Value {
         assert!(
             self.head.contains("content-type: application/json"),

@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Requests the endpoints and prints the status.
 pub(crate) fn status(args: &StatusArgs) -> Exit {
-    match fetch(&args.url) {
+    match fetch(&args.url, args.token.as_deref()) {
         Ok(text) => output::print(&text),
         Err(reason) => {
             stderr_line!("error: {}", WithCauses(&reason));
@@ -28,6 +28,10 @@ pub(crate) fn status(args: &StatusArgs) -> Exit {
                 stderr_line!(
                     "  help: the service listens if the pipeline is running and sets :monitor-port; \
                      for another address, run `pseidon status http://HOST:PORT`"
+                );
+            } else if needs_token(&reason) {
+                stderr_line!(
+                    "  help: set the environment variable PSEIDON_TOKEN to the :token of the pipeline"
                 );
             }
             Exit::Failed
@@ -37,9 +41,8 @@ pub(crate) fn status(args: &StatusArgs) -> Exit {
 
 /// Whether nothing answered, unlike an error that the service has answered with.
 fn is_unreachable(reason: &Reason) -> bool {
-    let cause = std::error::Error::source(reason);
     matches!(
-        cause.and_then(|cause| cause.downcast_ref()),
+        cause(reason),
         Some(
             ureq::Error::Io(_)
                 | ureq::Error::Timeout(_)
@@ -49,7 +52,16 @@ fn is_unreachable(reason: &Reason) -> bool {
     )
 }
 
-fn fetch(url: &str) -> Result<String, Reason> {
+/// Whether the service has answered that it requires the token.
+fn needs_token(reason: &Reason) -> bool {
+    matches!(cause(reason), Some(ureq::Error::StatusCode(401)))
+}
+
+fn cause(reason: &Reason) -> Option<&ureq::Error> {
+    std::error::Error::source(reason).and_then(|cause| cause.downcast_ref())
+}
+
+fn fetch(url: &str, token: Option<&str>) -> Result<String, Reason> {
     let tls = TlsConfig::builder()
         .provider(TlsProvider::NativeTls)
         .root_certs(RootCerts::PlatformVerifier)
@@ -59,16 +71,18 @@ fn fetch(url: &str) -> Result<String, Reason> {
         .tls_config(tls)
         .build()
         .into();
-    let metrics = page(&agent, url, "/metrics")?;
-    let logs = page(&agent, url, "/logs")?;
+    let metrics = page(&agent, url, "/metrics", token)?;
+    let logs = page(&agent, url, "/logs", token)?;
     Ok(describe(&metrics, &logs))
 }
 
-fn page(agent: &Agent, url: &str, path: &str) -> Result<Value, Reason> {
+fn page(agent: &Agent, url: &str, path: &str, token: Option<&str>) -> Result<Value, Reason> {
     let page = format!("{}{path}", url.trim_end_matches('/'));
-    let response = agent
-        .get(&page)
-        .header("Accept", "application/json")
+    let mut request = agent.get(&page).header("Accept", "application/json");
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    let response = request
         .call()
         .and_then(|mut response| response.body_mut().read_to_vec());
     let body = response.map_err(|error| Reason::caused_by(format!("cannot read {page}"), error))?;
@@ -248,7 +262,7 @@ not running
         );
     }
 
-    /// Answers requests one after another; the thread returns their first lines.
+    /// Answers requests one after another; the thread returns the requests.
     fn serve(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -261,12 +275,7 @@ not running
                 request.extend(byte);
             }
             connection.write_all(answer.as_bytes()).unwrap();
-            String::from_utf8(request)
-                .unwrap()
-                .lines()
-                .next()
-                .unwrap()
-                .to_owned()
+            String::from_utf8(request).unwrap()
         };
         (
             url,
@@ -283,12 +292,18 @@ not running
     #[test]
     fn two_endpoints_are_requested() {
         let (url, served) = serve(vec![good(&metrics()), good(&json!([]))]);
-        let text = fetch(&format!("{url}/")).unwrap();
+        let text = fetch(&format!("{url}/"), Some("s3cret")).unwrap();
         assert!(text.starts_with("queue    3\n"), "{text}");
-        assert_eq!(
-            served.join().unwrap(),
-            ["GET /metrics HTTP/1.1", "GET /logs HTTP/1.1"]
-        );
+        let requests = served.join().unwrap();
+        for (request, first) in requests.iter().zip(["GET /metrics ", "GET /logs "]) {
+            assert!(request.starts_with(first), "{request}");
+            let request = request.to_lowercase();
+            assert!(
+                request.contains("authorization: bearer s3cret"),
+                "{request}"
+            );
+        }
+        assert_eq!(requests.len(), 2);
     }
 
     #[test]
@@ -305,7 +320,9 @@ not running
             ("SSH-2.0-OpenSSH\r\n\r\n", "/metrics"),
         ] {
             let (url, served) = serve(vec![answer.to_owned()]);
-            let reason = WithCauses(&fetch(&url).unwrap_err()).to_string();
+            let error = fetch(&url, None).unwrap_err();
+            assert_eq!(needs_token(&error), expected == "401", "{answer}");
+            let reason = WithCauses(&error).to_string();
             assert!(reason.contains(expected), "{answer}: {reason}");
             served.join().unwrap();
         }
@@ -314,7 +331,7 @@ not running
             ("http:///", false),
             ("nonsense", false),
         ] {
-            let reason = fetch(wrong).unwrap_err();
+            let reason = fetch(wrong, None).unwrap_err();
             assert_eq!(is_unreachable(&reason), unreachable, "{wrong}: {reason:?}");
         }
     }

@@ -1,11 +1,13 @@
 //! The HTTP endpoints and the REPL of a run, and its control requests.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::output::{count_gapless, files};
-use crate::harness::servers::{free_port, get, post};
+use crate::harness::servers::{free_port, get, get_with, post};
 use crate::harness::{Pseidon, Site, wait_until};
 
 const TOKEN: &str = "secret-word";
@@ -22,6 +24,11 @@ struct Scene {
 impl Scene {
     /// Starts a run, and waits until it has read records.
     fn start(test: &str) -> Scene {
+        Scene::start_as(test, "1h", |command| command)
+    }
+
+    /// Like [`Scene::start`], with a file for each `age`, and another command.
+    fn start_as(test: &str, age: &str, change: impl FnOnce(Command) -> Command) -> Scene {
         let site = Site::new(test);
         let (port, repl_port) = (free_port(), free_port());
         site.write(
@@ -29,12 +36,12 @@ impl Scene {
             format!(
                 r#"{{:name "told" :settings {{:monitor-port {port} :repl-port {repl_port} :token "{TOKEN}" :commit-interval "100ms"}}
                     in (generate {{:record {{:n "n"}} :rate 500}})
-                    out (files {{:path "out" :codec :json :rollover {{:size "1GB" :idle "1h" :age "1h"}} :check-freq "50ms"}})
+                    out (files {{:path "out" :codec :json :rollover {{:size "1GB" :idle "1h" :age "{age}"}} :check-freq "50ms"}})
                     pipeline (-> in out)}}"#
             ),
         );
         let scene = Scene {
-            pseidon: site.run("pipeline.edn"),
+            pseidon: site.start(change(site.command("pipeline.edn"))),
             port,
             repl_port,
             site,
@@ -113,11 +120,104 @@ fn a_run_is_inspected() {
     );
     assert!(repl.send("eval in \"n % 2\"").len() + repl.send("eval in n % 2").len() > 1);
 
-    let (_, config) = get(scene.port, "/config").expect("the configuration");
+    let (_, config) = get_with(scene.port, "/config", TOKEN).expect("the configuration");
     assert!(
         config.contains("generate") && !config.contains(TOKEN),
         "{config}"
     );
+    scene.stop();
+}
+
+#[test]
+fn actions_and_refused_tokens_are_in_the_audit_log() {
+    let scene = Scene::start_as("audited", "1h", |mut command| {
+        command.args(["--log", "warn,audit=info"]);
+        command
+    });
+    assert_eq!(scene.post("/pause?log=told", TOKEN), 200);
+    assert_eq!(scene.post("/resume?log=other", TOKEN), 404);
+    assert_eq!(scene.post("/resume", TOKEN), 200);
+    // More than one in a second may not be logged.
+    assert_eq!(scene.post("/roll", "guess-1"), 401);
+    let mut repl = ReplClient::open(scene.repl_port);
+    repl.send(&format!("auth {TOKEN}"));
+    repl.send("errors");
+    repl.send("eval in n + 1");
+    repl.send("eval nowhere n");
+    let log = scene.pseidon.log();
+    for line in [
+        r#"interface="http" action="pause" arguments="log=told""#,
+        r#"interface="http" action="resume" arguments="log=other" error="unknown log `other`"#,
+        r#"interface="http" action="resume" arguments="""#,
+        r#"interface="repl" action="errors" arguments="""#,
+        r#"interface="repl" action="eval" arguments="in n + 1""#,
+        r#"interface="repl" action="eval" arguments="nowhere n" error="unknown stage"#,
+    ] {
+        let found = log.lines().find(|logged| logged.contains(line));
+        let found = found.unwrap_or_else(|| panic!("{line} is not in {log}"));
+        assert!(
+            found.contains(" INFO audit: action peer=127.0.0.1:"),
+            "{found}"
+        );
+    }
+    let refused = r#"interface="http" reason="wrong token" unlogged=0"#;
+    assert!(log.contains(refused), "{log}");
+    assert!(!log.contains(TOKEN) && !log.contains("guess-1"), "{log}");
+    let others: Vec<&str> = log
+        .lines()
+        .filter(|line| !line.contains(" audit: "))
+        .collect();
+    assert!(
+        matches!(others[..], [warning] if warning.contains("fewer than 16 characters")),
+        "{log}"
+    );
+    scene.stop();
+}
+
+/// The descriptors that the process below has.
+const DESCRIPTORS: usize = 256;
+
+#[test]
+fn slow_clients_take_no_descriptors_from_sinks() {
+    let scene = Scene::start_as("slow-clients", "200ms", |command| {
+        let mut limited = Command::new("sh");
+        limited
+            .arg("-c")
+            .arg(format!("ulimit -n {DESCRIPTORS} && exec \"$0\" \"$@\""))
+            .arg(command.get_program())
+            .args(command.get_args())
+            .current_dir(command.get_current_dir().expect("the site's folder"));
+        limited
+    });
+    let connect = |port: u16, bytes: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        // The service may have closed the connection.
+        let _ = stream.write_all(bytes.as_bytes());
+        stream
+    };
+    let slow = |_: usize| connect(scene.port, "GET /logs HTTP/1.1\r\nX: ");
+    let mut clients: Vec<TcpStream> = (0..370).map(slow).collect();
+    clients.extend((0..40).map(|_| connect(scene.repl_port, "")));
+
+    let out = scene.site.path("out");
+    for _ in 0..5 {
+        assert_eq!(get(scene.port, "/live"), Some((200, "ok\n".to_owned())));
+        assert_eq!(get(scene.port, "/ready"), Some((200, "ok\n".to_owned())));
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", scene.pseidon.id()));
+        let sockets = descriptors
+            .expect("it runs")
+            .flatten()
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .filter(|link| link.to_string_lossy().starts_with("socket:"))
+            .count();
+        assert!(sockets <= DESCRIPTORS / 8 + 4, "{sockets} sockets");
+        let published = files(&out).len();
+        wait_until("a file is published", 30, || files(&out).len() > published);
+        clients.extend((0..10).map(slow));
+    }
+    drop(clients);
+    let log = scene.pseidon.log();
+    assert!(!log.contains("Too many open files"), "{log}");
     scene.stop();
 }
 

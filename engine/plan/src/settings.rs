@@ -89,9 +89,17 @@ pub struct Settings {
     /// address of the machine: then set a `:token`.
     #[option(default = "127.0.0.1")]
     pub monitor_host: IpAddr,
-    /// Required for control requests (`POST` requests, the REPL). Default: any client that can
-    /// reach the ports can control the pipeline.
+    /// The names under which clients reach the HTTP port, such as that of a proxy. Requests for any
+    /// name but these, `localhost` and IP addresses are refused, so that no web page can read the
+    /// service through a browser. Default: none.
+    pub monitor_names: Option<Vec<String>>,
+    /// Required for the REPL and, over HTTP, for `POST` requests and the pages of `:token-for`.
+    /// Default: any client that can reach the ports can control the pipeline.
     pub token: Option<Secret>,
+    /// The pages that require the `:token`, if it is set. `/live`, `/ready` and whether `/health` is
+    /// ok never do.
+    #[option(default = "pages")]
+    pub token_for: TokenFor,
     /// A file to which a line is appended for every error that stops the process. Default: none.
     pub fatal_errors: Option<PathBuf>,
 }
@@ -164,6 +172,16 @@ pub enum RequiredGuarantee {
     ExactlyOnce,
     /// Any guarantee is accepted.
     Any,
+}
+
+/// The pages that require the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
+pub enum TokenFor {
+    /// Those that show the configuration, the logs and their problems: `/config`, `/logs`, `/stats`,
+    /// and what `/health` says.
+    Pages,
+    /// Also `/metrics` and `/`.
+    All,
 }
 
 /// A number of threads. The default is the number of cores.

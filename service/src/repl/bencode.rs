@@ -43,13 +43,13 @@ impl Bencode {
         )
     }
 
-    /// The string with this key in a dictionary; `None` if it is missing.
+    /// The string with this key in a dictionary; `None` if it is missing or not UTF-8.
     pub(super) fn get_str(&self, name: &str) -> Option<String> {
         let Bencode::Dict(entries) = self else {
             return None;
         };
         match entries.get(name.as_bytes())? {
-            Bencode::Str(text) => Some(String::from_utf8_lossy(text).into_owned()),
+            Bencode::Str(text) => String::from_utf8(text.clone()).ok(),
             _ => None,
         }
     }

@@ -1,25 +1,26 @@
 //! The commands of the REPL.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pseidon_dsl::nearest;
-use pseidon_plan::Plan;
-use pseidon_plugin::rows::Rows;
 
-use super::{CommandResult, rows};
+use super::rows::{self, RecordLines};
+use super::target::{no_stage, plan_of, target};
+use super::{CommandResult, split_word};
 use crate::actions::Action;
 use crate::counts::Counts;
 use crate::runs::{RunEntry, RunRegistry};
 use crate::stages::{source_of, stages};
 use crate::status_pages::StatusPages;
 
-/// How long a command waits for records in total.
-const ROWS_TIMEOUT: Duration = Duration::from_secs(2);
 /// The default number of rows.
 const DEFAULT_ROWS: usize = 10;
 /// The most rows that a command shows.
 const MAX_ROWS: usize = 1000;
+
+/// The name of the command that lists the others.
+const HELP: &str = "help";
 
 /// A command: its name, its line in the reply to `help`, and what executes it.
 pub(super) struct Command {
@@ -46,7 +47,7 @@ use Handler::{Act, Authenticate, Quit, Reply};
 
 /// All commands, in the order of `help`.
 static COMMANDS: [Command; 15] = [
-    Command::new("help", "", "", Reply(|_, _| Ok(help()))),
+    Command::new(HELP, "", "", Reply(|_, _| Ok(help()))),
     Command::new(
         "logs",
         "",
@@ -151,6 +152,13 @@ pub(super) fn execute(pages: &StatusPages, line: &str) -> CommandResult {
     }
 }
 
+/// Whether a line is logged: it names a command that shows or changes what runs.
+pub(super) fn is_audited(line: &str) -> bool {
+    let (name, _) = split_word(line);
+    name != HELP
+        && Command::named(name).is_some_and(|command| matches!(command.handler, Reply(_) | Act(_)))
+}
+
 fn unknown(name: &str) -> String {
     match nearest(name, COMMANDS.iter().map(|command| command.name)) {
         Some(near) => format!("unknown command `{name}`; did you mean `{near}`?"),
@@ -168,13 +176,6 @@ fn help() -> Vec<String> {
         .collect()
 }
 
-/// Splits off the first word.
-pub(super) fn split_word(text: &str) -> (&str, &str) {
-    let text = text.trim_start();
-    text.split_once(char::is_whitespace)
-        .map_or((text, ""), |(word, rest)| (word, rest.trim()))
-}
-
 /// The entry of this name, or all entries if the name is empty.
 fn entries(runs: &RunRegistry, name: &str) -> Result<Vec<Arc<RunEntry>>, Vec<String>> {
     if name.is_empty() {
@@ -187,24 +188,6 @@ fn entries(runs: &RunRegistry, name: &str) -> Result<Vec<Arc<RunEntry>>, Vec<Str
 fn find(runs: &RunRegistry, name: &str) -> Result<Arc<RunEntry>, Vec<String>> {
     runs.find(name)
         .ok_or_else(|| vec![format!("unknown log `{name}`; try logs")])
-}
-
-/// The only entry, for a command that does not name one.
-fn only(runs: &RunRegistry) -> Result<Arc<RunEntry>, Vec<String>> {
-    match runs.entries().as_slice() {
-        [entry] => Ok(entry.clone()),
-        [] => Err(vec!["nothing was started yet".to_owned()]),
-        _ => Err(vec![
-            "there are several logs; name one before the stage".to_owned(),
-        ]),
-    }
-}
-
-/// The plan of an entry; if it is not running, the plan for a sample row.
-fn plan_of(runs: &RunRegistry, entry: &RunEntry) -> Arc<Plan> {
-    entry
-        .live()
-        .map_or_else(|| runs.plan.clone(), |live| live.plan)
 }
 
 /// The lines for each entry. For a template, each line starts with the name of the log.
@@ -336,93 +319,6 @@ fn errors(entry: &RunEntry) -> Vec<String> {
     lines
 }
 
-/// The stage of a log that a command names, and its other arguments.
-struct StageTarget<'a> {
-    entry: Arc<RunEntry>,
-    plan: Arc<Plan>,
-    stage: &'a str,
-    rest: &'a str,
-}
-
-/// Parses `[LOG] STAGE …`. The log is optional if there is only one.
-fn target<'a>(runs: &RunRegistry, text: &'a str) -> Result<StageTarget<'a>, Vec<String>> {
-    let (first, rest) = split_word(text);
-    if first.is_empty() {
-        return Err(vec!["missing stage; try stages".to_owned()]);
-    }
-    let named = runs.find(first).map(|entry| {
-        let (stage, rest) = split_word(rest);
-        let plan = plan_of(runs, &entry);
-        if source_of(&plan, stage).is_some() {
-            Ok(StageTarget {
-                entry,
-                plan,
-                stage,
-                rest,
-            })
-        } else {
-            Err(no_stage(&plan, stage))
-        }
-    });
-    if let Some(Ok(target)) = named {
-        return Ok(target);
-    }
-    let entry = match (only(runs), named) {
-        (Err(_), Some(Err(reason))) => return Err(reason),
-        (only, _) => only?,
-    };
-    let plan = plan_of(runs, &entry);
-    if source_of(&plan, first).is_none() {
-        return Err(no_stage(&plan, first));
-    }
-    Ok(StageTarget {
-        entry,
-        plan,
-        stage: first,
-        rest,
-    })
-}
-
-fn no_stage(plan: &Plan, stage: &str) -> Vec<String> {
-    let stages = stages(plan);
-    vec![
-        match nearest(stage, stages.iter().map(|stage| stage.name.as_str())) {
-            Some(near) => format!("unknown stage `{stage}`; did you mean `{near}`?"),
-            None => format!("unknown stage `{stage}`; try stages"),
-        },
-    ]
-}
-
-impl StageTarget<'_> {
-    /// The next rows, batch by batch, until there are `count` or [`ROWS_TIMEOUT`] has passed.
-    /// Without any row, it is an error.
-    fn rows(&self, count: usize) -> Result<Vec<Rows>, Vec<String>> {
-        if self.entry.live().is_none() {
-            return Err(vec![format!("`{}` is not running", self.entry.name)]);
-        }
-        let deadline = Instant::now() + ROWS_TIMEOUT;
-        let (mut batches, mut missing) = (Vec::new(), count);
-        while missing > 0
-            && let Some(rows) = self.entry.view.rows(
-                self.stage,
-                missing,
-                deadline.saturating_duration_since(Instant::now()),
-            )
-        {
-            missing -= rows.len().min(missing);
-            batches.push(rows);
-        }
-        if batches.is_empty() {
-            return Err(vec![format!(
-                "no record passed through `{}` within {} s",
-                self.stage,
-                ROWS_TIMEOUT.as_secs()
-            )]);
-        }
-        Ok(batches)
-    }
-}
-
 fn last(pages: &StatusPages, text: &str) -> CommandResult {
     let target = target(&pages.runs, text)?;
     let count = match target.rest {
@@ -438,11 +334,11 @@ fn last(pages: &StatusPages, text: &str) -> CommandResult {
     };
     let source = source_of(&target.plan, target.stage)
         .ok_or_else(|| no_stage(&target.plan, target.stage))?;
-    let mut lines = Vec::new();
+    let mut lines = RecordLines::default();
     for rows in target.rows(count)? {
-        lines.extend(rows::lines(&rows, source, pages.json).map_err(|reason| vec![reason])?);
+        rows::show(&rows, source, pages.json, &mut lines).map_err(|reason| vec![reason])?;
     }
-    Ok(lines)
+    Ok(lines.into_lines())
 }
 
 fn eval(pages: &StatusPages, text: &str) -> CommandResult {
@@ -454,11 +350,18 @@ fn eval(pages: &StatusPages, text: &str) -> CommandResult {
         .ok_or_else(|| no_stage(&target.plan, target.stage))?;
     // An error in the expression is reported even if there are no records.
     let expr = rows::parse(target.rest)?;
-    let mut lines = Vec::new();
-    for rows in target.rows(DEFAULT_ROWS)? {
-        lines.extend(rows::evaluate(&expr, &rows, source, pages.json)?);
+    let Some(_evaluation) = pages.evaluation.try_lock() else {
+        return Err(vec![
+            "another expression is being evaluated; try again".to_owned(),
+        ]);
+    };
+    let batches = target.rows(DEFAULT_ROWS)?;
+    let deadline = Instant::now() + pages.limits.evaluation;
+    let mut lines = RecordLines::default();
+    for rows in batches {
+        rows::evaluate(&expr, &rows, source, pages.json, deadline, &mut lines)?;
     }
-    Ok(lines)
+    Ok(lines.into_lines())
 }
 
 fn act(runs: &RunRegistry, action: Action, name: &str) -> CommandResult {

@@ -2,26 +2,26 @@
 //! used. The code that they evaluate is a line of the REPL.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite};
+use tokio::time::timeout_at;
 
 use super::bencode::{Bencode, BencodeError};
-use super::{MAX_IDLE, MAX_LINE, ReplSession};
-use crate::status_pages::StatusPages;
+use super::{MAX_LINE, ReplSession, Reply, send};
 
 /// The supported operations, as `describe` lists them.
 const OPS: [&str; 4] = ["clone", "close", "describe", "eval"];
 
-/// Serves one connection until the client disconnects or sends an invalid message.
+/// Serves one connection until the client disconnects or sends an invalid message. The first
+/// message has to have a supported operation.
 pub(super) async fn serve_connection(
     mut input: impl AsyncBufRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
-    pages: &Arc<StatusPages>,
+    mut session: ReplSession,
 ) -> io::Result<()> {
-    let mut session = ReplSession::new(pages.clone());
+    // A message has to be complete in time, however its bytes arrive.
+    let mut deadline = session.deadline();
     let mut bytes: Vec<u8> = Vec::new();
     loop {
         let request = match Bencode::read(&bytes) {
@@ -30,10 +30,7 @@ pub(super) async fn serve_connection(
                 request
             }
             Err(BencodeError::Incomplete) if bytes.len() <= MAX_LINE => {
-                let Ok(more) = timeout(MAX_IDLE, input.fill_buf()).await else {
-                    return Ok(());
-                };
-                let more = more?;
+                let more = timeout_at(deadline, input.fill_buf()).await??;
                 if more.is_empty() {
                     return Ok(());
                 }
@@ -44,15 +41,21 @@ pub(super) async fn serve_connection(
             }
             Err(_) => return Ok(()),
         };
+        let op = request.get_str("op").unwrap_or_default();
+        session.is_known |= OPS.contains(&op.as_str());
+        if !session.is_known {
+            return Ok(());
+        }
         let (responses, is_last) = respond(&mut session, &request).await;
         let mut written = Vec::new();
         responses
             .iter()
             .for_each(|response| response.write(&mut written));
-        output.write_all(&written).await?;
+        send(&mut output, &written, session.pages.limits.answer).await?;
         if is_last {
             return Ok(());
         }
+        deadline = session.deadline();
     }
 }
 
@@ -99,12 +102,10 @@ async fn respond(session: &mut ReplSession, request: &Bencode) -> (Vec<Bencode>,
             )
         }
         Some("eval") => {
-            let line = request
-                .get_str("code")
-                .unwrap_or_default()
-                .trim()
-                .to_owned();
-            let reply = session.reply_to(line).await;
+            let reply = match request.get_str("code").as_deref().and_then(line) {
+                Some(line) => session.reply_to(line).await,
+                None => Reply::last("error: the code is not text".to_owned()),
+            };
             let text = Bencode::string(&reply.lines.join("\n"));
             let shown = if reply.is_error {
                 vec![("err", text)]
@@ -126,6 +127,13 @@ async fn respond(session: &mut ReplSession, request: &Bencode) -> (Vec<Bencode>,
             false,
         ),
     }
+}
+
+/// The line that a client evaluates, which may have been written in several; `None` if it has
+/// control characters.
+fn line(code: &str) -> Option<String> {
+    let is_text = !code.chars().any(|c| c.is_control() && !c.is_whitespace());
+    is_text.then(|| code.trim().to_owned())
 }
 
 /// A unique name for a session. Sessions have no state here, so they are not registered.

@@ -1,14 +1,18 @@
 //! Rows as lines of JSON, and the evaluation of expressions on rows.
+//!
+//! Both are bounded, as a client can ask for more than the process has: the bytes of a reply, the
+//! memory that an expression can use, and the time that its evaluation takes.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{Field, FieldRef, Schema};
 use arrow::error::ArrowError;
 use pseidon_delivery::WithCauses;
 use pseidon_dsl::Diagnostic;
-use pseidon_dsl::expr::{self, Expr, Path, PathStep};
+use pseidon_dsl::expr::{self, Expr, ExprKind, Path, PathStep};
 use pseidon_dsl::node::Text;
 use pseidon_dsl::printable::printable_json;
 use pseidon_expr::demand::collect;
@@ -20,22 +24,50 @@ use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::RecordShape;
 use serde_json::Value;
 
-use super::CommandResult;
 use crate::JsonLines;
 use crate::stages::scope_of;
 
 /// How many bytes of JSON are shown of a row or a value. An expression can make megabytes of each.
 const MAX_SHOWN: usize = 256 << 10;
+/// The most bytes of the lines that show records.
+const MAX_LINES: usize = 4 << 20;
+/// The most bytes that the values of an expression for one row can have together.
+const MAX_MEMORY: usize = 256 << 20;
+/// The most bytes of the result of a function, unless its arguments are larger.
+const MAX_OF_CALL: usize = 16 << 20;
 
-/// Each row as JSON: its columns, or the unchanged record as JSON or as a JSON string. Of a record
-/// without bytes these are the columns that the pipeline uses.
-pub(super) fn lines(
-    rows: &Rows,
-    source: &PlannedSource,
-    json: JsonLines,
-) -> Result<Vec<String>, String> {
-    let lines = json_lines(rows, source, json)?;
-    Ok(lines.iter().map(|line| shown(line)).collect())
+/// The lines of a reply that shows records.
+#[derive(Default)]
+pub(super) struct RecordLines {
+    lines: Vec<String>,
+    bytes: usize,
+    is_cut: bool,
+}
+
+impl RecordLines {
+    /// Adds a line, unless there would be too many bytes.
+    fn push(&mut self, line: String) {
+        let line = shown(&line);
+        self.bytes = self.bytes.saturating_add(line.len());
+        if self.bytes > MAX_LINES {
+            self.cut(&format!("the reply would exceed {} MiB", MAX_LINES >> 20));
+        } else if !self.is_cut {
+            self.lines.push(line);
+        }
+    }
+
+    /// Ends the lines with an error.
+    fn cut(&mut self, reason: &str) {
+        if !self.is_cut {
+            self.is_cut = true;
+            self.lines.push(super::error(reason));
+        }
+    }
+
+    /// All lines.
+    pub(super) fn into_lines(self) -> Vec<String> {
+        self.lines
+    }
 }
 
 /// A row or a value as the client gets it: JSON without control characters, unless it is too long.
@@ -48,24 +80,39 @@ fn shown(json: &str) -> String {
     }
 }
 
-fn json_lines(rows: &Rows, source: &PlannedSource, json: JsonLines) -> Result<Vec<String>, String> {
-    if rows.is_changed() || !source.format.has_bytes() {
-        return json(rows, RecordShape::Columns(rows.columns().schema()));
+/// Adds each row as JSON: its columns, or the unchanged record as JSON or as a JSON string. Of a
+/// record without bytes these are the columns that the pipeline uses.
+pub(super) fn show(
+    rows: &Rows,
+    source: &PlannedSource,
+    json: JsonLines,
+    lines: &mut RecordLines,
+) -> Result<(), String> {
+    for row in 0..rows.len() {
+        if lines.is_cut {
+            break;
+        }
+        lines.push(line(&rows.slice(row, 1), source, json)?);
+    }
+    Ok(())
+}
+
+/// One row as JSON.
+fn line(row: &Rows, source: &PlannedSource, json: JsonLines) -> Result<String, String> {
+    let first = |mut lines: Vec<String>| lines.pop().unwrap_or_default();
+    if row.is_changed() || !source.format.has_bytes() {
+        return json(row, RecordShape::Columns(row.columns().schema())).map(first);
     }
     if source.format.name() == "json" {
-        return json(
-            rows,
-            RecordShape::AsCame {
-                format: "json".to_owned(),
-            },
-        );
+        let shape = RecordShape::AsCame {
+            format: "json".to_owned(),
+        };
+        return json(row, shape).map(first);
     }
-    let text = |row| {
-        rows.payload(row).map_or(Value::Null, |payload| {
-            Value::String(String::from_utf8_lossy(payload).into_owned())
-        })
-    };
-    Ok((0..rows.len()).map(|row| text(row).to_string()).collect())
+    let text = row.payload(0).map_or(Value::Null, |payload| {
+        Value::String(String::from_utf8_lossy(payload).into_owned())
+    });
+    Ok(text.to_string())
 }
 
 /// Parses an expression. Each error is one line.
@@ -73,14 +120,16 @@ pub(super) fn parse(text: &str) -> Result<Expr, Vec<String>> {
     expr::parse(&Text::plain(text, 0)).map_err(reasons)
 }
 
-/// The value of an expression for each row, or its error. For an unchanged record, the expression
-/// can use fields that the pipeline does not decode.
+/// Adds the value of an expression for each row, or its error, until the deadline. For an unchanged
+/// record, the expression can use fields that the pipeline does not decode.
 pub(super) fn evaluate(
     expr: &Expr,
     rows: &Rows,
     source: &PlannedSource,
     json: JsonLines,
-) -> CommandResult {
+    deadline: Instant,
+    lines: &mut RecordLines,
+) -> Result<(), Vec<String>> {
     let (rows, scope, bad) = if rows.is_changed() {
         (rows.clone(), scope_of(rows, source), Vec::new())
     } else {
@@ -95,18 +144,50 @@ pub(super) fn evaluate(
             .with_name(VALUE)
             .with_nullable(true),
     );
-    let value = |row: usize| {
-        if let Some(bad) = bad.iter().find(|bad| bad.row as usize == row) {
-            return super::error(&bad.reason);
+    for number in 0..rows.len() {
+        if lines.is_cut {
+            break;
         }
-        let row = rows.slice(row, 1);
-        let value = row
-            .evaluate(&compiled)
-            .map_err(|error| error.to_string())
-            .and_then(|value| json_of(&row, &field, value, json));
-        value.unwrap_or_else(|reason| super::error(&reason))
-    };
-    Ok((0..rows.len()).map(value).collect())
+        if Instant::now() >= deadline {
+            lines.cut("the evaluation took too long");
+            break;
+        }
+        if let Some(bad) = bad.iter().find(|bad| bad.row as usize == number) {
+            lines.push(super::error(&bad.reason));
+            continue;
+        }
+        let row = rows.slice(number, 1);
+        let value = check_memory(expr, &row).and_then(|()| {
+            let value = row.evaluate(&compiled).map_err(|error| error.to_string())?;
+            json_of(&row, &field, value, json)
+        });
+        lines.push(value.unwrap_or_else(|reason| super::error(&reason)));
+    }
+    Ok(())
+}
+
+/// Checks that the values of an expression for a row cannot be too large together: each column that
+/// it names is as large as the record at most, and each call has a result of [`MAX_OF_CALL`].
+fn check_memory(expr: &Expr, row: &Rows) -> Result<(), String> {
+    let columns = row.columns().columns().iter();
+    let in_columns = columns.map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
+    let record = row.record_bytes() + in_columns.sum::<usize>();
+    let (mut bytes, mut parts) = (0usize, vec![expr]);
+    while let Some(part) = parts.pop() {
+        bytes = bytes.saturating_add(match part.kind {
+            ExprKind::Path(_) => record,
+            ExprKind::Call { .. } => MAX_OF_CALL,
+            _ => 0,
+        });
+        parts.extend(part.parts());
+    }
+    if bytes <= MAX_MEMORY {
+        return Ok(());
+    }
+    let most = MAX_MEMORY >> 20;
+    Err(format!(
+        "the expression could use more than {most} MiB for a record; use fewer functions"
+    ))
 }
 
 /// The rows with the columns that an expression uses, decoded from their bytes. Returns the

@@ -2,9 +2,15 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
-use super::{TestService, serve, until};
+use super::{TestService, serve, serve_with, until};
 use crate::runs::EntryState;
+
+/// The reply to a first line that is not a command.
+const FIRST_LINE: &str = "error: the first line has to be a command, such as help";
+/// The reply to a line that is not text.
+const NOT_TEXT: &str = "error: the line is not text";
 
 /// A client of the REPL.
 struct ReplClient {
@@ -20,10 +26,12 @@ impl ReplClient {
 
     /// Sends a line, and returns the lines of the reply.
     fn send(&mut self, line: &str) -> Vec<String> {
-        self.input
-            .get_mut()
-            .write_all(format!("{line}\n").as_bytes())
-            .unwrap();
+        self.send_bytes(format!("{line}\n").as_bytes())
+    }
+
+    /// Sends bytes, and returns the lines of the first reply.
+    fn send_bytes(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.input.get_mut().write_all(bytes).unwrap();
         let mut answer = Vec::new();
         loop {
             let mut line = String::new();
@@ -71,8 +79,8 @@ fn a_running_pipeline_is_inspected() {
     let mut served = serve(&[], false, None);
     served.run("test");
     let mut client = ReplClient::connect(&served);
-    assert!(client.send("").is_empty());
     let logs = client.send("logs");
+    assert!(client.send("").is_empty());
     assert!(logs[0].starts_with("test running lag="), "{logs:?}");
     assert_eq!(
         client.send("stages"),
@@ -272,6 +280,9 @@ fn a_token_must_be_sent_in_the_first_line() {
         ["error: not authenticated; send: auth TOKEN"]
     );
     assert!(unauthenticated.is_closed());
+    let mut unknown = ReplClient::connect(&served);
+    assert_eq!(unknown.send("auht s3cret"), [FIRST_LINE]);
+    assert!(unknown.is_closed());
     let mut wrong = ReplClient::connect(&served);
     assert_eq!(wrong.send("auth s3cre"), ["error: invalid token"]);
     assert!(wrong.is_closed());
@@ -282,7 +293,7 @@ fn a_token_must_be_sent_in_the_first_line() {
 
 #[test]
 fn connections_and_lines_are_limited() {
-    let served = serve(&["a"], true, None);
+    let served = serve_with(&["a"], true, None, |_, limits| limits.repl_connections = 16);
     let mut clients: Vec<ReplClient> = (0..16).map(|_| ReplClient::connect(&served)).collect();
     clients
         .iter_mut()
@@ -296,14 +307,36 @@ fn connections_and_lines_are_limited() {
 }
 
 #[test]
-fn http_is_refused() {
-    let served = serve(&["a"], true, None);
+fn a_client_of_another_protocol_executes_no_command() {
+    let mut served = serve(&[], false, None);
+    served.run("test");
+    // A session ticket of TLS, a header or a body can hold any bytes, also those of lines.
+    let hello = b"\x16\x03\x01\x00\x60\x01\x00\nlogs\npause test\n";
+    let cases: [(&[u8], &str); 8] = [
+        (hello, NOT_TEXT),
+        (b"\xff\nlogs\npause test\n", NOT_TEXT),
+        (b"logs\x00\npause test\n", NOT_TEXT),
+        (b"logs\rpause test\npause test\n", NOT_TEXT),
+        (
+            b"POST / HTTP/1.1\r\npause test\n",
+            "error: this port speaks the REPL protocol, not HTTP",
+        ),
+        (b"GET / HTTP/2\r\nlogs\npause test\n", FIRST_LINE),
+        (b"EHLO x\r\npause test\r\n", FIRST_LINE),
+        (b"\nlogs\npause test\n", FIRST_LINE),
+    ];
+    for (bytes, reply) in cases {
+        let mut client = ReplClient::connect(&served);
+        assert_eq!(client.send_bytes(bytes), [reply], "{bytes:?}");
+        assert!(client.is_closed(), "{bytes:?}");
+    }
+    assert_eq!(served.runs.entry("test").state(), EntryState::Running);
+
     let mut client = ReplClient::connect(&served);
-    assert_eq!(
-        client.send("POST / HTTP/1.1\r"),
-        ["error: this port speaks the REPL protocol, not HTTP"]
-    );
-    assert!(client.is_closed());
+    assert_eq!(client.send_bytes(b"logs\r\n").len(), 1);
+    assert_eq!(client.send_bytes(b"logs \x1b[2J\npause test\n"), [NOT_TEXT]);
+    assert!(client.is_closed(), "also in later lines");
+    assert_eq!(served.runs.entry("test").state(), EntryState::Running);
 }
 
 /// Sends a bencoded request, and reads until the response ends with `end`.
@@ -377,4 +410,60 @@ fn nrepl_clients_are_served() {
         0,
         "the connection is closed"
     );
+}
+
+#[test]
+fn nrepl_code_is_text_and_the_first_message_has_an_operation() {
+    let mut served = serve(&[], false, None);
+    served.run("test");
+    let mut stream = TcpStream::connect(served.repl).unwrap();
+    let code = "d4:code5:\u{1}logs2:op4:evale";
+    let answer = bencode(&mut stream, code, "6:statusl4:done10:eval-erroree");
+    assert!(answer.contains("the code is not text"), "{answer}");
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "it is closed");
+
+    let mut stream = TcpStream::connect(served.repl).unwrap();
+    let lines = "d4:code16:eval in\n n -\r\n n2:op4:evale";
+    let answer = bencode(&mut stream, lines, "6:statusl4:doneee");
+    assert!(answer.contains("5:value"), "{answer}");
+
+    let mut stream = TcpStream::connect(served.repl).unwrap();
+    let messages = b"d2:op4:noneed4:code10:pause test2:op4:evale";
+    stream.write_all(messages).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"");
+    assert_eq!(served.runs.entry("test").state(), EntryState::Running);
+}
+
+#[test]
+fn what_an_expression_may_use_is_limited() {
+    let mut served = serve(&[], false, None);
+    served.run("test");
+    let mut client = ReplClient::connect(&served);
+    let long = client.send("eval in repeat(user, 400000)");
+    let (last, values) = long.split_last().unwrap();
+    assert_eq!(last, "error: the reply would exceed 4 MiB");
+    assert!((1..10).contains(&values.len()), "{}", values.len());
+    assert!(values.iter().map(String::len).sum::<usize>() < 4 << 20);
+
+    let calls = vec!["repeat(user, 400000)"; 17].join(" || ");
+    let refused = client.send(&format!("eval in length({calls})"));
+    assert!(
+        refused.iter().all(|line| line
+            == "error: the expression could use more than 256 MiB for a record; use fewer functions"),
+        "{refused:?}"
+    );
+    let constants = client.send("eval in upper('a')");
+    assert!(
+        constants.iter().all(|line| line == "\"A\""),
+        "{constants:?}"
+    );
+
+    let mut slow = serve_with(&[], false, None, |_, limits| {
+        limits.evaluation = Duration::ZERO
+    });
+    slow.run("test");
+    let cut = ReplClient::connect(&slow).send("eval in n");
+    assert_eq!(cut, ["error: the evaluation took too long"]);
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::Goldens;
 use crate::harness::pipeline::state_in;
 use crate::harness::redis::Redis;
-use crate::harness::servers::{free_port, get, post};
+use crate::harness::servers::{free_port, get, get_with, post};
 use crate::harness::{Pseidon, Site, wait_until};
 
 /// A run with its pages.
@@ -64,7 +64,11 @@ impl Scene {
 
     /// The request, the status code and the body.
     fn get(&self, page: &str) -> String {
-        let (status, body) = get(self.port, page).expect("an answer");
+        self.get_with(page, "")
+    }
+
+    fn get_with(&self, page: &str, token: &str) -> String {
+        let (status, body) = get_with(self.port, page, token).expect("an answer");
         self.shown("GET", page, status, &body)
     }
 
@@ -120,7 +124,12 @@ fn answers_to_control_requests() {
     scene.wait_for("it is ready", "/ready", |status, _| status == 200);
     let token = "secret-word";
     // After a stop the process may be gone.
-    let wrong_method = scene.get("/pause");
+    let gets = [
+        scene.get_with("/pause", token),
+        scene.get("/pause"),
+        scene.get("/logs"),
+        scene.get("/health"),
+    ];
     let answers = [
         scene.post("/pause", ""),
         scene.post("/pause", "another"),
@@ -133,11 +142,13 @@ fn answers_to_control_requests() {
         scene.post("/roll?lgo=pages", token),
         scene.post("/reload", token),
         scene.post("/stop", token),
-        wrong_method,
     ];
     scene.stop();
     let mut goldens = Goldens::default();
-    goldens.compare("page-control.txt", &answers.join("\n"));
+    goldens.compare(
+        "page-control.txt",
+        &[&answers[..], &gets].concat().join("\n"),
+    );
     goldens.finish();
 }
 

@@ -124,17 +124,25 @@ pub(crate) fn free_port() -> u16 {
 
 /// Sends a GET request to a local service; returns the status and the body.
 pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
-    request(port, "GET", path, "")
+    get_with(port, path, "")
+}
+
+/// Sends a GET request to a local service, with the token if it is not empty.
+pub(crate) fn get_with(port: u16, path: &str, token: &str) -> Option<(u16, String)> {
+    request(port, "GET", path, &authorization(token))
 }
 
 /// Sends a POST request to a local service, with the token if it is not empty.
 pub(crate) fn post(port: u16, path: &str, token: &str) -> Option<(u16, String)> {
-    let head = if token.is_empty() {
+    request(port, "POST", path, &authorization(token))
+}
+
+fn authorization(token: &str) -> String {
+    if token.is_empty() {
         String::new()
     } else {
         format!("Authorization: Bearer {token}\r\n")
-    };
-    request(port, "POST", path, &head)
+    }
 }
 
 fn request(port: u16, method: &str, path: &str, head: &str) -> Option<(u16, String)> {
