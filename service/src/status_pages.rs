@@ -114,7 +114,7 @@ impl StatusPages {
     }
 
     /// `/logs/NAME`; `None` if the log is unknown. It is not cached.
-    pub(crate) fn log(&self, name: &str) -> Option<Arc<str>> {
+    pub(crate) fn log(&self, name: &str) -> Option<Bytes> {
         self.runs
             .find(name)
             .map(|entry| body(&self.describe(&entry)))

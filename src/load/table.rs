@@ -119,6 +119,9 @@ mod tests {
     use super::*;
     use crate::registry::registry;
 
+    /// A row of a table.
+    type TableRow = (i64, Option<String>);
+
     const NAMES: [&str; 5] = ["t.csv", "t.tsv", "t.json", "t.parquet", "t.json.gz"];
 
     fn read_table(name: &str, content: &[u8]) -> Result<Table, String> {
@@ -128,8 +131,8 @@ mod tests {
     }
 
     /// A file of one of the first four names with these rows.
-    fn content(name: &str, rows: &[(i64, Option<String>)]) -> Vec<u8> {
-        let lines = |line: &dyn Fn(&(i64, Option<String>)) -> String| -> String {
+    fn content(name: &str, rows: &[TableRow]) -> Vec<u8> {
+        let lines = |line: &dyn Fn(&TableRow) -> String| -> String {
             rows.iter().map(|row| line(row) + "\n").collect()
         };
         let separated = |by: char| {

@@ -1,9 +1,9 @@
 //! Signed state: what is executed from a store that others may be able to write to.
 //!
-//! The text of a plan is run, a staged entry renames files, and a note is a schema or a table.
-//! Whoever can write to the store could run commands with them. With a key, which is not in the
-//! store, each of them is stored with its digest (HMAC-SHA256, RFC 2104), and one whose digest is
-//! wrong is refused. The digest covers the place as well: the pipeline, and the fingerprint, the
+//! The text of a plan is run, a staged entry renames files, and a note is a schema or a table. A
+//! program that can write to the store could run commands with them. With a key, which is not in
+//! the store, each of them is stored with its digest (HMAC-SHA256, RFC 2104), and one whose digest
+//! is wrong is refused. The digest covers the place as well: the pipeline, and the fingerprint, the
 //! sink and the id, or the key of the note. So a text that is valid in one place is not in another.
 //!
 //! ```text
@@ -52,7 +52,7 @@ pub struct StateKey {
 }
 
 /// A text that may be used.
-struct Verified {
+struct FoundText {
     text: String,
     /// Whether it is stored as this store would store it.
     is_current: bool,
@@ -89,7 +89,7 @@ impl SignedStore {
     }
 
     /// The text without its digest, which is checked.
-    fn verified(&self, place: Place<'_>, stored: String) -> Result<Verified, StoreError> {
+    fn verified(&self, place: Place<'_>, stored: String) -> Result<FoundText, StoreError> {
         let signed = stored.strip_prefix(MARK).and_then(|rest| {
             let (digits, text) = rest.split_at_checked(DIGITS)?;
             Some((digits, text.strip_prefix(':')?))
@@ -101,12 +101,12 @@ impl SignedStore {
             ))
         };
         match (&self.key, signed) {
-            (None, None) => Ok(Verified {
+            (None, None) => Ok(FoundText {
                 text: stored,
                 is_current: true,
             }),
             (None, Some(_)) => refused("is signed: set `:state-key` to the key of its pipeline"),
-            (Some(key), None) if key.accepts_unsigned => Ok(Verified {
+            (Some(key), None) if key.accepts_unsigned => Ok(FoundText {
                 text: stored,
                 is_current: false,
             }),
@@ -126,7 +126,7 @@ impl SignedStore {
                          `:state-key` now",
                     );
                 }
-                Ok(Verified {
+                Ok(FoundText {
                     text: text.to_owned(),
                     is_current,
                 })

@@ -11,14 +11,14 @@
 //! - [`lane`] writes a lane's file ([`open_file`]) and makes it durable; the engine decides when it
 //!   is closed.
 //! - [`staging`] creates the hidden files, each in the [`folder`] of its run, and cleans up after
-//! processes that died. The state store holds an [`entry`] for each committed file; [`place`]
-//! renames the file to its visible name. The [`verdict`] whether that is done already uses the
-//! identity of the [`disk`]. [`access`] says who may use what is created, and [`below`] keeps to
-//! the base directory. All of them use the operations of [`file_system`].
+//!   processes that died. The state store holds an [`entry`] for each committed file; [`place`]
+//!   renames the file to its visible name. The [`verdict`] whether that is done already uses the
+//!   identity of the [`disk`]. [`access`] says who may use what is created, and [`below`] keeps to
+//!   the base directory. All of them use the operations of [`file_system`].
 //! - [`follow_ups`] publishes in the background the files that could not be published at once, and
-//! does the follow-up work of a published file ([`follow_up`]): [`relocate`] moves it, after a
-//! check for [`damage`], and [`hook`] reports it. A test can kill the process when a file has been
-//! `moved` and when the report has succeeded (`hooked`).
+//!   does the follow-up work of a published file ([`follow_up`]): [`relocate`] moves it, after a
+//!   check for [`damage`], and [`hook`] reports it. A test can kill the process when a file has been
+//!   `moved` and when the report has succeeded (`hooked`).
 
 mod access;
 mod below;
