@@ -5,7 +5,7 @@ use pseidon_dsl::printable;
 /// The largest width of a column, in characters. A longer cell moves the rest of its line.
 const MAX_WIDTH: usize = 100;
 
-/// Rows of cells as lines with aligned columns, two spaces apart. Cells are [printable], since the
+/// Rows of cells as lines with aligned columns, two spaces apart. Cells are printable, since the
 /// names of files and answers of servers are among them.
 pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<_>> = rows

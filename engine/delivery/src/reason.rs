@@ -107,7 +107,7 @@ impl Error for Remark {
 /// Displays an error with all its causes, outermost first: `a: b: c`.
 ///
 /// Many libraries print a cause in the message as well; it is not repeated. What a server answered
-/// or a record contains can be part of a message, so it is [printable] and one line.
+/// or a record contains can be part of a message, so it is [printable()] and one line.
 pub struct WithCauses<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for WithCauses<'_> {
