@@ -7,7 +7,8 @@
 //!
 //! Pseidon accepts additional keys in such a file: `:schema-registry`, `:hive-metastore` and
 //! `:schemas` (sources of types), `:move-files` (moves closed files to where pseidon-hdfs moved
-//! them), `:state`, `:memory`, `:monitor-host` and `:fatal-errors`.
+//! them), `:state`, `:memory`, `:monitor-host`,
+//! `:monitor-names`, `:token` and `:fatal-errors`.
 
 mod address;
 mod plugins;

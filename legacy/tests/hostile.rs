@@ -6,7 +6,7 @@ use pseidon_dsl::diagnostic::render;
 use pseidon_dsl::document::from_edn;
 use pseidon_legacy::pseidon_etl::{convert, is_config};
 
-const KEYS: [&str; 60] = [
+const KEYS: [&str; 62] = [
     ":etl-db-host",
     ":etl-db-user",
     ":etl-db-pwd",
@@ -24,6 +24,8 @@ const KEYS: [&str; 60] = [
     ":io-threads",
     ":monitor-port",
     ":monitor-host",
+    ":monitor-names",
+    ":token",
     ":repl-port",
     ":data-dir",
     ":writer",

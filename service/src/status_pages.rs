@@ -46,6 +46,7 @@ pub(crate) struct StatusPages {
     prometheus: TtlCache<Bytes>,
     logs: TtlCache<Bytes>,
     stats: TtlCache<Bytes>,
+    config: TtlCache<Result<Bytes, String>>,
 }
 
 impl StatusPages {
@@ -71,6 +72,7 @@ impl StatusPages {
             prometheus: TtlCache::new(PAGE_TTL),
             logs: TtlCache::new(PAGE_TTL),
             stats: TtlCache::new(PAGE_TTL),
+            config: TtlCache::new(PAGE_TTL),
         }
     }
 
@@ -126,14 +128,14 @@ impl StatusPages {
     }
 
     /// `/config`: the pipeline without its secrets. An error says why it cannot be shown.
-    pub(crate) fn config(&self) -> Result<String, String> {
-        let pipeline = masking::pipeline(&self.runs.plan.text);
-        pipeline
-            .map(|pipeline| print::pretty(&pipeline) + "\n")
-            .ok_or_else(|| {
+    pub(crate) fn config(&self) -> Result<Bytes, String> {
+        self.config.get(|| {
+            let pipeline = masking::pipeline(&self.runs.plan.text).ok_or_else(|| {
                 "the text of the pipeline cannot be parsed, so its secrets cannot be masked"
                     .to_owned()
-            })
+            })?;
+            Ok((print::pretty(&pipeline) + "\n").into())
+        })
     }
 
     /// Whether every entry was started, or is known to be invalid. Once true it stays true: a log

@@ -24,41 +24,33 @@ pub(crate) fn status(args: &StatusArgs) -> Exit {
         Ok(text) => output::print(&text),
         Err(reason) => {
             stderr_line!("error: {}", WithCauses(&reason));
-            if is_unreachable(&reason) {
-                stderr_line!(
-                    "  help: the service listens if the pipeline is running and sets :monitor-port; \
-                     for another address, run `pseidon status http://HOST:PORT`"
-                );
-            } else if needs_token(&reason) {
-                stderr_line!(
-                    "  help: set the environment variable PSEIDON_TOKEN to the :token of the pipeline"
-                );
+            if let Some(help) = help(&reason) {
+                stderr_line!("  help: {help}");
             }
             Exit::Failed
         }
     }
 }
 
-/// Whether nothing answered, unlike an error that the service has answered with.
-fn is_unreachable(reason: &Reason) -> bool {
-    matches!(
-        cause(reason),
-        Some(
-            ureq::Error::Io(_)
-                | ureq::Error::Timeout(_)
-                | ureq::Error::HostNotFound
-                | ureq::Error::ConnectionFailed
-        )
-    )
-}
-
-/// Whether the service has answered that it requires the token.
-fn needs_token(reason: &Reason) -> bool {
-    matches!(cause(reason), Some(ureq::Error::StatusCode(401)))
-}
-
-fn cause(reason: &Reason) -> Option<&ureq::Error> {
-    std::error::Error::source(reason).and_then(|cause| cause.downcast_ref())
+/// What to do about an error; `None` for one that the message explains.
+fn help(reason: &Reason) -> Option<&'static str> {
+    let cause = std::error::Error::source(reason);
+    match cause.and_then(|cause| cause.downcast_ref())? {
+        ureq::Error::Io(_)
+        | ureq::Error::Timeout(_)
+        | ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed => Some(
+            "the service listens if the pipeline is running and sets :monitor-port; for another \
+             address, run `pseidon status http://HOST:PORT`",
+        ),
+        ureq::Error::StatusCode(401) => {
+            Some("set the environment variable PSEIDON_TOKEN to the :token of the pipeline")
+        }
+        ureq::Error::StatusCode(403) => {
+            Some("use the IP address of the host, or add its name to :monitor-names")
+        }
+        _ => None,
+    }
 }
 
 fn fetch(url: &str, token: Option<&str>) -> Result<String, Reason> {
@@ -308,31 +300,45 @@ not running
 
     #[test]
     fn an_invalid_response_is_an_error() {
-        for (answer, expected) in [
+        for (answer, expected, helps) in [
             (
                 "HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n",
                 "401",
+                Some("PSEIDON_TOKEN"),
+            ),
+            (
+                "HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n",
+                "403",
+                Some(":monitor-names"),
             ),
             (
                 "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n# HELP",
                 "expected JSON",
+                None,
             ),
-            ("SSH-2.0-OpenSSH\r\n\r\n", "/metrics"),
+            ("SSH-2.0-OpenSSH\r\n\r\n", "/metrics", None),
         ] {
             let (url, served) = serve(vec![answer.to_owned()]);
             let error = fetch(&url, None).unwrap_err();
-            assert_eq!(needs_token(&error), expected == "401", "{answer}");
+            assert_helps(&error, helps);
             let reason = WithCauses(&error).to_string();
             assert!(reason.contains(expected), "{answer}: {reason}");
             served.join().unwrap();
         }
-        for (wrong, unreachable) in [
-            ("http://127.0.0.1:1", true),
-            ("http:///", false),
-            ("nonsense", false),
+        for (wrong, helps) in [
+            ("http://127.0.0.1:1", Some("the service listens")),
+            ("http:///", None),
+            ("nonsense", None),
         ] {
-            let reason = fetch(wrong, None).unwrap_err();
-            assert_eq!(is_unreachable(&reason), unreachable, "{wrong}: {reason:?}");
+            assert_helps(&fetch(wrong, None).unwrap_err(), helps);
+        }
+    }
+
+    fn assert_helps(error: &Reason, expected: Option<&str>) {
+        match (help(error), expected) {
+            (None, None) => {}
+            (Some(help), Some(part)) => assert!(help.contains(part), "{help}"),
+            other => panic!("{error:?}: {other:?}"),
         }
     }
 }

@@ -4,8 +4,8 @@ use pseidon_dsl::{Node, NodeKind, units};
 
 use super::address::Redis;
 use crate::NoteKind;
-use crate::build::{entry, int, map, text};
-use crate::read::{Findings, KeyValue, Keys};
+use crate::build::{entry, int, map, text, texts};
+use crate::read::{Findings, KeyValue, Keys, is_plain_secret};
 
 /// The default for `:fatal-errors`.
 const FATAL_ERRORS: &str = "/tmp/fatalerrors";
@@ -33,13 +33,15 @@ pub(super) fn read(findings: &mut Findings, keys: &mut Keys<'_>, redis: Option<R
             it on every address, add :monitor-host \"0.0.0.0\"";
         findings.note(given, NoteKind::Changed, sentence);
     }
+    let monitor_names = findings.texts(keys, "monitor-names");
+    let token = findings.text(keys, "token");
     let monitor_port = monitor_port.and_then(|given| port(findings, &given));
     let repl_port = keys
         .take("repl-port")
         .and_then(|given| port(findings, &given));
     let fatal_errors = findings.text(keys, "fatal-errors").unwrap_or(FATAL_ERRORS);
-    let holds_password =
-        state.is_none() && redis.as_ref().is_some_and(|redis| redis.holds_password);
+    let holds_password = token.is_some_and(is_plain_secret)
+        || state.is_none() && redis.as_ref().is_some_and(|redis| redis.holds_password);
     let node = map([
         entry("etl-threads", etl_threads.map(int)),
         entry("io-threads", io_threads.map(int)),
@@ -47,6 +49,8 @@ pub(super) fn read(findings: &mut Findings, keys: &mut Keys<'_>, redis: Option<R
         entry("state", state.or(redis.map(|redis| redis.url)).map(text)),
         entry("monitor-port", monitor_port.map(int)),
         entry("monitor-host", monitor_host.map(text)),
+        entry("monitor-names", monitor_names.as_deref().map(texts)),
+        entry("token", token.map(text)),
         entry("repl-port", repl_port.map(int)),
         entry("fatal-errors", text(fatal_errors)),
     ]);

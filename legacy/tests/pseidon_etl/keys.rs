@@ -74,6 +74,10 @@ const EFFECTS: &[(&str, &str)] = &[
         ":monitor-port 1 :monitor-host \"::\" :repl-port 65535",
         ":monitor-port 1 :monitor-host \"::\" :repl-port 65535",
     ),
+    (
+        ":monitor-names [\"a\" \"b\"] :token \"${env:T}\"",
+        ":monitor-names [\"a\" \"b\"] :token \"${env:T}\"",
+    ),
     (":fatal-errors \"/var/log/x\"", "\"/var/log/x\""),
     (
         ":avro-schema-registry-url \"http://r\"",
