@@ -54,17 +54,42 @@ impl FollowUp {
                 },
             }),
         };
+        let positions = json.get("positions")?.as_object()?.clone();
+        // A fraction is not a position, and not every one is printed as it was read.
+        if !positions.values().all(has_positions) {
+            return None;
+        }
         Some(FollowUp {
             records: json.get("records")?.as_u64()?,
-            positions: json.get("positions")?.as_object()?.clone(),
+            positions,
             destination,
         })
     }
 }
 
+/// Whether the entry of a split has positions, and nothing else.
+fn has_positions(split: &Value) -> bool {
+    split
+        .as_object()
+        .is_some_and(|positions| positions.values().all(Value::is_u64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn positions_are_integers() {
+        for (positions, is_valid) in [
+            (json!({ "a": { "first": 1, "upto": u64::MAX } }), true),
+            (json!({ "a": { "first": 9035439390960414211e18 } }), false),
+            (json!({ "a": { "first": -1 } }), false),
+            (json!({ "a": 1 }), false),
+        ] {
+            let json = json!({ "records": 1, "positions": positions });
+            assert_eq!(FollowUp::from_json(&json).is_some(), is_valid, "{json}");
+        }
+    }
 
     #[test]
     fn json_keeps_every_field() {
