@@ -121,7 +121,13 @@ pub fn plan_document(
 pub fn plan_with_table(text: &str, table: &Table) -> Result<Plan, Vec<Diagnostic>> {
     let tables: &ReadTable<'_> = &|_| Ok(table.clone());
     let document = document::from_edn(text)?;
-    plan_with(&registry(), &document, text, Path::new("/nonexistent"), tables)
+    plan_with(
+        &registry(),
+        &document,
+        text,
+        Path::new("/nonexistent"),
+        tables,
+    )
 }
 
 /// The plan of a template in EDN for a log.
@@ -132,7 +138,13 @@ pub fn plan_log(text: &str, log: Log) -> Result<Plan, Vec<Diagnostic>> {
     })?;
     let tables: &ReadTable<'_> = &|_| Err("no table can be read here".to_owned());
     let registry = registry_with(log);
-    plan_with(&registry, &document, text, Path::new("/nonexistent"), tables)
+    plan_with(
+        &registry,
+        &document,
+        text,
+        Path::new("/nonexistent"),
+        tables,
+    )
 }
 
 /// Reads the table of a `lookup`.
