@@ -118,7 +118,8 @@ pub(crate) enum Command {
         /// Print all reference pages as Markdown.
         #[arg(long, conflicts_with = "name")]
         markdown: bool,
-        /// Print the JSON Schema of the plugin's options, or of those of all plugins and `:settings`.
+        /// Print the JSON Schema of the plugin's options, or of those of all plugins and
+        /// `:settings`.
         #[arg(long, conflicts_with = "markdown")]
         json_schema: bool,
     },
@@ -183,8 +184,8 @@ pub(crate) struct RunArgs {
     /// this flag, a changed pipeline finishes the work of that version and then starts.
     #[arg(long, conflicts_with_all = ["expression", "accept_changed_plan"])]
     pub(crate) previous: bool,
-    /// Start without finishing what a crashed run of a different version has left; existing lanes are
-    /// matched by name. Records may be doubled or missing.
+    /// Start without finishing what a crashed run of a different version has left; existing lanes
+    /// are matched by name. Records may be doubled or missing.
     #[arg(long)]
     pub(crate) accept_changed_plan: bool,
     /// Do not show the progress line on a terminal.

@@ -21,7 +21,8 @@ macro_rules! stderr_line {
 }
 
 /// Writes a line to standard error in one piece, if it can be written. It can have a line of help;
-/// other control characters are escaped, since names of files and answers of servers can be part of it.
+/// other control characters are escaped, since names of files and answers of servers can be part of
+/// it.
 pub(crate) fn write_line(line: Arguments<'_>) {
     let line = printable_lines(&line.to_string()).into_owned();
     write_error(&(line + "\n"));

@@ -28,8 +28,8 @@ pub fn and_more(more: usize) -> Option<String> {
 
 /// Renders errors as rustc does: each with the file name, the line, the underlined source text and
 /// a help line. The [first] errors are shown, by position, and then how many more there are. `name`
-/// is the file name, and `text` is the whole source. With `color`, the result contains ANSI escapes;
-/// those of the source are escaped.
+/// is the file name, and `text` is the whole source. With `color`, the result contains ANSI
+/// escapes; those of the source are escaped.
 pub fn render(name: &str, text: &str, errors: &[Diagnostic], color: bool) -> String {
     let theme = if color {
         GraphicalTheme::unicode()

@@ -8,11 +8,12 @@
 //! 2. [`document`] interprets the top-level map: settings, stages, the flow, the tests. [`joined`]
 //!    adds what the file includes.
 //! 3. [`interpolate`] substitutes `${env:NAME}` with a lookup that the caller provides.
-//! 4. [`expr`] parses the SQL expressions inside stages, and expands named ones, [`template`] parses
-//!    the path templates, and [`units`] sizes and durations.
+//! 4. [`expr`] parses the SQL expressions inside stages, and expands named ones, [`template`]
+//!    parses the path templates, and [`units`] sizes and durations.
 //!
 //! [`diagnostic`] renders errors, and [`print`](mod@print) writes EDN; [`printable`](mod@printable)
-//! escapes text from outside. [`class`] recognizes the class names that older pipelines use as stages.
+//! escapes text from outside. [`class`] recognizes the class names that older pipelines use as
+//! stages.
 //!
 //! This crate does no I/O and does not depend on connectors. Whether `kafka` exists, and which
 //! options it accepts, is checked in `pseidon-plan`.

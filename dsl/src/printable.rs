@@ -3,7 +3,8 @@
 //!
 //! Such a text can contain anything: a line end that forges a line of the log, a sequence that
 //! clears the terminal or sets its title, a mark that reverses the order in which the rest of the
-//! line is shown. Whatever prints it calls [`printable`], and [`beginning`] first if it can be long.
+//! line is shown. Whatever prints it calls [`printable`], and [`beginning`] first if it can be
+//! long.
 
 use std::borrow::Cow;
 
@@ -29,7 +30,8 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     lines.join("\n").into()
 }
 
-/// As [`printable`], for JSON: what is escaped has the same value. Line ends between tokens are kept.
+/// As [`printable`], for JSON: what is escaped has the same value. Line ends between tokens are
+/// kept.
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     let is_kept = |c| is_printable(c) || c == '\n';
     if json.chars().all(is_kept) {

@@ -1,7 +1,7 @@
 //! The audit log: who has controlled the process or looked into it, and whose token was refused.
 //!
-//! Its lines begin with `audit:`, and have the target `audit`, so that `--log warn,audit=info` keeps
-//! them.
+//! Its lines begin with `audit:`, and have the target `audit`, so that `--log warn,audit=info`
+//! keeps them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

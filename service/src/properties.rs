@@ -7,9 +7,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 /// A request after which the service closes the connection. The empty line ends one that is cut.
 const LAST: &[u8] = b"\r\n\r\nGET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
-/// Sends these bytes on one connection, and a last request. Each of the responses is complete and is
-/// not an error of the server, and its JSON is valid. The service continues to serve. Returns the
-/// status of each response.
+/// Sends these bytes on one connection, and a last request. Each of the responses is complete and
+/// is not an error of the server, and its JSON is valid. The service continues to serve. Returns
+/// the status of each response.
 pub fn check_http(address: SocketAddr, sent: &[u8]) -> Vec<u16> {
     let received = exchange(address, sent);
     let statuses = check_responses(sent, &received);

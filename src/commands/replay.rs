@@ -2,11 +2,11 @@
 //!
 //! 1. [`files`] finds the files of the quarantine, and [`record`] and [`reader`] read them.
 //! 2. [`selection`] decides which of them are replayed.
-//! 3. In the plan of the pipeline, the sources are replaced: for each stage with quarantined records
-//!    by a [`source`] that reads them, with the part of the flow that they have to pass
+//! 3. In the plan of the pipeline, the sources are replaced: for each stage with quarantined
+//!    records by a [`source`] that reads them, with the part of the flow that they have to pass
 //!    ([`pseidon_plan::replay`]).
-//! 4. This plan runs as any other. Its name, and so its state, is not that of the pipeline: a replay
-//!    does not disturb a run.
+//! 4. This plan runs as any other. Its name, and so its state, is not that of the pipeline: a
+//!    replay does not disturb a run.
 //!
 //! [`dry_run`] passes the records through the flow without a run.
 
@@ -118,8 +118,8 @@ fn try_without_writing(args: &ReplayArgs, plan: Plan, found: Vec<PathBuf>) -> Re
     Ok(output::print(&printable_lines(&outcome)))
 }
 
-/// The plan of the pipeline under the name of its replay. It opens no port, and the sources have the
-/// schemas that they have in a run.
+/// The plan of the pipeline under the name of its replay. It opens no port, and the sources have
+/// the schemas that they have in a run.
 fn planned(text: &PipelineText, document: &Document) -> Result<Plan, Exit> {
     let is_inferred = Cell::new(false);
     let mut plan = text.plan_with(document, &|_, source, format| {

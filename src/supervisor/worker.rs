@@ -193,8 +193,8 @@ impl LogRun {
         });
     }
 
-    /// Plans the log again, with the tables as they are now, and continues with that plan instead of
-    /// this one. If it cannot be planned, it continues with this one.
+    /// Plans the log again, with the tables as they are now, and continues with that plan instead
+    /// of this one. If it cannot be planned, it continues with this one.
     fn restart(mut self, plan: Arc<Plan>) {
         self.replaced.push(plan.clone());
         let pools = self.runs.pools.clone();

@@ -124,8 +124,8 @@ fn throw_ends_the_run() {
     );
 }
 
-/// A value of a record is part of the reason why it is invalid. It is cut, and neither forges a line
-/// nor changes a terminal.
+/// A value of a record is part of the reason why it is invalid. It is cut, and neither forges a
+/// line nor changes a terminal.
 #[test]
 fn a_hostile_value_is_a_short_part_of_one_line() {
     let site = Site::new("hostile-value");

@@ -37,7 +37,8 @@
 //!   that arrives after its sender died.
 //! - [`positions`]: the positions of a pipeline, shown also while it runs. [`moved_positions`]:
 //!   positions that are moved and state that is forgotten, with kills.
-//! - [`last_lines`], [`multi_line`]: lines without an end, and records of several lines, with kills.
+//! - [`last_lines`], [`multi_line`]: lines without an end, and records of several lines, with
+//!   kills.
 //! - [`memory`]: the memory use of hostile pipelines. [`restarts`]: a run between its attempts.
 //! - [`unreachable`]: servers that do not answer when a run starts.
 //! - [`signed_state`]: state that another program has written.

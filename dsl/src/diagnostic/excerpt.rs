@@ -1,8 +1,8 @@
 //! The part of a source that an error shows: the lines around its label.
 //!
 //! Lines that are too long for a terminal are cut around the label, since miette cannot draw a
-//! label behind some ten thousand characters. Characters that would change the terminal are escaped.
-//! The place in the header stays that of the source.
+//! label behind some ten thousand characters. Characters that would change the terminal are
+//! escaped. The place in the header stays that of the source.
 
 use std::ops::Range;
 

@@ -2,8 +2,8 @@
 
 use super::decode;
 
-/// The text of a file is its bytes without the byte order mark; other bytes are refused with what to
-/// do.
+/// The text of a file is its bytes without the byte order mark; other bytes are refused with what
+/// to do.
 pub fn check_encoding(bytes: &[u8]) {
     let without_mark = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     match decode(bytes.to_vec()) {

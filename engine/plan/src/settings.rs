@@ -96,8 +96,8 @@ pub struct Settings {
     /// Required for the REPL and, over HTTP, for `POST` requests and the pages of `:token-for`.
     /// Default: any client that can reach the ports can control the pipeline.
     pub token: Option<Secret>,
-    /// The pages that require the `:token`, if it is set. `/live`, `/ready` and whether `/health` is
-    /// ok never do.
+    /// The pages that require the `:token`, if it is set. `/live`, `/ready` and whether `/health`
+    /// is ok never do.
     #[option(default = "pages")]
     pub token_for: TokenFor,
     /// A file to which a line is appended for every error that stops the process. Default: none.
@@ -177,8 +177,8 @@ pub enum RequiredGuarantee {
 /// The pages that require the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
 pub enum TokenFor {
-    /// Those that show the configuration, the logs and their problems: `/config`, `/logs`, `/stats`,
-    /// and what `/health` says.
+    /// Those that show the configuration, the logs and their problems: `/config`, `/logs`,
+    /// `/stats`, and what `/health` says.
     Pages,
     /// Also `/metrics` and `/`.
     All,

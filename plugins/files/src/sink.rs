@@ -17,8 +17,8 @@
 //!   the base directory. All of them use the operations of [`file_system`].
 //! - [`follow_ups`] publishes in the background the files that could not be published at once, and
 //!   does the follow-up work of a published file ([`follow_up`]): [`relocate`] moves it, after a
-//!   check for [`damage`], and [`hook`] reports it. A test can kill the process when a file has been
-//!   `moved` and when the report has succeeded (`hooked`).
+//!   check for [`damage`], and [`hook`] reports it. A test can kill the process when a file has
+//!   been `moved` and when the report has succeeded (`hooked`).
 
 mod access;
 mod below;

@@ -177,8 +177,8 @@ fn sample(dir: &Path) -> Sample {
     }
 }
 
-/// Opens a state file with these edits, and a copy of it: each is refused, or has the state. A state
-/// that is opened can be changed. `dir` is an empty folder.
+/// Opens a state file with these edits, and a copy of it: each is refused, or has the state. A
+/// state that is opened can be changed. `dir` is an empty folder.
 pub fn check_state(dir: &Path, edits: &[u8]) {
     static SAMPLE: OnceLock<Sample> = OnceLock::new();
     let sample = SAMPLE.get_or_init(|| sample(dir));
@@ -291,8 +291,8 @@ mod tests {
             check_state(tempfile::tempdir().unwrap().path(), &edits);
         }
 
-        // The mark whether a commit has tables is not in its pages, and is damaged together with the
-        // commit after it.
+        // The mark whether a commit has tables is not in its pages, and is damaged together with
+        // the commit after it.
         #[test]
         fn a_file_whose_commits_are_both_damaged_is_refused_or_has_its_content(
             place in any::<u32>(),

@@ -298,8 +298,8 @@ impl ChainPass<'_> {
         Ok(rows)
     }
 
-    /// Notes invalid records by their numbers in the batch, or fails if the policy says so. A reason
-    /// has the beginning of a long value only.
+    /// Notes invalid records by their numbers in the batch, or fails if the policy says so. A
+    /// reason has the beginning of a long value only.
     pub(super) fn note_bad(
         &mut self,
         stage: &str,

@@ -1,9 +1,10 @@
 //! A client of a Confluent schema registry: `GET {address}/schemas/ids/{id}`.
 //!
 //! A schema never changes, so it is fetched once. If a registry is unreachable, its records may
-//! still be valid, so the batch is retried later; if a registry does not have an ID, or its response
-//! has no schema, the record is bad. Only one thread at a time sends a request to a registry, and
-//! after a failure there is a pause before the next one, in which all get the same error at once.
+//! still be valid, so the batch is retried later; if a registry does not have an ID, or its
+//! response has no schema, the record is bad. Only one thread at a time sends a request to a
+//! registry, and after a failure there is a pause before the next one, in which all get the same
+//! error at once.
 //!
 //! The IDs are what the records say, so a record with a made-up ID must neither stop the pipeline
 //! nor cost much: after [`MAX_UNKNOWN`] IDs that a registry does not have, it is asked for no other
@@ -86,8 +87,9 @@ pub(super) const UNKNOWN_TTL: Duration = Duration::from_secs(30);
 /// The size of the cache. Corrupt records contain random IDs, so responses for unknown IDs are
 /// evicted when the cache is full.
 const MAX_CACHED: usize = 10_000;
-/// How many unknown IDs a registry is asked for in a period of [`UNKNOWN_TTL`]. Real IDs are counted
-/// upwards from 1 and are asked for first, and records rarely have more than a few new ones.
+/// How many unknown IDs a registry is asked for in a period of [`UNKNOWN_TTL`]. Real IDs are
+/// counted upwards from 1 and are asked for first, and records rarely have more than a few new
+/// ones.
 pub(super) const MAX_UNKNOWN: usize = 100;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long no request is sent after a failed one.
@@ -211,8 +213,8 @@ impl SchemaRegistry {
         }
     }
 
-    /// The response for an id whose request was answered without a schema. The first one of a period
-    /// is logged: it can be an error of the registry.
+    /// The response for an id whose request was answered without a schema. The first one of a
+    /// period is logged: it can be an error of the registry.
     fn without_schema(&self, id: u32, what: &str) -> SchemaLookup {
         let mut unknown = lock(&self.unknown);
         let is_reported = std::mem::replace(&mut unknown.current().is_reported, true);

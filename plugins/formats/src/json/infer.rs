@@ -13,9 +13,9 @@ use crate::inferred_fields::{InferredFields, check_count};
 
 /// Infers the fields of JSON records from samples, in the order of their first occurrence: `int64`,
 /// `uint64`, `float64`, `utf8`, `boolean`, structs and lists. A field that has several types, or is
-/// always null, is `json`, and so is one with numbers whose digits none of these types keeps, such as
-/// fractions and large integers. Samples that are not JSON objects are ignored; it is an error if
-/// all of them are, or if they have too many fields.
+/// always null, is `json`, and so is one with numbers whose digits none of these types keeps, such
+/// as fractions and large integers. Samples that are not JSON objects are ignored; it is an error
+/// if all of them are, or if they have too many fields.
 pub(super) fn infer(samples: &[Payloads]) -> Result<SchemaRef, String> {
     let mut fields = InferredFields::default();
     let mut objects = 0;
