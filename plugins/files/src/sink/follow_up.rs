@@ -82,7 +82,7 @@ mod tests {
     fn positions_are_integers() {
         for (positions, is_valid) in [
             (json!({ "a": { "first": 1, "upto": u64::MAX } }), true),
-            (json!({ "a": { "first": 9035439390960414211e18 } }), false),
+            (json!({ "a": { "first": 9.5e36 } }), false),
             (json!({ "a": { "first": -1 } }), false),
             (json!({ "a": 1 }), false),
         ] {
