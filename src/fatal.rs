@@ -5,9 +5,9 @@
 //! are not followed, and only a regular file is written to.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -15,6 +15,9 @@ use std::thread;
 use chrono::{SecondsFormat, Utc};
 use pseidon_dsl::printable;
 use pseidon_expr::panics;
+
+/// The mode of the file: a reason may quote a value of a record.
+const MODE: u32 = 0o640;
 
 /// Appends a line with the time, the pipeline and the reason. If that fails, a warning is logged.
 pub(crate) fn append(path: &Path, pipeline: &str, reason: &str) {
@@ -75,19 +78,23 @@ fn try_append(path: &Path, pipeline: &str, reason: &str) -> io::Result<()> {
     )
 }
 
-/// Opens the file for appending, or creates it with mode 0640: a reason may quote a value of a
-/// record. A symbolic link is an error. Without
+/// Opens the file for appending, or creates it with [`MODE`]. A symbolic link is an error. Without
 /// `O_NONBLOCK`, a pipe without a reader would block.
 fn open(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new()
         .append(true)
         .create(true)
-        .mode(0o640)
+        .mode(MODE)
         .custom_flags(flags)
         .open(path)?;
-    if !file.metadata()?.is_file() {
+    let found = file.metadata()?;
+    if !found.is_file() {
         return Err(io::Error::other("not a regular file"));
+    }
+    if found.len() == 0 {
+        // A monitoring system of the group reads it, whatever the umask of the process is.
+        let _ = file.set_permissions(Permissions::from_mode(MODE));
     }
     Ok(file)
 }

@@ -27,10 +27,7 @@ pub(crate) fn folder(base: &Path) -> PathBuf {
 /// if it does not exist. Steps that wait at the same time are committed together. What is run from
 /// the state is signed with `:state-key`.
 pub(crate) fn open(plan: &Plan, folder: &Path) -> Result<Arc<GroupCommit>, StoreError> {
-    let store: Arc<dyn StateStore> = match &plan.settings.state {
-        Some(url) => Arc::new(connect(url.expose(), plan)?),
-        None => Arc::new(EmbeddedStore::open(folder, &plan.name)?),
-    };
+    let store = connected(plan, folder)?;
     let exposed = |key: &Secret| key.expose().to_owned();
     let key = plan.settings.state_key.as_ref().map(|keys| StateKey {
         secret: exposed(&keys.current),
@@ -39,6 +36,19 @@ pub(crate) fn open(plan: &Plan, folder: &Path) -> Result<Arc<GroupCommit>, Store
     });
     let signed = SignedStore::new(store, &plan.name, key);
     Ok(Arc::new(GroupCommit::new(Arc::new(signed))))
+}
+
+/// Opens the state to show and forget what is staged in it. Nothing is run from it, so signatures do
+/// not matter: what is signed with a lost key can be forgotten.
+pub(crate) fn open_staged(plan: &Plan, folder: &Path) -> Result<SignedStore, StoreError> {
+    connected(plan, folder).map(SignedStore::unchecked)
+}
+
+fn connected(plan: &Plan, folder: &Path) -> Result<Arc<dyn StateStore>, StoreError> {
+    Ok(match &plan.settings.state {
+        Some(url) => Arc::new(connect(url.expose(), plan)?),
+        None => Arc::new(EmbeddedStore::open(folder, &plan.name)?),
+    })
 }
 
 /// Whether the pipeline may have state: a file in `folder`, or a Redis server that holds it.

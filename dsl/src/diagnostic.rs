@@ -50,7 +50,9 @@ pub fn render(name: &str, text: &str, errors: &[Diagnostic], color: bool) -> Str
         let place = excerpt.label();
         let mut drawing = MietteDiagnostic::new(sentence(&error.message))
             .with_label(LabeledSpan::new(label, place.start, place.len()));
-        drawing.help = error.help.as_deref().map(sentence);
+        // It may have a replacement of the code, to be copied as a whole.
+        let lines = |help: &str| printable_lines(help).into_owned();
+        drawing.help = error.help.as_deref().map(lines);
         let report = Report::new(drawing).with_source_code(excerpt);
         let drawn = handler.render_report(&mut out, report.as_ref());
         drawn.expect("writing to a String cannot fail, and the label lies within the text");

@@ -66,7 +66,12 @@ async fn admit(
     let site = pages
         .access
         .check_site(request.version(), request.uri(), request.headers());
-    if let Err(error) = site {
+    // Probes have any host, and what is answered to them is no secret.
+    let is_probe = site == Err(SiteError::Host) && RESERVED.contains(&request.uri().path());
+    if let (Err(error), false) = (site, is_probe) {
+        pages
+            .refusals
+            .refused(connection.peer, Interface::Http, describe(error));
         return refuse(StatusCode::FORBIDDEN, describe(error));
     }
     if request.body().size_hint().lower() > MAX_BODY {

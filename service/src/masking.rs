@@ -142,7 +142,7 @@ fn mask_node(node: &mut Node) {
                 .chain(
                     items
                         .iter()
-                        .map(|item| name_of(item).is_some_and(is_secret)),
+                        .map(|item| name_of(item).is_some_and(is_secret_flag)),
                 )
                 .collect();
             for (item, follows_name) in items.iter_mut().zip(names) {
@@ -160,7 +160,10 @@ fn mask_node(node: &mut Node) {
 }
 
 fn mask_pair(key: &Node, value: &mut Node) {
-    match name_of(key) {
+    // A symbol is the name of a stage.
+    let name = name_of(key).filter(|_| !matches!(key.kind, NodeKind::Symbol(_)));
+    match name {
+        Some("token-for") => {}
         Some("env") => mask_all(value),
         Some("command") => mask_arguments(value),
         Some("properties") => mask_properties(value),
@@ -219,6 +222,11 @@ fn mask_text(value: &mut Text) {
     }
 }
 
+/// Whether a string is the name of a secret on a command line, such as `--password`.
+fn is_secret_flag(name: &str) -> bool {
+    name.starts_with('-') && is_secret(name)
+}
+
 fn name_of(node: &Node) -> Option<&str> {
     match &node.kind {
         NodeKind::Keyword(Name { name, .. }) | NodeKind::Symbol(Name { name, .. }) => Some(name),
@@ -255,14 +263,17 @@ fn without_values(text: &str) -> Option<String> {
         shown.push_str(before);
         shown.push('=');
         let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let name = before.rsplit(|c| !is_of_name(c)).next().unwrap_or_default();
-        let value = value_of(after);
+        let name = before.trim_end().rsplit(|c| !is_of_name(c)).next();
+        let name = name.unwrap_or_default();
+        let spaces = after.len() - after.trim_start().len();
+        let value = value_of(&after[spaces..]);
         if (is_secret(name) || name.eq_ignore_ascii_case("key"))
             && !value.is_empty()
             && !is_placeholder(value)
         {
+            shown.push_str(&after[..spaces]);
             shown.push_str(MASK);
-            rest = &after[value.len()..];
+            rest = &after[spaces + value.len()..];
         } else {
             rest = after;
         }
@@ -336,6 +347,7 @@ mod tests {
             ("", ""),
             ("password=", "password="),
             ("password=hid,hidden", "password=…"),
+            ("password = \"hidden\" x", "password = … x"),
             (
                 "https://hooks.slack.com/services/T0/hidden",
                 "https://hooks.slack.com/…",
@@ -396,6 +408,10 @@ mod tests {
         (
             "{:command [\"curl\" \"-u\" \"u:hidden\" \"${env:X}\"] :env {\"A\" \"hidden\"}}",
             "{:command [\"curl\" \"…\" \"…\" \"${env:X}\"], :env {\"A\" \"…\"}}",
+        ),
+        (
+            "{auth-log (where \"a\") pipeline (-> auth-log (select \"token\" \"user\")) :token-for :all}",
+            "{auth-log (where \"a\"), pipeline (-> auth-log (select \"token\" \"user\")), :token-for :all}",
         ),
         (
             "{:post \"https://h/hidden?x=hidden\" :db-pass \"hidden\" :bypass \"no\"}",

@@ -2,9 +2,9 @@
 //!
 //! The averages are exponentially weighted, like Unix load averages (Neil Gunther, "UNIX Load
 //! Average, Part 1: How It Works"): every five seconds
-//! `average += (1 - e^(-t/period)) * (rate now - average)`, where `t` is the time since the last sample. The metrics library of Coda Hale,
-//! whose names `/metrics` uses, does the same; as there, the first sample sets the average to its
-//! rate.
+//! `average += (1 - e^(-t/period)) * (rate now - average)`, where `t` is the time since the last
+//! sample. The metrics library of Coda Hale, whose names `/metrics` uses, does the same; as there,
+//! the first sample sets the average to its rate.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -37,11 +37,11 @@ fn try_staged(args: &StagedArgs) -> Result<String, Exit> {
     let name = args.file.display().to_string();
     // Opening would create a state file.
     let store = state::may_exist(&plan, &folder)
-        .then(|| state::open(&plan, &folder))
+        .then(|| state::open_staged(&plan, &folder))
         .transpose()
         .map_err(failed)?;
     let files = match &store {
-        Some(store) => StagedFiles::read(&plan, &**store).map_err(failed)?,
+        Some(store) => StagedFiles::read(&plan, store).map_err(failed)?,
         None => StagedFiles::default(),
     };
     let Some(disk) = &args.forget else {

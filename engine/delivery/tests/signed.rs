@@ -145,8 +145,11 @@ fn signed_state_needs_its_key() {
     let inner = open(&dir, "p");
     let signed = SignedStore::new(inner.clone(), "p", key("secret"));
     signed.set_note("a", "text").unwrap();
-    let without = SignedStore::new(inner, "p", None);
+    let without = SignedStore::new(inner.clone(), "p", None);
     assert!(reason(without.note("a")).contains("set `:state-key`"));
+    stage(&signed, "1", "entry");
+    let unchecked = SignedStore::unchecked(inner);
+    assert_eq!(unchecked.staged(&"lake".into()).unwrap()[0].detail, "entry");
 }
 
 #[test]

@@ -101,7 +101,11 @@ impl StateCheck {
         let unused: Vec<String> = others.difference(&named).cloned().collect();
         let texts: Vec<StoredPlan> = unused
             .iter()
-            .filter_map(|plan| self.stored_plan(plan).transpose())
+            .filter_map(|plan| match self.stored_plan(plan) {
+                // Its signature is wrong: it cannot be used again.
+                Err(StoreError::Failed(_)) => None,
+                found => found.transpose(),
+            })
             .collect::<Result<_, _>>()?;
         self.store.forget_plans(&unused)?;
         let named = self.named_plans()?;

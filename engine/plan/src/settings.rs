@@ -42,11 +42,11 @@ pub struct Settings {
     /// `redis-cluster://`). With `?wait-replicas=N`, each step waits until N replicas have it.
     /// Default: a file in `.pseidon/` next to the pipeline file.
     pub state: Option<Secret>,
-    /// The key with which plans, staged files and inferred schemas in the state are signed, at
-    /// least 16 characters, such as `"${file:/run/credentials/pseidon.service/state-key}"`: what
-    /// another program has written there is refused instead of being run. All instances have the
-    /// same key. To exchange it, give a vector of the new key and the old one until all instances
-    /// have both. Default: a program that can write to the state can run commands as the process.
+    /// The key with which plans, staged files and inferred schemas in the state are signed, at least
+    /// 16 characters, such as `"${file:/run/credentials/pseidon.service/state-key}"`: what another
+    /// program has written there is refused instead of being run. All instances have the same key.
+    /// Of a vector, to exchange a key, the first one signs, and all are valid. Default: a program
+    /// that can write to the state can run commands as the process.
     pub state_key: Option<StateKeys>,
     /// Whether unsigned state is accepted, and signed: for the first start with a `:state-key`.
     #[option(default = "false")]

@@ -174,7 +174,9 @@ impl AvroDecoder {
             SchemaLookup::Schema(schema) => {
                 _ = self.schemas.insert(id, SchemaDecoder::new(id, &schema))
             }
-            SchemaLookup::Unknown(reason, _) => _ = self.unknown.insert(id, reason),
+            SchemaLookup::Unknown(reason, _) | SchemaLookup::Unusable(reason) => {
+                _ = self.unknown.insert(id, reason)
+            }
         }
     }
 

@@ -7,7 +7,9 @@ use arrow::datatypes::{DataType, FieldRef, Fields, Schema};
 
 /// How many fields an inferred schema has at most, those of structs included. Objects whose names
 /// are values, such as the ids of users, have more.
-const MAX_FIELDS: usize = 2000;
+pub(crate) const MAX_FIELDS: usize = 2000;
+/// The same for a header, whose names are no values.
+pub(crate) const MAX_IN_HEADER: usize = 20_000;
 
 /// Fields by name, in the order of their first occurrence. Each step takes the same time however
 /// many there are.
@@ -60,19 +62,19 @@ impl<T> IntoIterator for InferredFields<T> {
 
 /// Checks the number of fields of an inferred schema, so that records of thousands of fields do not
 /// make a plan that never ends.
-pub(crate) fn check_count(schema: &Schema) -> Result<(), String> {
+pub(crate) fn check_count(schema: &Schema, most: usize) -> Result<(), String> {
     let count = count(schema.fields());
-    if count <= MAX_FIELDS {
+    if count <= most {
         return Ok(());
     }
     let largest = schema.fields().iter().max_by_key(|field| count_in(field));
-    let largest = largest.filter(|field| count_in(field) > MAX_FIELDS / 2);
+    let largest = largest.filter(|field| count_in(field) > most / 2);
     let help = match largest {
         Some(field) => format!("with the type `:json` for `{}`", field.name()),
         None => "with the fields that are needed".to_owned(),
     };
     Err(format!(
-        "the sample records have {count} fields, and at most {MAX_FIELDS} are inferred; write \
+        "the sample records have {count} fields, and at most {most} are inferred; write \
          :schema by hand, {help}"
     ))
 }

@@ -45,6 +45,17 @@ impl Topics {
         }
     }
 
+    /// Those that a note of the state has. It may have a pattern that is refused now.
+    pub(crate) fn noted(names: &[String]) -> Topics {
+        let is_valid = |name: &&String| match name.starts_with('^') {
+            true => Regex::new(name).is_ok(),
+            false => check_name(name).is_ok(),
+        };
+        Topics {
+            subscription: names.iter().filter(is_valid).cloned().collect(),
+        }
+    }
+
     /// All topics whose whole name matches the pattern.
     pub(crate) fn pattern(pattern: &str) -> Result<Topics, String> {
         let pattern = posix_pattern(pattern)?;
@@ -154,8 +165,9 @@ fn posix_pattern(pattern: &str) -> Result<String, String> {
         }
     }
     let (mut posix, mut chars) = (String::with_capacity(pattern.len()), pattern.chars());
-    // Whether the last character is within brackets.
-    let mut in_brackets = false;
+    // Whether the last character is within brackets, and whether they have an escaped `-`, which
+    // POSIX has at their end.
+    let (mut in_brackets, mut has_dash) = (false, false);
     while let Some(c) = chars.next() {
         match (c, in_brackets) {
             ('\\', _) => {
@@ -165,6 +177,9 @@ fn posix_pattern(pattern: &str) -> Result<String, String> {
                     ('d', true) => posix.push_str("0-9"),
                     // No name of a topic has any other character that needs a backslash.
                     ('.' | '_', true) => posix.push(escaped),
+                    ('-', true) if !posix.ends_with('-') && !chars.as_str().starts_with('-') => {
+                        has_dash = true;
+                    }
                     (other, true) => return Err(unsupported(&format!("\\{other}"))),
                     (other, false) if other.is_ascii_alphanumeric() => {
                         return Err(unsupported(&format!("\\{other}")));
@@ -187,6 +202,10 @@ fn posix_pattern(pattern: &str) -> Result<String, String> {
                 return Err(unsupported(&format!("{c}{c}")));
             }
             ('[', false) => in_brackets = true,
+            (']', true) if has_dash => {
+                posix.push('-');
+                (in_brackets, has_dash) = (false, false);
+            }
             (']', true) => in_brackets = posix.ends_with('[') || posix.ends_with("[^"),
             _ => {}
         }
@@ -207,7 +226,7 @@ mod tests {
             4 => "[ab.-]",
             1 => "[*+?|(){}^$0-9,]",
             1 => prop::sample::select(vec![
-                "\\d", "\\.", "\\$", "\\w", "[ab]", "[^a]", "[\\d.]", "[]a]", "[a", "[[:digit:]]",
+                "\\d", "\\.", "\\$", "\\w", "[ab]", "[^a]", "[\\d.]", "[a\\-]", "[\\-b]", "[\\-]", "[]a]", "[a", "[[:digit:]]",
                 "[a-b]", "(a|b)", ".*",
             ])
             .prop_map(str::to_owned),
@@ -245,6 +264,10 @@ mod tests {
             (r"c\.d", r"^(c\.d)$"),
             (r"c[\d.]", "^(c[0-9.])$"),
             (r"[]\d]", "^([]0-9])$"),
+            (r"^app[a-z\.\-]+$", "^(app[a-z.-]+)$"),
+            (r"[a\-z]", "^([az-])$"),
+            (r"[\-]", "^([-])$"),
+            (r"[^\-]", "^([^-])$"),
             (r"c\$", r"^(c\$)$"),
         ] {
             assert_eq!(
@@ -280,7 +303,8 @@ mod tests {
     #[test]
     fn syntax_that_posix_lacks_is_refused() {
         for pattern in [
-            "(?:a)", "a*?", r"\p{L}", r"\w+", "(", "a{2,1}", "[a[b]]", "[a--b]", r"[\w]", r"[a\-z]",
+            "(?:a)", "a*?", r"\p{L}", r"\w+", "(", "a{2,1}", "[a[b]]", "[a--b]", r"[\w]",
+            r"[a-\-]", r"[\--a]",
         ] {
             assert!(Topics::pattern(pattern).is_err(), "{pattern}");
         }

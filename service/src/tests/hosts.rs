@@ -26,6 +26,10 @@ fn requests_for_another_host_are_refused() {
     for (method, path) in REQUESTS {
         for host in ["evil.example", "localhost.evil.example:8080"] {
             let refused = served.request_to(host, method, path, &[]);
+            if path == "/live" {
+                assert_eq!(refused.status, 200, "a probe has any host");
+                continue;
+            }
             assert_eq!(refused.status, 403, "{method} {path} {host}");
             if method != "HEAD" {
                 let reason = refused.json()["error"].to_string();

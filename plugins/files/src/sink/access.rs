@@ -5,10 +5,10 @@
 //! can reach it, so that publishing changes nothing but its name. A folder can be listed and
 //! entered by those who may read the files in it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::unistd::{Group, User};
@@ -18,12 +18,13 @@ use pseidon_plugin::sink::SinkError;
 use pseidon_plugin::spec::OptionKind;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, mkdirat};
 use rustix::io::Errno;
-use rustix::process::geteuid;
 
 /// The mode of the files of a process, such as locks.
 pub(super) const PRIVATE_FILE: u32 = 0o600;
 /// The mode of the folders of a process.
 pub(super) const PRIVATE_FOLDER: u32 = 0o700;
+/// The permissions of users who are neither the owner nor of the group.
+pub(super) const OTHERS: u32 = 0o007;
 /// The mode of published files, less the process's umask.
 const DEFAULT_MODE: u32 = 0o640;
 
@@ -188,8 +189,7 @@ impl Access {
         fchown(file, owner.user, owner.group).map_err(|error| {
             let error = io::Error::from(error);
             let reason = format!(
-                "`:owner`: {error}; the process must be root or have CAP_CHOWN, or, for a group, \
-                 be a member of it"
+                "`:owner`: {error}; the process must be root or, for a group, a member of it"
             );
             io::Error::new(error.kind(), reason)
         })
@@ -204,21 +204,6 @@ impl Access {
         let files = self.file_mode();
         files | (files & 0o444) >> 2
     }
-}
-
-/// Creates a folder that only the process can enter, or closes one of its own that an earlier
-/// version made. Returns whether it is new.
-pub(super) fn make_private(path: &Path) -> io::Result<bool> {
-    match DirBuilder::new().mode(PRIVATE_FOLDER).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => return made.map(|()| true),
-    }
-    let found = fs::symlink_metadata(path)?;
-    let is_own = found.is_dir() && found.uid() == geteuid().as_raw();
-    if is_own && found.mode() & 0o077 != 0 {
-        fs::set_permissions(path, Permissions::from_mode(PRIVATE_FOLDER))?;
-    }
-    Ok(false)
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path};
 
-use rustix::fs::{CWD, Mode, OFlags, fsync, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fsync, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::access::Access;
-use super::file_system::not_a_folder;
+use super::file_system::{cannot_create, not_a_folder};
 
 const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -37,12 +37,17 @@ pub(super) fn open_below(
         let open = || openat(&folder, name, FOLDER | OFlags::NOFOLLOW, Mode::empty());
         let opened = match (open(), access) {
             (Err(Errno::NOENT), Some(access)) => {
-                let created = access.create_folder_at(&folder, name.as_ref())?;
+                let made = access.create_folder_at(&folder, name.as_ref());
+                let is_new = made.map_err(|error| cannot_create(&path, error))?;
                 let opened = open();
-                if let (true, Ok(opened)) = (created, &opened) {
-                    access.hand_over_folder(opened)?;
-                    fsync(&folder)?;
+                if let (true, Ok(opened)) = (is_new, &opened) {
+                    access.hand_over_folder(opened).inspect_err(|_| {
+                        // The next attempt makes it again.
+                        let _ = unlinkat(&folder, name, AtFlags::REMOVEDIR);
+                    })?;
                 }
+                // Another process that has made it may not have synced its name yet.
+                fsync(&folder)?;
                 opened
             }
             (opened, _) => opened,

@@ -24,8 +24,8 @@ use std::path::{Path, PathBuf};
 use pseidon_delivery::store::new_identity;
 use rustix::process::geteuid;
 
-use super::access::{Access, make_private};
-use super::file_system::{make_dirs, not_a_folder, sync_dir};
+use super::access::Access;
+use super::file_system::{make_dirs, make_private, not_a_folder, sync_dir};
 
 /// The folder in each base directory for its id and for files that are not published yet.
 pub(super) const OPEN: &str = ".pseidon-open";
@@ -110,7 +110,12 @@ impl DiskId {
 fn hidden_folder(base: &Path) -> io::Result<PathBuf> {
     let root = base.join(OPEN);
     let is_new = make_private(&root)?;
-    check_owners(base, &root, geteuid().as_raw())?;
+    let user = geteuid().as_raw();
+    check_owners(base, &root, user).or_else(|error| match own_uid(&root) {
+        // A file system can give what a process creates to another user, as NFS and SMB do.
+        Ok(own) if own != user => check_owners(base, &root, own),
+        _ => Err(error),
+    })?;
     if is_new {
         sync_dir(base)?;
     }
@@ -128,19 +133,31 @@ fn check_owners(base: &Path, root: &Path, user: u32) -> io::Result<()> {
     let home = fs::metadata(base)?;
     let is_trusted = |owner: u32| owner == user || owner == 0;
     let around = fs::metadata(base.join(".."))?;
-    let (foreign, owner) = if !is_trusted(home.uid()) && around.mode() & OTHERS_WRITE != 0 {
-        (base, home.uid())
+    let (foreign, owner, help) = if !is_trusted(home.uid()) && around.mode() & OTHERS_WRITE != 0 {
+        (base, home.uid(), "write to a folder of your own")
     } else if !is_trusted(hidden.uid()) && hidden.uid() != home.uid() {
-        (root, hidden.uid())
+        let help = "run as that user, or change its owner with `chown -R`. Do not remove it: it \
+                    may have records that are delivered and not visible yet";
+        (root, hidden.uid(), help)
     } else {
         return Ok(());
     };
     let reason = format!(
-        "{} belongs to another user (uid {owner}), who could change or read what is written: \
-         remove it, or write to a folder of your own",
+        "{} belongs to another user (uid {owner}), who could change or read what is written: {help}",
         foreign.display()
     );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+}
+
+/// The owner of what the process creates in a folder: [`remove_unused`] removes it if the process
+/// is killed.
+fn own_uid(root: &Path) -> io::Result<u32> {
+    let id = new_identity().map_err(io::Error::other)?;
+    let probe = root.join(format!("{DISK}.{id}"));
+    fs::create_dir(&probe)?;
+    let found = fs::metadata(&probe);
+    fs::remove_dir(&probe)?;
+    Ok(found?.uid())
 }
 
 /// The name in a folder, or the text of a file; `None` if there is neither. Empty if a folder does
@@ -224,7 +241,7 @@ mod tests {
         // That of an earlier version is closed.
         fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
         new_disk(dir.path()).unwrap();
-        assert_eq!(mode(&root), 0o700);
+        assert_eq!(mode(&root), 0o750, "its group may share it");
     }
 
     #[test]

@@ -1,18 +1,19 @@
 //! The operations on names that publishing is built from: renames that replace no file, and names
 //! that survive a crash.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, OFlags, RenameFlags, Stat, linkat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
-use super::access::{Access, PRIVATE_FILE};
+use super::access::{Access, OTHERS, PRIVATE_FILE, PRIVATE_FOLDER};
 
 /// The metadata of the file with this name; `None` if it does not exist.
 pub(super) fn metadata(path: &Path) -> io::Result<Option<fs::Metadata>> {
@@ -134,16 +135,40 @@ pub(super) fn make_dirs(dir: &Path, access: &Access) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(not_a_folder(dir));
         }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let shown = dir.display();
-            let reason = format!(
-                "cannot create the folder {shown}: {error}; allow it, or write to another folder"
-            );
-            return Err(io::Error::new(error.kind(), reason));
-        }
-        other => other?,
+        other => other.map_err(|error| cannot_create(dir, error))?,
     }
     parent.map_or(Ok(()), sync_dir)
+}
+
+/// Creates a folder that only the process can enter. If the process has it already, because an
+/// earlier version made it, only users outside of its group are kept out. Returns whether it is
+/// new.
+pub(super) fn make_private(path: &Path) -> io::Result<bool> {
+    match DirBuilder::new().mode(PRIVATE_FOLDER).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made.map(|()| true),
+    }
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() {
+        return Err(not_a_folder(path));
+    }
+    // Users of one group may share a folder that an earlier version made.
+    if found.uid() == geteuid().as_raw() && found.mode() & OTHERS != 0 {
+        let mode = found.mode() & 0o7777 & !OTHERS;
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    Ok(false)
+}
+
+/// The error for a folder that is needed, with its path if a person has to allow it.
+pub(super) fn cannot_create(folder: &Path, error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error;
+    }
+    let shown = folder.display();
+    let reason =
+        format!("cannot create the folder {shown}: {error}; allow it, or write to another folder");
+    io::Error::new(error.kind(), reason)
 }
 
 /// The error for a name that is needed for a folder.

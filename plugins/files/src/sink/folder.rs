@@ -14,9 +14,9 @@ use pseidon_delivery::InstanceId;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::access::{Access, make_private};
+use super::access::Access;
 use super::disk::DiskId;
-use super::file_system::{names_file, open_own, sync_dir};
+use super::file_system::{make_private, names_file, open_own, sync_dir};
 use super::host::Host;
 
 const LOCK: &str = "lock";
@@ -280,11 +280,12 @@ impl DeadFolder {
 /// Whether the run of this hidden folder is certainly alive: it holds the lock, on a machine whose
 /// locks are visible here.
 pub(super) fn is_alive(dir: &Path, host: &Host, here: &Host) -> bool {
-    let Ok(lock) = open_own(&dir.join(LOCK), false) else {
-        return false;
+    let is_locked = match open_own(&dir.join(LOCK), false) {
+        Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK),
+        // It is of another user, whose process may be alive.
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
     };
-    host.shares_locks_with(here)
-        && flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    host.shares_locks_with(here) && is_locked
 }
 
 fn create(

@@ -74,8 +74,9 @@ pub(super) enum Piece<'a> {
 }
 
 /// Renders the path of a bucket. In values, `/`, `%` and control characters are percent-encoded, in
-/// a folder `column=value` all characters that Hive encodes there, and so is a dot at the beginning of a folder's name; an empty folder name and a
-/// null value become `null_name`; a long name is truncated and ends with a digest.
+/// a folder `column=value` all characters that Hive encodes there, and so is a dot at the beginning
+/// of a folder's name; an empty folder name and a null value become `null_name`; a long name is
+/// truncated and ends with a digest.
 pub(super) fn render<'a>(pieces: impl IntoIterator<Item = Piece<'a>>, null_name: &str) -> String {
     let mut path = String::new();
     let mut component = Component::default();
@@ -145,8 +146,8 @@ impl Component {
 
 /// The characters that are percent-encoded in a value, besides control characters.
 const SPECIAL: &str = "/%";
-/// The same in the name of a folder of a partition: those of `FileUtils.escapePathName` of Hive. Hive,
-/// Spark, DuckDB, polars and pyarrow decode them.
+/// The same in the name of a folder of a partition: those of `FileUtils.escapePathName` of Hive.
+/// Hive, Spark, DuckDB, polars and pyarrow decode them.
 const HIVE_SPECIAL: &str = "\"#%'*/:=?\\{[]^";
 
 /// Appends a value with the `special` ASCII characters and control characters percent-encoded.

@@ -109,8 +109,8 @@ pub struct FilesSinkOptions {
     /// are being written can be reached by the process alone.
     pub(super) mode: Option<FileMode>,
     /// The owner of the files and of the folders that the sink creates, as for `chown`: `"user"`,
-    /// `"user:group"` or `":group"`, by name or number. The process needs the permission for it,
-    /// which every process has for the groups that it belongs to.
+    /// `"user:group"` or `":group"`, by name or number. A process that is not root can only set a
+    /// group that it belongs to.
     pub(super) owner: Option<OwnerName>,
     /// Where a file is moved after it has got its name. On the same file system this is a rename.
     /// On another file system the file is copied under a name that begins with a dot, and becomes

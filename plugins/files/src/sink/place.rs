@@ -31,18 +31,12 @@ pub(super) fn unusable(base: &Path, folder: &Path) -> Option<String> {
     for part in folder.components() {
         path.push(part);
         // A folder that does not exist yet is created, and so are those below it.
-        let (shown, base) = (path.display(), base.display());
-        if path.is_symlink() {
-            return Some(format!(
-                "{shown} is a link, and files below {base} do not follow links, which could lead \
-                 them anywhere: remove it, or let :move-to bring files there"
-            ));
-        }
         let found = fs::metadata(&path).ok()?;
+        let (shown, base) = (path.display(), base.display());
         if found.dev() != home.dev() {
             return Some(format!(
                 "{shown} is on another file system than {base}, so files cannot appear in it \
-                 complete: remove the mount, or let :move-to bring files there"
+                 complete: remove the mount or the link, or let :move-to bring files there"
             ));
         }
     }
@@ -68,12 +62,20 @@ impl Move {
         access: &Access,
         changed: &mut BTreeSet<PathBuf>,
     ) -> io::Result<PublishOutcome> {
-        match decide(self.inspect()?, self.bytes) {
-            Verdict::Publish => self.publish(access, changed),
-            Verdict::Published { is_visible: true } => Ok(PublishOutcome::Published),
-            Verdict::Published { is_visible: false } => Ok(PublishOutcome::Taken),
-            Verdict::NotHere(obstacle) => Ok(PublishOutcome::NotHere(obstacle)),
+        match self.outcome()? {
+            None => self.publish(access, changed),
+            Some(outcome) => Ok(outcome),
         }
+    }
+
+    /// What has become of the file. `None` if it is to be published.
+    fn outcome(&self) -> io::Result<Option<PublishOutcome>> {
+        Ok(match decide(self.inspect()?, self.bytes) {
+            Verdict::Publish => None,
+            Verdict::Published { is_visible: true } => Some(PublishOutcome::Published),
+            Verdict::Published { is_visible: false } => Some(PublishOutcome::Taken),
+            Verdict::NotHere(obstacle) => Some(PublishOutcome::NotHere(obstacle)),
+        })
     }
 
     /// Finds the state of the file on the disk.
@@ -107,9 +109,9 @@ impl Move {
         let (to, _) = folder_and_name_of(&self.visible);
         let visible = self.base.join(&self.visible);
         let from = match open_below(&self.base, from, None) {
-            // Another process was faster, and has removed the folder.
+            // Another process was faster and has removed the folder, or the disk is gone.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(PublishOutcome::Published);
+                return self.outcome()?.ok_or(error);
             }
             other => other?,
         };
@@ -121,7 +123,7 @@ impl Move {
             match rename_to_new(hidden, NameIn::new(to.as_fd(), name.as_ref())) {
                 // Another process was faster.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !hidden.exists()? => {
-                    return Ok(PublishOutcome::Published);
+                    return self.outcome()?.ok_or(error);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => return other.map(|()| PublishOutcome::Published),

@@ -161,7 +161,11 @@ impl Staging {
         changed: &mut BTreeSet<PathBuf>,
     ) -> Publication {
         match moving.apply(&self.access, changed) {
-            Ok(outcome) if self.is_published(id, moving, &outcome) => Publication::Done,
+            Ok(outcome) if self.is_published(id, moving, &outcome) => {
+                // Another process may have renamed it, and not have synced its folders.
+                changed.extend(moving.dirs());
+                Publication::Done
+            }
             Ok(_) => Publication::NotHere,
             Err(error) => {
                 tracing::warn!(

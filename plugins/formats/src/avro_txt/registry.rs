@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,8 @@ pub(super) struct SchemaRegistry {
     /// The last request's error and when it occurred; `None` after a success.
     failure: Mutex<Option<(Reason, Instant)>>,
     unknown: Mutex<UnknownIds>,
+    /// The largest ID that it has.
+    largest: AtomicU32,
 }
 
 /// How many IDs were unknown in the current period of [`UNKNOWN_TTL`].
@@ -77,9 +80,11 @@ impl UnknownIds {
 pub(super) enum SchemaLookup {
     /// The schema, as JSON.
     Schema(Arc<str>),
-    /// The reason why the schema cannot be used, and when the registry responded: an ID may be
-    /// registered later.
+    /// The reason why there is no schema, and when the registry responded: an ID may be registered
+    /// later.
     Unknown(String, Instant),
+    /// The reason why the schema cannot be used.
+    Unusable(String),
 }
 
 /// How long the response for an unknown ID is cached.
@@ -91,6 +96,11 @@ const MAX_CACHED: usize = 10_000;
 /// counted upwards from 1 and are asked for first, and records rarely have more than a few new
 /// ones.
 pub(super) const MAX_UNKNOWN: usize = 100;
+/// The same for IDs up to the largest that the registry has, and some beyond it: real IDs are asked
+/// for although another log, perhaps of another registry, has many that are unknown.
+const MAX_UNKNOWN_NEAR: usize = 1000;
+/// How far beyond the largest known ID the next real ones are.
+const NEAR: u32 = 1000;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long no request is sent after a failed one.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(2);
@@ -123,6 +133,7 @@ impl SchemaRegistry {
             request_lock: Mutex::new(()),
             failure: Mutex::default(),
             unknown: Mutex::new(UnknownIds::new()),
+            largest: AtomicU32::new(0),
         }
     }
 
@@ -171,7 +182,7 @@ impl SchemaRegistry {
     pub(super) fn cached(&self, id: u32) -> Option<SchemaLookup> {
         let cached = lock(&self.cache).get(&id).cloned();
         let cached = cached.filter(|answer| match answer {
-            SchemaLookup::Schema(_) => true,
+            SchemaLookup::Schema(_) | SchemaLookup::Unusable(_) => true,
             SchemaLookup::Unknown(_, since) => since.elapsed() < UNKNOWN_TTL,
         });
         cached.or_else(|| self.refused(id))
@@ -179,23 +190,32 @@ impl SchemaRegistry {
 
     /// The response for an id if too many ids were unknown in this period.
     fn refused(&self, id: u32) -> Option<SchemaLookup> {
+        let is_near = id <= self.largest.load(Ordering::Relaxed).saturating_add(NEAR);
+        let most = if is_near {
+            MAX_UNKNOWN_NEAR
+        } else {
+            MAX_UNKNOWN
+        };
         let mut unknown = lock(&self.unknown);
-        (unknown.current().count >= MAX_UNKNOWN).then(|| {
+        (unknown.current().count >= most).then(|| {
             let reason = format!(
-                "schema {id} was not looked up, because the schema registry did not have \
-                 {MAX_UNKNOWN} other schemas"
+                "schema {id} was not looked up, because the schema registry did not have {most} \
+                 other schemas"
             );
             SchemaLookup::Unknown(reason, unknown.since)
         })
     }
 
     fn store(&self, id: u32, answer: SchemaLookup) {
-        if matches!(answer, SchemaLookup::Unknown(..)) {
-            self.count_unknown();
+        match answer {
+            SchemaLookup::Unknown(..) => self.count_unknown(),
+            SchemaLookup::Schema(_) | SchemaLookup::Unusable(_) => {
+                self.largest.fetch_max(id, Ordering::Relaxed);
+            }
         }
         let mut cache = lock(&self.cache);
         if cache.len() >= MAX_CACHED {
-            cache.retain(|_, answer| matches!(answer, SchemaLookup::Schema(_)));
+            cache.retain(|_, answer| !matches!(answer, SchemaLookup::Unknown(..)));
         }
         cache.insert(id, answer);
     }
@@ -235,18 +255,12 @@ impl SchemaRegistry {
             .agent
             .get(format!("{}/schemas/ids/{id}", self.address))
             .call()?;
-        match response.status().as_u16() {
-            200 => {}
-            404 => return unknown(format!("schema {id} does not exist in the schema registry")),
+        let status = response.status().as_u16();
+        match status {
             // What depends on the caller and not on the ID: its login, its speed.
-            status @ (401 | 403 | 408 | 429) => return Err(unexpected_status(status)),
-            status @ 400..500 => {
-                return unknown(format!(
-                    "schema {id} is not available: the schema registry responded with HTTP status \
-                     {status}"
-                ));
-            }
-            status => return Err(unexpected_status(status)),
+            401 | 403 | 408 | 429 => return Err(unexpected_status(status)),
+            200 | 400..500 => {}
+            _ => return Err(unexpected_status(status)),
         }
         let bytes = match response.body_mut().read_to_vec() {
             Err(ureq::Error::BodyExceedsLimit(_)) => {
@@ -255,19 +269,33 @@ impl SchemaRegistry {
             }
             bytes => bytes?,
         };
+        // A proxy, a page for a login or one about maintenance says nothing about an ID.
+        let is_of_registry = sonic_rs::from_slice::<sonic_rs::Object>(&bytes).is_ok();
+        match status {
+            200 if is_of_registry => {}
+            200 => return Err("the response is not JSON".into()),
+            _ if !is_of_registry => return Err(unexpected_status(status)),
+            404 => return unknown(format!("schema {id} does not exist in the schema registry")),
+            _ => {
+                return unknown(format!(
+                    "schema {id} is not available: the schema registry responded with HTTP status \
+                     {status}"
+                ));
+            }
+        }
         let Ok(body) = sonic_rs::from_slice::<SchemaResponse>(&bytes) else {
             let what = "the response of the schema registry has no schema";
             return Ok(self.without_schema(id, what));
         };
-        match body.kind {
+        Ok(match body.kind {
             Some(kind) if kind != "AVRO" => {
-                unknown(format!("schema {id} has type {kind}; expected AVRO"))
+                SchemaLookup::Unusable(format!("schema {id} has type {kind}; expected AVRO"))
             }
-            _ if !body.references.is_empty() => unknown(format!(
+            _ if !body.references.is_empty() => SchemaLookup::Unusable(format!(
                 "schema {id} references other schemas, which avro-txt does not support"
             )),
-            _ => Ok(SchemaLookup::Schema(body.schema.into())),
-        }
+            _ => SchemaLookup::Schema(body.schema.into()),
+        })
     }
 
     /// The address without user and password, for messages.

@@ -10,7 +10,7 @@ use super::columns::with_point;
 use super::fields::{Fields, Value};
 use super::layout::{CsvLayout, FieldNames, numbered};
 use crate::decimal::fits_float64;
-use crate::inferred_fields::{InferredFields, check_count};
+use crate::inferred_fields::{InferredFields, MAX_IN_HEADER, check_count};
 use crate::values::timestamp;
 
 /// What the values of a field are, from the most special to the most general.
@@ -74,7 +74,7 @@ pub(super) fn infer(layout: &CsvLayout, samples: &[Payloads]) -> Result<SchemaRe
             .map(|(name, inferred)| Field::new(&*name, inferred.data_type(), true))
             .collect::<Vec<_>>(),
     );
-    check_count(&schema)?;
+    check_count(&schema, MAX_IN_HEADER)?;
     Ok(Arc::new(schema))
 }
 

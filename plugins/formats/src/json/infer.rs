@@ -9,7 +9,7 @@ use sonic_rs::{JsonType, JsonValueTrait, LazyValue};
 
 use super::check::CheckedRecord;
 use crate::decimal::fits_float64;
-use crate::inferred_fields::{InferredFields, check_count};
+use crate::inferred_fields::{InferredFields, MAX_FIELDS, check_count};
 
 /// Infers the fields of JSON records from samples, in the order of their first occurrence: `int64`,
 /// `uint64`, `float64`, `utf8`, `boolean`, structs and lists. A field that has several types, or is
@@ -43,7 +43,7 @@ pub(super) fn infer(samples: &[Payloads]) -> Result<SchemaRef, String> {
             .map(|(name, inferred)| inferred.field(&name))
             .collect::<Vec<_>>(),
     );
-    check_count(&schema)?;
+    check_count(&schema, MAX_FIELDS)?;
     Ok(Arc::new(schema))
 }
 

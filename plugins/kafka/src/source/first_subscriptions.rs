@@ -40,7 +40,7 @@ impl FirstSubscriptions {
         if new.is_empty() {
             return false;
         }
-        let (added, covered) = (Topics::valid(&new), Topics::valid(&self.subscribed));
+        let (added, covered) = (Topics::valid(&new), Topics::noted(&self.subscribed));
         for (topic, count) in before {
             if added.contains(topic) && !covered.contains(topic) {
                 self.partitions.entry(topic.clone()).or_insert(*count);
