@@ -129,6 +129,16 @@ mod tests {
     }
 
     #[test]
+    fn a_noted_pattern_that_is_refused_now_still_covers_its_topics() {
+        let note = r#"{"subscribed":["^x\\w+"],"partitions":{"xa":1}}"#;
+        let mut later = FirstSubscriptions::of_note(Some(note));
+        let before = counts(&[("xa", 1), ("xb", 1), ("y", 1)]);
+        assert!(later.add(&names(&["^[xy].*"]), &before));
+        assert!(existed(&later, "y", 0) && existed(&later, "xa", 0));
+        assert!(!existed(&later, "xb", 0), "the pattern covered it");
+    }
+
+    #[test]
     fn a_damaged_note_counts_as_missing() {
         let mut first = FirstSubscriptions::of_note(Some("{"));
         assert!(first.add(&names(&["a"]), &counts(&[("a", 1)])));
