@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Commit records are not signed: a position in them is a number that every step changes, and an
-//! earlier one would be as valid. Who can write to the store can make the pipeline lose or repeat
-//! records.
+//! earlier one would be as valid. A program that can write to the store can make the pipeline lose
+//! or repeat records.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,11 +44,11 @@ pub struct SignedStore {
 pub struct StateKey {
     /// The secret of all instances of the pipeline.
     pub secret: String,
-    /// Earlier secrets. What is signed with one of them is valid, and is signed again when it is
-    /// read.
+    /// Earlier secrets. What is signed with one of them is valid; a plan or a note is signed again
+    /// when it is read.
     pub earlier: Vec<String>,
-    /// Whether texts without a digest are accepted, and signed, which were stored before there was
-    /// a key. A wrong digest never is.
+    /// Whether texts without a digest are accepted, which were stored before there was a key; a
+    /// plan or a note is signed when it is read. A wrong digest never is accepted.
     pub accepts_unsigned: bool,
 }
 
