@@ -152,7 +152,10 @@ mod tests {
         let cut = format!("{}…", "ü".repeat(60));
         let words = "it's the server's ".repeat(10);
         for (reason, expected) in [
-            ("'12' is no date".to_owned(), "'12' is no date".to_owned()),
+            (
+                "'12' is not a date".to_owned(),
+                "'12' is not a date".to_owned(),
+            ),
             (words.clone(), words),
             (
                 format!("'{long}' and '{long}' are not equal to '12'"),

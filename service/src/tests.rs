@@ -235,6 +235,16 @@ impl HttpResponse {
     }
 }
 
+/// Runs a test in paused time, which advances when everything waits.
+pub(crate) fn in_paused_time(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(test);
+}
+
 /// Calls `look` until it returns a value; panics after 120 s.
 fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     for _ in 0..2400 {

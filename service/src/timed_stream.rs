@@ -140,19 +140,10 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::tests::in_paused_time;
 
     /// How much the network between client and service holds.
     const NETWORK: usize = 16;
-
-    /// Runs a test in paused time, which advances when everything waits.
-    fn in_paused_time(test: impl Future<Output = ()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(test);
-    }
 
     fn connection() -> (DuplexStream, TimedStream<DuplexStream>) {
         let (client, stream) = duplex(NETWORK);

@@ -35,8 +35,17 @@ const DIGITS: usize = 64;
 pub struct SignedStore {
     inner: Arc<dyn StateStore>,
     pipeline: String,
-    key: Option<StateKey>,
-    is_checked: bool,
+    signing: Signing,
+}
+
+/// What is expected of the texts in a store.
+enum Signing {
+    /// None is signed.
+    Off,
+    /// Each is signed.
+    With(StateKey),
+    /// Nothing: they are shown, and not run.
+    Unchecked,
 }
 
 /// The key of signed state.
@@ -74,8 +83,7 @@ impl SignedStore {
         SignedStore {
             inner,
             pipeline: pipeline.to_owned(),
-            key,
-            is_checked: true,
+            signing: key.map_or(Signing::Off, Signing::With),
         }
     }
 
@@ -85,20 +93,17 @@ impl SignedStore {
         SignedStore {
             inner,
             pipeline: String::new(),
-            key: None,
-            is_checked: false,
+            signing: Signing::Unchecked,
         }
     }
 
     fn sign(&self, place: Place<'_>, text: &str) -> String {
-        match &self.key {
-            None => text.to_owned(),
-            Some(key) => {
-                let digest = self.mac(&key.secret, place, text).finalize().into_bytes();
-                let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-                format!("{MARK}{digits}:{text}")
-            }
-        }
+        let Signing::With(key) = &self.signing else {
+            return text.to_owned();
+        };
+        let digest = self.mac(&key.secret, place, text).finalize().into_bytes();
+        let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{MARK}{digits}:{text}")
     }
 
     /// The text without its digest, which is checked.
@@ -113,26 +118,28 @@ impl SignedStore {
                 format!("the {kind} `{name}` in the state {why}").into(),
             ))
         };
-        match (&self.key, signed) {
-            (_, Some((_, text))) if !self.is_checked => Ok(FoundText {
+        match (&self.signing, signed) {
+            (Signing::Unchecked, Some((_, text))) => Ok(FoundText {
                 text: text.to_owned(),
                 is_current: true,
             }),
-            (None, None) => Ok(FoundText {
+            (Signing::Off | Signing::Unchecked, None) => Ok(FoundText {
                 text: stored,
                 is_current: true,
             }),
-            (None, Some(_)) => refused("is signed: set `:state-key` to the key of its pipeline"),
-            (Some(key), None) if key.accepts_unsigned => Ok(FoundText {
+            (Signing::Off, Some(_)) => {
+                refused("is signed: set `:state-key` to the key of its pipeline")
+            }
+            (Signing::With(key), None) if key.accepts_unsigned => Ok(FoundText {
                 text: stored,
                 is_current: false,
             }),
-            (Some(_), None) => refused(
+            (Signing::With(_), None) => refused(
                 "is not signed: another program has written it, or the pipeline before it had a \
                  `:state-key`. If only the pipeline can have, start it once with \
                  `:accept-unsigned-state true`",
             ),
-            (Some(key), Some((digits, text))) => {
+            (Signing::With(key), Some((digits, text))) => {
                 let digest = digest_of(digits).unwrap_or_default();
                 let is_of =
                     |secret: &String| self.mac(secret, place, text).verify_slice(&digest).is_ok();
@@ -208,7 +215,7 @@ fn digest_of(digits: &str) -> Option<Vec<u8>> {
 
 impl StateStore for SignedStore {
     fn commit_many(&self, steps: &[(&SinkId, &Commit)]) -> Vec<Result<(), CommitError>> {
-        if self.key.is_none() {
+        if !matches!(self.signing, Signing::With(_)) {
             return self.inner.commit_many(steps);
         }
         let signed: Vec<Commit> = steps
@@ -252,7 +259,7 @@ impl StateStore for SignedStore {
 
     /// A plan whose signature is missing or wrong does not count, so that it is stored again.
     fn has_plan(&self, fingerprint: &str) -> Result<bool, StoreError> {
-        if self.key.is_none() {
+        if !matches!(self.signing, Signing::With(_)) {
             return self.inner.has_plan(fingerprint);
         }
         match self.plan(fingerprint) {

@@ -331,7 +331,7 @@ fn json_of(
     let inner = line
         .strip_prefix(&format!("{{\"{VALUE}\":"))
         .and_then(|rest| rest.strip_suffix('}'));
-    Ok(shown(inner.unwrap_or(&line)))
+    Ok(inner.unwrap_or(&line).to_owned())
 }
 
 /// Converts errors to sentences.

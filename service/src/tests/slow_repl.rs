@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex, sp
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::registry;
+use super::{in_paused_time, registry};
 use crate::guard::Access;
 use crate::limits::Limits;
 use crate::repl::serve_client;
@@ -85,15 +85,6 @@ impl Scene {
         let reason = result.err().map(|error| error.kind());
         (reason, self.since.elapsed().as_secs())
     }
-}
-
-fn in_paused_time(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(test);
 }
 
 const TIMED_OUT: Option<io::ErrorKind> = Some(io::ErrorKind::TimedOut);

@@ -74,12 +74,12 @@ impl OptionValue for OwnerName {
 }
 
 impl OwnerName {
-    /// The ids of the names on this machine; a number that is no name is an id.
+    /// The ids of the names on this machine; a number that is not a name is an id.
     fn ids(&self) -> Result<OwnerIds, SinkError> {
         let id_of = |kind: &str, name: &str, found: nix::Result<Option<u32>>| match found {
             Ok(Some(id)) => Ok(id),
             Ok(None) => name.parse().map_err(|_| {
-                SinkError::Fatal(format!("`:owner`: there is no {kind} `{name}` here").into())
+                SinkError::Fatal(format!("`:owner`: this machine has no {kind} `{name}`").into())
             }),
             Err(error) => Err(SinkError::Transient(Reason::caused_by(
                 format!("`:owner`: cannot look up the {kind} `{name}`"),

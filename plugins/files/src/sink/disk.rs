@@ -25,7 +25,7 @@ use pseidon_delivery::store::new_identity;
 use rustix::process::geteuid;
 
 use super::access::Access;
-use super::file_system::{make_dirs, make_private, not_a_folder, sync_dir};
+use super::file_system::{make_dirs, make_private, sync_dir};
 
 /// The folder in each base directory for its id and for files that are not published yet.
 pub(super) const OPEN: &str = ".pseidon-open";
@@ -123,14 +123,10 @@ fn hidden_folder(base: &Path) -> io::Result<PathBuf> {
 }
 
 /// Fails if `user` cannot rely on the hidden folder of a base directory, because another user has
-/// made it: it is a link or is owned by neither of them, or the base directory is where any user
-/// may create one, such as in `/tmp`.
+/// made it: neither the user nor the owner of the base directory owns it, or the base directory is
+/// where any user may create one, such as in `/tmp`.
 fn check_owners(base: &Path, root: &Path, user: u32) -> io::Result<()> {
-    let hidden = fs::symlink_metadata(root)?;
-    if !hidden.is_dir() {
-        return Err(not_a_folder(root));
-    }
-    let home = fs::metadata(base)?;
+    let (home, hidden) = (fs::metadata(base)?, fs::symlink_metadata(root)?);
     let is_trusted = |owner: u32| owner == user || owner == 0;
     let around = fs::metadata(base.join(".."))?;
     let (foreign, owner, help) = if !is_trusted(home.uid()) && around.mode() & OTHERS_WRITE != 0 {

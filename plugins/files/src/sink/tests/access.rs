@@ -101,7 +101,7 @@ fn an_unknown_owner_ends_the_run() {
         .unwrap();
     assert_eq!(
         error.to_string(),
-        "`:owner`: there is no user `nosuchuser` here"
+        "`:owner`: this machine has no user `nosuchuser`"
     );
     assert!(matches!(error, SinkError::Fatal(_)));
 }
