@@ -362,6 +362,22 @@ mod tests {
         assert_eq!(apply(&moving), PublishOutcome::Published, "its own disk");
     }
 
+    /// Between the look at the disk and the rename.
+    #[test]
+    fn a_disk_that_is_unmounted_meanwhile_has_not_published_the_file() {
+        for gone in [".open", ".open/1.open"] {
+            let dir = a_disk();
+            let moving = a_move(dir.path());
+            let gone = dir.path().join(gone);
+            let _ = fs::remove_dir_all(&gone).or_else(|_| fs::remove_file(&gone));
+            fs::remove_dir_all(dir.path().join(OPEN)).unwrap();
+            let access = Access::of_mode("0640");
+            let outcome = moving.publish(&access, &mut BTreeSet::new()).unwrap();
+            let expected = PublishOutcome::NotHere(Obstacle::OtherDisk(None));
+            assert_eq!(outcome, expected, "{}", gone.display());
+        }
+    }
+
     #[test]
     fn without_a_disk_id_the_folder_of_the_run_identifies_the_disk() {
         let dir = a_disk();
