@@ -7,10 +7,12 @@
 //! 5. [`pseidon_service`]: the HTTP endpoints and the REPL of a running process; [`systemd`] and
 //!    [`fatal`] report its state to others.
 
+#![deny(unsafe_code)]
 // `output` writes to the standard streams. The macros of the standard library panic if it fails.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod aligned;
+#[allow(unsafe_code, reason = "the C library is asked to keep memory")]
 mod allocator;
 mod broken_files;
 mod cli;
@@ -19,6 +21,7 @@ mod counted;
 #[cfg(test)]
 mod documentation;
 mod fatal;
+#[allow(unsafe_code, reason = "no signal is lost while its handler is set")]
 mod interrupts;
 mod invalid_records;
 mod last_run;
@@ -30,6 +33,7 @@ mod pipeline_file;
 mod progress;
 mod registry;
 mod reload;
+mod sandbox;
 mod splits;
 mod state;
 mod supervisor;

@@ -18,6 +18,8 @@
 //! This crate does no I/O and does not depend on connectors. Whether `kafka` exists, and which
 //! options it accepts, is checked in `pseidon-plan`.
 
+#![forbid(unsafe_code)]
+
 pub mod class;
 pub mod diagnostic;
 pub mod document;

@@ -7,6 +7,8 @@
 //!
 //! Each older system is a module: [`pseidon_etl`].
 
+#![forbid(unsafe_code)]
+
 mod build;
 mod note;
 pub mod pseidon_etl;

@@ -16,6 +16,8 @@
 //! The service runs on one thread of its own. Apart from sampling the rates every few seconds, it
 //! uses no CPU without requests.
 
+#![forbid(unsafe_code)]
+
 mod actions;
 mod audit;
 mod counts;

@@ -33,7 +33,7 @@ use crate::progress::ProgressDisplay;
 use crate::stderr_line;
 use crate::supervisor::{self, LogTemplate};
 use crate::systemd::{Notifier, NotifySocket};
-use crate::{fatal, interrupts, last_run, pipeline_file, progress, state};
+use crate::{fatal, interrupts, last_run, pipeline_file, progress, sandbox, state};
 
 /// Runs a pipeline until it ends or is stopped. `bar` is the progress line, if there is a terminal.
 pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
@@ -96,6 +96,7 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
         || state::folder(&text.base),
         |folder| folder.path().to_owned(),
     );
+    sandbox::enter(&document, &text.base, &state_folder)?;
     if load::is_template(&document) {
         return run_template(args, bar, text, &document, &state_folder);
     }

@@ -341,12 +341,20 @@ fn a_failing_log_does_not_affect_others() {
     let mut topics = Topics::new(&site, 3);
     site.write(
         "pipeline.edn",
-        template(&site, &table, ":error-threshold 30"),
+        template(
+            &site,
+            &table,
+            &format!(
+                ":error-threshold 30 :quarantine-below \"{}\"",
+                site.path("quarantine").display()
+            ),
+        ),
     );
     let [good, bad, wrong] = [0, 1, 2].map(|topic: usize| topics.names[topic].clone());
     table.set(&good, FORMATS[0], "txt");
     table.set(&bad, FORMATS[0], "txt");
     table.set(&wrong, "txt:sep=tab;tss=0;msg=1", "txt");
+    table.insert("astray", &[("format", FORMATS[0]), ("quarantine", "/tmp")]);
     (0..3).for_each(|topic| topics.send(topic, 100));
     (0..31).for_each(|_| topics.send_line(1, "no time\tat all"));
     topics.flush();
@@ -363,6 +371,10 @@ fn a_failing_log_does_not_affect_others() {
     assert!(
         log.contains(&wrong) && log.contains("tss"),
         "the invalid row is named: {log}"
+    );
+    assert!(
+        log.contains("log `astray`: quarantine is `/tmp`: expected a folder in"),
+        "{log}"
     );
     topics.send(0, 100);
     topics.flush();

@@ -41,6 +41,7 @@
 //!   kills.
 //! - [`memory`]: the memory use of hostile pipelines. [`restarts`]: a run between its attempts.
 //! - [`unreachable`]: servers that do not answer when a run starts.
+//! - [`sandbox`]: what a process in the sandbox cannot do.
 //! - [`signed_state`]: state that another program has written.
 //! - [`state`], [`outages`]: state that is lost, changed or in use by another process, and disks
 //!   and servers that fail.
@@ -97,6 +98,7 @@ mod restarts;
 mod resumed_files;
 mod route;
 mod sample;
+mod sandbox;
 mod secure;
 mod service;
 mod shared_files;

@@ -20,6 +20,8 @@
 //! `docs/delivery.md` has the argument why this is exactly once; [`embedded`] is the store that
 //! needs no server.
 
+#![forbid(unsafe_code)]
+
 pub mod claims;
 pub mod committer;
 #[cfg(feature = "conformance")]

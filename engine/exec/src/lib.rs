@@ -22,6 +22,8 @@
 //! The engine uses plain threads and channels. One memory budget bounds what is in flight: sources
 //! pause when it is used up.
 
+#![forbid(unsafe_code)]
+
 mod actor;
 mod answer;
 mod attempt;

@@ -35,6 +35,8 @@
 //! - `and`, `or` and `case` may skip operands that cannot affect the result for a row, but only
 //!   `case` guarantees that.
 
+#![forbid(unsafe_code)]
+
 pub mod aggregate;
 mod arithmetic;
 mod bits;

@@ -3,6 +3,8 @@
 //!
 //! What the macros generate, and how it is used, is documented in `pseidon_plugin::options`.
 
+#![forbid(unsafe_code)]
+
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
 

@@ -17,6 +17,8 @@
 //!
 //! [`replay`] restricts a planned flow to what quarantined records have to pass.
 
+#![forbid(unsafe_code)]
+
 pub mod chain;
 pub mod columns;
 pub mod edits;

@@ -100,6 +100,11 @@ pub struct Settings {
     /// is ok never do.
     #[option(default = "pages")]
     pub token_for: TokenFor,
+    /// Limits what the process can do on its machine, where the kernel supports it, even if a record
+    /// takes it over through an error in a library. It cannot look into other processes, mount or
+    /// load kernel code, and writes only in these folders. Default: the process can do what its user
+    /// can.
+    pub sandbox: Option<SandboxOptions>,
     /// A file to which a line is appended for every error that stops the process. Default: none.
     pub fatal_errors: Option<PathBuf>,
 }
@@ -130,6 +135,17 @@ impl Settings {
             RequiredGuarantee::Any => None,
         }
     }
+}
+
+/// What is possible in the sandbox.
+#[derive(Clone, Debug, Options)]
+pub struct SandboxOptions {
+    /// The folders in which files can be written: those of all sinks and quarantines. The state and
+    /// the file of `:fatal-errors` need not be named. All folders have to exist at the start.
+    pub writable: Vec<String>,
+    /// Whether programs can be executed: set it if a sink has an `:on-close` with a `:command`.
+    #[option(default = "false")]
+    pub programs: bool,
 }
 
 /// The keys of signed state: the current one, and earlier ones. `{:?}` does not print them.

@@ -14,6 +14,8 @@
 //!
 //! The engine's side of these interfaces (threads, queues, order, commits) is `pseidon-exec`.
 
+#![forbid(unsafe_code)]
+
 // The code that the derive macros generate names this crate.
 extern crate self as pseidon_plugin;
 
@@ -39,6 +41,7 @@ pub mod spec;
 pub mod stage;
 pub mod stop;
 pub mod threads;
+pub mod unchecked;
 pub mod waiting;
 
 pub use batch::{Batch, BatchBuilder, Payloads, Split};

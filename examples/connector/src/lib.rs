@@ -7,6 +7,8 @@
 //! `docs/connectors.md` walks through this crate in reading order and says why each part is as it
 //! is. The crate is a member of the workspace and not part of the program `pseidon`.
 
+#![forbid(unsafe_code)]
+
 pub mod sink;
 pub mod source;
 

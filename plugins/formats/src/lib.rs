@@ -7,6 +7,8 @@
 //! - A [`FileCodec`] writes files: lines with or without compression, Parquet and Avro. They are
 //!   written through a [`RetryWriter`], so that no data is lost when the disk is full.
 
+#![forbid(unsafe_code)]
+
 pub mod encode;
 pub mod file;
 pub mod record_format;

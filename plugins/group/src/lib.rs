@@ -11,6 +11,8 @@
 //! source can read them again from any position after a crash. When all of them are durable behind
 //! it, the generation is removed. Records that are read before that belong to the next one.
 
+#![forbid(unsafe_code)]
+
 mod input;
 mod sink;
 mod source;

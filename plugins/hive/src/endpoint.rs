@@ -9,20 +9,20 @@ use pseidon_mysql::database::Database;
 use crate::server::Server;
 use crate::{HiveError, metastore};
 
-const FORMS: &str = "expected thrift://HOST:9083 for a metastore, \
+const FORMS: &str = "expected thrift://HOST:9083 (thrifts:// with TLS) for a metastore, \
     mysql://USER:PASSWORD@HOST:PORT/DATABASE for the database of a metastore, or \
     jdbc:hive2://HOST:10000/DATABASE for a HiveServer2";
 
 /// The server that a table's columns are requested from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum HiveEndpoint {
-    /// The metastore's Thrift service: `thrift://HOST:PORT`, or several of these separated by
-    /// commas, which are tried in order.
+    /// The metastore's Thrift service: `thrift://HOST:PORT` or, with TLS, `thrifts://HOST:PORT`, or
+    /// several of these separated by commas, which are tried in order.
     Metastore(String),
     /// The MySQL or MariaDB database of the metastore: `mysql://USER:PASSWORD@HOST:PORT/DATABASE`,
     /// or a JDBC form of it.
     Database(String),
-    /// A HiveServer2: `jdbc:hive2://HOST:PORT/DATABASE`.
+    /// A HiveServer2: `jdbc:hive2://HOST:PORT/DATABASE`, which `;ssl=true` may follow.
     Server(Server),
 }
 
@@ -50,8 +50,11 @@ impl FromStr for HiveEndpoint {
                 )),
             };
         }
-        if url.starts_with("thrift:") {
-            return match metastore::addresses(url) {
+        if ["thrift:", "thrifts:"]
+            .iter()
+            .any(|start| url.starts_with(start))
+        {
+            return match metastore::metastores(url) {
                 Some(_) => Ok(HiveEndpoint::Metastore(url.to_owned())),
                 None => Err(HiveError::Refused(
                     format!("invalid metastore url; {FORMS}").into(),
@@ -103,7 +106,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_url_selects_a_server_or_is_refused_without_being_repeated(
-            scheme in prop::sample::select(vec!["thrift:", "jdbc:hive2:", "mysql:", "jdbc:mysql:", ""]),
+            scheme in prop::sample::select(vec!["thrift:", "thrifts:", "jdbc:hive2:", "mysql:", "jdbc:mysql:", ""]),
             user in prop::sample::select(vec!["", "u:hunter2@"]),
             hosts in prop::collection::vec(r"[a-z.]{0,4}(:[0-9]{0,6})?|\[::1\](:1)?|[%@:é]{0,3}", 1..3),
             path in "(/[a-z0-9]{0,3}){0,2}",
@@ -165,8 +168,8 @@ mod tests {
     fn invalid_urls_are_rejected_without_being_repeated() {
         for (url, expected) in [
             (
-                "jdbc:hive2://host/db;user=u;password=secret;ssl=true",
-                "tls is not supported",
+                "jdbc:hive2://host/db;user=u;password=secret;ssl=true;sslTrustStore=/secret.jks",
+                "a Java trust store cannot be read",
             ),
             ("jdbc:hive2://host:secret/db", "invalid port"),
             ("thrift://secret", "invalid metastore url"),

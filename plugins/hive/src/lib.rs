@@ -16,6 +16,8 @@
 //!
 //! All functions block, with time limits. Do not call them from async code.
 
+#![forbid(unsafe_code)]
+
 mod columns;
 mod connection;
 mod database;

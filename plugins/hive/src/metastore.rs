@@ -1,9 +1,8 @@
 //! A client of the metastore's Thrift service. It uses one call, `get_fields` of
 //! `ThriftHiveMetastore`, in Thrift's binary protocol without frames, which is what a metastore
-//! speaks unless it requires Kerberos or TLS. A table's partition columns are not among its fields.
+//! speaks unless it requires Kerberos, with TLS or without. A table's partition columns are not among its fields.
 
 use std::io::{BufReader, BufWriter};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use pseidon_delivery::{Reason, WithCauses};
@@ -12,14 +11,15 @@ use thrift::{ApplicationError, ApplicationErrorKind, Error};
 use url::Url;
 
 use crate::HiveError;
-use crate::connection::{self, DeadlineReader};
+use crate::connection::{self, Connection, Encryption};
 use crate::message::{ThriftClient, ThriftStruct, ThriftValue};
 use crate::table::{HiveColumn, TableName};
 
 /// The time limit of the call, including the last byte of the response.
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 
-const UNSUPPORTED: &str = "metastores that require kerberos, tls or frames are not supported";
+const UNSUPPORTED: &str = "if the metastore requires tls, write thrifts:// in its url; metastores \
+    that require kerberos or frames are not supported";
 
 /// The IDs of the result's fields: the columns, or one of the exceptions that the call may throw.
 mod result {
@@ -38,29 +38,52 @@ enum LookupResult {
     Failed(String),
 }
 
-/// The `HOST:PORT`s of a URL such as `thrift://a:9083,thrift://b:9083`; `None` if the URL is
-/// invalid.
-pub(crate) fn addresses(url: &str) -> Option<Vec<String>> {
-    let address = |part: &str| {
-        let url = Url::parse(part.trim()).ok()?;
-        let is_plain = url.scheme() == "thrift"
-            && matches!(url.path(), "" | "/")
-            && url.username().is_empty()
-            && url.query().is_none();
+/// One metastore.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Metastore {
+    /// `HOST:PORT`
+    address: String,
+    encryption: Encryption,
+}
+
+impl Metastore {
+    /// Parses `thrift://HOST:PORT`, or `thrifts://HOST:PORT` for TLS, which `?sslCa=PATH` may
+    /// follow. `None` if the URL is invalid.
+    fn read(url: &str) -> Option<Metastore> {
+        let url = Url::parse(url.trim()).ok()?;
         let (host, port) = (url.host_str().filter(|host| !host.is_empty())?, url.port()?);
-        is_plain.then(|| format!("{host}:{port}"))
-    };
-    url.split(',').map(address).collect()
+        let ca = url.query_pairs().next();
+        let encryption = match (url.scheme(), ca) {
+            ("thrift", None) => Encryption::None,
+            ("thrifts", None) => Encryption::tls(None).ok()?,
+            ("thrifts", Some((name, path))) if name == "sslCa" => {
+                Encryption::tls(Some(&path)).ok()?
+            }
+            _ => return None,
+        };
+        let is_plain = matches!(url.path(), "" | "/")
+            && url.username().is_empty()
+            && url.query_pairs().count() <= 1;
+        is_plain.then(|| Metastore {
+            address: format!("{host}:{port}"),
+            encryption,
+        })
+    }
+}
+
+/// The metastores of a URL such as `thrift://a:9083,thrift://b:9083`; `None` if the URL is invalid.
+pub(crate) fn metastores(url: &str) -> Option<Vec<Metastore>> {
+    url.split(',').map(Metastore::read).collect()
 }
 
 /// Returns the table's columns, in order, from the first metastore that responds.
 pub(crate) fn columns(url: &str, table: &TableName) -> Result<Vec<HiveColumn>, HiveError> {
-    let addresses = addresses(url).ok_or_else(|| {
+    let metastores = metastores(url).ok_or_else(|| {
         HiveError::Refused("invalid metastore url; expected thrift://HOST:PORT".into())
     })?;
     let mut unreachable = Vec::new();
-    for address in &addresses {
-        match query(address, table) {
+    for metastore in &metastores {
+        match query(metastore, table) {
             Err(HiveError::Unreachable(reason)) => unreachable.push(reason),
             result => return result,
         }
@@ -80,11 +103,16 @@ fn all_of(mut reasons: Vec<Reason>) -> Reason {
     texts.join("; ").into()
 }
 
-fn query(address: &str, table: &TableName) -> Result<Vec<HiveColumn>, HiveError> {
+fn query(metastore: &Metastore, table: &TableName) -> Result<Vec<HiveColumn>, HiveError> {
+    let Metastore {
+        address,
+        encryption,
+    } = metastore;
     let server = format!("hive metastore {address}");
-    let stream = connection::connect(address)
-        .map_err(|error| HiveError::Unreachable(Reason::caused_by(server.clone(), error)))?;
-    match call(stream, table).map_err(|error| connection::classify(&server, UNSUPPORTED, error))? {
+    let connection = Connection::open(address, encryption, CALL_LIMIT, &server)?;
+    match call(connection, table)
+        .map_err(|error| connection::classify(&server, UNSUPPORTED, error))?
+    {
         LookupResult::Columns(columns) => Ok(columns),
         LookupResult::Unknown => Err(HiveError::Refused(
             format!("hive table {table} not found ({server})").into(),
@@ -95,12 +123,9 @@ fn query(address: &str, table: &TableName) -> Result<Vec<HiveColumn>, HiveError>
     }
 }
 
-fn call(stream: TcpStream, table: &TableName) -> thrift::Result<LookupResult> {
-    let input = TBinaryInputProtocol::new(
-        BufReader::new(DeadlineReader::new(&stream, CALL_LIMIT)?),
-        true,
-    );
-    let output = TBinaryOutputProtocol::new(BufWriter::new(stream), true);
+fn call(connection: Connection, table: &TableName) -> thrift::Result<LookupResult> {
+    let input = TBinaryInputProtocol::new(BufReader::new(connection.clone()), true);
+    let output = TBinaryOutputProtocol::new(BufWriter::new(connection), true);
     let arguments = ThriftStruct::default()
         .with_text(1, &table.database)
         .with_text(2, &table.table);
@@ -146,20 +171,39 @@ mod tests {
     #[test]
     fn a_url_may_name_several_metastores() {
         for (url, expected) in [
-            ("thrift://host:9083", Some(vec!["host:9083"])),
-            ("thrift://a:1/, thrift://b:2", Some(vec!["a:1", "b:2"])),
-            ("thrift://[::1]:9083", Some(vec!["[::1]:9083"])),
-            ("thrift://host", None),
-            ("thrift://:9083", None),
-            ("thrift://user@host:9083", None),
-            ("thrift://host:9083?a=b", None),
-            ("http://host:9083", None),
-            ("thrift://a:1,", None),
-            ("", None),
+            ("thrift://host:9083", "host:9083"),
+            ("thrift://a:1/, thrift://b:2", "a:1 b:2"),
+            ("thrift://[::1]:9083", "[::1]:9083"),
+            ("thrifts://host:9083", "host:9083 tls"),
+            (
+                "thrifts://host:9083?sslCa=/etc/ca.pem",
+                "host:9083 tls /etc/ca.pem",
+            ),
+            ("thrift://a:1,thrifts://b:2/", "a:1 b:2 tls"),
+            ("thrifts://host:9083?sslCa=ca.pem", "invalid"),
+            ("thrifts://host:9083?sslCa=/a&sslCa=/b", "invalid"),
+            ("thrifts://host:9083?ca=/a", "invalid"),
+            ("thrift://host:9083?sslCa=/etc/ca.pem", "invalid"),
+            ("thrift://host", "invalid"),
+            ("thrift://:9083", "invalid"),
+            ("thrift://user@host:9083", "invalid"),
+            ("thrift://host:9083?a=b", "invalid"),
+            ("http://host:9083", "invalid"),
+            ("thrift://a:1,", "invalid"),
+            ("", "invalid"),
         ] {
-            let expected =
-                expected.map(|addresses| addresses.into_iter().map(str::to_owned).collect());
-            assert_eq!(addresses(url), expected, "{url}");
+            let shown = |metastore: &Metastore| match &metastore.encryption {
+                Encryption::None => metastore.address.clone(),
+                Encryption::Tls { ca: None } => format!("{} tls", metastore.address),
+                Encryption::Tls { ca: Some(ca) } => {
+                    format!("{} tls {}", metastore.address, ca.display())
+                }
+            };
+            let shown = metastores(url).map(|metastores| {
+                let all: Vec<_> = metastores.iter().map(shown).collect();
+                all.join(" ")
+            });
+            assert_eq!(shown.as_deref().unwrap_or("invalid"), expected, "{url}");
         }
     }
 }

@@ -5,6 +5,7 @@
 mod sasl;
 mod session;
 
+use crate::connection::Encryption;
 use crate::table::DEFAULT_DATABASE;
 
 pub(crate) use self::session::columns;
@@ -12,7 +13,7 @@ pub(crate) use self::session::columns;
 const DEFAULT_PORT: u16 = 10_000;
 
 const UNSUPPORTED: &str = "if hive.server2.authentication is NOSASL, add ;auth=noSasl to the url; \
-    servers that require kerberos or tls are not supported";
+    if hive.server2.use.SSL is true, add ;ssl=true; servers that require kerberos are not supported";
 
 /// The address of a HiveServer2, and the login.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,6 +23,7 @@ pub struct Server {
     user: Option<String>,
     password: Option<String>,
     login: bool,
+    encryption: Encryption,
 }
 
 impl Server {
@@ -43,10 +45,20 @@ impl Server {
             user: None,
             password: None,
             login: true,
+            encryption: Encryption::None,
         };
+        let mut ca = None;
         for part in parts {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            server.set(name.trim(), value.trim())?;
+            match name.trim() {
+                name if name.eq_ignore_ascii_case("sslCa") => ca = Some(value.trim()),
+                name => server.set(name, value.trim())?,
+            }
+        }
+        if server.encryption != Encryption::None {
+            server.encryption = Encryption::tls(ca)?;
+        } else if ca.is_some() {
+            return Err("`sslCa` requires `ssl=true`".to_owned());
         }
         Ok(server)
     }
@@ -62,7 +74,19 @@ impl Server {
                 );
             }
             ("principal", _) => return Err("kerberos is not supported".to_owned()),
-            ("ssl", "true") => return Err("tls is not supported".to_owned()),
+            ("ssl", "true") => self.encryption = Encryption::tls(None)?,
+            ("ssl", "false" | "") => {}
+            ("ssl", _) => return Err("`ssl` has to be true or false".to_owned()),
+            ("ssltruststore", _) => {
+                return Err(
+                    "a Java trust store cannot be read; export the certificate with `keytool \
+                     -exportcert -rfc`, and replace `sslTrustStore` by sslCa=/PATH/ca.pem"
+                        .to_owned(),
+                );
+            }
+            ("twoway", "true") => {
+                return Err("client certificates are not supported".to_owned());
+            }
             ("transportmode" | "hive.server2.transport.mode", "http") => {
                 return Err("http transport is not supported".to_owned());
             }
@@ -109,9 +133,15 @@ mod tests {
                 user,
                 password,
                 login,
+                encryption,
             }) => {
+                let encryption = match encryption {
+                    Encryption::None => String::new(),
+                    Encryption::Tls { ca: None } => " tls".to_owned(),
+                    Encryption::Tls { ca: Some(ca) } => format!(" tls {}", ca.display()),
+                };
                 format!(
-                    "{address}/{database} {}:{}{}",
+                    "{address}/{database} {}:{}{}{encryption}",
                     user.unwrap_or_default(),
                     password.unwrap_or_default(),
                     if login { "" } else { " raw" }
@@ -150,7 +180,21 @@ mod tests {
                 "//host/db;principal=hive/_HOST@REALM",
                 "kerberos is not supported",
             ),
-            ("//host/db;ssl=true", "tls is not supported"),
+            ("//host/db;ssl=TRUE", "host:10000/db : tls"),
+            (
+                "//host/db;SSLca=/etc/ca.pem;ssl=true;user=u",
+                "host:10000/db u: tls /etc/ca.pem",
+            ),
+            (
+                "//host/db;ssl=true;sslCa=ca.pem",
+                "the path of `sslCa` has to begin with a slash",
+            ),
+            ("//host/db;sslCa=/ca.pem", "`sslCa` requires `ssl=true`"),
+            ("//host/db;ssl=yes", "`ssl` has to be true or false"),
+            (
+                "//host/db;ssl=true;twoWay=true",
+                "client certificates are not supported",
+            ),
             (
                 "//host/db;transportMode=http",
                 "http transport is not supported",

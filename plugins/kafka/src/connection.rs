@@ -2,6 +2,7 @@
 //! properties that they set.
 
 mod brokers;
+mod properties;
 
 use std::path::Path;
 
@@ -151,7 +152,7 @@ impl Connection {
             sasl: access.sasl.as_ref().map(|sasl| sasl.value.clone()),
             properties: Properties(access.properties().to_vec()),
         };
-        let config = connection.config(Path::new("."), &[]);
+        let config = connection.without_warnings(Path::new("."), &[]);
         match config.create_native_config() {
             Ok(_) => Ok(connection),
             Err(error) => Err(vec![access.wrong_property(&error)]),
@@ -186,8 +187,14 @@ impl Connection {
     }
 
     /// The configuration of a client: these `settings`, the connection, and the user's properties.
-    /// Paths are relative to `base`.
+    /// Paths are relative to `base`. Warns of what makes the connection less safe.
     pub(crate) fn config(&self, base: &Path, settings: &[(&str, String)]) -> ClientConfig {
+        let config = self.without_warnings(base, settings);
+        properties::warn_of_unchecked(&config, &self.brokers);
+        config
+    }
+
+    fn without_warnings(&self, base: &Path, settings: &[(&str, String)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &self.brokers)
@@ -259,9 +266,12 @@ impl AccessOptions {
     /// The errors of properties that the user cannot set.
     fn reserved_properties(&self, reserved: &[ReservedProperty]) -> Vec<Diagnostic> {
         let errors = self.properties().iter().filter_map(|(property, _)| {
-            let (name, reason) = reserved.iter().find(|(name, _)| name == property)?;
-            let message = format!("the property `{name}` cannot be set");
-            Some(Diagnostic::new(self.properties_span(), message, *reason))
+            let mut reserved = reserved.iter();
+            let reason = reserved
+                .find_map(|(name, reason)| (name == property).then_some(*reason))
+                .or_else(|| properties::danger(property))?;
+            let message = format!("the property `{property}` cannot be set");
+            Some(Diagnostic::new(self.properties_span(), message, reason))
         });
         errors.collect()
     }
@@ -449,6 +459,18 @@ mod tests {
                 "session.timeout.ms",
             ),
             (r#"{:brokers "a" :properties {"no.such" 1}}"#, "no.such"),
+            (
+                r#"{:brokers "a" :properties {"plugin.library.paths" "/tmp/x.so"}}"#,
+                "executes a program",
+            ),
+            (
+                r#"{:brokers "a" :properties {"sasl.kerberos.kinit.cmd" "true"}}"#,
+                "executes a program",
+            ),
+            (
+                r#"{:brokers "a" :properties {"test.mock.num.brokers" 3}}"#,
+                "for tests of librdkafka",
+            ),
         ] {
             let errors = connection(text).unwrap_err();
             assert_eq!(errors.len(), 1, "{text}: {errors:?}");

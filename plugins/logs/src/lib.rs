@@ -5,6 +5,8 @@
 //! log at a time ([`Log`]) and the options of the stage ([`LogsSettings`]); the caller starts and stops
 //! logs as rows come and go. One consumer reads all logs.
 
+#![forbid(unsafe_code)]
+
 mod log;
 mod settings;
 

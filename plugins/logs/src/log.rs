@@ -1,7 +1,7 @@
 //! One log: a row of the table, and everything derived from it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -77,6 +77,9 @@ impl Log {
         let plan = with_output(row, &settings.output_format)
             .plan()
             .map_err(|error| LogError::InvalidRow(error.to_string()))?;
+        if let Some(folder) = &settings.quarantine_below {
+            check_quarantine(row, folder)?;
+        }
         let columns = if plan.typed {
             Some(columns(row, settings, base)?)
         } else {
@@ -163,6 +166,22 @@ impl Log {
             None => Err(reading),
         }
     }
+}
+
+/// Checks that the row's quarantine folder is in `folder`.
+fn check_quarantine(row: &LogRow, folder: &Path) -> Result<(), LogError> {
+    const COLUMN: &str = "quarantine";
+
+    let path = Path::new(row.column(COLUMN).unwrap_or_default());
+    let leads_out = path.components().any(|part| part == Component::ParentDir);
+    if path.starts_with(folder) && !leads_out {
+        return Ok(());
+    }
+    let reason = format!(
+        "expected a folder in {} (`:quarantine-below`)",
+        folder.display()
+    );
+    Err(LogError::InvalidRow(row.error(COLUMN, reason).to_string()))
 }
 
 /// Sets the row's output format if it has none.
@@ -289,4 +308,37 @@ fn columns(row: &LogRow, settings: &LogsSettings, base: &Path) -> Result<SchemaR
             WithCauses(&other)
         )),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarantine_is_in_the_folder_for_them() {
+        for (quarantine, below, is_valid) in [
+            ("/data/quarantine/clicks", "/data/quarantine", true),
+            ("/data/quarantine", "/data/quarantine/", true),
+            ("/data//quarantine/./x", "/data/quarantine", true),
+            ("out/quarantine", "out", true),
+            ("/data/quarantine2", "/data/quarantine", false),
+            ("/data/quarantine/../../etc", "/data/quarantine", false),
+            ("quarantine", "/data/quarantine", false),
+            ("/etc", "out", false),
+            ("", "/data/quarantine", false),
+        ] {
+            let columns = [("log", "clicks"), ("quarantine", quarantine)];
+            let columns = columns.map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+            let row = LogRow::new(columns.into());
+            let outcome = check_quarantine(&row, Path::new(below));
+            assert_eq!(outcome.is_ok(), is_valid, "{quarantine}: {outcome:?}");
+            if let Err(error) = outcome {
+                let expected = format!(
+                    "log `clicks`: quarantine is `{quarantine}`: expected a folder in {below} \
+                     (`:quarantine-below`)"
+                );
+                assert_eq!(error.to_string(), expected);
+            }
+        }
+    }
 }

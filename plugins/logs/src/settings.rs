@@ -51,7 +51,8 @@ The table's columns and their valid values are described in [Logs in MySQL](logs
 #[derive(Clone, Debug, Options)]
 pub struct LogsOptions {
     /// The database: `mysql://HOST:PORT/DATABASE`, optionally with `USER:PASSWORD@`, or
-    /// `//HOST:PORT/DATABASE?…` as in a JDBC URL.
+    /// `//HOST:PORT/DATABASE?…` as in a JDBC URL. `?sslMode=VERIFY_IDENTITY` connects with TLS, and
+    /// `&sslCa=/PATH/ca.pem` names the authority.
     url: SpannedValue<Secret>,
     /// The user of the database. The default is the user in the URL.
     #[option(free)]
@@ -77,7 +78,8 @@ pub struct LogsOptions {
     /// The URL of a Confluent schema registry, for logs with the format `avro-txt`.
     registry: Option<Secret>,
     /// Where the columns of Hive tables are read, instead of the rows' `hive_url`:
-    /// `thrift://HOST:9083` for a Hive metastore, or `mysql://…/DATABASE` for its database.
+    /// `thrift://HOST:9083` (with TLS `thrifts://`) for a Hive metastore, or `mysql://…/DATABASE`
+    /// for its database.
     metastore: Option<Metastore>,
     /// A folder with files `TABLE.edn`, each a schema as printed by `pseidon infer`. It has
     /// precedence over `:metastore` and `hive_url`.
@@ -90,6 +92,10 @@ pub struct LogsOptions {
     /// The consumer, with the options of the source `kafka`. The default of its `:group` is the
     /// pipeline's name.
     kafka: SharedOptions,
+    /// A folder: a row whose `quarantine` is not in it is invalid. Default: a row may name any
+    /// folder.
+    #[option(free)]
+    quarantine_below: Option<PathBuf>,
     /// What happens to a record that does not match its log's format. By default it is quarantined
     /// beside the output.
     pub(crate) on_error: Option<OnError>,
@@ -145,6 +151,8 @@ pub struct LogsSettings {
     pub(crate) registry: Option<Secret>,
     pub(crate) metastore: Option<Secret>,
     pub(crate) schemas: Option<PathBuf>,
+    /// The folder in which the rows' quarantine folders have to be.
+    pub(crate) quarantine_below: Option<PathBuf>,
 }
 
 impl LogsSettings {
@@ -185,6 +193,7 @@ impl LogsSettings {
             registry: options.registry.clone(),
             metastore: options.metastore.clone().map(|metastore| metastore.0),
             schemas: options.schemas.clone(),
+            quarantine_below: options.quarantine_below.clone(),
         })
     }
 }

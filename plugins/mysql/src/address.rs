@@ -3,14 +3,11 @@
 use mysql_async::{Opts, OptsBuilder};
 use url::Url;
 
+use crate::ssl_mode::{Encryption, SslParameters};
+
 const FORMS: &str = "expected mysql://HOST:PORT/DATABASE, which may have USER:PASSWORD@ before the \
                      host; JDBC's forms //HOST:PORT/DATABASE and jdbc:mysql://HOST:PORT/DATABASE \
                      are accepted too";
-
-/// JDBC's parameters that request TLS, in lower case.
-const TLS_PARAMETERS: [&str; 4] = ["usessl", "requiressl", "sslmode", "verifyservercertificate"];
-/// The values of those parameters that do not request it, in lower case.
-const TLS_OFF: [&str; 3] = ["false", "disabled", "disable"];
 
 /// A URL in one of the [`FORMS`], parsed.
 pub(crate) struct DatabaseAddress {
@@ -18,8 +15,8 @@ pub(crate) struct DatabaseAddress {
     pub(crate) opts: Opts,
     /// Host, port and database for messages, without a password.
     pub(crate) place: String,
-    /// Parameters that request TLS, which is not supported.
-    pub(crate) ignored: Vec<String>,
+    /// How connections are encrypted, which `opts` say too.
+    pub(crate) encryption: Encryption,
 }
 
 /// Parses a URL; `user` and `password` override those in it. The error never repeats the URL, since
@@ -43,19 +40,15 @@ pub(crate) fn parse(
         Url::parse(&format!("mysql:{rest}")).map_err(|error| wrong(&error.to_string()))?;
     let mut jdbc_user = None;
     let mut jdbc_password = None;
-    let mut ignored = Vec::new();
+    let mut ssl = SslParameters::default();
     for (name, value) in url.query_pairs() {
         match name.to_lowercase().as_str() {
             "user" => jdbc_user = Some(value.into_owned()),
             "password" => jdbc_password = Some(value.into_owned()),
-            tls if TLS_PARAMETERS.contains(&tls)
-                && !TLS_OFF.contains(&value.to_lowercase().as_str()) =>
-            {
-                ignored.push(name.into_owned())
-            }
-            _ => {}
+            _ => ssl.set(&name, &value).map_err(|reason| wrong(&reason))?,
         }
     }
+    let encryption = ssl.encryption().map_err(|reason| wrong(&reason))?;
     url.set_query(None);
     let base = Opts::from_url(url.as_str()).map_err(|error| wrong(&error.to_string()))?;
     let database = base.db_name().unwrap_or_default();
@@ -73,11 +66,12 @@ pub(crate) fn parse(
     let opts = OptsBuilder::from_opts(base)
         .user(user)
         .pass(password)
+        .ssl_opts(encryption.options())
         .prefer_socket(false);
     Ok(DatabaseAddress {
         opts: opts.into(),
         place,
-        ignored,
+        encryption,
     })
 }
 
@@ -86,6 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ssl_mode::SslMode;
 
     proptest! {
         #[test]
@@ -94,7 +89,7 @@ mod tests {
             user in prop::sample::select(vec!["", "u:hunter2@", ":hunter2@", "%ff:hunter2%ff@"]),
             host in r"[a-z.]{0,4}(:[0-9]{0,6})?|\[::1\](:1)?|[%@:é,]{0,3}",
             path in "(/[a-z0-9%]{0,3}){0,3}",
-            query in "(\\?((user|useSSL|sslMode|password|x)=(true|hunter2|%|[a-z]{0,3})&?){0,3})?",
+            query in "(\\?((user|useSSL|sslMode|sslCa|password|x)=(true|hunter2|/hunter2|VERIFY_CA|%|[a-z]{0,3})&?){0,3})?",
         ) {
             let url = format!("{scheme}//{user}{host}{path}{query}");
             match parse(&url, None, None) {
@@ -117,13 +112,16 @@ mod tests {
             Ok(DatabaseAddress {
                 opts,
                 place,
-                ignored,
+                encryption,
             }) => {
+                let mode = match encryption.mode {
+                    SslMode::Disabled => String::new(),
+                    mode => format!("{mode:?}"),
+                };
                 format!(
-                    "{}:{}@{place} {}",
+                    "{}:{}@{place} {mode}",
                     opts.user().unwrap_or(""),
                     opts.pass().unwrap_or(""),
-                    ignored.join(",")
                 )
             }
             Err(reason) => reason,
@@ -151,7 +149,7 @@ mod tests {
             ),
             (
                 "mysql://h/db?useSSL=true&requireSSL=true",
-                ":@h:3306/db useSSL,requireSSL",
+                ":@h:3306/db Required",
             ),
             ("mysql://u@[::1]:1/db", "u:@[::1]:1/db "),
         ] {
@@ -181,6 +179,7 @@ mod tests {
             ("mysql://u:secret@host:port/db", "invalid port"),
             ("//u:secret@h1:3306,h2:3306/db", "invalid port"),
             ("mysql:///secret", "nvalid"),
+            ("mysql://h/db?sslMode=secret", "`sslMode` has to be one of"),
         ] {
             let shown = show(url, None, None);
             assert!(

@@ -5,12 +5,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, Error, Opts, ServerError, Value};
+use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder, ServerError, SslOpts, Value};
 use parking_lot::Mutex;
 use pseidon_delivery::Reason;
+use pseidon_plugin::unchecked::{CERTIFICATE, warn_unchecked};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::address;
+use crate::ssl_mode::SslMode;
 
 /// The timeout of opening a connection, including the login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +38,8 @@ pub type Row = BTreeMap<String, Option<String>>;
 /// not be called from async code.
 pub struct Database {
     opts: Opts,
+    /// The options without TLS, if the server may have none.
+    plain: Option<Opts>,
     place: String,
     runtime: Runtime,
     connection: Mutex<Option<Conn>>,
@@ -61,12 +65,11 @@ impl Database {
     ) -> Result<Database, TableError> {
         let address = address::parse(url, user, password)
             .map_err(|reason| TableError::Refused(reason.into()))?;
-        for parameter in &address.ignored {
-            tracing::warn!(
-                database = address.place,
-                "connections to mysql are not encrypted: {parameter} is ignored"
-            );
+        let mode = address.encryption.mode;
+        if mode != SslMode::Disabled && !address.encryption.checks_certificate() {
+            warn_unchecked(&address.place, "sslMode", CERTIFICATE);
         }
+        let without_tls = || OptsBuilder::from_opts(address.opts.clone()).ssl_opts(None::<SslOpts>);
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
@@ -78,6 +81,7 @@ impl Database {
                 TableError::Refused(Reason::caused_by(what, error))
             })?;
         Ok(Database {
+            plain: (mode == SslMode::Preferred).then(|| without_tls().into()),
             opts: address.opts,
             place: address.place,
             runtime,
@@ -120,10 +124,23 @@ impl Database {
                 answer => return self.cache_after(answer, connection, cached),
             }
         }
-        let mut connection =
-            limited("connecting", CONNECT_TIMEOUT, Conn::new(self.opts.clone())).await?;
+        let mut connection = limited("connecting", CONNECT_TIMEOUT, self.connect()).await?;
         let answer = run(&mut connection, statement, parameters).await;
         self.cache_after(answer, connection, cached)
+    }
+
+    /// Connects with TLS as the URL requests it. A server without TLS is accepted if the URL only
+    /// prefers it.
+    async fn connect(&self) -> Result<Conn, Error> {
+        match (Conn::new(self.opts.clone()).await, &self.plain) {
+            (Err(Error::Driver(DriverError::NoClientSslFlagFromServer)), Some(plain)) => {
+                let consequence = "the server has no TLS: anyone in between can read and change \
+                                   what is sent";
+                warn_unchecked(&self.place, "sslMode=PREFERRED", consequence);
+                Conn::new(plain.clone()).await
+            }
+            (connection, _) => connection,
+        }
     }
 
     /// Caches the connection for the next statement, unless the answer shows that it may not be

@@ -6,10 +6,13 @@
 //!
 //! All calls block, so none may be made from async code.
 
+#![forbid(unsafe_code)]
+
 mod address;
 pub mod database;
 mod plan;
 mod row;
+mod ssl_mode;
 mod table;
 
 pub use database::TableError;

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use pseidon_plugin::unchecked::{CERTIFICATE, warn_unchecked};
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
 /// The URL in `:state`, parsed.
@@ -28,6 +29,30 @@ pub(crate) enum ServerAddress {
     },
     /// `redis-cluster://`: any of the nodes.
     Cluster(Vec<ConnectionInfo>),
+}
+
+impl ServerAddress {
+    /// Warns if the certificates of the servers are not checked.
+    pub(crate) fn warn_of_unchecked(&self) {
+        let infos = match self {
+            ServerAddress::Server(server) => std::slice::from_ref(server),
+            ServerAddress::Sentinel { sentinels, .. } => sentinels,
+            ServerAddress::Cluster(nodes) => nodes,
+        };
+        let unchecked = infos.iter().filter_map(|info| match info.addr() {
+            ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: true,
+                ..
+            } => Some(format!("{host}:{port}")),
+            _ => None,
+        });
+        let unchecked: Vec<String> = unchecked.collect();
+        if !unchecked.is_empty() {
+            warn_unchecked(&unchecked.join(","), ":state …#insecure", CERTIFICATE);
+        }
+    }
 }
 
 const FORMS: &str = "expected redis://HOST:PORT/DB, \

@@ -23,6 +23,8 @@
 //! | `:staged:SINK` | hash | entries that are staged and not yet published: id and detail |
 //! | `:replicated` | string | the marker that replicas acknowledge after a step, if the URL has `wait-replicas` |
 
+#![forbid(unsafe_code)]
+
 mod address;
 mod durability;
 mod encoding;

@@ -38,6 +38,7 @@ impl RedisStore {
     /// namespaces, do not affect each other.
     pub fn connect(url: &str, namespace: &str, pipeline: &str) -> Result<RedisStore, StoreError> {
         let url = address::parse(url).map_err(|reason| StoreError::Failed(reason.into()))?;
+        url.address.warn_of_unchecked();
         let keyspace = Keyspace::connect(url, namespace, pipeline)?;
         match keyspace.hash_field("meta", "format")?.as_deref() {
             None | Some(FORMAT) => {}

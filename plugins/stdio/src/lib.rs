@@ -4,6 +4,8 @@
 //! and it exits without an error when the reader of its output closes the pipe (`pseidon run … |
 //! head`).
 
+#![forbid(unsafe_code)]
+
 mod poll;
 pub mod stdin;
 pub mod stdout;

@@ -1,7 +1,6 @@
 //! The login with SASL's PLAIN mechanism (RFC 4616).
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
 
 use thrift::Error;
 
@@ -22,8 +21,7 @@ const MAX_LOGIN_MESSAGE: u32 = 1 << 16;
 /// Logs in. Thrift's login messages are a status, a length of 4 bytes and the content. After the
 /// login, every message is preceded by its length.
 pub(super) fn log_in(
-    input: &mut dyn Read,
-    mut output: &TcpStream,
+    connection: &mut (impl Read + Write),
     user: &str,
     password: &str,
 ) -> thrift::Result<()> {
@@ -40,10 +38,11 @@ pub(super) fn log_in(
         );
         message.extend(content.as_bytes());
     }
-    output.write_all(&message)?;
+    connection.write_all(&message)?;
+    connection.flush()?;
     loop {
         let mut header = [0; 5];
-        input.read_exact(&mut header)?;
+        connection.read_exact(&mut header)?;
         let [status, length @ ..] = header;
         let length = u32::from_be_bytes(length);
         if !matches!(
@@ -56,7 +55,7 @@ pub(super) fn log_in(
             ));
         }
         let mut content = vec![0; length as usize];
-        input.read_exact(&mut content)?;
+        connection.read_exact(&mut content)?;
         match status {
             status::COMPLETE => return Ok(()),
             status::OK => {}

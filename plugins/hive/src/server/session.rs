@@ -2,10 +2,8 @@
 //! through the Thrift service `TCLIService` as `jdbc:hive2` uses it.
 
 use std::io::{BufReader, BufWriter};
-use std::net::TcpStream;
 use std::time::Duration;
 
-use pseidon_delivery::Reason;
 use thrift::Error;
 use thrift::protocol::{TBinaryInputProtocol, TBinaryOutputProtocol};
 use thrift::transport::{TFramedReadTransport, TFramedWriteTransport};
@@ -13,7 +11,7 @@ use thrift::transport::{TFramedReadTransport, TFramedWriteTransport};
 use super::sasl::log_in;
 use super::{Server, UNSUPPORTED};
 use crate::HiveError;
-use crate::connection::{self, DeadlineReader};
+use crate::connection::{self, Connection};
 use crate::message::{ThriftClient, ThriftStruct, ThriftValue};
 use crate::table::{HiveColumn, TableName};
 
@@ -50,9 +48,8 @@ impl From<Error> for RequestError {
 /// Returns the table's columns, in order.
 pub(crate) fn columns(server: &Server, table: &TableName) -> Result<Vec<HiveColumn>, HiveError> {
     let name = format!("hiveserver2 {}", server.address);
-    let stream = connection::connect(&server.address)
-        .map_err(|error| HiveError::Unreachable(Reason::caused_by(name.clone(), error)))?;
-    query(server, stream, table).map_err(|error| match error {
+    let connection = Connection::open(&server.address, &server.encryption, TIME_LIMIT, &name)?;
+    query(server, connection, table).map_err(|error| match error {
         RequestError::Thrift(error) => connection::classify(&name, UNSUPPORTED, error),
         RequestError::Status { code, message } if UNKNOWN.contains(&code) => {
             HiveError::Refused(format!("hive table {table} not found ({name}: {message})").into())
@@ -65,27 +62,27 @@ pub(crate) fn columns(server: &Server, table: &TableName) -> Result<Vec<HiveColu
 
 fn query(
     server: &Server,
-    stream: TcpStream,
+    mut connection: Connection,
     table: &TableName,
 ) -> Result<Vec<HiveColumn>, RequestError> {
     let user = server.user.as_deref().unwrap_or(ANONYMOUS);
     let password = server.password.as_deref().unwrap_or(ANONYMOUS);
-    let mut input = DeadlineReader::new(&stream, TIME_LIMIT).map_err(Error::from)?;
     let mut client = if server.login {
-        log_in(&mut input, &stream, user, password)?;
-        let input = TBinaryInputProtocol::new(TFramedReadTransport::new(input), true);
+        log_in(&mut connection, user, password)?;
+        let input = TFramedReadTransport::new(connection.clone());
+        let input = TBinaryInputProtocol::new(input, true);
         ThriftClient::new(
             Box::new(input),
             Box::new(TBinaryOutputProtocol::new(
-                TFramedWriteTransport::new(stream),
+                TFramedWriteTransport::new(connection),
                 true,
             )),
         )
     } else {
-        let input = TBinaryInputProtocol::new(BufReader::new(input), true);
+        let input = TBinaryInputProtocol::new(BufReader::new(connection.clone()), true);
         ThriftClient::new(
             Box::new(input),
-            Box::new(TBinaryOutputProtocol::new(BufWriter::new(stream), true)),
+            Box::new(TBinaryOutputProtocol::new(BufWriter::new(connection), true)),
         )
     };
     let login = ThriftStruct::default()

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pseidon_plugin::Stop;
 use pseidon_plugin::metrics::Metrics;
+use rustix::fs::OFlags;
 
 use crate::poll;
 
@@ -81,7 +82,7 @@ fn non_blocking(file: &File) -> Option<File> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     File::options()
         .write(true)
-        .custom_flags(libc::O_NONBLOCK)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
         .open(path)
         .ok()
 }

@@ -2,6 +2,8 @@
 //! environment, otherwise servers that are started for these tests
 //! (scripts/servers/hive.bash). Also tests with servers that are neither.
 
+mod tls;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -13,6 +15,7 @@ use thrift::protocol::{
     TBinaryInputProtocol, TBinaryOutputProtocol, TFieldIdentifier, TInputProtocol, TListIdentifier,
     TMapIdentifier, TMessageIdentifier, TMessageType, TOutputProtocol, TStructIdentifier, TType,
 };
+use tls::TestCertificate;
 
 /// Servers that the test started and stops.
 struct OwnServers(tempfile::TempDir);
@@ -336,6 +339,20 @@ fn columns_are_read_from_hive() {
         .unwrap();
     let several: HiveEndpoint = format!("thrift://{dead},{metastore_url}").parse().unwrap();
     assert_eq!(columns(&several, &table).unwrap(), schema);
+
+    let certificate = TestCertificate::new();
+    let ca = certificate.ca.display();
+    let behind_tls = |url: &str| {
+        let address = url.split(['/', ';']).nth(2).unwrap();
+        certificate.serve(address)
+    };
+    let encrypted = format!("thrifts://{}?sslCa={ca}", behind_tls(&metastore_url));
+    check_columns(&encrypted.parse().unwrap(), &database);
+    let encrypted = format!(
+        "jdbc:hive2://{}/default;ssl=true;sslCa={ca}",
+        behind_tls(&server_url)
+    );
+    check_columns(&encrypted.parse().unwrap(), &database);
     // Keeps the servers running until here.
     drop(own);
 }
@@ -365,7 +382,7 @@ fn unexpected_responses_of_a_metastore_are_reported() {
         )
     };
     for (answer, expected) in [
-        (&b""[..], "closed the connection; metastores that require kerberos"),
+        (&b""[..], "closed the connection; if the metastore requires tls, write thrifts://"),
         // MetaException: the message is field 1 of field 1.
         (
             b"\x80\x01\x00\x02\x00\x00\x00\x0aget_fields\x00\x00\x00\x01\x0c\x00\x01\x0b\x00\x01\x00\x00\x00\x04gone\x00\x00",
