@@ -1,4 +1,5 @@
-//! SIGTERM and Ctrl-C: the first signal stops gracefully, the second exits immediately.
+//! SIGTERM and Ctrl-C: the first signal stops gracefully, the second exits immediately. SIGHUP: files
+//! are read again.
 //!
 //! `timeout`, a terminal and others send one signal to the process and to its group, so that it
 //! arrives twice within a moment: what arrives [`TOGETHER`] with the first signal is no second one.
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use pseidon_exec::Control;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// How long the threads of a run may take to notice that the process exits immediately. A thread
@@ -84,6 +85,14 @@ pub(crate) fn flag() -> io::Result<Arc<AtomicBool>> {
         stop.store(true, Ordering::SeqCst);
     }
     Ok(stop)
+}
+
+/// Calls `work` for each SIGHUP from now on. Signals that arrive during a call are one.
+pub(crate) fn on_hangup(work: impl Fn() + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP])?;
+    spawn("hangups", move || {
+        signals.forever().for_each(|_| work());
+    })
 }
 
 fn forward(signal: &Receiver<()>, control: &Sender<Control>, grace: Duration) {

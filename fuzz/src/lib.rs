@@ -33,7 +33,7 @@ use pseidon_plugin::metrics::Metrics;
 use pseidon_plugin::source::{Source, SourceSetup};
 use pseidon_plugin::{BadRow, Payloads, PluginRegistry, Rows};
 use pseidon_service::runs::RunRegistry;
-use pseidon_service::{ServiceConfig, serve as serve_runs};
+use pseidon_service::{ServiceConfig, TokenSource, serve as serve_runs};
 
 /// Lets the program catch the panics of libraries where it does so. Any other panic ends a target.
 /// Each target calls it before its first input.
@@ -301,7 +301,8 @@ pub fn service(is_http: bool) -> SocketAddr {
         monitor_port: is_http.then_some(address.port()),
         repl_port: (!is_http).then_some(address.port()),
         names: Vec::new(),
-        token: None,
+        tls: None,
+        tokens: TokenSource::None,
         token_for: TokenFor::Pages,
     };
     serve_runs(&config, runs, pseidon_formats::json_lines).expect("the port is free");

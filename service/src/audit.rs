@@ -3,10 +3,11 @@
 //! Its lines begin with `audit:`, and have the target `audit`, so that `--log warn,audit=info`
 //! keeps them.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+
+use crate::peer::Peer;
 
 /// The target of the lines.
 const TARGET: &str = "audit";
@@ -31,19 +32,23 @@ impl Interface {
     }
 }
 
+/// Who is named in a line.
+pub(crate) struct Client<'a> {
+    pub(crate) peer: &'a Peer,
+    pub(crate) interface: Interface,
+    /// The name of the client's token, if it is from a file of tokens.
+    pub(crate) token: Option<&'a str>,
+}
+
 /// Logs an action and its error, if it has failed.
-pub(crate) fn action(
-    peer: SocketAddr,
-    interface: Interface,
-    action: &str,
-    arguments: &str,
-    error: Option<&str>,
-) {
+pub(crate) fn action(client: &Client, action: &str, arguments: &str, error: Option<&str>) {
     let cut: String = arguments.chars().take(MAX_ARGUMENTS).collect();
     tracing::info!(
         target: TARGET,
-        %peer,
-        interface = interface.as_str(),
+        peer = %client.peer.address,
+        certificate = client.peer.certificate.as_deref(),
+        token = client.token,
+        interface = client.interface.as_str(),
         action,
         arguments = cut.as_str(),
         error,
@@ -64,17 +69,19 @@ struct Refusals {
 }
 
 impl RefusalLog {
-    /// Logs that a request without the token was refused.
-    pub(crate) fn refused(&self, peer: SocketAddr, interface: Interface, reason: &str) {
+    /// Logs that a request was refused.
+    pub(crate) fn refused(&self, client: &Client, reason: &str) {
         if let Some(unlogged) = self.0.lock().count(Instant::now()) {
             tracing::warn!(
-                target: TARGET,
-                %peer,
-                interface = interface.as_str(),
-                reason,
-                unlogged,
-                "audit: refused"
-            );
+                    target: TARGET,
+                    peer = %client.peer.address,
+            certificate = client.peer.certificate.as_deref(),
+                    token = client.token,
+                    interface = client.interface.as_str(),
+                    reason,
+                    unlogged,
+                    "audit: refused"
+                );
         }
     }
 }

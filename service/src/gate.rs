@@ -11,16 +11,18 @@ use axum::{Extension, Router};
 use pseidon_dsl::printable;
 use serde_json::json;
 
-use crate::audit::Interface;
-use crate::guard::{Caller, SiteError};
+use crate::audit::{Client, Interface};
+use crate::guard::{Caller, SiteError, role_of};
 use crate::http::Connection;
 use crate::status_pages::StatusPages;
+use crate::tokens::{Role, missing_role};
 
 /// The content type of errors and of most pages.
 pub(crate) const JSON: &str = "application/json";
 /// The longest body of a request. No endpoint reads one.
 const MAX_BODY: u64 = 64 << 10;
-/// The pages that are served although there are too many connections.
+/// The probes: pages that are served although there are too many connections, for any host, and
+/// whatever token a request has.
 const RESERVED: [&str; 2] = ["/live", "/ready"];
 /// The headers of every answer: it is not kept, no page of another site can use it, and `/` can
 /// load nothing.
@@ -60,18 +62,18 @@ async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if connection.is_reserved && !RESERVED.contains(&request.uri().path()) {
+    let is_probe = RESERVED.contains(&request.uri().path());
+    if connection.is_reserved && !is_probe {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
     }
     let site = pages
         .access
         .check_site(request.version(), request.uri(), request.headers());
-    // Probes have any host, and what is answered to them is no secret.
-    let is_probe = site == Err(SiteError::Host) && RESERVED.contains(&request.uri().path());
-    if let (Err(error), false) = (site, is_probe) {
-        pages
-            .refusals
-            .refused(connection.peer, Interface::Http, describe(error));
+    if let Err(error) = site
+        // What is answered to a probe is no secret.
+        && !(is_probe && error == SiteError::Host)
+    {
+        refused(&pages, &connection, None, describe(error));
         return refuse(StatusCode::FORBIDDEN, describe(error));
     }
     if request.body().size_hint().lower() > MAX_BODY {
@@ -80,29 +82,64 @@ async fn admit(
             "the body of the request is too long; no endpoint reads one",
         );
     }
-    let caller = pages.access.caller(request.headers());
-    let is_open = pages.access.is_open(request.method(), request.uri().path());
-    let refused = match caller {
-        Caller::Known => None,
-        Caller::Anonymous => (!is_open).then_some("no token"),
-        Caller::Impostor => Some("wrong token"),
-    };
-    if let Some(reason) = refused {
-        pages
-            .refusals
-            .refused(connection.peer, Interface::Http, reason);
-        if caller == Caller::Impostor {
-            tokio::time::sleep(pages.limits.wrong_token).await;
+    let caller = if is_probe && role_of(request.method()) == Role::Read {
+        Caller::Anonymous
+    } else {
+        let caller = pages.access.caller(request.headers());
+        let is_open = pages.access.is_open(request.method(), request.uri().path());
+        let needed = (!is_open).then(|| role_of(request.method()));
+        match authorize(&pages, &connection, caller, needed).await {
+            Ok(caller) => caller,
+            Err(refused) => return refused,
         }
-        let refused = refuse(
-            StatusCode::UNAUTHORIZED,
-            "missing or invalid token; expected the header `Authorization: Bearer TOKEN` with \
-             the :token of the pipeline",
-        );
-        return ([(header::WWW_AUTHENTICATE, "Bearer")], refused).into_response();
-    }
+    };
     request.extensions_mut().insert(caller);
     next.run(request).await
+}
+
+/// Who sends a request that needs this role, or none. A wrong token is no reason to refuse an open
+/// page, so that monitoring does not depend on tokens; but the answer is late, and the token is
+/// logged.
+async fn authorize(
+    pages: &StatusPages,
+    connection: &Connection,
+    caller: Caller,
+    needed: Option<Role>,
+) -> Result<Caller, Response> {
+    match (&caller, needed) {
+        (Caller::Known(_) | Caller::Anonymous, None) => return Ok(caller),
+        (Caller::Known(grant), Some(role)) => {
+            if grant.allows(role) {
+                return Ok(caller);
+            }
+            let reason = missing_role(role);
+            refused(pages, connection, caller.name(), &reason);
+            return Err(refuse(StatusCode::FORBIDDEN, &reason));
+        }
+        (Caller::Anonymous, Some(_)) => refused(pages, connection, None, "no token"),
+        (Caller::Impostor, _) => {
+            refused(pages, connection, None, "wrong token");
+            tokio::time::sleep(pages.limits.wrong_token).await;
+            if needed.is_none() {
+                return Ok(Caller::Anonymous);
+            }
+        }
+    }
+    let refused = refuse(
+        StatusCode::UNAUTHORIZED,
+        "missing or invalid token; expected the header `Authorization: Bearer TOKEN` with \
+         the :token of the pipeline",
+    );
+    Err(([(header::WWW_AUTHENTICATE, "Bearer")], refused).into_response())
+}
+
+fn refused(pages: &StatusPages, connection: &Connection, token: Option<&str>, reason: &str) {
+    let client = Client {
+        peer: &connection.peer,
+        interface: Interface::Http,
+        token,
+    };
+    pages.refusals.refused(&client, reason);
 }
 
 fn describe(error: SiteError) -> &'static str {

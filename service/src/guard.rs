@@ -4,19 +4,19 @@
 //!    who can. The host that a request names has to be an IP address, `localhost` or a name of
 //!    `:monitor-names`: an attacker could make any other name resolve to this address (DNS
 //!    rebinding). A request that a page of another site makes is refused.
-//! 2. [`Access::caller`]: whether a request has the token. [`Access::is_open`] says which requests
-//!    do not need it.
+//! 2. [`Access::caller`]: which token a request has, and what it allows. [`Access::is_open`] says
+//!    which requests do not need one, and [`role_of`] which role the others need.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, Uri, Version, header};
+use parking_lot::RwLock;
 use pseidon_plan::settings::TokenFor;
-use pseidon_plugin::Secret;
-use subtle::ConstantTimeEq;
 
-/// The length of a token that cannot be guessed.
-const MIN_TOKEN: usize = 16;
+use crate::tokens::{Grant, Role, Tokens};
+
 /// The pages that never need the token: they say only whether the process is well.
 const PROBES: [&str; 3] = ["/live", "/ready", "/health"];
 /// The pages that need the token only with `:token-for :all`.
@@ -24,7 +24,9 @@ const COUNTS: [&str; 3] = ["/", "/metrics", "/metrics/prometheus"];
 
 /// Who may use the service.
 pub(crate) struct Access {
-    token: Option<Token>,
+    /// `None` if every client may do everything.
+    tokens: Option<RwLock<Tokens>>,
+    everything: Arc<Grant>,
     token_for: TokenFor,
     names: Vec<String>,
 }
@@ -39,61 +41,72 @@ pub(crate) enum SiteError {
 }
 
 /// Who sends a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
-    /// The request has the token, or none is set.
-    Known,
+    /// The request has a token, or none is set.
+    Known(Arc<Grant>),
     /// The request has no token.
     Anonymous,
     /// The request has a wrong token.
     Impostor,
 }
 
+impl Caller {
+    /// Whether the caller has a role.
+    pub(crate) fn has(&self, role: Role) -> bool {
+        matches!(self, Caller::Known(grant) if grant.allows(role))
+    }
+
+    /// The name of the caller's token, if it is from a file of tokens.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Caller::Known(grant) => grant.name.as_deref(),
+            Caller::Anonymous | Caller::Impostor => None,
+        }
+    }
+}
+
 impl Access {
-    /// Checks that the token is not blank. `names` are the valid hosts beside addresses.
-    pub(crate) fn new(
-        token: Option<&Secret>,
-        token_for: TokenFor,
-        names: &[String],
-    ) -> Result<Access, String> {
-        Ok(Access {
-            token: token.map(|token| Token::new(token.expose())).transpose()?,
+    /// Without tokens every client may do everything. `names` are the valid hosts beside addresses.
+    pub(crate) fn new(tokens: Option<Tokens>, token_for: TokenFor, names: &[String]) -> Access {
+        Access {
+            tokens: tokens.map(RwLock::new),
+            everything: Arc::new(Grant::all()),
             token_for,
             names: names.to_vec(),
-        })
-    }
-
-    /// Whether a token is set.
-    pub(crate) fn has_token(&self) -> bool {
-        self.token.is_some()
-    }
-
-    /// Whether a token is set that can be guessed.
-    pub(crate) fn has_short_token(&self) -> bool {
-        self.token
-            .as_ref()
-            .is_some_and(|token| token.0.len() < MIN_TOKEN)
-    }
-
-    /// Whether this is the token, or none is set.
-    pub(crate) fn accepts(&self, token: &str) -> bool {
-        self.token
-            .as_ref()
-            .is_none_or(|expected| expected.matches(token))
-    }
-
-    /// Who sends a request with these headers.
-    pub(crate) fn caller(&self, headers: &HeaderMap) -> Caller {
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(bearer);
-        match (&self.token, given) {
-            (None, _) => Caller::Known,
-            (Some(_), None) => Caller::Anonymous,
-            (Some(token), Some(given)) if token.matches(given) => Caller::Known,
-            (Some(_), Some(_)) => Caller::Impostor,
         }
+    }
+
+    /// Replaces the tokens. If there were none, none are needed.
+    pub(crate) fn replace_tokens(&self, tokens: Tokens) {
+        if let Some(current) = &self.tokens {
+            *current.write() = tokens;
+        }
+    }
+
+    /// What a client without a token may do; `None` if it has to have one.
+    pub(crate) fn without_token(&self) -> Option<Arc<Grant>> {
+        self.tokens.is_none().then(|| self.everything.clone())
+    }
+
+    /// What a client with this token may do; `None` if the token is wrong.
+    pub(crate) fn with_token(&self, token: &str) -> Option<Arc<Grant>> {
+        match &self.tokens {
+            Some(tokens) => tokens.read().find(token),
+            None => self.without_token(),
+        }
+    }
+
+    /// Who sends a request with these headers. What is not a bearer token is for others, such as a
+    /// proxy.
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> Caller {
+        let known = self.without_token().map(Caller::Known);
+        known.unwrap_or_else(|| match bearer_of(headers) {
+            Some(token) => self
+                .with_token(token)
+                .map_or(Caller::Impostor, Caller::Known),
+            None => Caller::Anonymous,
+        })
     }
 
     /// Whether a request needs no token. Paths that do not exist need it.
@@ -152,6 +165,14 @@ impl Access {
     }
 }
 
+/// The role that a request needs which is not open.
+pub(crate) fn role_of(method: &Method) -> Role {
+    match *method {
+        Method::GET | Method::HEAD => Role::Read,
+        _ => Role::Operate,
+    }
+}
+
 /// The host that a request names. Only HTTP/1.0, which no browser uses, allows requests without.
 fn host(version: Version, headers: &HeaderMap) -> Result<Option<&str>, SiteError> {
     let mut hosts = headers.get_all(header::HOST).iter();
@@ -169,39 +190,30 @@ fn page_host(origin: &str) -> Option<&str> {
         .or_else(|| origin.strip_prefix("https://"))
 }
 
+/// The first bearer token of a request.
+fn bearer_of(headers: &HeaderMap) -> Option<&str> {
+    let values = headers.get_all(header::AUTHORIZATION);
+    values
+        .iter()
+        .find_map(|value| value.to_str().ok().and_then(bearer))
+}
+
 /// The token in `Bearer TOKEN`; the scheme is case-insensitive (RFC 9110, section 11.1).
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// The token of the service.
-struct Token(String);
-
-impl Token {
-    /// Checks that the token is not blank.
-    fn new(token: &str) -> Result<Token, String> {
-        if token.trim().is_empty() {
-            return Err("the token is empty".to_owned());
-        }
-        Ok(Token(token.to_owned()))
-    }
-
-    /// Compares in constant time: the duration reveals nothing about the token but its length.
-    fn matches(&self, given: &str) -> bool {
-        self.0.as_bytes().ct_eq(given.as_bytes()).into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderName;
+    use pseidon_plugin::Secret;
 
     use super::*;
 
     fn access(token: Option<&str>, token_for: TokenFor) -> Access {
-        let token = token.map(Secret::new);
-        Access::new(token.as_ref(), token_for, &["etl.example".to_owned()]).unwrap()
+        let tokens = token.map(|token| Tokens::one(&Secret::new(token)).unwrap());
+        Access::new(tokens, token_for, &["etl.example".to_owned()])
     }
 
     fn headers(headers: &[(&str, &str)]) -> HeaderMap {
@@ -225,11 +237,12 @@ mod tests {
         let caller = |given: &[(&str, &str)]| {
             access(Some("s3cret"), TokenFor::Pages).caller(&headers(given))
         };
+        let known = || Caller::Known(Arc::new(Grant::all()));
         assert_eq!(caller(&[]), Caller::Anonymous);
         let cases = [
-            ("Bearer s3cret", Caller::Known),
-            ("bearer s3cret", Caller::Known),
-            ("BEARER  s3cret ", Caller::Known),
+            ("Bearer s3cret", known()),
+            ("bearer s3cret", known()),
+            ("BEARER  s3cret ", known()),
             ("Bearer s3cre", Caller::Impostor),
             ("Bearer s3crets", Caller::Impostor),
             ("Bearer S3cret", Caller::Impostor),
@@ -242,11 +255,14 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(caller(&[("authorization", value)]), expected, "{value}");
         }
+        let beside = [
+            ("authorization", "Basic cHJveHk6eA=="),
+            ("authorization", "Bearer s3cret"),
+        ];
+        assert_eq!(caller(&beside), known(), "a proxy has added a header");
         let without = access(None, TokenFor::All);
         let wrong = headers(&[("authorization", "Bearer x")]);
-        assert_eq!(without.caller(&wrong), Caller::Known);
-        let blank = Secret::new(" ");
-        assert!(Access::new(Some(&blank), TokenFor::All, &[]).is_err());
+        assert_eq!(without.caller(&wrong), known());
     }
 
     #[test]

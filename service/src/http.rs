@@ -1,16 +1,14 @@
 //! The HTTP connections: how many there are, and which are served although there are too many.
 //!
 //! A client that connects and then sends nothing costs a file descriptor, which the sinks need too.
-//! So the number of connections is limited, and each has to keep up ([`TimedStream`]). While slow
+//! So the number of connections is limited, and each has to keep up ([`TimedStream`]), beginning
+//! with the handshake of TLS. While slow
 //! clients use all of them, a few more connections are accepted, so that `/live` and `/ready` are
 //! answered whatever happens. Of these, the oldest is closed for a new one: a probe sends its
 //! request at once, and is answered long before that.
 
 use std::collections::VecDeque;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::Request;
@@ -19,95 +17,92 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use crate::limits::Limits;
+use crate::audit::{Client, Interface};
+use crate::listener::{Accepted, Listener};
+use crate::peer::Peer;
+use crate::status_pages::StatusPages;
 use crate::timed_stream::TimedStream;
+use crate::tls::certificate_error;
 
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 32 << 10;
-/// The pause after a failure to accept a connection, as when too many files are open.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The connection on which a request came.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    /// The address of the client.
-    pub(crate) peer: SocketAddr,
+    /// The client.
+    pub(crate) peer: Peer,
     /// Whether there were too many connections when it was accepted.
     pub(crate) is_reserved: bool,
 }
 
 /// Serves connections until the process exits.
-pub(crate) async fn serve(listener: TcpListener, routes: Router, limits: Limits) {
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let mut reserve = Reserve::new(limits.reserved);
+pub(crate) async fn serve(listener: Listener, routes: Router, pages: Arc<StatusPages>) {
+    let places = Arc::new(Semaphore::new(pages.limits.connections));
+    let mut reserve = Reserve::new(pages.limits.reserved);
     loop {
-        let (stream, peer) = accept(&listener).await;
-        match places.clone().try_acquire_owned() {
+        let accepted = listener.accept().await;
+        let place = places.clone().try_acquire_owned();
+        let served = serve_connection(accepted, place.is_err(), routes.clone(), pages.clone());
+        match place {
             Ok(place) => {
-                let connection = Connection {
-                    peer,
-                    is_reserved: false,
-                };
-                let served = serve_connection(stream, connection, routes.clone(), limits);
                 tokio::spawn(async move {
                     served.await;
                     drop(place);
                 });
             }
-            Err(_) => {
-                let connection = Connection {
-                    peer,
-                    is_reserved: true,
-                };
-                let served = serve_connection(stream, connection, routes.clone(), limits);
-                reserve.push(tokio::spawn(served).abort_handle());
-            }
+            Err(_) => reserve.push(tokio::spawn(served).abort_handle()),
         }
         // Clients that connect quickly do not keep those from being served that have connected.
         tokio::task::yield_now().await;
     }
 }
 
-/// Accepts a connection. If that fails, it is tried again.
-pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
-            // The client has already gone.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                tracing::debug!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+/// Serves one connection until it is closed.
+async fn serve_connection(
+    accepted: Accepted,
+    is_reserved: bool,
+    routes: Router,
+    pages: Arc<StatusPages>,
+) {
+    let peer = accepted.peer.clone();
+    if let Err(error) = try_serve(accepted, is_reserved, routes, &pages).await {
+        tracing::debug!(peer = %peer.address, %error, "closed an HTTP connection");
+        if let Some(reason) = error.downcast_ref().and_then(certificate_error) {
+            let client = Client {
+                peer: &peer,
+                interface: Interface::Http,
+                token: None,
+            };
+            pages.refusals.refused(&client, &reason);
         }
     }
 }
 
-/// Serves one connection until it is closed.
-async fn serve_connection(
-    stream: TcpStream,
-    connection: Connection,
+async fn try_serve(
+    accepted: Accepted,
+    is_reserved: bool,
     routes: Router,
-    limits: Limits,
-) {
+    pages: &StatusPages,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let since = accepted.since;
+    let (stream, peer) = accepted.open(pages.limits.request).await?;
+    let connection = Connection { peer, is_reserved };
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(connection);
+        request.extensions_mut().insert(connection.clone());
         routes.call(request)
     });
-    let stream = TokioIo::new(TimedStream::new(stream, limits));
-    let served = http1::Builder::new()
-        .keep_alive(!connection.is_reserved)
+    let stream = TokioIo::new(TimedStream::new(stream, pages.limits, since));
+    http1::Builder::new()
+        .keep_alive(!is_reserved)
         .max_buf_size(MAX_HEAD)
         .serve_connection(stream, service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(peer = %connection.peer, %error, "closed an HTTP connection");
-    }
+        .await?;
+    Ok(())
 }
 
 /// The connections beyond the limit.

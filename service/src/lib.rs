@@ -4,10 +4,12 @@
 //! The binary fills a [`RunRegistry`] and calls [`serve`]. The service shows what the engine knows
 //! of a run; it depends on no plugin.
 //!
-//! 1. [`http`]: the connections of the HTTP endpoints, within [`limits`] and, by [`timed_stream`],
+//! 1. [`listener`]: the ports of [`config`], where each [`peer`] connects, with [`tls`] or without.
+//!    [`http`]: the connections of the HTTP endpoints, within [`limits`] and, by [`timed_stream`],
 //!    within time.
-//! 2. [`routes`]: the HTTP endpoints, behind a [`gate`] that [`guard`] opens or closes. [`actions`]
-//!    executes control requests, [`audit`] logs them.
+//! 2. [`routes`]: the HTTP endpoints, behind a [`gate`] that [`guard`] opens or closes, by the
+//!    [`tokens`] of [`credentials`] files. [`actions`] executes control requests, [`audit`] logs
+//!    them.
 //! 3. [`status_pages`]: the responses, built from the registry of runs. [`counts`], [`rates`] and
 //!    [`process`] are their inputs, [`prometheus`] and [`masking`] render two of them, and
 //!    [`ttl_cache`] limits how often they are built.
@@ -20,12 +22,16 @@
 
 mod actions;
 mod audit;
+mod config;
 mod counts;
+mod credentials;
 mod gate;
 mod guard;
 mod http;
 mod limits;
+mod listener;
 mod masking;
+mod peer;
 mod process;
 mod prometheus;
 #[cfg(any(test, feature = "fuzz"))]
@@ -37,82 +43,112 @@ pub mod runs;
 mod stages;
 mod status_pages;
 mod timed_stream;
+mod tls;
+mod tokens;
 mod ttl_cache;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pseidon_delivery::Reason;
-use pseidon_plan::Settings;
-use pseidon_plan::settings::{Port, TokenFor};
-use pseidon_plugin::Secret;
+use pseidon_delivery::{Reason, WithCauses};
 use pseidon_plugin::rows::Rows;
 use pseidon_plugin::sink::RecordShape;
-use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use guard::Access;
 use limits::Limits;
+use listener::Listener;
 use runs::RunRegistry;
 use status_pages::StatusPages;
+use tls::Tls;
+use tokens::Tokens;
+
+pub use config::{ServiceConfig, TlsFiles, TokenSource};
 
 /// An encoder of rows as lines of JSON. Formats are plugins, so the binary passes it.
 pub type JsonLines = fn(&Rows, RecordShape) -> Result<Vec<String>, String>;
 
-/// The addresses and the token of the service.
-pub struct ServiceConfig {
-    /// The address that both ports listen on.
-    pub host: IpAddr,
-    /// The port of the HTTP endpoints; `None` disables them, 0 picks a free port.
-    pub monitor_port: Option<u16>,
-    /// The port of the REPL; `None` disables it, 0 picks a free port.
-    pub repl_port: Option<u16>,
-    /// The names, beside addresses, by which clients may reach the HTTP endpoints.
-    pub names: Vec<String>,
-    /// The token that is required for control requests and for the REPL; `None` allows everyone.
-    pub token: Option<Secret>,
-    /// The pages that require the token too.
-    pub token_for: TokenFor,
+/// A service, which runs until the process exits.
+#[derive(Default)]
+pub struct Service {
+    monitor: Option<SocketAddr>,
+    repl: Option<SocketAddr>,
+    files: Option<ServiceFiles>,
 }
 
-impl ServiceConfig {
-    /// The configuration in the `:settings` of a pipeline.
-    pub fn of(settings: &Settings) -> ServiceConfig {
-        ServiceConfig {
-            host: settings.monitor_host,
-            monitor_port: settings.monitor_port.map(Port::get),
-            repl_port: settings.repl_port.map(Port::get),
-            names: settings.monitor_names.clone().unwrap_or_default(),
-            token: settings.token.clone(),
-            token_for: settings.token_for,
-        }
+impl Service {
+    /// What reads its files again; `None` if it has none.
+    pub fn files(&self) -> Option<ServiceFiles> {
+        self.files.clone()
     }
 }
 
-/// Starts the service, which runs until the process exits. An error says which port is not
-/// available or that the token is invalid.
+/// The files of a service that can be read again while it runs.
+#[derive(Clone)]
+pub struct ServiceFiles {
+    tokens: Option<PathBuf>,
+    tls: Option<Arc<Tls>>,
+    pages: Arc<StatusPages>,
+}
+
+impl ServiceFiles {
+    /// Reads the files again. If one is invalid, what was read of it before remains valid.
+    pub fn reload(&self) {
+        let tokens = self.tokens.as_ref().map(|path| {
+            let tokens = Tokens::read(path);
+            tokens.map(|tokens| self.pages.access.replace_tokens(tokens))
+        });
+        report("tokens", tokens);
+        report("certificates", self.tls.as_ref().map(|tls| tls.reload()));
+    }
+}
+
+/// Logs the outcome of reading a kind of file again, if there is one.
+fn report(what: &str, outcome: Option<Result<(), Reason>>) {
+    match outcome {
+        None => {}
+        Some(Ok(())) => tracing::info!("read the {what} again"),
+        Some(Err(error)) => tracing::warn!(
+            reason = %WithCauses(&error),
+            "cannot use the new {what}; the earlier ones remain valid"
+        ),
+    }
+}
+
+/// Starts the service. An error says which port is not available or why the tokens are invalid.
 pub fn serve(
     config: &ServiceConfig,
     runs: Arc<RunRegistry>,
     json: JsonLines,
-) -> Result<(), Reason> {
-    let served = start(config, runs, Limits::of_process(), json)?;
-    if let Some(address) = served.monitor {
+) -> Result<Service, Reason> {
+    let service = start(config, runs, Limits::of_process(), json)?;
+    if let Some(address) = service.monitor {
         tracing::info!(%address, "serving HTTP; endpoints are listed at /");
     }
-    if let Some(address) = served.repl {
+    if let Some(address) = service.repl {
         tracing::info!(%address, "serving the REPL");
     }
-    Ok(())
+    Ok(service)
 }
 
-/// The addresses on which the service listens.
-#[derive(Default)]
-struct ServedAddresses {
-    monitor: Option<SocketAddr>,
-    repl: Option<SocketAddr>,
+/// Reads the tokens. Warns if they do not protect the service.
+fn access(config: &ServiceConfig, tls: Option<&Tls>) -> Result<Access, Reason> {
+    let tokens = config.tokens.read()?;
+    let is_guarded = config.host.is_loopback() || tls.is_some_and(Tls::knows_clients);
+    match &tokens {
+        None if !is_guarded => tracing::warn!(
+            host = %config.host,
+            "no :token set: anyone who can reach this host can control the pipeline"
+        ),
+        Some(tokens) if tokens.has_short() => {
+            tracing::warn!("the :token has fewer than 16 characters and can be guessed");
+        }
+        _ => {}
+    }
+    Ok(Access::new(tokens, config.token_for, &config.names))
 }
 
 fn start(
@@ -120,31 +156,23 @@ fn start(
     runs: Arc<RunRegistry>,
     limits: Limits,
     json: JsonLines,
-) -> Result<ServedAddresses, Reason> {
+) -> Result<Service, Reason> {
     if config.monitor_port.is_none() && config.repl_port.is_none() {
-        return Ok(ServedAddresses::default());
+        return Ok(Service::default());
     }
-    let access = Access::new(config.token.as_ref(), config.token_for, &config.names)
-        .map_err(|reason| format!("invalid `:token`: {reason}"))?;
-    if !access.has_token() && !config.host.is_loopback() {
-        tracing::warn!(
-            host = %config.host,
-            "no :token set: anyone who can reach this host can control the pipeline"
-        );
-    }
-    if access.has_short_token() {
-        tracing::warn!("the :token has fewer than 16 characters and can be guessed");
-    }
+    let tls = config.tls.as_ref().map(Tls::read).transpose()?;
+    let tls = tls.map(Arc::new);
+    let access = access(config, tls.as_deref())?;
     let refused = |error: io::Error| Reason::caused_by("cannot start the service", error);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(refused)?;
-    let listen = |setting: &str, port: Option<u16>| -> Result<Option<TcpListener>, Reason> {
+    let listen = |setting: &str, port: Option<u16>| -> Result<Option<Listener>, Reason> {
         let Some(port) = port else { return Ok(None) };
         let address = SocketAddr::new(config.host, port);
-        let listener = runtime.block_on(TcpListener::bind(address));
+        let listener = runtime.block_on(Listener::bind(address, tls.clone()));
         listener.map(Some).map_err(|error| {
             let what = format!("cannot listen on {address} (`:{setting}`)");
             Reason::caused_by(what, error)
@@ -154,28 +182,36 @@ fn start(
         listen("monitor-port", config.monitor_port)?,
         listen("repl-port", config.repl_port)?,
     );
-    let address = |listener: &Option<TcpListener>| {
+    let address = |listener: &Option<Listener>| {
         listener
             .as_ref()
-            .and_then(|listener| listener.local_addr().ok())
+            .and_then(|listener| listener.address().ok())
     };
-    let served = ServedAddresses {
-        monitor: address(&monitor),
-        repl: address(&repl),
-    };
+    let (monitor_address, repl_address) = (address(&monitor), address(&repl));
     let pages = Arc::new(StatusPages::new(runs, access, limits, json));
-    let serve = move || runtime.block_on(work(monitor, repl, pages));
+    let served = pages.clone();
+    let serve = move || runtime.block_on(work(monitor, repl, served));
     std::thread::Builder::new()
         .name("service".to_owned())
         .spawn(serve)
         .map_err(refused)?;
-    Ok(served)
+    let tokens = match &config.tokens {
+        TokenSource::File(tokens) => Some(tokens.clone()),
+        TokenSource::None | TokenSource::One(_) => None,
+    };
+    let has_files = tokens.is_some() || tls.is_some();
+    let files = has_files.then_some(ServiceFiles { tokens, tls, pages });
+    Ok(Service {
+        monitor: monitor_address,
+        repl: repl_address,
+        files,
+    })
 }
 
-async fn work(monitor: Option<TcpListener>, repl: Option<TcpListener>, pages: Arc<StatusPages>) {
+async fn work(monitor: Option<Listener>, repl: Option<Listener>, pages: Arc<StatusPages>) {
     if let Some(listener) = monitor {
         let routes = routes::routes(pages.clone());
-        tokio::spawn(http::serve(listener, routes, pages.limits));
+        tokio::spawn(http::serve(listener, routes, pages.clone()));
     }
     if let Some(listener) = repl {
         tokio::spawn(repl::serve(listener, pages.clone()));

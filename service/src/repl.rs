@@ -15,61 +15,99 @@ mod rows;
 mod target;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pseidon_dsl::printable;
+use pseidon_plugin::Secret;
 use tokio::io::{
-    AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+    AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, split,
 };
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::commands::{Command, Handler};
-use crate::audit::{self, Interface};
-use crate::http::accept;
+use crate::audit::{self, Client, Interface};
+use crate::listener::{Accepted, Listener};
+use crate::peer::Peer;
 use crate::status_pages::StatusPages;
+use crate::tls::certificate_error;
+use crate::tokens::{Grant, Role, missing_role};
 
 /// The longest line, in bytes.
 const MAX_LINE: usize = 16 << 10;
 
 /// Accepts connections until the process exits.
-pub(crate) async fn serve(listener: TcpListener, pages: Arc<StatusPages>) {
+pub(crate) async fn serve(listener: Listener, pages: Arc<StatusPages>) {
     let places = Arc::new(Semaphore::new(pages.limits.repl_connections));
     loop {
-        let (stream, peer) = accept(&listener).await;
+        let accepted = listener.accept().await;
         let (pages, place) = (pages.clone(), places.clone().try_acquire_owned());
         tokio::spawn(async move {
-            let (input, mut output) = stream.into_split();
+            let peer = accepted.peer.clone();
+            let served = serve_connection(accepted, &pages, place.is_ok()).await;
             // The client may have disconnected.
-            let _ = match place {
-                Ok(_place) => serve_client(BufReader::new(input), output, &pages, peer).await,
-                Err(_) => {
-                    let refusal = b"error: too many connections\n\n";
-                    send(&mut output, refusal, pages.limits.answer).await
-                }
-            };
+            let error = served.err();
+            if let Some(reason) = error.as_ref().and_then(certificate_error) {
+                let client = Client {
+                    peer: &peer,
+                    interface: Interface::Repl,
+                    token: None,
+                };
+                pages.refusals.refused(&client, &reason);
+            }
+            drop(place);
         });
         // Clients that connect quickly do not keep those from being served that have connected.
         tokio::task::yield_now().await;
     }
 }
 
-/// Serves a client over either protocol, until it disconnects or is disconnected; its first byte
-/// decides which.
+/// Serves a connection, or refuses it if there is no place for it. One without a place is not worth
+/// a handshake.
+async fn serve_connection(
+    accepted: Accepted,
+    pages: &Arc<StatusPages>,
+    has_place: bool,
+) -> io::Result<()> {
+    if !has_place && accepted.has_handshake() {
+        return Ok(());
+    }
+    let since = accepted.since;
+    let (mut stream, peer) = accepted.open(pages.limits.request).await?;
+    if !has_place {
+        let refusal = b"error: too many connections\n\n";
+        return send(&mut stream, refusal, pages.limits.answer).await;
+    }
+    let (input, output) = split(stream);
+    serve_client(BufReader::new(input), output, pages, peer, since).await
+}
+
+/// Serves a client that has connected at this time, over either protocol, until it disconnects or is
+/// disconnected; its first byte decides which.
 pub(crate) async fn serve_client(
     mut input: impl AsyncBufRead + Unpin,
     mut output: impl AsyncWrite + Unpin,
     pages: &Arc<StatusPages>,
-    peer: SocketAddr,
+    peer: Peer,
+    since: Instant,
 ) -> io::Result<()> {
-    let mut session = ReplSession::new(pages.clone(), peer);
+    let mut session = ReplSession::new(pages.clone(), peer, since);
     let first = timeout_at(session.deadline(), input.fill_buf()).await??;
     if first.first() == Some(&b'd') {
-        return nrepl::serve_connection(input, output, session).await;
+        nrepl::serve_connection(input, &mut output, session).await?;
+    } else {
+        serve_lines(input, &mut output, &mut session).await?;
     }
+    timeout(pages.limits.answer, output.shutdown()).await?
+}
+
+/// Serves the line protocol.
+async fn serve_lines(
+    mut input: impl AsyncBufRead + Unpin,
+    output: &mut (impl AsyncWrite + Unpin),
+    session: &mut ReplSession,
+) -> io::Result<()> {
     loop {
         let line = timeout_at(session.deadline(), read_line(&mut input)).await??;
         let reply = match line {
@@ -86,7 +124,7 @@ pub(crate) async fn serve_client(
             .iter()
             .for_each(|line| text.extend([line, "\n"]));
         text.push('\n');
-        send(&mut output, text.as_bytes(), pages.limits.answer).await?;
+        send(output, text.as_bytes(), session.pages.limits.answer).await?;
         if reply.is_last {
             return Ok(());
         }
@@ -99,7 +137,12 @@ async fn send(
     reply: &[u8],
     limit: Duration,
 ) -> io::Result<()> {
-    timeout(limit, output.write_all(reply)).await?
+    let sent = async {
+        output.write_all(reply).await?;
+        // TLS may hold it back.
+        output.flush().await
+    };
+    timeout(limit, sent).await?
 }
 
 /// A line from the client.
@@ -189,27 +232,38 @@ fn split_word(text: &str) -> (&str, &str) {
 /// The state of a connection.
 struct ReplSession {
     pages: Arc<StatusPages>,
-    peer: SocketAddr,
+    peer: Peer,
     since: Instant,
-    is_authenticated: bool,
+    /// The token with which the client has authenticated.
+    token: Option<Secret>,
     /// Whether the client has shown that it speaks the protocol.
     is_known: bool,
 }
 
 impl ReplSession {
-    fn new(pages: Arc<StatusPages>, peer: SocketAddr) -> ReplSession {
+    fn new(pages: Arc<StatusPages>, peer: Peer, since: Instant) -> ReplSession {
         ReplSession {
-            is_authenticated: !pages.access.has_token(),
+            token: None,
             is_known: false,
-            since: Instant::now(),
+            since,
             peer,
             pages,
         }
     }
 
+    /// What the client may do now; `None` if it is not authenticated, or its token is no longer
+    /// valid.
+    fn grant(&self) -> Option<Arc<Grant>> {
+        let access = &self.pages.access;
+        match &self.token {
+            Some(token) => access.with_token(token.expose()),
+            None => access.without_token(),
+        }
+    }
+
     /// When the connection is closed if nothing further arrives.
     fn deadline(&self) -> Instant {
-        if self.is_known && self.is_authenticated {
+        if self.is_known && self.grant().is_some() {
             Instant::now() + self.pages.limits.repl_idle
         } else {
             self.since + self.pages.limits.request
@@ -240,10 +294,14 @@ impl ReplSession {
         {
             return self.authenticate(arguments).await;
         }
-        if !self.is_authenticated {
-            self.refused("no token");
-            return Reply::last("error: not authenticated; send: auth TOKEN".to_owned());
-        }
+        let Some(grant) = self.grant() else {
+            self.refused(None, "no token");
+            return Reply::last(if self.token.is_some() {
+                "error: the token is no longer valid".to_owned()
+            } else {
+                "error: not authenticated; send: auth TOKEN".to_owned()
+            });
+        };
         if let Some(Handler::Quit) = handler
             && arguments.is_empty()
         {
@@ -253,42 +311,57 @@ impl ReplSession {
                 is_last: true,
             };
         }
-        self.execute(line).await
+        if let Some(role) = commands::role_of(&line)
+            && !grant.allows(role)
+        {
+            let reason = missing_role(role);
+            self.refused(grant.name.as_deref(), &reason);
+            return Reply::of(Err(vec![reason]));
+        }
+        self.execute(line, &grant).await
     }
 
     /// Executes a line on another thread, as some commands wait for records.
-    async fn execute(&self, line: String) -> Reply {
+    async fn execute(&self, line: String, grant: &Grant) -> Reply {
+        let shows_records = grant.allows(Role::Records);
         let pages = self.pages.clone();
         let execute = {
             let line = line.clone();
-            move || commands::execute(&pages, &line)
+            move || commands::execute(&pages, &line, shows_records)
         };
         let result = match tokio::task::spawn_blocking(execute).await {
             Ok(result) => result,
             Err(panic) => Err(vec![format!("internal error: {panic}")]),
         };
-        if commands::is_audited(&line) {
+        if commands::role_of(&line).is_some() {
             let (name, arguments) = split_word(&line);
             let error = result.as_ref().err().and_then(|errors| errors.first());
-            let error = error.map(String::as_str);
-            audit::action(self.peer, Interface::Repl, name, arguments, error);
+            let client = self.client(grant.name.as_deref());
+            audit::action(&client, name, arguments, error.map(String::as_str));
         }
         Reply::of(result)
     }
 
     async fn authenticate(&mut self, token: &str) -> Reply {
-        if !self.pages.access.accepts(token) {
-            self.refused("wrong token");
+        if self.pages.access.with_token(token).is_none() {
+            self.refused(None, "wrong token");
             tokio::time::sleep(self.pages.limits.wrong_token).await;
             return Reply::last("error: invalid token".to_owned());
         }
-        self.is_authenticated = true;
+        self.token = Some(Secret::new(token));
         Reply::of(Ok(Vec::new()))
     }
 
-    fn refused(&self, reason: &str) {
-        self.pages
-            .refusals
-            .refused(self.peer, Interface::Repl, reason);
+    /// The client with a token of this name.
+    fn client<'a>(&'a self, token: Option<&'a str>) -> Client<'a> {
+        Client {
+            peer: &self.peer,
+            interface: Interface::Repl,
+            token,
+        }
+    }
+
+    fn refused(&self, token: Option<&str>, reason: &str) {
+        self.pages.refusals.refused(&self.client(token), reason);
     }
 }

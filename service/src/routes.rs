@@ -14,12 +14,13 @@ use serde_json::json;
 use url::form_urlencoded;
 
 use crate::actions::{Action, ActionError};
-use crate::audit::{self, Interface};
+use crate::audit::{self, Client, Interface};
 use crate::gate::{JSON, guarded, refuse};
 use crate::guard::Caller;
 use crate::http::Connection;
 use crate::prometheus;
 use crate::status_pages::StatusPages;
+use crate::tokens::Role;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -61,18 +62,15 @@ pub(crate) fn routes(pages: Arc<StatusPages>) -> Router {
             "/stats",
             get(|State(pages): Shared| async move { typed(JSON, pages.stats()) }),
         )
-        .route(
-            "/logs",
-            get(|State(pages): Shared| async move { typed(JSON, pages.logs()) }),
-        )
+        .route("/logs", get(logs))
         .route("/logs/{name}", get(log))
         .route("/config", get(config));
     for action in Action::ALL {
-        let execute = move |State(pages): Shared,
-                            Extension(connection): Extension<Connection>,
-                            uri: Uri| async move {
-            act(&pages, action, connection, &uri)
-        };
+        let execute =
+            move |State(pages): Shared,
+                  Extension(connection): Extension<Connection>,
+                  Extension(caller): Extension<Caller>,
+                  uri: Uri| async move { act(&pages, action, &connection, &caller, &uri) };
         router = router.route(&format!("/{}", action.as_str()), post(execute));
     }
     let routes = router
@@ -105,7 +103,7 @@ async fn metrics(State(pages): Shared, headers: HeaderMap) -> Response {
 }
 
 async fn health(State(pages): Shared, Extension(caller): Extension<Caller>) -> Response {
-    let troubles = pages.runs.troubles();
+    let troubles = pages.runs.troubles(caller.has(Role::Records));
     if troubles.is_empty() {
         return "ok\n".into_response();
     }
@@ -113,9 +111,10 @@ async fn health(State(pages): Shared, Extension(caller): Extension<Caller>) -> R
         let lines: Vec<_> = troubles.iter().map(|trouble| printable(trouble)).collect();
         lines.join("\n")
     };
-    let shown = match caller {
-        Caller::Known => printed(&troubles),
-        Caller::Anonymous | Caller::Impostor => "not ok: the reasons require the token".to_owned(),
+    let shown = if caller.has(Role::Read) {
+        printed(&troubles)
+    } else {
+        "not ok: the reasons require the token".to_owned()
     };
     (StatusCode::SERVICE_UNAVAILABLE, shown + "\n").into_response()
 }
@@ -131,12 +130,20 @@ async fn live(State(pages): Shared) -> Response {
         .into_response()
 }
 
-async fn log(State(pages): Shared, name: Result<Path<String>, PathRejection>) -> Response {
+async fn logs(State(pages): Shared, Extension(caller): Extension<Caller>) -> Response {
+    typed(JSON, pages.logs(caller.has(Role::Records)))
+}
+
+async fn log(
+    State(pages): Shared,
+    Extension(caller): Extension<Caller>,
+    name: Result<Path<String>, PathRejection>,
+) -> Response {
     let name = match name {
         Ok(Path(name)) => name,
         Err(error) => return refuse(error.status(), &error.body_text()),
     };
-    match pages.log(&name) {
+    match pages.log(&name, caller.has(Role::Records)) {
         Some(log) => typed(JSON, log),
         None => refuse(
             StatusCode::NOT_FOUND,
@@ -164,19 +171,24 @@ async fn config(State(pages): Shared) -> Response {
     }
 }
 
-fn act(pages: &StatusPages, action: Action, connection: Connection, uri: &Uri) -> Response {
+fn act(
+    pages: &StatusPages,
+    action: Action,
+    connection: &Connection,
+    caller: &Caller,
+    uri: &Uri,
+) -> Response {
     let query = uri.query().unwrap_or_default();
     let (response, error) = match execute(pages, action, query) {
         Ok(body) => (typed(JSON, body), None),
         Err((status, reason)) => (refuse(status, &reason), Some(reason)),
     };
-    audit::action(
-        connection.peer,
-        Interface::Http,
-        action.as_str(),
-        query,
-        error.as_deref(),
-    );
+    let client = Client {
+        peer: &connection.peer,
+        interface: Interface::Http,
+        token: caller.name(),
+    };
+    audit::action(&client, action.as_str(), query, error.as_deref());
     response
 }
 

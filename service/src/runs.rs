@@ -87,6 +87,9 @@ pub enum EntryState {
     SwitchedOff(String),
 }
 
+/// What is shown instead of a reason that may quote a record.
+const HIDDEN_REASON: &str = "the run has failed; the reason requires the role `records`";
+
 impl EntryState {
     /// One state of each kind, without reasons.
     pub(crate) const ALL: [EntryState; 8] = [
@@ -114,9 +117,11 @@ impl EntryState {
         }
     }
 
-    /// The reason for the state, if it has one.
-    pub(crate) fn reason(&self) -> Option<&str> {
+    /// The reason for the state, if it has one. A run may have failed because of a record, which
+    /// its reason then quotes: it is shown only to those who may see records.
+    pub(crate) fn reason(&self, shows_records: bool) -> Option<&str> {
         match self {
+            EntryState::Failed(_) if !shows_records => Some(HIDDEN_REASON),
             EntryState::Failed(reason)
             | EntryState::InvalidRow(reason)
             | EntryState::SwitchedOff(reason) => Some(reason),
@@ -204,20 +209,20 @@ impl RunRegistry {
         before != trouble
     }
 
-    /// The current problems, as sentences; empty if there are none.
-    pub(crate) fn troubles(&self) -> Vec<String> {
+    /// The current problems, as sentences; empty if there are none. Values of records are in them
+    /// only with `shows_records`.
+    pub(crate) fn troubles(&self, shows_records: bool) -> Vec<String> {
         let mut troubles: Vec<String> = self.troubles.lock().values().cloned().collect();
         // A problem of several logs is reported once.
         let mut by_trouble: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for entry in self.entries() {
-            let of_entry = entry
-                .metrics
-                .troubles()
-                .into_iter()
-                .chain(match entry.state() {
-                    EntryState::Failed(reason) | EntryState::InvalidRow(reason) => Some(reason),
-                    _ => None,
-                });
+            let state = entry.state();
+            let of_state = match state {
+                EntryState::Failed(_) | EntryState::InvalidRow(_) => state.reason(shows_records),
+                _ => None,
+            };
+            let of_state = of_state.map(str::to_owned);
+            let of_entry = entry.metrics.troubles().into_iter().chain(of_state);
             of_entry.for_each(|trouble| {
                 by_trouble
                     .entry(trouble)

@@ -45,6 +45,7 @@ pub(crate) struct StatusPages {
     metrics: TtlCache<Bytes>,
     prometheus: TtlCache<Bytes>,
     logs: TtlCache<Bytes>,
+    logs_without_records: TtlCache<Bytes>,
     stats: TtlCache<Bytes>,
     config: TtlCache<Result<Bytes, String>>,
 }
@@ -71,6 +72,7 @@ impl StatusPages {
             metrics: TtlCache::new(PAGE_TTL),
             prometheus: TtlCache::new(PAGE_TTL),
             logs: TtlCache::new(PAGE_TTL),
+            logs_without_records: TtlCache::new(PAGE_TTL),
             stats: TtlCache::new(PAGE_TTL),
             config: TtlCache::new(PAGE_TTL),
         }
@@ -101,25 +103,27 @@ impl StatusPages {
         self.prometheus.get(|| prometheus::page(&self.runs).into())
     }
 
-    /// `/logs`.
-    pub(crate) fn logs(&self) -> Bytes {
-        self.logs.get(|| {
-            body(
-                &self
-                    .runs
-                    .entries()
-                    .iter()
-                    .map(|entry| self.describe(entry))
-                    .collect(),
-            )
+    /// `/logs`, with values of records or without.
+    pub(crate) fn logs(&self, shows_records: bool) -> Bytes {
+        let cache = if shows_records {
+            &self.logs
+        } else {
+            &self.logs_without_records
+        };
+        cache.get(|| {
+            let entries = self.runs.entries();
+            let logs = entries
+                .iter()
+                .map(|entry| self.describe(entry, shows_records));
+            body(&logs.collect())
         })
     }
 
     /// `/logs/NAME`; `None` if the log is unknown. It is not cached.
-    pub(crate) fn log(&self, name: &str) -> Option<Bytes> {
+    pub(crate) fn log(&self, name: &str, shows_records: bool) -> Option<Bytes> {
         self.runs
             .find(name)
-            .map(|entry| body(&self.describe(&entry)))
+            .map(|entry| body(&self.describe(&entry, shows_records)))
     }
 
     /// `/stats`.
@@ -226,7 +230,7 @@ impl StatusPages {
         )
     }
 
-    fn describe(&self, entry: &RunEntry) -> Value {
+    fn describe(&self, entry: &RunEntry, shows_records: bool) -> Value {
         let (state, counts) = (entry.state(), Counts::of(&entry.metrics));
         let positions = entry.view.positions().into_iter().map(|of_sink| {
             let splits = of_sink
@@ -238,7 +242,7 @@ impl StatusPages {
         json!({
             "log": entry.name,
             "state": state.as_str(),
-            "reason": state.reason().map(printable),
+            "reason": state.reason(shows_records).map(printable),
             "running-seconds": entry.live().map(|live| live.since.elapsed().as_secs()),
             "lag": counts.lag,
             "rate": self.rate(&entry.name).one,

@@ -5,7 +5,9 @@ mod hosts;
 mod http;
 mod protocols;
 mod repl;
+mod roles;
 mod slow_repl;
+mod tls;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -27,8 +29,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::limits::Limits;
+use crate::peer::Peer;
 use crate::runs::{EntryState, LiveRun, RunRegistry};
-use crate::{ServiceConfig, start};
+use crate::{ServiceConfig, ServiceFiles, TokenSource, start};
 
 /// A pipeline that does not end by itself, with a secret in its text.
 const PIPELINE: &str = r#"{:name "test"
@@ -70,6 +73,7 @@ struct TestService {
     runs: Arc<RunRegistry>,
     monitor: SocketAddr,
     repl: SocketAddr,
+    files: Option<ServiceFiles>,
     reloads: Option<Receiver<()>>,
     handles: Vec<(Sender<Control>, JoinHandle<()>)>,
     /// The folder of the pipeline.
@@ -99,6 +103,34 @@ fn serve(entries: &[&str], is_template: bool, token: Option<&str>) -> TestServic
     serve_with(entries, is_template, token, |_, _| {})
 }
 
+/// A client on this machine.
+fn local_peer() -> Peer {
+    Peer {
+        address: (Ipv4Addr::LOCALHOST, 1).into(),
+        certificate: None,
+    }
+}
+
+/// This token, or none.
+fn token_source(token: Option<&str>) -> TokenSource {
+    token.map_or(TokenSource::None, |token| {
+        TokenSource::One(Secret::new(token))
+    })
+}
+
+/// Both ports on this machine, with this token or without one.
+fn config(token: Option<&str>) -> ServiceConfig {
+    ServiceConfig {
+        host: Ipv4Addr::LOCALHOST.into(),
+        monitor_port: Some(0),
+        repl_port: Some(0),
+        names: vec!["etl.example".to_owned()],
+        tls: None,
+        tokens: token_source(token),
+        token_for: TokenFor::Pages,
+    }
+}
+
 /// Like [`serve`], with other settings and limits.
 fn serve_with(
     entries: &[&str],
@@ -108,14 +140,7 @@ fn serve_with(
 ) -> TestService {
     let base = tempfile::tempdir().unwrap();
     let (runs, reloads) = registry(base.path(), entries, is_template);
-    let mut config = ServiceConfig {
-        host: Ipv4Addr::LOCALHOST.into(),
-        monitor_port: Some(0),
-        repl_port: Some(0),
-        names: vec!["etl.example".to_owned()],
-        token: token.map(Secret::new),
-        token_for: TokenFor::Pages,
-    };
+    let mut config = config(token);
     let mut limits = Limits::of_process();
     change(&mut config, &mut limits);
     let served = start(&config, runs.clone(), limits, pseidon_formats::json_lines).unwrap();
@@ -123,6 +148,7 @@ fn serve_with(
         runs,
         monitor: served.monitor.unwrap(),
         repl: served.repl.unwrap(),
+        files: served.files(),
         reloads: is_template.then_some(reloads),
         handles: Vec::new(),
         base,
@@ -207,7 +233,7 @@ struct HttpResponse {
 
 impl HttpResponse {
     /// Reads a response after which the connection is closed.
-    fn read(stream: &mut TcpStream) -> HttpResponse {
+    fn read(stream: &mut impl Read) -> HttpResponse {
         let mut response = String::new();
         stream.read_to_string(&mut response).unwrap();
         let (head, body) = response

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::limits::Limits;
 
@@ -35,13 +35,13 @@ pub(crate) struct TimedStream<S> {
 }
 
 impl<S> TimedStream<S> {
-    /// Wraps a connection that has just been accepted.
-    pub(crate) fn new(stream: S, limits: Limits) -> TimedStream<S> {
+    /// Wraps a connection that was accepted at this time.
+    pub(crate) fn new(stream: S, limits: Limits, since: Instant) -> TimedStream<S> {
         TimedStream {
             stream,
             limits,
             phase: Phase::Request,
-            deadline: Box::pin(sleep(limits.request)),
+            deadline: Box::pin(sleep_until(since + limits.request)),
         }
     }
 
@@ -147,7 +147,10 @@ mod tests {
 
     fn connection() -> (DuplexStream, TimedStream<DuplexStream>) {
         let (client, stream) = duplex(NETWORK);
-        (client, TimedStream::new(stream, Limits::of_process()))
+        (
+            client,
+            TimedStream::new(stream, Limits::of_process(), Instant::now()),
+        )
     }
 
     /// Sends one byte per second until the connection is closed; returns after how many.
@@ -185,6 +188,19 @@ mod tests {
 
             let (mut client, mut stream) = connection();
             assert_eq!(trickle(&mut client, &mut stream).await, 10);
+        });
+    }
+
+    #[test]
+    fn what_came_before_the_head_is_a_part_of_its_time() {
+        in_paused_time(async {
+            let (_client, stream) = duplex(NETWORK);
+            let accepted = Instant::now();
+            advance(Duration::from_secs(7)).await;
+            let mut stream = TimedStream::new(stream, Limits::of_process(), accepted);
+            let error = stream.read_u8().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert_eq!(accepted.elapsed().as_secs(), 10);
         });
     }
 

@@ -103,11 +103,16 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
     run_pipeline(args, bar, text, &document, &state_folder)
 }
 
-/// Starts the service, if the plan has a port for it.
+/// Starts the service, if the plan has a port for it. Its files are read again on SIGHUP; without
+/// such files, SIGHUP ends the process, as it does when a terminal is closed.
 fn serve(plan: &Plan, runs: &Arc<RunRegistry>) -> Result<(), Exit> {
-    let config = ServiceConfig::of(&plan.settings);
-    pseidon_service::serve(&config, runs.clone(), json_lines)
-        .map_err(|error| failed(&WithCauses(&error)))
+    let config = ServiceConfig::of(&plan.settings, &plan.base);
+    let service = pseidon_service::serve(&config, runs.clone(), json_lines)
+        .map_err(|error| failed(&WithCauses(&error)))?;
+    if let Some(files) = service.files() {
+        interrupts::on_hangup(move || files.reload()).map_err(|error| failed(&error))?;
+    }
+    Ok(())
 }
 
 /// How a run is observed and controlled while this is alive: by the service, signals, the progress

@@ -77,7 +77,7 @@ fn decoded(chain: &str) -> Vec<String> {
 /// A pipeline with an error, as a function and its argument, and what the error must contain.
 type InvalidPipeline = (fn(&str) -> String, &'static str, &'static str);
 
-const INVALID_PIPELINES: [InvalidPipeline; 42] = [
+const INVALID_PIPELINES: [InvalidPipeline; 43] = [
     (
         typed,
         "(where \"n + 1\") (stdout)",
@@ -257,6 +257,11 @@ const INVALID_PIPELINES: [InvalidPipeline; 42] = [
         str::to_owned,
         "{:settings {:etl-threads 0} pipeline (-> (stdin) (stdout))}",
         "`:etl-threads` is out of range",
+    ),
+    (
+        str::to_owned,
+        "{:settings {:token \"a\" :token-file \"b\"} pipeline (-> (stdin) (stdout))}",
+        "`:token` and `:token-file` cannot be combined",
     ),
     (
         str::to_owned,

@@ -30,6 +30,7 @@
 //! - [`group`]: groups of bounded runs, with kills.
 //! - [`golden`]: what a person reads, compared with files.
 //! - [`secure`]: brokers with TLS and authentication. [`service`]: the HTTP endpoints and the REPL.
+//!   [`access`]: who may use them.
 //! - [`under_load`]: sources that are faster than their sinks.
 //! - [`shared_files`]: instances that read the same folder. [`refused_folders`]: folders that may
 //!   not be read for a while.
@@ -46,6 +47,7 @@
 //! - [`state`], [`outages`]: state that is lost, changed or in use by another process, and disks
 //!   and servers that fail.
 
+mod access;
 mod arrow;
 mod avro;
 mod bad_records;

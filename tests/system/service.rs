@@ -1,13 +1,13 @@
 //! The HTTP endpoints and the REPL of a run, and its control requests.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::output::{count_gapless, files};
-use crate::harness::servers::{free_port, get, get_with, post};
+use crate::harness::servers::{ReplClient, free_port, get, get_with, post};
 use crate::harness::{Pseidon, Site, wait_until};
 
 const TOKEN: &str = "secret-word";
@@ -219,34 +219,4 @@ fn slow_clients_take_no_descriptors_from_sinks() {
     let log = scene.pseidon.log();
     assert!(!log.contains("Too many open files"), "{log}");
     scene.stop();
-}
-
-/// A connection to a REPL.
-struct ReplClient(BufReader<TcpStream>);
-
-impl ReplClient {
-    fn open(port: u16) -> ReplClient {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the repl listens");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .expect("a time limit");
-        ReplClient(BufReader::new(stream))
-    }
-
-    /// Sends a line. Returns the lines of the reply, which ends with an empty line.
-    fn send(&mut self, line: &str) -> Vec<String> {
-        writeln!(self.0.get_mut(), "{line}").expect("it accepts the line");
-        let mut answer = Vec::new();
-        loop {
-            let mut line = String::new();
-            let read = self.0.read_line(&mut line).expect("it answers");
-            match line.trim_end() {
-                "" => return answer,
-                line => answer.push(line.to_owned()),
-            }
-            if read == 0 {
-                return answer;
-            }
-        }
-    }
 }

@@ -86,17 +86,24 @@ pub struct Settings {
     /// The port of a REPL for inspecting the running pipeline. Default: no port is opened.
     pub repl_port: Option<Port>,
     /// The address on which both ports are opened. With `"0.0.0.0"` they are reachable on every
-    /// address of the machine: then set a `:token`.
+    /// address of the machine: then set `:tls`, and a `:token` or a `:token-file`.
     #[option(default = "127.0.0.1")]
     pub monitor_host: IpAddr,
     /// The names under which clients reach the HTTP port, such as that of a proxy. Requests for any
     /// name but these, `localhost` and IP addresses are refused, so that no web page can read the
     /// service through a browser. Default: none.
     pub monitor_names: Option<Vec<String>>,
+    /// TLS on both ports. The files are read again on SIGHUP. Default: what is sent can be read and
+    /// changed by anyone in the network between.
+    pub tls: Option<ServiceTls>,
     /// Required for the REPL and, over HTTP, for `POST` requests and the pages of `:token-for`.
     /// Default: any client that can reach the ports can control the pipeline.
     pub token: Option<Secret>,
-    /// The pages that require the `:token`, if it is set. `/live`, `/ready` and whether `/health`
+    /// In place of `:token`, a file with a line `NAME ROLES TOKEN` for each token, where the roles
+    /// are one or several of `read`, `operate` and `records`, such as `deploy read,operate …`. It
+    /// is read again on SIGHUP. Default: none.
+    pub token_file: Option<PathBuf>,
+    /// The pages that require a token, if one is set. `/live`, `/ready` and whether `/health`
     /// is ok never do.
     #[option(default = "pages")]
     pub token_for: TokenFor,
@@ -125,7 +132,21 @@ impl Settings {
                 (key, value.clone())
             })
             .collect();
-        Settings::parse_map(SETTINGS.name, &entries, Span::default())
+        let parsed = Settings::parse_map(SETTINGS.name, &entries, Span::default())?;
+        if parsed.token.is_some() && parsed.token_file.is_some() {
+            let mut settings = document.settings.iter();
+            let file = settings.find(|(name, _, _)| name.name == "token-file");
+            let span = file.map_or(Span::default(), |(_, span, _)| *span);
+            let error = Diagnostic::new(
+                span,
+                "`:token` and `:token-file` cannot be combined",
+                "expected only one of them",
+            );
+            return Err(vec![error.with_help(
+                "add the token to the file, with a name and its roles: `NAME read,operate,records TOKEN`",
+            )]);
+        }
+        Ok(parsed)
     }
 
     /// The position of `:guarantee :exactly-once`. `None` if any guarantee is accepted.
@@ -179,6 +200,18 @@ impl OptionValue for StateKeys {
             }
         }
     }
+}
+
+/// TLS on the ports of the service.
+#[derive(Clone, Debug, Options)]
+pub struct ServiceTls {
+    /// The certificate of the service, followed by those that lead to its authority: a PEM file.
+    pub cert: PathBuf,
+    /// Its private key, not encrypted: a PEM file.
+    pub key: PathBuf,
+    /// The authorities that sign the certificates of clients: a PEM file. Clients without such a
+    /// certificate are refused, also by `/live` and `/ready`. Default: clients need no certificate.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// The weakest guarantee that a path may have.

@@ -13,6 +13,7 @@ use crate::counts::Counts;
 use crate::runs::{RunEntry, RunRegistry};
 use crate::stages::{source_of, stages};
 use crate::status_pages::StatusPages;
+use crate::tokens::Role;
 
 /// The default number of rows.
 const DEFAULT_ROWS: usize = 10;
@@ -34,7 +35,9 @@ pub(super) struct Command {
 /// What executes a command.
 pub(super) enum Handler {
     /// A function of what follows the name.
-    Reply(fn(&StatusPages, &str) -> CommandResult),
+    Reply(fn(&View, &str) -> CommandResult),
+    /// The same, for a command that shows records.
+    ShowRecords(fn(&StatusPages, &str) -> CommandResult),
     /// An action on the log that follows the name, or on all logs.
     Act(Action),
     /// Checks the token. Executed by the session, also before authentication.
@@ -43,7 +46,14 @@ pub(super) enum Handler {
     Quit,
 }
 
-use Handler::{Act, Authenticate, Quit, Reply};
+use Handler::{Act, Authenticate, Quit, Reply, ShowRecords};
+
+/// What a command that shows something may show.
+pub(super) struct View<'a> {
+    pages: &'a StatusPages,
+    /// Whether values of records are shown.
+    shows_records: bool,
+}
 
 /// All commands, in the order of `help`.
 static COMMANDS: [Command; 15] = [
@@ -52,43 +62,47 @@ static COMMANDS: [Command; 15] = [
         "logs",
         "",
         "status of each log",
-        Reply(|pages, _| Ok(logs(pages))),
+        Reply(|view, _| Ok(logs(view))),
     ),
     Command::new(
         "stages",
         "[LOG]",
         "stages and their columns",
-        Reply(|pages, name| show_stages(&pages.runs, name)),
+        Reply(|view, name| show_stages(&view.pages.runs, name)),
     ),
     Command::new(
         "positions",
         "[LOG]",
         "durable position of each split, by sink",
-        Reply(|pages, name| each(&pages.runs, name, positions)),
+        Reply(|view, name| each(&view.pages.runs, name, positions)),
     ),
     Command::new(
         "files",
         "[LOG]",
         "open and published files by stage, and each open file",
-        Reply(|pages, name| each(&pages.runs, name, files)),
+        Reply(|view, name| each(&view.pages.runs, name, files)),
     ),
     Command::new(
         "errors",
         "[LOG]",
         "invalid records by stage, problems, last invalid records",
-        Reply(|pages, name| each(&pages.runs, name, errors)),
+        Reply(|view, name| {
+            each(&view.pages.runs, name, |entry| {
+                errors(entry, view.shows_records)
+            })
+        }),
     ),
     Command::new(
         "last",
         "[LOG] STAGE [N]",
         "next records through a stage, as JSON",
-        Reply(last),
+        ShowRecords(last),
     ),
     Command::new(
         "eval",
         "[LOG] STAGE EXPRESSION",
         "SQL expression on the next records of a stage",
-        Reply(eval),
+        ShowRecords(eval),
     ),
     Command::new("pause", "[LOG]", "stop reading", Act(Action::Pause)),
     Command::new("resume", "[LOG]", "continue reading", Act(Action::Resume)),
@@ -137,26 +151,41 @@ impl Command {
     pub(super) fn named(name: &str) -> Option<&'static Command> {
         COMMANDS.iter().find(|command| command.name == name)
     }
+
+    /// The role that is needed to execute it, if one is.
+    fn role(&self) -> Option<Role> {
+        match self.handler {
+            Reply(_) => (self.name != HELP).then_some(Role::Read),
+            ShowRecords(_) => Some(Role::Records),
+            Act(_) => Some(Role::Operate),
+            Authenticate | Quit => None,
+        }
+    }
 }
 
-/// Executes a line: a command and its arguments. An empty line has no output.
-pub(super) fn execute(pages: &StatusPages, line: &str) -> CommandResult {
+/// The role that is needed to execute a line; `None` if it shows nothing of what runs.
+pub(super) fn role_of(line: &str) -> Option<Role> {
+    let (name, _) = split_word(line);
+    Command::named(name).and_then(Command::role)
+}
+
+/// Executes a line: a command and its arguments. An empty line has no output. Without
+/// `shows_records`, no values of records are shown.
+pub(super) fn execute(pages: &StatusPages, line: &str, shows_records: bool) -> CommandResult {
     let (name, rest) = split_word(line);
     if name.is_empty() {
         return Ok(Vec::new());
     }
+    let view = View {
+        pages,
+        shows_records,
+    };
     match Command::named(name).map(|command| &command.handler) {
-        Some(Reply(reply)) => reply(pages, rest),
+        Some(Reply(reply)) => reply(&view, rest),
+        Some(ShowRecords(reply)) => reply(pages, rest),
         Some(Act(action)) => act(&pages.runs, *action, rest),
         Some(Authenticate | Quit) | None => Err(vec![unknown(name)]),
     }
-}
-
-/// Whether a line is logged: it names a command that shows or changes what runs.
-pub(super) fn is_audited(line: &str) -> bool {
-    let (name, _) = split_word(line);
-    name != HELP
-        && Command::named(name).is_some_and(|command| matches!(command.handler, Reply(_) | Act(_)))
 }
 
 fn unknown(name: &str) -> String {
@@ -206,16 +235,16 @@ fn each(runs: &RunRegistry, name: &str, lines: impl Fn(&RunEntry) -> Vec<String>
     Ok(entries(runs, name)?.iter().flat_map(with_name).collect())
 }
 
-fn logs(pages: &StatusPages) -> Vec<String> {
-    let entries = pages.runs.entries();
-    entries.iter().map(|entry| log(pages, entry)).collect()
+fn logs(view: &View) -> Vec<String> {
+    let entries = view.pages.runs.entries();
+    entries.iter().map(|entry| log(view, entry)).collect()
 }
 
-fn log(pages: &StatusPages, entry: &RunEntry) -> String {
+fn log(view: &View, entry: &RunEntry) -> String {
     let (state, counts) = (entry.state(), Counts::of(&entry.metrics));
-    let rate = pages.rate(&entry.name).one;
+    let rate = view.pages.rate(&entry.name).one;
     let reason = state
-        .reason()
+        .reason(view.shows_records)
         .map(|reason| format!(": {}", one_line(reason)))
         .unwrap_or_default();
     let (name, lag, errors, open) = (&entry.name, counts.lag, entry.errors(), counts.open_files);
@@ -286,7 +315,7 @@ fn files(entry: &RunEntry) -> Vec<String> {
     lines
 }
 
-fn errors(entry: &RunEntry) -> Vec<String> {
+fn errors(entry: &RunEntry, shows_records: bool) -> Vec<String> {
     let stages = Counts::by_stage(&entry.metrics)
         .into_iter()
         .filter(|(_, counts)| counts.quarantined + counts.dropped > 0);
@@ -298,7 +327,7 @@ fn errors(entry: &RunEntry) -> Vec<String> {
             )
         })
         .collect();
-    lines.extend(entry.state().reason().map(one_line));
+    lines.extend(entry.state().reason(shows_records).map(one_line));
     lines.extend(
         entry
             .metrics
@@ -308,13 +337,12 @@ fn errors(entry: &RunEntry) -> Vec<String> {
     );
     let bad = entry.view.last_bad().into_iter();
     lines.extend(bad.map(|bad| {
-        format!(
-            "{} {}@{}: {}",
-            bad.stage,
-            bad.split,
-            bad.position,
+        let reason = if shows_records {
             one_line(&bad.reason)
-        )
+        } else {
+            "the reason requires the role `records`".to_owned()
+        };
+        format!("{} {}@{}: {reason}", bad.stage, bad.split, bad.position)
     }));
     lines
 }

@@ -17,7 +17,7 @@ const OPS: [&str; 4] = ["clone", "close", "describe", "eval"];
 /// message has to have a supported operation.
 pub(super) async fn serve_connection(
     mut input: impl AsyncBufRead + Unpin,
-    mut output: impl AsyncWrite + Unpin,
+    output: &mut (impl AsyncWrite + Unpin),
     mut session: ReplSession,
 ) -> io::Result<()> {
     // A message has to be complete in time, however its bytes arrive.
@@ -51,7 +51,7 @@ pub(super) async fn serve_connection(
         responses
             .iter()
             .for_each(|response| response.write(&mut written));
-        send(&mut output, &written, session.pages.limits.answer).await?;
+        send(output, &written, session.pages.limits.answer).await?;
         if is_last {
             return Ok(());
         }

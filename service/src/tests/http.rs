@@ -5,10 +5,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use pseidon_dsl::printable::is_printable;
 use pseidon_formats::json_lines;
 use pseidon_plan::settings::TokenFor;
-use pseidon_plugin::Secret;
 use serde_json::json;
 
-use super::{serve, until};
+use super::{serve, token_source, until};
 use crate::runs::EntryState;
 use crate::{ServiceConfig, serve as start};
 
@@ -400,13 +399,13 @@ fn a_port_in_use_is_named() {
         monitor_port,
         repl_port,
         names: Vec::new(),
-        token: token.map(Secret::new),
+        tls: None,
+        tokens: token_source(token),
         token_for: TokenFor::Pages,
     };
     let error = |config: ServiceConfig| {
-        start(&config, runs.clone(), json_lines)
-            .unwrap_err()
-            .to_string()
+        let started = start(&config, runs.clone(), json_lines);
+        started.err().unwrap().to_string()
     };
     assert!(
         error(config(Some(port), None, None))

@@ -1,15 +1,15 @@
 //! Properties of the REPL, of nREPL and of the HTTP endpoints: whatever a client sends, its replies
 //! can be read.
 
-use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 use pseidon_plan::settings::TokenFor;
 use tokio::io::AsyncReadExt;
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
 
-use super::{TestService, serve};
+use super::{TestService, local_peer, serve};
 use crate::guard::Access;
 use crate::limits::Limits;
 use crate::properties::check_http;
@@ -19,7 +19,7 @@ use crate::status_pages::StatusPages;
 static SERVED: LazyLock<(TestService, Arc<StatusPages>, Runtime)> = LazyLock::new(|| {
     let served = serve(&["a"], true, None);
     let json = pseidon_formats::json_lines;
-    let access = Access::new(None, TokenFor::Pages, &[]).unwrap();
+    let access = Access::new(None, TokenFor::Pages, &[]);
     let pages = StatusPages::new(served.runs.clone(), access, Limits::of_process(), json);
     let runtime = Builder::new_multi_thread().enable_time().build().unwrap();
     (served, Arc::new(pages), runtime)
@@ -30,8 +30,8 @@ fn replies(sent: &[u8], cut: usize) -> Vec<u8> {
     let (_, pages, runtime) = &*SERVED;
     let (one, other) = sent.split_at(cut);
     let mut received = Vec::new();
-    let peer = (Ipv4Addr::LOCALHOST, 1).into();
-    let served = serve_client(one.chain(other), &mut received, pages, peer);
+    let peer = local_peer();
+    let served = serve_client(one.chain(other), &mut received, pages, peer, Instant::now());
     runtime.block_on(served).unwrap();
     received
 }

@@ -13,19 +13,19 @@ const FIRST_LINE: &str = "error: the first line has to be a command, such as hel
 const NOT_TEXT: &str = "error: the line is not text";
 
 /// A client of the REPL.
-struct ReplClient {
+pub(super) struct ReplClient {
     input: BufReader<TcpStream>,
 }
 
 impl ReplClient {
-    fn connect(served: &TestService) -> ReplClient {
+    pub(super) fn connect(served: &TestService) -> ReplClient {
         ReplClient {
             input: BufReader::new(TcpStream::connect(served.repl).unwrap()),
         }
     }
 
     /// Sends a line, and returns the lines of the reply.
-    fn send(&mut self, line: &str) -> Vec<String> {
+    pub(super) fn send(&mut self, line: &str) -> Vec<String> {
         self.send_bytes(format!("{line}\n").as_bytes())
     }
 
@@ -45,7 +45,7 @@ impl ReplClient {
     }
 
     /// Whether the service has closed the connection.
-    fn is_closed(&mut self) -> bool {
+    pub(super) fn is_closed(&mut self) -> bool {
         self.input.read(&mut [0]).unwrap() == 0
     }
 }

@@ -1,7 +1,6 @@
 //! Tests of slow clients of the REPL, in paused time, which advances when everything waits.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex, sp
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{in_paused_time, registry};
+use super::{in_paused_time, local_peer, registry};
 use crate::guard::Access;
 use crate::limits::Limits;
 use crate::repl::serve_client;
 use crate::status_pages::StatusPages;
+use crate::tokens::Tokens;
 
 /// How much the network between client and service holds.
 const NETWORK: usize = 64;
@@ -33,16 +33,17 @@ impl Scene {
     fn new(token: Option<&str>) -> Scene {
         let json = pseidon_formats::json_lines;
         let (runs, _) = registry(Path::new(""), &["a"], true);
-        let token = token.map(Secret::new);
-        let access = Access::new(token.as_ref(), TokenFor::Pages, &[]).unwrap();
+        let tokens = token.map(|token| Tokens::one(&Secret::new(token)).unwrap());
+        let access = Access::new(tokens, TokenFor::Pages, &[]);
         let pages = Arc::new(StatusPages::new(runs, access, Limits::of_process(), json));
         let (client, stream) = duplex(NETWORK);
         let served = {
             let pages = pages.clone();
             tokio::spawn(async move {
                 let (input, output) = split(stream);
-                let peer = (Ipv4Addr::LOCALHOST, 1).into();
-                serve_client(BufReader::new(input), output, &pages, peer).await
+                let peer = local_peer();
+                let input = BufReader::new(input);
+                serve_client(input, output, &pages, peer, Instant::now()).await
             })
         };
         Scene {

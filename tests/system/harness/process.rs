@@ -123,6 +123,11 @@ impl Pseidon {
         self.signal(Signal::CONT);
     }
 
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Sends SIGTERM once the process handles it: a process that has just been started would die.
     pub(crate) fn terminate(&self) {
         wait_until("it handles signals", 20, || self.is_listening());

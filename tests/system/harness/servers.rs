@@ -1,7 +1,7 @@
 //! Servers for one test, which can be killed, restarted and disconnected.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
@@ -160,4 +160,35 @@ fn request(port: u16, method: &str, path: &str, head: &str) -> Option<(u16, Stri
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     Some((status, body.to_owned()))
+}
+
+/// A connection to a REPL.
+pub(crate) struct ReplClient(BufReader<TcpStream>);
+
+impl ReplClient {
+    /// Connects to a local REPL.
+    pub(crate) fn open(port: u16) -> ReplClient {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the repl listens");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a time limit");
+        ReplClient(BufReader::new(stream))
+    }
+
+    /// Sends a line. Returns the lines of the reply, which ends with an empty line.
+    pub(crate) fn send(&mut self, line: &str) -> Vec<String> {
+        writeln!(self.0.get_mut(), "{line}").expect("it accepts the line");
+        let mut answer = Vec::new();
+        loop {
+            let mut line = String::new();
+            let read = self.0.read_line(&mut line).expect("it answers");
+            match line.trim_end() {
+                "" => return answer,
+                line => answer.push(line.to_owned()),
+            }
+            if read == 0 {
+                return answer;
+            }
+        }
+    }
 }
