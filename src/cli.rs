@@ -273,12 +273,21 @@ pub(crate) struct ConsumeArgs {
 /// The arguments of `pseidon status`.
 #[derive(Args)]
 pub(crate) struct StatusArgs {
-    /// The URL of the process: its host and :monitor-port.
+    /// The URL of the process: its host and :monitor-port, with https if it has :tls.
     #[arg(default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
     /// The :token of the pipeline. Other users can see arguments of a command; use the variable.
     #[arg(long, env = "PSEIDON_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// The certificates to trust: a PEM file [default: those that the system trusts].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// The certificate to present to the process, if it asks for one: a PEM file.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its private key: a PEM file (PKCS #8).
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// The arguments of `pseidon offsets`.

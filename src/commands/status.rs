@@ -1,26 +1,23 @@
 //! `pseidon status`: the status of a running process, read from its HTTP endpoints.
 
-use std::time::Duration;
+mod client;
 
 use indicatif::HumanCount;
 use pseidon_delivery::{Reason, WithCauses};
 use pseidon_dsl::printable::beginning;
 use serde_json::Value;
-use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
+use self::client::Client;
 use crate::aligned::aligned;
 use crate::cli::{Exit, StatusArgs};
 use crate::{output, stderr_line};
 
 /// How many characters are shown of a value.
 const MAX_SHOWN: usize = 300;
-/// How long the process may take to answer a request.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Requests the endpoints and prints the status.
 pub(crate) fn status(args: &StatusArgs) -> Exit {
-    match fetch(&args.url, args.token.as_deref()) {
+    match fetch(args) {
         Ok(text) => output::print(&text),
         Err(reason) => {
             stderr_line!("error: {}", WithCauses(&reason));
@@ -46,40 +43,23 @@ fn help(reason: &Reason) -> Option<&'static str> {
         ureq::Error::StatusCode(401) => {
             Some("set the environment variable PSEIDON_TOKEN to the :token of the pipeline")
         }
-        ureq::Error::StatusCode(403) => {
-            Some("use the IP address of the host, or add its name to :monitor-names")
-        }
+        ureq::Error::StatusCode(403) => Some(
+            "use a token with the role `read`, and the IP address of the host or one of its \
+             :monitor-names",
+        ),
+        ureq::Error::NativeTls(_) => Some(
+            "with --ca a certificate is trusted that the system does not trust; with --cert and \
+             --key a certificate is presented",
+        ),
         _ => None,
     }
 }
 
-fn fetch(url: &str, token: Option<&str>) -> Result<String, Reason> {
-    let tls = TlsConfig::builder()
-        .provider(TlsProvider::NativeTls)
-        .root_certs(RootCerts::PlatformVerifier)
-        .build();
-    let agent: Agent = Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        .tls_config(tls)
-        .build()
-        .into();
-    let metrics = page(&agent, url, "/metrics", token)?;
-    let logs = page(&agent, url, "/logs", token)?;
+fn fetch(args: &StatusArgs) -> Result<String, Reason> {
+    let client = Client::new(args)?;
+    let metrics = client.page("/metrics")?;
+    let logs = client.page("/logs")?;
     Ok(describe(&metrics, &logs))
-}
-
-fn page(agent: &Agent, url: &str, path: &str, token: Option<&str>) -> Result<Value, Reason> {
-    let page = format!("{}{path}", url.trim_end_matches('/'));
-    let mut request = agent.get(&page).header("Accept", "application/json");
-    if let Some(token) = token {
-        request = request.header("Authorization", format!("Bearer {token}"));
-    }
-    let response = request
-        .call()
-        .and_then(|mut response| response.body_mut().read_to_vec());
-    let body = response.map_err(|error| Reason::caused_by(format!("cannot read {page}"), error))?;
-    serde_json::from_slice(&body)
-        .map_err(|error| Reason::caused_by(format!("{page}: expected JSON"), error))
 }
 
 /// The status in a few aligned lines. Values that are missing in a response are left out.
@@ -254,6 +234,16 @@ not running
         );
     }
 
+    fn args(url: &str, token: Option<&str>) -> StatusArgs {
+        StatusArgs {
+            url: url.to_owned(),
+            token: token.map(str::to_owned),
+            ca: None,
+            cert: None,
+            key: None,
+        }
+    }
+
     /// Answers requests one after another; the thread returns the requests.
     fn serve(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -284,7 +274,7 @@ not running
     #[test]
     fn two_endpoints_are_requested() {
         let (url, served) = serve(vec![good(&metrics()), good(&json!([]))]);
-        let text = fetch(&format!("{url}/"), Some("s3cret")).unwrap();
+        let text = fetch(&args(&format!("{url}/"), Some("s3cret"))).unwrap();
         assert!(text.starts_with("queue    3\n"), "{text}");
         let requests = served.join().unwrap();
         for (request, first) in requests.iter().zip(["GET /metrics ", "GET /logs "]) {
@@ -312,6 +302,11 @@ not running
                 Some(":monitor-names"),
             ),
             (
+                "HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n{\"error\":\"no \\u001b role\"}",
+                "no \\u{1b} role: http status: 403",
+                Some("the role `read`"),
+            ),
+            (
                 "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n# HELP",
                 "expected JSON",
                 None,
@@ -319,7 +314,7 @@ not running
             ("SSH-2.0-OpenSSH\r\n\r\n", "/metrics", None),
         ] {
             let (url, served) = serve(vec![answer.to_owned()]);
-            let error = fetch(&url, None).unwrap_err();
+            let error = fetch(&args(&url, None)).unwrap_err();
             assert_helps(&error, helps);
             let reason = WithCauses(&error).to_string();
             assert!(reason.contains(expected), "{answer}: {reason}");
@@ -330,7 +325,7 @@ not running
             ("http:///", None),
             ("nonsense", None),
         ] {
-            assert_helps(&fetch(wrong, None).unwrap_err(), helps);
+            assert_helps(&fetch(&args(wrong, None)).unwrap_err(), helps);
         }
     }
 
