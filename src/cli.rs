@@ -273,7 +273,8 @@ pub(crate) struct ConsumeArgs {
 /// The arguments of `pseidon status`.
 #[derive(Args)]
 pub(crate) struct StatusArgs {
-    /// The URL of the process: its host and :monitor-port, with https if it has :tls.
+    /// The URL of the process: its host and :monitor-port, with https if it has :tls, or
+    /// `unix:PATH` with the path of its :monitor-socket.
     #[arg(default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
     /// The :token of the pipeline. Other users can see arguments of a command; use the variable.

@@ -300,6 +300,8 @@ pub fn service(is_http: bool) -> SocketAddr {
         host: Ipv4Addr::LOCALHOST.into(),
         monitor_port: is_http.then_some(address.port()),
         repl_port: (!is_http).then_some(address.port()),
+        monitor_socket: None,
+        repl_socket: None,
         names: Vec::new(),
         tls: None,
         tokens: TokenSource::None,

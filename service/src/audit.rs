@@ -16,7 +16,10 @@ const MAX_ARGUMENTS: usize = 200;
 /// Refused tokens are logged at most once in this time, so that guesses do not fill the log.
 const REFUSALS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The port on which a client is connected.
+/// Why a client of a Unix socket is refused.
+pub(crate) const OTHER_USER: &str = "the client is neither the user of the process nor root";
+
+/// The interface that a client uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Interface {
     Http,
@@ -45,8 +48,8 @@ pub(crate) fn action(client: &Client, action: &str, arguments: &str, error: Opti
     let cut: String = arguments.chars().take(MAX_ARGUMENTS).collect();
     tracing::info!(
         target: TARGET,
-        peer = %client.peer.address,
-        certificate = client.peer.certificate.as_deref(),
+        peer = %client.peer,
+        certificate = client.peer.certificate(),
         token = client.token,
         interface = client.interface.as_str(),
         action,
@@ -74,8 +77,8 @@ impl RefusalLog {
         if let Some(unlogged) = self.0.lock().count(Instant::now()) {
             tracing::warn!(
                     target: TARGET,
-                    peer = %client.peer.address,
-            certificate = client.peer.certificate.as_deref(),
+                    peer = %client.peer,
+            certificate = client.peer.certificate(),
                     token = client.token,
                     interface = client.interface.as_str(),
                     reason,

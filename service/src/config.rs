@@ -50,6 +50,10 @@ pub struct ServiceConfig {
     pub monitor_port: Option<u16>,
     /// The port of the REPL; `None` disables it, 0 picks a free port.
     pub repl_port: Option<u16>,
+    /// The Unix socket of the HTTP endpoints, if there is one.
+    pub monitor_socket: Option<PathBuf>,
+    /// The Unix socket of the REPL, if there is one.
+    pub repl_socket: Option<PathBuf>,
     /// The names, beside addresses, by which clients may reach the HTTP endpoints.
     pub names: Vec<String>,
     /// The files for TLS on both ports; `None` disables it.
@@ -61,8 +65,16 @@ pub struct ServiceConfig {
 }
 
 impl ServiceConfig {
+    /// Whether it listens anywhere.
+    pub(crate) fn is_enabled(&self) -> bool {
+        let has_port = self.monitor_port.is_some() || self.repl_port.is_some();
+        has_port || self.monitor_socket.is_some() || self.repl_socket.is_some()
+    }
+
     /// The configuration in the `:settings` of a pipeline, whose file is in the folder `base`.
-    pub fn of(settings: &Settings, base: &Path) -> ServiceConfig {
+    /// `socket` is the path of the REPL's socket if none is set.
+    pub fn of(settings: &Settings, base: &Path, socket: PathBuf) -> ServiceConfig {
+        let below = |path: &Option<PathBuf>| path.as_ref().map(|path| base.join(path));
         let tokens = match (&settings.token_file, &settings.token) {
             (Some(path), _) => TokenSource::File(base.join(path)),
             (None, Some(token)) => TokenSource::One(token.clone()),
@@ -71,12 +83,14 @@ impl ServiceConfig {
         let tls = settings.tls.as_ref().map(|tls| TlsFiles {
             cert: base.join(&tls.cert),
             key: base.join(&tls.key),
-            client_ca: tls.client_ca.as_ref().map(|path| base.join(path)),
+            client_ca: below(&tls.client_ca),
         });
         ServiceConfig {
             host: settings.monitor_host,
             monitor_port: settings.monitor_port.map(Port::get),
             repl_port: settings.repl_port.map(Port::get),
+            monitor_socket: below(&settings.monitor_socket),
+            repl_socket: below(&settings.repl_socket).or(settings.repl.then_some(socket)),
             names: settings.monitor_names.clone().unwrap_or_default(),
             tls,
             tokens,

@@ -66,9 +66,12 @@ async fn admit(
     if connection.is_reserved && !is_probe {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
     }
-    let site = pages
-        .access
-        .check_site(request.version(), request.uri(), request.headers());
+    let site = pages.access.check_site(
+        &connection.peer,
+        request.version(),
+        request.uri(),
+        request.headers(),
+    );
     if let Err(error) = site
         // What is answered to a probe is no secret.
         && !(is_probe && error == SiteError::Host)
@@ -85,7 +88,7 @@ async fn admit(
     let caller = if is_probe && role_of(request.method()) == Role::Read {
         Caller::Anonymous
     } else {
-        let caller = pages.access.caller(request.headers());
+        let caller = pages.access.caller(&connection.peer, request.headers());
         let is_open = pages.access.is_open(request.method(), request.uri().path());
         let needed = (!is_open).then(|| role_of(request.method()));
         match authorize(&pages, &connection, caller, needed).await {

@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, Method, Uri, Version, header};
 use parking_lot::RwLock;
 use pseidon_plan::settings::TokenFor;
 
+use crate::peer::Peer;
 use crate::tokens::{Grant, Role, Tokens};
 
 /// The pages that never need the token: they say only whether the process is well.
@@ -84,29 +85,32 @@ impl Access {
         }
     }
 
-    /// What a client without a token may do; `None` if it has to have one.
-    pub(crate) fn without_token(&self) -> Option<Arc<Grant>> {
-        self.tokens.is_none().then(|| self.everything.clone())
+    /// What a client without a token may do; `None` if it has to have one. A client of a Unix socket
+    /// has none: it is the user of the process or root, who can read the tokens anyway.
+    pub(crate) fn without_token(&self, peer: &Peer) -> Option<Arc<Grant>> {
+        let needs_none = self.tokens.is_none() || peer.is_local();
+        needs_none.then(|| self.everything.clone())
     }
 
     /// What a client with this token may do; `None` if the token is wrong.
     pub(crate) fn with_token(&self, token: &str) -> Option<Arc<Grant>> {
         match &self.tokens {
             Some(tokens) => tokens.read().find(token),
-            None => self.without_token(),
+            None => Some(self.everything.clone()),
         }
     }
 
     /// Who sends a request with these headers. What is not a bearer token is for others, such as a
     /// proxy.
-    pub(crate) fn caller(&self, headers: &HeaderMap) -> Caller {
-        let known = self.without_token().map(Caller::Known);
-        known.unwrap_or_else(|| match bearer_of(headers) {
+    pub(crate) fn caller(&self, peer: &Peer, headers: &HeaderMap) -> Caller {
+        match bearer_of(headers) {
             Some(token) => self
                 .with_token(token)
                 .map_or(Caller::Impostor, Caller::Known),
-            None => Caller::Anonymous,
-        })
+            None => self
+                .without_token(peer)
+                .map_or(Caller::Anonymous, Caller::Known),
+        }
     }
 
     /// Whether a request needs no token. Paths that do not exist need it.
@@ -116,21 +120,26 @@ impl Access {
         reads && (PROBES.contains(&path) || counts_are_open && COUNTS.contains(&path))
     }
 
-    /// Checks the host that a request names, and the site of the page that makes it.
+    /// Checks the host that a request names, and the site of the page that makes it. No name leads
+    /// a browser to a Unix socket, so there a request may name any host.
     ///
     /// Browsers send the origin of the page (RFC 6454, section 7) with every request that changes
     /// something, and whether it is a page of another site (Fetch Metadata) with every request.
     pub(crate) fn check_site(
         &self,
+        peer: &Peer,
         version: Version,
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<(), SiteError> {
-        let host = host(version, headers)?;
+        let host = match host(version, headers) {
+            Err(_) if peer.is_local() => None,
+            host => host?,
+        };
         // If the address of a request has a host, it takes precedence (RFC 9112, section 3.2.2).
         let in_address = uri.authority().map(Authority::as_str);
         let mut named = [host, in_address].into_iter().flatten();
-        if !named.all(|host| self.is_own_host(host)) {
+        if !peer.is_local() && !named.all(|host| self.is_own_host(host)) {
             return Err(SiteError::Host);
         }
         let is_cross_site = headers
@@ -210,6 +219,7 @@ mod tests {
     use pseidon_plugin::Secret;
 
     use super::*;
+    use crate::tests::network_peer;
 
     fn access(token: Option<&str>, token_for: TokenFor) -> Access {
         let tokens = token.map(|token| Tokens::one(&Secret::new(token)).unwrap());
@@ -229,13 +239,14 @@ mod tests {
     /// The outcome for a request with these headers.
     fn site(version: Version, address: &str, given: &[(&str, &str)]) -> Result<(), SiteError> {
         let access = access(None, TokenFor::Pages);
-        access.check_site(version, &address.parse().unwrap(), &headers(given))
+        let peer = network_peer();
+        access.check_site(&peer, version, &address.parse().unwrap(), &headers(given))
     }
 
     #[test]
     fn a_request_has_the_token_or_not() {
         let caller = |given: &[(&str, &str)]| {
-            access(Some("s3cret"), TokenFor::Pages).caller(&headers(given))
+            access(Some("s3cret"), TokenFor::Pages).caller(&network_peer(), &headers(given))
         };
         let known = || Caller::Known(Arc::new(Grant::all()));
         assert_eq!(caller(&[]), Caller::Anonymous);
@@ -262,7 +273,7 @@ mod tests {
         assert_eq!(caller(&beside), known(), "a proxy has added a header");
         let without = access(None, TokenFor::All);
         let wrong = headers(&[("authorization", "Bearer x")]);
-        assert_eq!(without.caller(&wrong), known());
+        assert_eq!(without.caller(&network_peer(), &wrong), known());
     }
 
     #[test]

@@ -20,8 +20,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use crate::audit::{Client, Interface};
-use crate::listener::{Accepted, Listener};
+use crate::audit::{Client, Interface, OTHER_USER};
+use crate::listener::{Listener, NewConnection};
 use crate::peer::Peer;
 use crate::status_pages::StatusPages;
 use crate::timed_stream::TimedStream;
@@ -41,8 +41,9 @@ pub(crate) struct Connection {
 
 /// Serves connections until the process exits.
 pub(crate) async fn serve(listener: Listener, routes: Router, pages: Arc<StatusPages>) {
-    let places = Arc::new(Semaphore::new(pages.limits.connections));
-    let mut reserve = Reserve::new(pages.limits.reserved);
+    let limits = pages.limits.of(&listener);
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let mut reserve = Reserve::new(limits.reserved);
     loop {
         let accepted = listener.accept().await;
         let place = places.clone().try_acquire_owned();
@@ -63,27 +64,30 @@ pub(crate) async fn serve(listener: Listener, routes: Router, pages: Arc<StatusP
 
 /// Serves one connection until it is closed.
 async fn serve_connection(
-    accepted: Accepted,
+    accepted: NewConnection,
     is_reserved: bool,
     routes: Router,
     pages: Arc<StatusPages>,
 ) {
     let peer = accepted.peer.clone();
+    let client = Client {
+        peer: &peer,
+        interface: Interface::Http,
+        token: None,
+    };
+    if accepted.is_of_other_user() {
+        return pages.refusals.refused(&client, OTHER_USER);
+    }
     if let Err(error) = try_serve(accepted, is_reserved, routes, &pages).await {
-        tracing::debug!(peer = %peer.address, %error, "closed an HTTP connection");
+        tracing::debug!(%peer, %error, "closed an HTTP connection");
         if let Some(reason) = error.downcast_ref().and_then(certificate_error) {
-            let client = Client {
-                peer: &peer,
-                interface: Interface::Http,
-                token: None,
-            };
             pages.refusals.refused(&client, &reason);
         }
     }
 }
 
 async fn try_serve(
-    accepted: Accepted,
+    accepted: NewConnection,
     is_reserved: bool,
     routes: Router,
     pages: &StatusPages,

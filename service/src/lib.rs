@@ -4,7 +4,8 @@
 //! The binary fills a [`RunRegistry`] and calls [`serve`]. The service shows what the engine knows
 //! of a run; it depends on no plugin.
 //!
-//! 1. [`listener`]: the ports of [`config`], where each [`peer`] connects, with [`tls`] or without.
+//! 1. [`listener`]: the ports and [`socket`]s of [`config`], where each [`peer`] connects, with
+//!    [`tls`] or without.
 //!    [`http`]: the connections of the HTTP endpoints, within [`limits`] and, by [`timed_stream`],
 //!    within time.
 //! 2. [`routes`]: the HTTP endpoints, behind a [`gate`] that [`guard`] opens or closes, by the
@@ -40,6 +41,7 @@ mod rates;
 mod repl;
 mod routes;
 pub mod runs;
+mod socket;
 mod stages;
 mod status_pages;
 mod timed_stream;
@@ -56,12 +58,15 @@ use std::time::Instant;
 use pseidon_delivery::{Reason, WithCauses};
 use pseidon_plugin::rows::Rows;
 use pseidon_plugin::sink::RecordShape;
+use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval_at};
 
+use audit::Interface;
 use guard::Access;
 use limits::Limits;
 use listener::Listener;
 use runs::RunRegistry;
+use socket::SocketFile;
 use status_pages::StatusPages;
 use tls::Tls;
 use tokens::Tokens;
@@ -71,11 +76,12 @@ pub use config::{ServiceConfig, TlsFiles, TokenSource};
 /// An encoder of rows as lines of JSON. Formats are plugins, so the binary passes it.
 pub type JsonLines = fn(&Rows, RecordShape) -> Result<Vec<String>, String>;
 
-/// A service, which runs until the process exits.
+/// A service, which runs until the process exits. Its sockets are removed when this is dropped.
 #[derive(Default)]
 pub struct Service {
     monitor: Option<SocketAddr>,
     repl: Option<SocketAddr>,
+    sockets: Vec<SocketFile>,
     files: Option<ServiceFiles>,
 }
 
@@ -118,7 +124,8 @@ fn report(what: &str, outcome: Option<Result<(), Reason>>) {
     }
 }
 
-/// Starts the service. An error says which port is not available or why the tokens are invalid.
+/// Starts the service. An error says which port or socket is not available, or why the tokens or
+/// certificates are invalid.
 pub fn serve(
     config: &ServiceConfig,
     runs: Arc<RunRegistry>,
@@ -131,13 +138,17 @@ pub fn serve(
     if let Some(address) = service.repl {
         tracing::info!(%address, "serving the REPL");
     }
+    for file in &service.sockets {
+        tracing::info!(socket = %file.path().display(), "serving the user of the process and root");
+    }
     Ok(service)
 }
 
 /// Reads the tokens. Warns if they do not protect the service.
 fn access(config: &ServiceConfig, tls: Option<&Tls>) -> Result<Access, Reason> {
     let tokens = config.tokens.read()?;
-    let is_guarded = config.host.is_loopback() || tls.is_some_and(Tls::knows_clients);
+    let has_port = config.monitor_port.is_some() || config.repl_port.is_some();
+    let is_guarded = config.host.is_loopback() || tls.is_some_and(Tls::knows_clients) || !has_port;
     match &tokens {
         None if !is_guarded => tracing::warn!(
             host = %config.host,
@@ -151,13 +162,68 @@ fn access(config: &ServiceConfig, tls: Option<&Tls>) -> Result<Access, Reason> {
     Ok(Access::new(tokens, config.token_for, &config.names))
 }
 
+/// What a service listens on.
+#[derive(Default)]
+struct OpenListeners {
+    listeners: Vec<(Interface, Listener)>,
+    monitor: Option<SocketAddr>,
+    repl: Option<SocketAddr>,
+    sockets: Vec<SocketFile>,
+}
+
+impl OpenListeners {
+    async fn open(&mut self, config: &ServiceConfig, tls: Option<&Arc<Tls>>) -> Result<(), Reason> {
+        let tls = || tls.cloned();
+        if let Some(port) = config.monitor_port {
+            let (listener, address) = on_port(config, "monitor-port", port, tls()).await?;
+            self.monitor = Some(address);
+            self.listeners.push((Interface::Http, listener));
+        }
+        if let Some(port) = config.repl_port {
+            let (listener, address) = on_port(config, "repl-port", port, tls()).await?;
+            self.repl = Some(address);
+            self.listeners.push((Interface::Repl, listener));
+        }
+        let sockets = [
+            (Interface::Http, "monitor-socket", &config.monitor_socket),
+            (Interface::Repl, "repl-socket", &config.repl_socket),
+        ];
+        for (interface, setting, path) in sockets {
+            let Some(path) = path else { continue };
+            let (listener, file) = socket::listen(path).await.map_err(|error| {
+                let what = format!("cannot listen on {} (`:{setting}`)", path.display());
+                Reason::caused_by(what, error)
+            })?;
+            self.sockets.push(file);
+            self.listeners.push((interface, Listener::Socket(listener)));
+        }
+        Ok(())
+    }
+}
+
+async fn on_port(
+    config: &ServiceConfig,
+    setting: &str,
+    port: u16,
+    tls: Option<Arc<Tls>>,
+) -> Result<(Listener, SocketAddr), Reason> {
+    let address = SocketAddr::new(config.host, port);
+    let cannot_listen = |error| {
+        let what = format!("cannot listen on {address} (`:{setting}`)");
+        Reason::caused_by(what, error)
+    };
+    let port = TcpListener::bind(address).await.map_err(cannot_listen)?;
+    let bound = port.local_addr().map_err(cannot_listen)?;
+    Ok((Listener::Port(port, tls), bound))
+}
+
 fn start(
     config: &ServiceConfig,
     runs: Arc<RunRegistry>,
     limits: Limits,
     json: JsonLines,
 ) -> Result<Service, Reason> {
-    if config.monitor_port.is_none() && config.repl_port.is_none() {
+    if !config.is_enabled() {
         return Ok(Service::default());
     }
     let tls = config.tls.as_ref().map(Tls::read).transpose()?;
@@ -169,28 +235,11 @@ fn start(
         .enable_time()
         .build()
         .map_err(refused)?;
-    let listen = |setting: &str, port: Option<u16>| -> Result<Option<Listener>, Reason> {
-        let Some(port) = port else { return Ok(None) };
-        let address = SocketAddr::new(config.host, port);
-        let listener = runtime.block_on(Listener::bind(address, tls.clone()));
-        listener.map(Some).map_err(|error| {
-            let what = format!("cannot listen on {address} (`:{setting}`)");
-            Reason::caused_by(what, error)
-        })
-    };
-    let (monitor, repl) = (
-        listen("monitor-port", config.monitor_port)?,
-        listen("repl-port", config.repl_port)?,
-    );
-    let address = |listener: &Option<Listener>| {
-        listener
-            .as_ref()
-            .and_then(|listener| listener.address().ok())
-    };
-    let (monitor_address, repl_address) = (address(&monitor), address(&repl));
+    let mut opened = OpenListeners::default();
+    runtime.block_on(opened.open(config, tls.as_ref()))?;
     let pages = Arc::new(StatusPages::new(runs, access, limits, json));
-    let served = pages.clone();
-    let serve = move || runtime.block_on(work(monitor, repl, served));
+    let (listeners, served) = (opened.listeners, pages.clone());
+    let serve = move || runtime.block_on(work(listeners, served));
     std::thread::Builder::new()
         .name("service".to_owned())
         .spawn(serve)
@@ -202,19 +251,24 @@ fn start(
     let has_files = tokens.is_some() || tls.is_some();
     let files = has_files.then_some(ServiceFiles { tokens, tls, pages });
     Ok(Service {
-        monitor: monitor_address,
-        repl: repl_address,
+        monitor: opened.monitor,
+        repl: opened.repl,
+        sockets: opened.sockets,
         files,
     })
 }
 
-async fn work(monitor: Option<Listener>, repl: Option<Listener>, pages: Arc<StatusPages>) {
-    if let Some(listener) = monitor {
-        let routes = routes::routes(pages.clone());
-        tokio::spawn(http::serve(listener, routes, pages.clone()));
-    }
-    if let Some(listener) = repl {
-        tokio::spawn(repl::serve(listener, pages.clone()));
+async fn work(listeners: Vec<(Interface, Listener)>, pages: Arc<StatusPages>) {
+    for (interface, listener) in listeners {
+        match interface {
+            Interface::Http => {
+                let routes = routes::routes(pages.clone());
+                tokio::spawn(http::serve(listener, routes, pages.clone()));
+            }
+            Interface::Repl => {
+                tokio::spawn(repl::serve(listener, pages.clone()));
+            }
+        }
     }
     let mut samples = interval_at(Instant::now().into(), rates::SAMPLE_INTERVAL);
     samples.set_missed_tick_behavior(MissedTickBehavior::Delay);

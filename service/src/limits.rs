@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::listener::Listener;
+
 /// The limits of the service.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -35,8 +37,24 @@ impl Limits {
         Limits::with_descriptors(getrlimit(Resource::Nofile).current)
     }
 
+    /// The limits of what clients connect to. Through a socket, fewer clients are expected, and they
+    /// are not kept out by those that use all connections of a port.
+    pub(crate) fn of(self, listener: &Listener) -> Limits {
+        if !listener.is_local() {
+            return self;
+        }
+        let quarter = |count: usize| (count / 4).max(1);
+        Limits {
+            connections: quarter(self.connections),
+            reserved: quarter(self.reserved),
+            repl_connections: quarter(self.repl_connections),
+            ..self
+        }
+    }
+
     /// The limits of a process that may open this many files; `None` if there is no limit. The
-    /// service uses at most an eighth of them, so that enough remain for sources and sinks.
+    /// ports use at most an eighth of them, and sockets a quarter of that, so that enough remain for
+    /// sources and sinks.
     fn with_descriptors(descriptors: Option<u64>) -> Limits {
         let share = |part: u64, most: usize| {
             let part = descriptors.map_or(u64::MAX, |all| all / part);

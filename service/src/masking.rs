@@ -163,7 +163,7 @@ fn mask_pair(key: &Node, value: &mut Node) {
     // A symbol is the name of a stage.
     let name = name_of(key).filter(|_| !matches!(key.kind, NodeKind::Symbol(_)));
     match name {
-        Some("token-for") => {}
+        Some("token-for" | "token-file") => {}
         Some("env") => mask_all(value),
         Some("command") => mask_arguments(value),
         Some("properties") => mask_properties(value),
@@ -410,8 +410,8 @@ mod tests {
             "{:command [\"curl\" \"…\" \"…\" \"${env:X}\"], :env {\"A\" \"…\"}}",
         ),
         (
-            "{auth-log (where \"a\") pipeline (-> auth-log (select \"token\" \"user\")) :token-for :all}",
-            "{auth-log (where \"a\"), pipeline (-> auth-log (select \"token\" \"user\")), :token-for :all}",
+            "{auth-log (where \"a\") pipeline (-> auth-log (select \"token\" \"user\")) :token-for :all :token-file \"tokens\"}",
+            "{auth-log (where \"a\"), pipeline (-> auth-log (select \"token\" \"user\")), :token-for :all, :token-file \"tokens\"}",
         ),
         (
             "{:post \"https://h/hidden?x=hidden\" :db-pass \"hidden\" :bypass \"no\"}",

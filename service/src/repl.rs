@@ -1,4 +1,4 @@
-//! The REPL over TCP: the client sends a line, the reply is any number of lines and an empty one.
+//! The REPL: the client sends a line, the reply is any number of lines and an empty one.
 //!
 //! An error is a line that starts with `error: `. With a token, the first line has to be `auth
 //! TOKEN`. A connection that starts with a bencoded dictionary uses the nREPL protocol instead
@@ -27,8 +27,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::commands::{Command, Handler};
-use crate::audit::{self, Client, Interface};
-use crate::listener::{Accepted, Listener};
+use crate::audit::{self, Client, Interface, OTHER_USER};
+use crate::listener::{Listener, NewConnection};
 use crate::peer::Peer;
 use crate::status_pages::StatusPages;
 use crate::tls::certificate_error;
@@ -39,21 +39,25 @@ const MAX_LINE: usize = 16 << 10;
 
 /// Accepts connections until the process exits.
 pub(crate) async fn serve(listener: Listener, pages: Arc<StatusPages>) {
-    let places = Arc::new(Semaphore::new(pages.limits.repl_connections));
+    let limits = pages.limits.of(&listener);
+    let places = Arc::new(Semaphore::new(limits.repl_connections));
     loop {
         let accepted = listener.accept().await;
         let (pages, place) = (pages.clone(), places.clone().try_acquire_owned());
         tokio::spawn(async move {
             let peer = accepted.peer.clone();
+            let client = Client {
+                peer: &peer,
+                interface: Interface::Repl,
+                token: None,
+            };
+            if accepted.is_of_other_user() {
+                return pages.refusals.refused(&client, OTHER_USER);
+            }
             let served = serve_connection(accepted, &pages, place.is_ok()).await;
             // The client may have disconnected.
             let error = served.err();
             if let Some(reason) = error.as_ref().and_then(certificate_error) {
-                let client = Client {
-                    peer: &peer,
-                    interface: Interface::Repl,
-                    token: None,
-                };
                 pages.refusals.refused(&client, &reason);
             }
             drop(place);
@@ -66,7 +70,7 @@ pub(crate) async fn serve(listener: Listener, pages: Arc<StatusPages>) {
 /// Serves a connection, or refuses it if there is no place for it. One without a place is not worth
 /// a handshake.
 async fn serve_connection(
-    accepted: Accepted,
+    accepted: NewConnection,
     pages: &Arc<StatusPages>,
     has_place: bool,
 ) -> io::Result<()> {
@@ -257,7 +261,7 @@ impl ReplSession {
         let access = &self.pages.access;
         match &self.token {
             Some(token) => access.with_token(token.expose()),
-            None => access.without_token(),
+            None => access.without_token(&self.peer),
         }
     }
 

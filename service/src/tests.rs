@@ -7,6 +7,7 @@ mod protocols;
 mod repl;
 mod roles;
 mod slow_repl;
+mod sockets;
 mod tls;
 
 use std::io::{Read, Write};
@@ -31,7 +32,7 @@ use tempfile::TempDir;
 use crate::limits::Limits;
 use crate::peer::Peer;
 use crate::runs::{EntryState, LiveRun, RunRegistry};
-use crate::{ServiceConfig, ServiceFiles, TokenSource, start};
+use crate::{Service, ServiceConfig, TokenSource, start};
 
 /// A pipeline that does not end by itself, with a secret in its text.
 const PIPELINE: &str = r#"{:name "test"
@@ -73,7 +74,8 @@ struct TestService {
     runs: Arc<RunRegistry>,
     monitor: SocketAddr,
     repl: SocketAddr,
-    files: Option<ServiceFiles>,
+    /// Dropped before the folder.
+    service: Service,
     reloads: Option<Receiver<()>>,
     handles: Vec<(Sender<Control>, JoinHandle<()>)>,
     /// The folder of the pipeline.
@@ -103,9 +105,9 @@ fn serve(entries: &[&str], is_template: bool, token: Option<&str>) -> TestServic
     serve_with(entries, is_template, token, |_, _| {})
 }
 
-/// A client on this machine.
-fn local_peer() -> Peer {
-    Peer {
+/// A client of a port.
+pub(crate) fn network_peer() -> Peer {
+    Peer::Network {
         address: (Ipv4Addr::LOCALHOST, 1).into(),
         certificate: None,
     }
@@ -124,6 +126,8 @@ fn config(token: Option<&str>) -> ServiceConfig {
         host: Ipv4Addr::LOCALHOST.into(),
         monitor_port: Some(0),
         repl_port: Some(0),
+        monitor_socket: None,
+        repl_socket: None,
         names: vec!["etl.example".to_owned()],
         tls: None,
         tokens: token_source(token),
@@ -148,7 +152,7 @@ fn serve_with(
         runs,
         monitor: served.monitor.unwrap(),
         repl: served.repl.unwrap(),
-        files: served.files(),
+        service: served,
         reloads: is_template.then_some(reloads),
         handles: Vec::new(),
         base,

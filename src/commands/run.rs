@@ -20,8 +20,8 @@ use pseidon_plan::Plan;
 use pseidon_plugin::format::Format;
 use pseidon_plugin::options::{print_schema, read_schema};
 use pseidon_plugin::source::Source;
-use pseidon_service::ServiceConfig;
 use pseidon_service::runs::{EntryState, RunRegistry};
+use pseidon_service::{Service, ServiceConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub(super) use self::earlier::previous;
@@ -103,16 +103,17 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
     run_pipeline(args, bar, text, &document, &state_folder)
 }
 
-/// Starts the service, if the plan has a port for it. Its files are read again on SIGHUP; without
-/// such files, SIGHUP ends the process, as it does when a terminal is closed.
-fn serve(plan: &Plan, runs: &Arc<RunRegistry>) -> Result<(), Exit> {
-    let config = ServiceConfig::of(&plan.settings, &plan.base);
+/// Starts the service, if the plan has a port or a socket for it. Its files are read again on
+/// SIGHUP; without such files, SIGHUP ends the process, as it does when a terminal is closed.
+fn serve(plan: &Plan, runs: &Arc<RunRegistry>, state_folder: &Path) -> Result<Service, Exit> {
+    let socket = state_folder.join(format!("{}.sock", plan.name));
+    let config = ServiceConfig::of(&plan.settings, &plan.base, socket);
     let service = pseidon_service::serve(&config, runs.clone(), json_lines)
         .map_err(|error| failed(&WithCauses(&error)))?;
     if let Some(files) = service.files() {
         interrupts::on_hangup(move || files.reload()).map_err(|error| failed(&error))?;
     }
-    Ok(())
+    Ok(service)
 }
 
 /// How a run is observed and controlled while this is alive: by the service, signals, the progress
@@ -120,6 +121,7 @@ fn serve(plan: &Plan, runs: &Arc<RunRegistry>) -> Result<(), Exit> {
 struct Interfaces {
     control: Sender<Control>,
     controls: Receiver<Control>,
+    _service: Service,
     _display: Option<ProgressDisplay>,
     _notifier: Option<Notifier>,
 }
@@ -130,14 +132,16 @@ impl Interfaces {
         plan: &Plan,
         runs: &Arc<RunRegistry>,
         bar: Option<ProgressBar>,
+        state_folder: &Path,
     ) -> Result<Interfaces, Exit> {
         append_panics(plan);
-        serve(plan, runs)?;
+        let service = serve(plan, runs, state_folder)?;
         let (control, controls) =
             interrupts::listen(plan.settings.shutdown_grace).map_err(|error| failed(&error))?;
         Ok(Interfaces {
             control,
             controls,
+            _service: service,
             _display: bar
                 .filter(|_| !prints_records(plan))
                 .map(|bar| ProgressDisplay::start(bar, runs)),
@@ -185,7 +189,7 @@ fn run_pipeline(
     let pools = start_pools(&plan)?;
     let runs = Arc::new(RunRegistry::new(plan.clone(), pools.clone(), None));
     let entry = runs.entry(&plan.name);
-    let interfaces = Interfaces::start(&plan, &runs, bar)?;
+    let interfaces = Interfaces::start(&plan, &runs, bar, state_folder)?;
     tracing::debug!(
         pipeline = plan.name,
         fingerprint = plan.fingerprint,
@@ -280,7 +284,7 @@ fn run_template(
     let (reload, reloads) = bounded(1);
     let pools = start_pools(&plan)?;
     let runs = Arc::new(RunRegistry::new(plan.clone(), pools, Some(reload)));
-    let interfaces = Interfaces::start(&plan, &runs, bar)?;
+    let interfaces = Interfaces::start(&plan, &runs, bar, state_folder)?;
     let template = LogTemplate {
         text,
         plan: plan.clone(),

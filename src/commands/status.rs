@@ -1,6 +1,7 @@
 //! `pseidon status`: the status of a running process, read from its HTTP endpoints.
 
 mod client;
+mod unix;
 
 use indicatif::HumanCount;
 use pseidon_delivery::{Reason, WithCauses};
@@ -38,7 +39,8 @@ fn help(reason: &Reason) -> Option<&'static str> {
         | ureq::Error::HostNotFound
         | ureq::Error::ConnectionFailed => Some(
             "the service listens if the pipeline is running and sets :monitor-port; for another \
-             address, run `pseidon status http://HOST:PORT`",
+             address, run `pseidon status http://HOST:PORT`, and with :monitor-socket `pseidon \
+             status unix:PATH`",
         ),
         ureq::Error::StatusCode(401) => {
             Some("set the environment variable PSEIDON_TOKEN to the :token of the pipeline")
@@ -322,6 +324,7 @@ not running
         }
         for (wrong, helps) in [
             ("http://127.0.0.1:1", Some("the service listens")),
+            ("unix:/missing/http.sock", Some("status unix:PATH")),
             ("http:///", None),
             ("nonsense", None),
         ] {

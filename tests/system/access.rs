@@ -1,7 +1,9 @@
-//! Who may use the service of a run: tokens with roles, TLS.
+//! Who may use the service of a run: tokens with roles, TLS, Unix sockets.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use crate::harness::servers::{ReplClient, free_port, get, get_with, post};
@@ -128,6 +130,16 @@ fn write_certificate(site: &Site, name: &str) {
     fs::set_permissions(key, PermissionsExt::from_mode(0o600)).expect("it is ours");
 }
 
+/// The exit code and the output of `pseidon status`.
+fn status(site: &Site, url: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = site.pseidon();
+    let output = command.args(["status", url]).args(arguments).output();
+    let output = output.expect("the binary can be started");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), text + &errors)
+}
+
 #[test]
 fn status_is_read_over_tls_with_a_client_certificate() {
     let site = Site::new("tls");
@@ -144,16 +156,16 @@ fn status_is_read_over_tls_with_a_client_certificate() {
         ),
     );
     let mut pseidon = site.run("pipeline.edn");
-    let status = |arguments: &[&str]| {
-        let mut command = site.pseidon();
-        let url = format!("https://localhost:{port}");
-        let output = command.args(["status", &url]).args(arguments).output();
-        let output = output.expect("the binary can be started");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), text + &errors)
-    };
-    let own = ["--ca", "server.pem", "--cert", "client.pem", "--key", "client-key.pem"];
+    let url = format!("https://localhost:{port}");
+    let status = |arguments: &[&str]| status(&site, &url, arguments);
+    let own = [
+        "--ca",
+        "server.pem",
+        "--cert",
+        "client.pem",
+        "--key",
+        "client-key.pem",
+    ];
     wait_until("the status is shown", 30, || status(&own).0 == Some(0));
     let (_, text) = status(&own);
     assert!(text.contains("records "), "{text}");
@@ -162,7 +174,10 @@ fn status_is_read_over_tls_with_a_client_certificate() {
     let (code, text) = status(&["--ca", "server.pem"]);
     assert!(code == Some(1), "without a certificate: {text}");
     let (code, text) = status(&["--ca", "missing.pem"]);
-    assert!(code == Some(1) && text.contains("cannot read missing.pem"), "{text}");
+    assert!(
+        code == Some(1) && text.contains("cannot read missing.pem"),
+        "{text}"
+    );
 
     let posted = Command::new("curl")
         .args(["--silent", "--cacert", "server.pem", "--cert", "client.pem"])
@@ -185,6 +200,88 @@ fn status_is_read_over_tls_with_a_client_certificate() {
 
     write_certificate(&site, "server");
     pseidon.hang_up();
-    wait_until("the new certificate is trusted", 30, || status(&own).0 == Some(0));
+    wait_until("the new certificate is trusted", 30, || {
+        status(&own).0 == Some(0)
+    });
+    pseidon.stop(30);
+}
+
+#[test]
+fn sockets_serve_the_user_of_the_process_and_root() {
+    let site = Site::new("sockets");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "local"
+            :settings {:repl true :monitor-socket "http.sock" :token "not-for-its-sockets"}
+            pipeline (-> (generate {:record {:n "n"} :rate 500}) (drop))}"#,
+    );
+    let mut pseidon = site.run("pipeline.edn");
+    let (http, repl) = (site.path("http.sock"), site.path(".pseidon/local.sock"));
+    wait_until("it listens", 30, || http.exists() && repl.exists());
+    let stdout = |mut command: Command| {
+        let output = command.current_dir(site.path("")).output();
+        let output = output.expect("the program can be started");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let mut status = site.pseidon();
+    status
+        .args(["status", "unix:http.sock"])
+        .env_remove("PSEIDON_TOKEN");
+    let text = stdout(status);
+    assert!(text.contains("records "), "{text}");
+    let curl = |method: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--unix-socket", "http.sock", "-X", method]);
+        curl.arg("http://any.example/roll");
+        curl
+    };
+    let answer = stdout(curl("POST"));
+    assert!(answer.contains("\"action\":\"roll\""), "{answer}");
+
+    let mut stream = UnixStream::connect(&repl).expect("it listens");
+    stream.write_all(b"logs\nquit\n").expect("it reads");
+    let mut replies = String::new();
+    stream.read_to_string(&mut replies).expect("text");
+    assert!(replies.starts_with("local running"), "{replies}");
+
+    let uid = rustix::process::geteuid().as_raw();
+    let log = pseidon.log();
+    let acted = format!("audit: action peer=unix:uid={uid},pid=");
+    assert!(log.contains(&acted), "{log}");
+    let own = format!(
+        "peer=unix:uid={uid},pid={} interface=\"repl\" action=\"logs\"",
+        std::process::id()
+    );
+    assert!(log.contains(&own), "{log}");
+
+    if rustix::process::geteuid().is_root() {
+        // Whatever the modes of the files say.
+        for path in [&site.path(""), &http] {
+            fs::set_permissions(path, PermissionsExt::from_mode(0o777)).expect("it is ours");
+        }
+        assert_eq!(stdout(site.without_privileges(curl("POST"))), "");
+        let log = pseidon.log();
+        assert!(log.contains("refused peer=unix:uid=65534,pid="), "{log}");
+    }
+    pseidon.stop(30);
+    assert!(!http.exists() && !repl.exists(), "they are removed");
+}
+
+#[test]
+fn the_socket_of_a_killed_run_is_replaced() {
+    let site = Site::new("stale-socket");
+    site.write(
+        "pipeline.edn",
+        r#"{:name "local" :settings {:repl true}
+            pipeline (-> (generate {:record {:n "n"} :rate 500}) (drop))}"#,
+    );
+    let repl = site.path(".pseidon/local.sock");
+    let is_served = || UnixStream::connect(&repl).is_ok();
+    let mut killed = site.run("pipeline.edn");
+    wait_until("it listens", 30, is_served);
+    killed.kill();
+    assert!(repl.exists() && !is_served());
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("it listens again", 30, is_served);
     pseidon.stop(30);
 }

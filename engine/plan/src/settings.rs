@@ -83,7 +83,18 @@ pub struct Settings {
     /// The port that serves `/metrics`, `/health` and the other service pages. Default: no port is
     /// opened.
     pub monitor_port: Option<Port>,
-    /// The port of a REPL for inspecting the running pipeline. Default: no port is opened.
+    /// A Unix socket that serves the same pages, such as `"/run/pseidon/http.sock"`. Only the user
+    /// of the process and root can use it; they need no token. Default: none.
+    pub monitor_socket: Option<PathBuf>,
+    /// Whether a REPL for inspecting the running pipeline is served on a Unix socket,
+    /// `.pseidon/NAME.sock` next to the pipeline file. Only the user of the process and root can use
+    /// it; they need no token.
+    #[option(default = "false")]
+    pub repl: bool,
+    /// The path of the REPL's Unix socket, at most 107 bytes. Default: none, or that of `:repl`.
+    pub repl_socket: Option<PathBuf>,
+    /// A TCP port of the REPL, for clients on other machines or without Unix sockets. Default: no
+    /// port is opened.
     pub repl_port: Option<Port>,
     /// The address on which both ports are opened. With `"0.0.0.0"` they are reachable on every
     /// address of the machine: then set `:tls`, and a `:token` or a `:token-file`.

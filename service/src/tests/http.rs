@@ -398,6 +398,8 @@ fn a_port_in_use_is_named() {
         host: Ipv4Addr::LOCALHOST.into(),
         monitor_port,
         repl_port,
+        monitor_socket: None,
+        repl_socket: None,
         names: Vec::new(),
         tls: None,
         tokens: token_source(token),

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
-use super::{TestService, local_peer, serve};
+use super::{TestService, network_peer, serve};
 use crate::guard::Access;
 use crate::limits::Limits;
 use crate::properties::check_http;
@@ -30,7 +30,7 @@ fn replies(sent: &[u8], cut: usize) -> Vec<u8> {
     let (_, pages, runtime) = &*SERVED;
     let (one, other) = sent.split_at(cut);
     let mut received = Vec::new();
-    let peer = local_peer();
+    let peer = network_peer();
     let served = serve_client(one.chain(other), &mut received, pages, peer, Instant::now());
     runtime.block_on(served).unwrap();
     received

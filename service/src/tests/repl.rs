@@ -442,8 +442,9 @@ fn what_an_expression_may_use_is_limited() {
     served.run("test");
     let mut client = ReplClient::connect(&served);
     let long = client.send("eval in repeat(user, 400000)");
-    let expected = "error: 1200002 bytes are too many to be shown; expected at most 262144";
-    assert!(long.iter().all(|line| line == expected), "{}", long.len());
+    // How many they are depends on the number of the record.
+    let expected = "00002 bytes are too many to be shown; expected at most 262144";
+    assert!(long.iter().all(|line| line.ends_with(expected)), "{long:?}");
 
     let calls = vec!["repeat(user, 400000)"; 17].join(" || ");
     let refused = client.send(&format!("eval in length({calls})"));

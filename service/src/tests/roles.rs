@@ -152,7 +152,7 @@ fn values_of_records_need_their_role() {
 fn the_file_is_read_again() {
     let (served, folder) = serve_roles();
     let path = folder.path().join("tokens");
-    let files = served.files.as_ref().unwrap();
+    let files = served.service.files().unwrap();
     let mut revoked = served.repl_as("powerful-token-004");
     let mut kept = served.repl_as("reading-token-0001");
     assert_eq!(revoked.send("logs").len(), 1);

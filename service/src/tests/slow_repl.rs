@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex, sp
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{in_paused_time, local_peer, registry};
+use super::{in_paused_time, network_peer, registry};
 use crate::guard::Access;
 use crate::limits::Limits;
 use crate::repl::serve_client;
@@ -41,7 +41,7 @@ impl Scene {
             let pages = pages.clone();
             tokio::spawn(async move {
                 let (input, output) = split(stream);
-                let peer = local_peer();
+                let peer = network_peer();
                 let input = BufReader::new(input);
                 serve_client(input, output, &pages, peer, Instant::now()).await
             })

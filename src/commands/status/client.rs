@@ -11,8 +11,10 @@ use ureq::Agent;
 use ureq::tls::{
     Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem,
 };
+use ureq::unversioned::resolver::DefaultResolver;
 
 use super::MAX_SHOWN;
+use super::unix::UnixConnector;
 use crate::cli::StatusArgs;
 
 /// How long the process may take to answer a request.
@@ -21,7 +23,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// A client of one process.
 pub(super) struct Client {
     agent: Agent,
+    /// What the paths of pages are appended to.
     url: String,
+    /// The same for people: the path of a socket instead of a host.
+    shown: String,
     token: Option<String>,
 }
 
@@ -44,25 +49,36 @@ impl Client {
             .root_certs(roots)
             .client_cert(own)
             .build();
-        let agent = Agent::config_builder()
+        let config = Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             // The body of an answer says what is wrong.
             .http_status_as_error(false)
-            .tls_config(tls)
-            .build()
-            .into();
+            .tls_config(tls);
+        let (agent, url) = match args.url.strip_prefix("unix:") {
+            None => (config.build().into(), args.url.trim_end_matches('/')),
+            Some(path) => {
+                let connector = UnixConnector { path: path.into() };
+                let config = config.proxy(None).build();
+                let resolver = DefaultResolver::default();
+                let agent = Agent::with_parts(config, connector, resolver);
+                // A host that needs no look-up.
+                (agent, "http://127.0.0.1")
+            }
+        };
         Ok(Client {
             agent,
-            url: args.url.trim_end_matches('/').to_owned(),
+            url: url.to_owned(),
+            shown: args.url.trim_end_matches('/').to_owned(),
             token: args.token.clone(),
         })
     }
 
     /// Reads a page.
     pub(super) fn page(&self, path: &str) -> Result<Value, Reason> {
-        let page = format!("{}{path}", self.url);
+        let page = format!("{}{path}", self.shown);
         let cannot_read = |error| Reason::caused_by(format!("cannot read {page}"), error);
-        let mut request = self.agent.get(&page).header("Accept", "application/json");
+        let request = self.agent.get(format!("{}{path}", self.url));
+        let mut request = request.header("Accept", "application/json");
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
