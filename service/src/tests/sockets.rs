@@ -105,6 +105,19 @@ fn refusal(path: &Path) -> Option<String> {
     started.err().map(|error| WithCauses(&error).to_string())
 }
 
+/// A socket that accepts no further client, and the one that waits for it.
+fn busy(path: &Path) -> (tokio::net::UnixListener, UnixStream) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .unwrap();
+    let _context = runtime.enter();
+    let socket = tokio::net::UnixSocket::new_stream().unwrap();
+    socket.bind(path).unwrap();
+    let listener = socket.listen(0).unwrap();
+    (listener, UnixStream::connect(path).unwrap())
+}
+
 #[test]
 fn only_the_socket_of_a_dead_process_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
@@ -114,12 +127,14 @@ fn only_the_socket_of_a_dead_process_is_replaced() {
     assert!(!path("dead").exists());
 
     let living = UnixListener::bind(path("living")).unwrap();
+    let (_busy, _waiting) = busy(&path("busy"));
     fs::write(path("file"), "content").unwrap();
     fs::create_dir(path("folder")).unwrap();
     symlink(path("dead"), path("dangling")).unwrap();
     symlink(path("living"), path("link")).unwrap();
     for (name, expected) in [
         ("living", "a process listens on it already"),
+        ("busy", "a process listens on it already"),
         ("file", "something else than a socket"),
         ("folder", "something else than a socket"),
         ("dangling", "something else than a socket"),
