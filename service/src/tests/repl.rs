@@ -340,7 +340,7 @@ fn a_client_of_another_protocol_executes_no_command() {
 }
 
 /// Sends a bencoded request, and reads until the response ends with `end`.
-fn bencode(stream: &mut TcpStream, request: &str, end: &str) -> String {
+pub(super) fn bencode(stream: &mut TcpStream, request: &str, end: &str) -> String {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(end.as_bytes()) {

@@ -1,6 +1,7 @@
 //! Tests of a file of tokens: what each role allows, over HTTP and in the REPL.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use pseidon_plan::settings::TokenFor;
 use tempfile::TempDir;
 
-use super::repl::ReplClient;
+use super::repl::{ReplClient, bencode};
 use super::{TestService, serve_with};
 use crate::TokenSource;
 use crate::runs::EntryState;
@@ -118,6 +119,23 @@ fn commands_of_the_repl_need_the_role() {
         assert!(client.send("help").len() > 10, "it needs no role");
         assert!(client.send("quit").is_empty());
     }
+}
+
+#[test]
+fn nrepl_clients_need_the_role() {
+    let (served, _folder) = serve_roles();
+    let mut stream = TcpStream::connect(served.repl).unwrap();
+    let mut eval = |code: &str, status: &str| {
+        let request = format!("d4:code{}:{code}2:op4:evale", code.len());
+        bencode(&mut stream, &request, status)
+    };
+    eval("auth reading-token-0001", "6:statusl4:doneee");
+    let answer = eval("pause", "4:done10:eval-erroree");
+    assert!(
+        answer.contains("does not have the role `operate`"),
+        "{answer}"
+    );
+    assert!(eval("logs", "6:statusl4:doneee").contains("a starting"));
 }
 
 #[test]
