@@ -284,8 +284,10 @@ impl PipelineText {
         );
         let mut plan = match (plan, state_error) {
             (Ok(plan), None) => plan,
-            (Ok(_), Some(error)) => return Err(vec![error]),
-            (Err(errors), error) => return Err(errors.into_iter().chain(error).collect()),
+            (Ok(_), Some(error)) => return Err(document.conceal(vec![error])),
+            (Err(errors), error) => {
+                return Err(document.conceal(errors.into_iter().chain(error).collect()));
+            }
         };
         let (text, tables) = (self.text.clone(), plan.tables.clone());
         let largest = if is_template(document) {

@@ -1,12 +1,21 @@
 //! Log output on standard error. The progress line is hidden while a log line is written.
+//!
+//! Whatever a field contains, such as the name of a file, a line stays one line, changes nothing in
+//! a terminal but its colors, and has no value that was filled in. The fields of a plain line are
+//! changed one by one, since time, level and names of fields stay as they are; those of JSON in the
+//! text of the line, since its formatter cannot be extended.
 
+use std::fmt;
 use std::io::{self, Write};
 
 use indicatif::ProgressBar;
 use pseidon_dsl::printable;
 use pseidon_dsl::printable::printable_json;
+use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 /// Starts logging. `filter` is a level or a list as in `RUST_LOG`; an error says why it is invalid.
 /// Lines are colored on a terminal unless `NO_COLOR` is set.
@@ -22,10 +31,25 @@ pub(crate) fn start(filter: &str, json: bool, bar: Option<ProgressBar>) -> Resul
     if json {
         builder.json().flatten_event(true).init()
     } else {
-        builder.with_ansi(color).init()
+        let fields = debug_fn(write_field).delimited(" ");
+        builder.with_ansi(color).fmt_fields(fields).init()
     }
     Ok(())
 }
+
+/// Writes a field of a plain line: `name=value`, or the message alone.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    let value = printable(&value);
+    match (field.name(), writer.has_ansi_escapes()) {
+        ("message", _) => write!(writer, "{value}"),
+        (name, true) => write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}"),
+        (name, false) => write!(writer, "{name}={value}"),
+    }
+}
+
+/// The fields of a line in JSON whose values are not from outside.
+const OWN_WORDS: &[&str] = &["timestamp", "level"];
 
 /// Standard error, with the progress line hidden while a line is written.
 struct Stderr {
@@ -49,20 +73,13 @@ struct StderrWriter<'a> {
     bar: Option<&'a ProgressBar>,
 }
 
-/// An event as it is written. Whatever its fields contain, such as the name of a file, it stays one
-/// line and changes nothing in a terminal but its colors: the formatter escapes ESC in fields.
-fn one_line(event: &[u8], json: bool) -> String {
-    let text = String::from_utf8_lossy(event);
-    if json {
-        return printable_json(&text).into_owned();
-    }
-    let colored: Vec<_> = text.trim_end().split('\u{1b}').map(printable).collect();
-    colored.join("\u{1b}") + "\n"
-}
-
 impl Write for StderrWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let line = one_line(bytes, self.json);
+        let text = String::from_utf8_lossy(bytes);
+        let line = match self.json {
+            true => printable_json(&text, OWN_WORDS),
+            false => text,
+        };
         // A run continues when its log lines cannot be written: a closed pipe, a full disk.
         let _ = match self.bar {
             Some(bar) => bar.suspend(|| io::stderr().write_all(line.as_bytes())),
@@ -78,15 +95,81 @@ impl Write for StderrWriter<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// What is written for one event.
+    fn written(json: bool, color: bool, log: impl FnOnce()) -> String {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let of_writer = lines.clone();
+        let writer = move || Lines(of_writer.clone());
+        let builder = tracing_subscriber::fmt().without_time().with_target(false);
+        if json {
+            let subscriber = builder
+                .json()
+                .flatten_event(true)
+                .with_writer(writer)
+                .finish();
+            tracing::subscriber::with_default(subscriber, log);
+        } else {
+            let fields = debug_fn(write_field).delimited(" ");
+            let builder = builder.with_ansi(color).fmt_fields(fields);
+            tracing::subscriber::with_default(builder.with_writer(writer).finish(), log);
+        }
+        let bytes = lines.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn an_event_is_one_line_with_no_sequences_but_colors() {
-        let event = "\u{1b}[33m WARN\u{1b}[0m path=a\nb\u{9b}2J\u{7}\u{202e}\n";
-        let shown = "\u{1b}[33m WARN\u{1b}[0m path=a\\nb\\u{9b}2J\\u{7}\\u{202e}\n";
-        assert_eq!(one_line(event.as_bytes(), false), shown);
-        let event = "{\"path\":\"a\\nb\u{9b}\"}\n";
-        let shown = "{\"path\":\"a\\nb\\u009b\"}\n";
-        assert_eq!(one_line(event.as_bytes(), true), shown);
+        let event = || {
+            let error = io::Error::other("a\nb\u{9b}2J\u{7}\u{202e}");
+            tracing::warn!(path = "a\n\u{1b}[2J", n = 1, %error, "is\u{1b}so");
+        };
+        assert_eq!(
+            written(false, false, event),
+            " WARN is\\u{1b}so path=\"a\\n\\u{1b}[2J\" n=1 error=a\\nb\\u{9b}2J\\u{7}\\u{202e}\n"
+        );
+        let colored = written(false, true, event);
+        assert!(
+            colored.starts_with("\u{1b}[33m WARN\u{1b}[0m is\\u{1b}so \u{1b}[3mpath\u{1b}[0m"),
+            "{colored:?}"
+        );
+        let json = written(true, false, event);
+        assert!(json.contains("\"path\":\"a\\n\\u001b[2J\""), "{json}");
+    }
+
+    #[test]
+    fn a_value_that_was_filled_in_is_in_no_field() {
+        pseidon_dsl::conceal::register("${env:LOG_PW}", "log-s3cret");
+        pseidon_dsl::conceal::register("${env:LOG_WORD}", "message");
+        let event = || {
+            tracing::warn!(
+                url = "http://log-s3cret@h",
+                "cannot reach log-s3cret: message"
+            )
+        };
+        assert_eq!(
+            written(false, false, event),
+            " WARN cannot reach ${env:LOG_PW}: ${env:LOG_WORD} url=\"http://${env:LOG_PW}@h\"\n"
+        );
+        let json = r#"{"level":"message","message":"no log-s3cret"}"#;
+        assert_eq!(
+            printable_json(json, OWN_WORDS),
+            r#"{"level":"message","message":"no ${env:LOG_PW}"}"#
+        );
     }
 }

@@ -8,7 +8,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteDiagnost
 
 use self::excerpt::Excerpt;
 use crate::Span;
-use crate::node::Text;
+use crate::node::{Substitute, Text};
 use crate::printable::{printable_lines, shortened};
 
 /// How many errors are shown. A generated file can have an error in each of its keys.
@@ -188,10 +188,14 @@ impl Diagnostic {
         }
     }
 
-    /// Replaces the message if `text` is secret, so that the diagnostic shows no part of it. The
-    /// span of `text` still shows where the error is.
+    /// Replaces the message of an error in what was substituted in `text`: it would show a part of
+    /// it. The span still shows where the error is.
     pub(crate) fn without_secrets_of(self, text: &Text) -> Self {
-        if !text.secret {
+        let is_at = |filled: &Substitute| {
+            let place = text.span_of(filled.start as usize, filled.end as usize);
+            place.start <= self.span.end && self.span.start <= place.end
+        };
+        if !text.filled.iter().any(is_at) {
             return self;
         }
         let message = "this string is invalid after its `${…}` is substituted";

@@ -10,6 +10,7 @@ mod other_language;
 
 use std::fmt::Display;
 
+use crate::filled_string::FilledString;
 use crate::node::Text;
 use crate::{Diagnostic, Name, Node, Span, edn, toml};
 
@@ -135,8 +136,8 @@ pub struct Document {
     pub pipeline: Flow,
     /// The entries of `:tests`.
     pub tests: Vec<Test>,
-    /// The places of the strings with substituted values; [`crate::interpolate`] adds them.
-    pub substituted: Vec<Span>,
+    /// The strings with substituted values; [`crate::interpolate`] adds them.
+    pub substituted: Vec<FilledString>,
 }
 
 /// A file that is included.

@@ -20,7 +20,6 @@ pub(crate) fn diagnostic<R: RuleType>(
     let span = text.span_of(at, at + found.len());
     let message = match found {
         "" => "unexpected end of input".to_owned(),
-        _ if text.secret => "unexpected token".to_owned(),
         found => format!("unexpected `{found}`"),
     };
     let ErrorVariant::ParsingError { positives, .. } = &error.variant else {

@@ -3,12 +3,13 @@
 //! As in a shell, the default stands for a value that is not set or empty.
 //!
 //! It runs after parsing, so that a substituted value is never syntax. The caller provides the
-//! lookup, so that this crate does no I/O. A string with a substituted value is
-//! [secret](Text::secret): neither `Debug` nor a diagnostic prints it. `$${` is a literal `${`.
+//! lookup, so that this crate does no I/O. A string knows what was [substituted](Text::filled) in
+//! it: neither `Debug` nor a diagnostic prints that. `$${` is a literal `${`.
 
 use crate::document::Flow;
-use crate::node::Text;
-use crate::{Call, Diagnostic, Document, Node, NodeKind, Span};
+use crate::filled_string::FilledString;
+use crate::node::{Substitute, Text};
+use crate::{Call, Diagnostic, Document, Node, NodeKind};
 
 /// Returns the value of a placeholder: `lookup("env", "NAME")`.
 pub type Lookup<'a> = dyn FnMut(&str, &str) -> Result<String, LookupError> + 'a;
@@ -26,8 +27,7 @@ pub enum LookupError {
 #[derive(Default)]
 struct Outcome {
     errors: Vec<Diagnostic>,
-    /// The places of the strings with substituted values.
-    substituted: Vec<Span>,
+    substituted: Vec<FilledString>,
 }
 
 /// Substitutes the placeholders in all strings of the settings, of named expressions and of the
@@ -135,6 +135,7 @@ fn fill_text(text: &mut Text, lookup: &mut Lookup<'_>, outcome: &mut Outcome) {
     let mut filled = Text {
         value: String::new(),
         shifts: Vec::new(),
+        filled: Vec::new(),
         ..template.clone()
     };
     let mut copied = 0;
@@ -160,8 +161,13 @@ fn fill_text(text: &mut Text, lookup: &mut Lookup<'_>, outcome: &mut Outcome) {
                         filled.value.push_str(default);
                     }
                     (Ok(value), _) => {
+                        let start = filled.value.len() as u32;
                         filled.value.push_str(&value);
-                        filled.secret = true;
+                        filled.filled.push(Substitute {
+                            start,
+                            end: filled.value.len() as u32,
+                            placeholder: format!("${{{kind}:{name}}}").into(),
+                        });
                     }
                     (Err(LookupError::Unset(reason) | LookupError::Failed(reason)), _) => {
                         let span = template.span_of(found.start, found.end);
@@ -175,8 +181,11 @@ fn fill_text(text: &mut Text, lookup: &mut Lookup<'_>, outcome: &mut Outcome) {
         copied = found.end;
     }
     append(&mut filled, &template, copied, template.value.len());
-    if filled.secret {
-        outcome.substituted.push(template.span());
+    if filled.is_filled() {
+        outcome.substituted.push(FilledString {
+            span: template.span(),
+            text: filled.clone(),
+        });
     }
     *text = filled;
 }

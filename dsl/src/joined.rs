@@ -113,6 +113,23 @@ fn is_toml(path: &str) -> bool {
         .is_some_and(|extension| extension == "toml")
 }
 
+/// Where a position of a joined text is in its file: `common.edn:3:20`. `main` is the name of the
+/// pipeline file.
+pub fn place(main: &str, joined: &str, span: Span) -> String {
+    let parts = parts(joined);
+    let starts: Vec<usize> = parts.iter().map(|part| part.start).collect();
+    let part = &parts[part_at(&starts, span)];
+    let start = (span.start as usize).saturating_sub(part.start);
+    let name = part.path.unwrap_or(main);
+    diagnostic::place(name, part.text, Span::new(start, start))
+}
+
+/// The part in which a position is.
+fn part_at(starts: &[usize], span: Span) -> usize {
+    let after = starts.partition_point(|start| *start <= span.start as usize);
+    after.saturating_sub(1)
+}
+
 /// The errors of each file of a joined text that has some, with their positions in that file.
 ///
 /// The uses of a named expression may be in other files; they become lines of the help. `main` is
@@ -123,20 +140,9 @@ pub fn by_file<'t>(
     errors: &[Diagnostic],
 ) -> Vec<(Part<'t>, Vec<Diagnostic>)> {
     let parts = parts(joined);
-    let files = parts.clone();
     let starts: Vec<usize> = parts.iter().map(|part| part.start).collect();
-    let part_at = |span: Span| {
-        let at = span.start as usize;
-        starts
-            .partition_point(|start| *start <= at)
-            .saturating_sub(1)
-    };
-    let place_of = |span: Span| {
-        let part = &files[part_at(span)];
-        let start = (span.start as usize).saturating_sub(part.start);
-        let name = part.path.unwrap_or(main);
-        diagnostic::place(name, part.text, Span::new(start, start))
-    };
+    let part_at = |span: Span| part_at(&starts, span);
+    let place_of = |span: Span| place(main, joined, span);
     let with_errors = parts.into_iter().enumerate().map(|(number, part)| {
         let here = errors.iter().filter(|error| part_at(error.span) == number);
         let here = here.map(|error| {

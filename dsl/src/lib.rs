@@ -12,7 +12,8 @@
 //!    parses the path templates, and [`units`] sizes and durations.
 //!
 //! [`diagnostic`] renders errors, and [`print`](mod@print) writes EDN; [`printable`](mod@printable)
-//! escapes text from outside. [`class`] recognizes the class names that older pipelines use as
+//! escapes text from outside, and [`conceal`](mod@conceal) replaces the values that were
+//! substituted. [`class`] recognizes the class names that older pipelines use as
 //! stages.
 //!
 //! This crate does no I/O and does not depend on connectors. Whether `kafka` exists, and which
@@ -21,11 +22,14 @@
 #![forbid(unsafe_code)]
 
 pub mod class;
+pub mod conceal;
 pub mod diagnostic;
 pub mod document;
 pub mod edn;
 pub mod encoding;
+mod escape;
 pub mod expr;
+pub mod filled_string;
 mod grammar;
 pub mod interpolate;
 pub mod joined;

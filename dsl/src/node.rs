@@ -1,5 +1,7 @@
 //! EDN values with their source positions.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -95,11 +97,31 @@ pub struct Text {
     /// `(byte in value, extra bytes in the file)`, in order. The extra bytes can be negative,
     /// because a value substituted for `${env:NAME}` can be longer than the placeholder.
     pub shifts: Vec<(u32, i32)>,
-    /// Whether the value contains the substitute for `${env:NAME}` or `${file:/path}`. Such a
-    /// string is never printed. Use [`Text::shown`] in messages.
-    pub secret: bool,
+    /// The substitutes for `${env:NAME}` and the like in `value`, in order. A string with one is
+    /// never printed. Use [`Text::shown`] in messages.
+    pub filled: Vec<Substitute>,
     /// The named expressions that an expression in the string may call.
     pub names: Option<Arc<NamedExpressions>>,
+}
+
+/// What was substituted for a placeholder in a string.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Substitute {
+    /// The byte of [`Text::value`] at which the substitute begins.
+    pub start: u32,
+    /// The byte behind the substitute.
+    pub end: u32,
+    /// The placeholder, such as `${env:NAME}`.
+    pub placeholder: Arc<str>,
+}
+
+impl Substitute {
+    /// Whether the substitute is from outside of the file and of the command, as a secret is.
+    fn is_secret(&self) -> bool {
+        ["${env:", "${file:"]
+            .iter()
+            .any(|kind| self.placeholder.starts_with(kind))
+    }
 }
 
 impl Text {
@@ -109,14 +131,56 @@ impl Text {
             value: value.into(),
             start: start as u32,
             shifts: Vec::new(),
-            secret: false,
+            filled: Vec::new(),
             names: None,
         }
     }
 
-    /// The string to show in messages: the value, or `…` if it is secret.
-    pub fn shown(&self) -> &str {
-        if self.secret { "…" } else { &self.value }
+    /// The string to show in messages: with placeholders instead of their substitutes.
+    pub fn shown(&self) -> Cow<'_, str> {
+        self.unfilled(0..self.value.len())
+    }
+
+    /// The part `range` of the value, with placeholders instead of their substitutes.
+    pub fn unfilled(&self, range: Range<usize>) -> Cow<'_, str> {
+        self.replaced(range, |_| true)
+    }
+
+    /// The part `range` of the value with placeholders instead of values of `${env:NAME}` and
+    /// `${file:PATH}`; `None` if it has none.
+    pub fn without_secrets(&self, range: Range<usize>) -> Option<String> {
+        match self.replaced(range, Substitute::is_secret) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(replaced) => Some(replaced),
+        }
+    }
+
+    fn replaced(
+        &self,
+        range: Range<usize>,
+        is_replaced: impl Fn(&Substitute) -> bool,
+    ) -> Cow<'_, str> {
+        let part = |range: Range<usize>| self.value.get(range).unwrap_or_default();
+        let mut shown = String::new();
+        let mut copied = range.start;
+        let is_inside = |filled: &&Substitute| {
+            (filled.start as usize) < range.end && range.start < filled.end as usize
+        };
+        let inside = self.filled.iter().filter(is_inside);
+        for filled in inside.filter(|filled| is_replaced(filled)) {
+            shown.push_str(part(copied..(filled.start as usize).max(copied)));
+            shown.push_str(&filled.placeholder);
+            copied = (filled.end as usize).min(range.end);
+        }
+        match shown.is_empty() {
+            true => part(range).into(),
+            false => (shown + part(copied..range.end)).into(),
+        }
+    }
+
+    /// Whether the value has a substitute.
+    pub fn is_filled(&self) -> bool {
+        !self.filled.is_empty()
     }
 
     /// Compiles the string as a regular expression.
@@ -176,9 +240,24 @@ impl Text {
             value: inner.value.clone(),
             start: start as u32,
             shifts,
-            secret: self.secret || inner.secret,
+            filled: self.filled_of(inner),
             names: self.names.clone(),
         }
+    }
+
+    /// The substitutes in a part of the value.
+    fn filled_of(&self, part: &Text) -> Vec<Substitute> {
+        let (first, last) = (part.start, part.place(part.value.len()) as u32);
+        let byte = |at: u32, other| part.byte_at(at as usize).unwrap_or(other) as u32;
+        let inside = self.filled.iter();
+        let inside = inside.filter(|filled| filled.start < last && first < filled.end);
+        inside
+            .map(|filled| Substitute {
+                start: byte(filled.start.max(first), 0),
+                end: byte(filled.end.min(last), part.value.len()),
+                placeholder: filled.placeholder.clone(),
+            })
+            .collect()
     }
 
     /// The byte of the value at the file offset `place`, if there is one. File offsets increase

@@ -56,7 +56,7 @@ fn write_node(out: &mut String, node: &Node, between: &str) {
             out.push('M');
         }
         NodeKind::Char(value) => write_char(out, *value),
-        NodeKind::Str(text) => write_str(out, text.shown()),
+        NodeKind::Str(text) => write_str(out, &text.shown()),
         NodeKind::Symbol(name) => write_display(out, name),
         NodeKind::Keyword(name) => write_display(out, format_args!(":{name}")),
         NodeKind::List(items) => write_items(out, ("(", items, ')'), between),

@@ -5,7 +5,7 @@ use pseidon_dsl::Span;
 use pseidon_dsl::expr::{
     ExprKind, SelectItem, parse, parse_assignments, parse_paths, parse_renamings, parse_select,
 };
-use pseidon_dsl::node::Text;
+use pseidon_dsl::node::{Substitute, Text};
 
 fn reprinted(text: &str) -> String {
     match parse(&Text::plain(text, 0)) {
@@ -434,7 +434,11 @@ fn nesting_has_a_limit() {
 #[test]
 fn a_secret_is_not_in_an_error() {
     let text = Text {
-        secret: true,
+        filled: vec![Substitute {
+            start: 2,
+            end: 9,
+            placeholder: "${env:PW}".into(),
+        }],
         ..Text::plain("a hunter2", 0)
     };
     let errors = parse(&text).expect_err("two values");

@@ -7,7 +7,7 @@ use pseidon_dsl::expr::{
     Expr, NamedExpressions, SelectItem, parse, parse_assignments, parse_select,
 };
 use pseidon_dsl::node::Text;
-use pseidon_dsl::{Diagnostic, Document, template};
+use pseidon_dsl::{Diagnostic, Document, interpolate, template};
 
 const FUNCTIONS: [&str; 4] = ["lower", "count", "sum", "date_part"];
 
@@ -90,6 +90,21 @@ fn a_call_stands_for_its_definition() {
     );
     assert_ne!(parts[0].span.expansion, parts[1].span.expansion);
     assert_eq!(parts[1].parts()[1].span.start, 10_023);
+}
+
+#[test]
+fn a_column_with_a_secret_of_a_definition_is_named_by_the_call() {
+    let mut document = from_edn(&file(r#""at(x)" "concat('${env:SITE}', x)""#)).expect("valid");
+    interpolate::document(&mut document, &mut |_, _| Ok("s3cret".to_owned())).expect("known");
+    let (names, errors) = names(&document);
+    assert_eq!(errors, []);
+    let items = parse_select(&text(&names, "upper(at(a)), upper(a), at(a)")).expect("valid");
+    let shown = items.iter().map(|item| match item {
+        SelectItem::Column { name, .. } => name.as_ref().map(|(name, _)| name.as_str()),
+        SelectItem::All { .. } => panic!("a column"),
+    });
+    let expected = [Some("upper(at(a))"), None, Some("at")];
+    assert_eq!(shown.collect::<Vec<_>>(), expected);
 }
 
 #[test]

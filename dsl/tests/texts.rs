@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pseidon_dsl::document::{from_edn, from_flow};
+use pseidon_dsl::expr::SelectItem;
 use pseidon_dsl::interpolate::LookupError;
 use pseidon_dsl::node::Text;
 use pseidon_dsl::template::{self, TemplatePart};
@@ -250,7 +251,7 @@ fn substitution() {
     ];
     for (text, expected, secret) in cases {
         let text = filled(text);
-        assert_eq!((text.value.as_str(), text.secret), (expected, secret));
+        assert_eq!((text.value.as_str(), text.is_filled()), (expected, secret));
         assert!(!secret || !format!("{text:?}").contains("me"), "{text:?}");
     }
 }
@@ -340,6 +341,31 @@ fn a_substituted_value_is_not_in_an_error() {
     ]
     .concat();
     assert!(!format!("{errors:?}").contains("hunter2"), "{errors:?}");
+}
+
+#[test]
+fn a_column_is_named_by_what_is_written() {
+    let named = |text: &str| -> Vec<Option<String>> {
+        let items = expr::parse_select(&filled(text)).expect(text);
+        let name = |item: SelectItem| match item {
+            SelectItem::Column { name, .. } => name.map(|(name, _)| name),
+            SelectItem::All { .. } => panic!("a column"),
+        };
+        items.into_iter().map(name).collect()
+    };
+    let text = "concat('${env:USER}',  a), a, '${env:USER}' as b, a + 1, concat( '${env:USER}' )";
+    assert_eq!(
+        named(text),
+        [
+            Some("concat('${env:USER}', a)".to_owned()),
+            Some("a".to_owned()),
+            Some("b".to_owned()),
+            None,
+            Some("concat( '${env:USER}' )".to_owned()),
+        ]
+    );
+    // It is the name of a field.
+    assert_eq!(named("x.${env:USER}"), [Some("me".to_owned())]);
 }
 
 #[test]

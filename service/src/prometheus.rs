@@ -1,9 +1,11 @@
 //! `/metrics/prometheus`: the metrics of all entries on one page in Prometheus text format.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use prometheus::TextEncoder;
 use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use pseidon_dsl::conceal::conceal;
 use pseidon_plugin::metrics::Metrics;
 
 use crate::process::ProcessMemory;
@@ -58,7 +60,9 @@ impl Families {
             .extend(samples);
     }
 
-    fn render(self) -> String {
+    fn render(mut self) -> String {
+        let samples = self.0.values_mut().flat_map(|family| family.mut_metric());
+        samples.for_each(conceal_labels);
         // The encoder rejects a family without samples.
         let families: Vec<MetricFamily> = self
             .0
@@ -163,6 +167,19 @@ fn add_label(sample: &mut Metric, name: &str, value: &str) {
     sample.set_label(labels);
 }
 
+/// Conceals the labels with names from outside: those of stages and logs.
+fn conceal_labels(sample: &mut Metric) {
+    let mut labels = sample.take_label();
+    for label in &mut labels {
+        if let "stage" | "log" = label.name()
+            && let Cow::Owned(concealed) = conceal(label.value())
+        {
+            label.set_value(concealed);
+        }
+    }
+    sample.set_label(labels);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +192,19 @@ mod tests {
                 .for_each(|family| families.add(family, *log));
         }
         families.render()
+    }
+
+    #[test]
+    fn a_label_has_no_secret() {
+        pseidon_dsl::conceal::register("${env:LABEL}", "label-s3cret");
+        let metrics = Metrics::new();
+        metrics
+            .records_in
+            .with_label_values(&["a label-s3cret"])
+            .inc();
+        let page = merged(&[(Some("label-s3cret"), &metrics)]);
+        let sample = "{stage=\"a ${env:LABEL}\",log=\"${env:LABEL}\"} 1";
+        assert!(page.contains(sample), "{page}");
     }
 
     #[test]

@@ -306,6 +306,10 @@ fn mean(records: u64, time: Duration) -> f64 {
     }
 }
 
+/// The keys whose values are words of the program.
+const OWN_WORDS: &[&str] = &["state", "version"];
+
 fn body(value: &Value) -> Bytes {
-    printable_json(&format!("{value:#}\n")).into_owned().into()
+    let text = format!("{value:#}\n");
+    printable_json(&text, OWN_WORDS).into_owned().into()
 }

@@ -9,6 +9,7 @@ mod table;
 use std::fmt::Display;
 
 use pseidon_delivery::{StoreError, WithCauses};
+use pseidon_dsl::printable::printable_lines;
 use pseidon_plan::Plan;
 
 pub(crate) use self::moving::with_help;
@@ -39,7 +40,7 @@ fn try_offsets(args: &OffsetsArgs) -> Result<String, Exit> {
     let file = args.file.display().to_string();
     Ok(match args.json {
         true => table::json(&plan.name, state.as_ref()),
-        false => table::text(&file, state.as_ref()),
+        false => printable_lines(&table::text(&file, state.as_ref())).into_owned(),
     })
 }
 

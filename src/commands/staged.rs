@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use pseidon_delivery::{SinkId, StagedEntry, StagedId, StateStore, StoreError, WithCauses};
 use pseidon_dsl::printable;
+use pseidon_dsl::printable::printable_lines;
 use pseidon_plan::Plan;
 use pseidon_plugin::sink::StagedFile;
 
@@ -25,7 +26,7 @@ const MAX_LISTED: usize = 10;
 /// Lists the files, or forgets those of one disk.
 pub(crate) fn staged(args: &StagedArgs) -> Exit {
     match try_staged(args) {
-        Ok(text) => output::print(&text),
+        Ok(text) => output::print(&printable_lines(&text)),
         Err(exit) => exit,
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pseidon_delivery::{SplitId, WithCauses};
 use pseidon_dsl::document::Test;
+use pseidon_dsl::printable::printable_lines;
 use pseidon_dsl::{Diagnostic, Document, Node, NodeKind};
 use pseidon_exec::process::{ProcessOutcome, Processor, RowReceiver};
 use pseidon_expr::Scope;
@@ -71,7 +72,7 @@ fn try_test(files: &[PathBuf], parameters: &ParameterArgs) -> Result<Exit, Exit>
 
 /// Prints a line of the results.
 fn print(line: Arguments<'_>) -> Result<(), Exit> {
-    match output::print(&format!("{line}\n")) {
+    match output::print(&printable_lines(&format!("{line}\n"))) {
         Exit::Done => Ok(()),
         exit => Err(exit),
     }

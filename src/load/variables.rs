@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use pseidon_dsl::interpolate::LookupError;
-use pseidon_dsl::{encoding, nearest};
+use pseidon_dsl::{conceal, encoding, nearest};
 use pseidon_logs::Log;
 
 /// The values of `${set:NAME}`: those of `--set NAME=VALUE`.
@@ -39,8 +39,17 @@ impl<'a> Variables<'a> {
         }
     }
 
-    /// The value of `${kind:name}`.
+    /// The value of `${kind:name}`. A value from outside of the file and of the command line can be
+    /// a secret, so nothing that is printed shows it from now on.
     pub(super) fn look_up(&mut self, kind: &str, name: &str) -> Result<String, LookupError> {
+        let value = self.value(kind, name)?;
+        if let "env" | "file" = kind {
+            conceal::register(&format!("${{{kind}:{name}}}"), &value);
+        }
+        Ok(value)
+    }
+
+    fn value(&mut self, kind: &str, name: &str) -> Result<String, LookupError> {
         match (kind, self.log) {
             ("set", _) => {
                 self.used.insert(name.to_owned());
@@ -97,6 +106,21 @@ fn host_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_from_outside_is_concealed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("secret"), "of-file-s3cret\n").unwrap();
+        let parameters = Parameters::new(&[("name".to_owned(), "of-set-s3cret".to_owned())]);
+        let mut variables = Variables::new(&parameters, folder.path(), None);
+        for (kind, name, shown) in [
+            ("file", "secret", "${file:secret}"),
+            ("set", "name", "of-set-s3cret"),
+        ] {
+            let value = variables.look_up(kind, name).expect("a value");
+            assert_eq!(conceal::conceal(&value), shown);
+        }
+    }
 
     #[test]
     fn the_value_of_a_file_is_its_text_without_mark_and_line_end() {

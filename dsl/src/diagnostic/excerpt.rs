@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
-use crate::printable::{printable, push_printable};
+use crate::escape::push_printable;
+use crate::printable::printable;
 
 /// The maximum number of bytes that are shown of a line.
 const LONGEST_LINE: usize = 200;

@@ -31,6 +31,8 @@ pub struct NamedExpressions {
     definitions: BTreeMap<String, Definition>,
     /// Whether no definition has an error.
     is_valid: bool,
+    /// Whether one has the value of an `${env:NAME}`.
+    pub(super) have_secrets: bool,
     /// The names of all functions.
     functions: BTreeSet<&'static str>,
     /// How many parts the uses have added to syntax trees.
@@ -71,6 +73,7 @@ impl NamedExpressions {
         let mut names = NamedExpressions {
             definitions: BTreeMap::new(),
             is_valid: true,
+            have_secrets: false,
             functions: functions.into_iter().collect(),
             parts: AtomicUsize::new(0),
             uses: Mutex::default(),
@@ -100,7 +103,10 @@ impl NamedExpressions {
             errors.push(is_taken_by("a word of expressions"));
         }
         let body = match &definition.body.kind {
-            NodeKind::Str(text) | NodeKind::Regex(text) if errors.is_empty() => parse(text),
+            NodeKind::Str(text) | NodeKind::Regex(text) if errors.is_empty() => {
+                self.have_secrets |= text.without_secrets(0..text.value.len()).is_some();
+                parse(text)
+            }
             _ => Err(Vec::new()),
         };
         let body = body.map_err(|more| errors.extend(more)).ok();

@@ -223,19 +223,36 @@ impl<'a> Reader<'a> {
             }
             Rule::column => {
                 let mut inner = pair.into_inner();
-                let mut expr = self.expr(inner.next()?).expr;
+                let value = inner.next()?;
+                let written = value.as_span().start()..value.as_span().end();
+                let mut expr = self.expr(value).expr;
                 let alias = inner
                     .find(|part| part.as_rule() == Rule::alias)
                     .map(|alias| (name(&alias), self.span(&alias)));
                 let names = self.text.names.as_deref();
                 let called = names.and_then(|names| names.called(&expr));
                 let implied = called.map(str::to_owned).or_else(|| implied_name(&expr));
-                let name = alias.or_else(|| Some((implied?, expr.span)));
+                let hidden = self.name_without_secrets(&expr, written);
+                let may_hide = names.is_some_and(|names| names.have_secrets);
+                let unexpanded = may_hide.then(|| expr.to_string());
                 self.expand(&mut expr);
+                let changed = unexpanded.filter(|shown| *shown != expr.to_string());
+                let implied = implied.or(hidden).or(changed);
+                let name = alias.or_else(|| Some((implied?, expr.span)));
                 Some(SelectItem::Column { expr, name })
             }
             _ => None,
         }
+    }
+
+    /// The name of a column whose expression has the value of an `${env:NAME}`: what is written. The
+    /// name of a field is data.
+    fn name_without_secrets(&self, expr: &Expr, written: Range<usize>) -> Option<String> {
+        if let ExprKind::Path(_) = expr.kind {
+            return None;
+        }
+        let shown = self.text.without_secrets(written)?;
+        Some(shown.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
     /// The expression of a pair, in which named expressions are expanded.

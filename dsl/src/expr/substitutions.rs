@@ -14,7 +14,11 @@ impl Substitutions {
     /// Those of a document, whose file has this text.
     pub fn new(document: &Document, text: &str) -> Substitutions {
         Substitutions {
-            strings: document.substituted.clone(),
+            strings: document
+                .substituted
+                .iter()
+                .map(|filled| filled.span)
+                .collect(),
             text: text.to_owned(),
         }
     }

@@ -73,7 +73,7 @@ impl RecordLines {
 /// A row or a value as the client gets it: JSON without control characters, unless it is too long.
 fn shown(json: &str) -> String {
     match json.len() {
-        0..=MAX_SHOWN => printable_json(json).into_owned(),
+        0..=MAX_SHOWN => printable_json(json, &[]).into_owned(),
         bytes => super::error(&format!(
             "{bytes} bytes are too many to be shown; expected at most {MAX_SHOWN}"
         )),

@@ -142,7 +142,7 @@ impl<'a> Argument<'a> {
         if let Some(value) = T::named(&name) {
             return Ok(value);
         }
-        let shown = text(self.node).map_or(name.as_str(), Text::shown);
+        let shown = text(self.node).map_or(name.as_str().into(), Text::shown);
         let error = Diagnostic::new(
             self.node.span,
             format!("`:{}` cannot be `{shown}`", self.option.name),
