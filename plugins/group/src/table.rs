@@ -3,6 +3,7 @@
 //! Groups belong to a generation. The current one is collected; those before it are closed, until
 //! their results are durable elsewhere and they are removed.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -12,8 +13,10 @@ use arrow::error::ArrowError;
 use pseidon_delivery::embedded::open_database;
 use pseidon_delivery::failpoint::reach;
 use pseidon_delivery::{LaneId, Position, Reason, SinkId, SplitCommit, SplitId, StoreError};
+use pseidon_dsl::conceal::conceal;
 use pseidon_expr::aggregate::{Group, Grouping, Groups};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use sha2::{Digest, Sha256};
 
 /// By generation and key: the state of the group.
 const GROUPS: TableDefinition<'static, (u64, &[u8]), &[u8]> = TableDefinition::new("groups");
@@ -171,13 +174,15 @@ impl GroupTable {
             let mut numbers = transaction.open_table(NUMBERS)?;
             let version = numbers.get(VERSION)?.map(|version| version.value());
             let has_narrow_sums = version == Some(NARROW_SUMS) && widens_decimals;
+            let kept = kept(grouping);
             match known {
-                Some(known) if known != grouping && has_groups => {
+                // Versions before this one kept the description as it is.
+                Some(known) if known != kept && known != grouping && has_groups => {
                     return Ok(Some(ForeignGroups::OtherGrouping(known)));
                 }
                 _ if has_narrow_sums && has_groups => return Ok(Some(ForeignGroups::NarrowSums)),
-                Some(known) if known == grouping => {}
-                _ => drop(texts.insert(GROUPING, grouping)?),
+                Some(known) if known == kept => {}
+                _ => drop(texts.insert(GROUPING, &*kept)?),
             }
             numbers.insert(VERSION, THIS_VERSION)?;
             Ok(None)
@@ -328,6 +333,19 @@ fn of_generation(generation: u64) -> Range<(u64, &'static [u8])> {
     (generation, &[][..])..(generation + 1, &[][..])
 }
 
+/// A description as it is kept: with placeholders instead of secrets, and then with a digest, since
+/// groups with another value are other groups.
+fn kept(description: &str) -> Cow<'_, str> {
+    match conceal(description) {
+        Cow::Borrowed(same) => same.into(),
+        Cow::Owned(shown) => {
+            let digest = Sha256::digest(description);
+            let digest = u64::from_be_bytes(std::array::from_fn(|at| digest[at]));
+            format!("{shown} ({digest:016x})").into()
+        }
+    }
+}
+
 /// The groups in `new`, with what was stored of them. What was stored comes first, as it was read
 /// first.
 fn together(
@@ -350,10 +368,21 @@ mod tests {
 
     /// A table of this version of the file, with a group if `is_pending`.
     fn stored(version: u64, is_pending: bool) -> Result<GroupTable, StoreError> {
+        stored_as(version, is_pending, "a")
+    }
+
+    /// The same with groups of this description.
+    fn stored_as(
+        version: u64,
+        is_pending: bool,
+        description: &str,
+    ) -> Result<GroupTable, StoreError> {
         let table = GroupTable::in_memory().unwrap();
         let written = table.write(|transaction| {
             transaction.open_table(NUMBERS)?.insert(VERSION, version)?;
-            transaction.open_table(TEXTS)?.insert(GROUPING, "a")?;
+            transaction
+                .open_table(TEXTS)?
+                .insert(GROUPING, description)?;
             if is_pending {
                 let mut groups = transaction.open_table(GROUPS)?;
                 groups.insert((1, &b"key"[..]), &b"state"[..])?;
@@ -396,6 +425,43 @@ mod tests {
         // Those of this version have wide sums.
         let table = stored(THIS_VERSION, true).unwrap();
         assert_eq!(table.begin("a", true).unwrap(), None);
+    }
+
+    #[test]
+    fn the_description_has_no_secret() {
+        let description = |value: &str| format!("first by concat('{value}', n)");
+        for value in ["grouped-s3cret", "other-s3cret"] {
+            pseidon_dsl::conceal::register("${env:GROUPED}", value);
+        }
+        let known = |table: &GroupTable| {
+            let transaction = table.database.begin_read().unwrap();
+            let texts = transaction.open_table(TEXTS).unwrap();
+            texts.get(GROUPING).unwrap().unwrap().value().to_owned()
+        };
+        let table = stored(THIS_VERSION, false).unwrap();
+        let [one, other] = ["grouped-s3cret", "other-s3cret"].map(description);
+        assert_eq!(table.begin(&one, false).unwrap(), None);
+        let of_one = known(&table);
+        assert!(
+            of_one.starts_with("first by concat('${env:GROUPED}', n) ("),
+            "{of_one}"
+        );
+        assert_eq!(table.begin(&one, false).unwrap(), None);
+        assert_eq!(known(&table), of_one);
+        assert_eq!(table.begin(&other, false).unwrap(), None);
+        assert_ne!(
+            known(&table),
+            of_one,
+            "another value is another description"
+        );
+
+        // An earlier version kept the description as it is.
+        pseidon_dsl::conceal::register("${env:GROUPED}", "earlier-a");
+        let table = stored_as(THIS_VERSION, true, "earlier-a").unwrap();
+        assert_eq!(table.begin("earlier-a", false).unwrap(), None);
+        assert!(known(&table).starts_with("${env:GROUPED} ("));
+        let refused = table.begin("b", false).unwrap();
+        assert!(matches!(refused, Some(ForeignGroups::OtherGrouping(_))));
     }
 
     #[test]
