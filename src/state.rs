@@ -10,7 +10,7 @@ use pseidon_delivery::{
 };
 use pseidon_plan::Plan;
 use pseidon_plugin::Secret;
-use pseidon_plugin::secret::without_users;
+use pseidon_plugin::secret::hosts_of_urls;
 use pseidon_redis::RedisStore;
 
 /// The pause between attempts to connect to a state store that does not answer.
@@ -156,7 +156,7 @@ fn connect_once(url: &str, plan: &Plan) -> Result<RedisStore, StoreError> {
         .and_then(|store| store.identity().map(|_| store))
         .map_err(|error| match error {
             StoreError::Unavailable(reason) => {
-                let what = format!("no Redis server answers at {}", without_users(url));
+                let what = format!("no Redis server answers at {}", hosts_of_urls(url));
                 StoreError::Unavailable(
                     Reason::caused_by(what, reason)
                         .followed_by("; check that it runs and that `:state` has its address"),

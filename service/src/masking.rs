@@ -11,7 +11,7 @@ use std::iter::once;
 
 use pseidon_dsl::node::Text;
 use pseidon_dsl::{Name, Node, NodeKind, edn, toml};
-use pseidon_plugin::secret::{MASK, is_placeholder, without_users};
+use pseidon_plugin::secret::{MASK, hosts_of_urls, is_placeholder};
 
 /// The words that mark a name as that of a secret.
 const SECRET_WORDS: [&str; 13] = [
@@ -76,7 +76,7 @@ pub(crate) fn text(text: &str) -> Cow<'_, str> {
     {
         return format!("{name}: {MASK}").into();
     }
-    let hosts = without_paths(without_users(text));
+    let hosts = hosts_of_urls(text);
     match without_values(&hosts) {
         Some(masked) => masked.into(),
         None => hosts,
@@ -90,43 +90,6 @@ fn is_authorization(text: &str) -> bool {
         .split_once(' ')
         .map_or("", |(first, _)| first);
     ["basic", "bearer"].contains(&scheme.to_ascii_lowercase().as_str())
-}
-
-/// Masks the path and the query of each `http://` or `https://` URL, which may be a secret as a
-/// whole, and the query of other URLs.
-fn without_paths(text: Cow<'_, str>) -> Cow<'_, str> {
-    let mut shown = String::new();
-    let mut rest = &*text;
-    while let Some(start) = rest.find("://").map(|at| at + 3) {
-        let (before, after) = rest.split_at(start);
-        shown.push_str(before);
-        let is_web = before.ends_with("http://") || before.ends_with("https://");
-        let end = after.find(is_end_of_url).unwrap_or(after.len());
-        let (url, after) = after.split_at(end);
-        let is_secret_from = |c: char| {
-            if is_web {
-                matches!(c, '/' | '?' | '#')
-            } else {
-                c == '?'
-            }
-        };
-        match url.find(is_secret_from) {
-            Some(at) if at + 1 < url.len() => {
-                shown.push_str(&url[..=at]);
-                shown.push_str(MASK);
-            }
-            _ => shown.push_str(url),
-        }
-        rest = after;
-    }
-    match shown.is_empty() {
-        true => text,
-        false => (shown + rest).into(),
-    }
-}
-
-fn is_end_of_url(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | ',')
 }
 
 fn mask_node(node: &mut Node) {

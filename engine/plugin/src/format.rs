@@ -14,7 +14,7 @@ use crate::framing::Framing;
 use crate::options::{Argument, OptionValue, ParseResult};
 use crate::places::FieldPlaces;
 use crate::rows::{BadRow, Rows};
-use crate::secret::without_users;
+use crate::secret::hosts_of_urls;
 use crate::spec::OptionKind;
 
 /// The layout of a record's bytes. A source's `:format` is the format's name, or `name:k=v;k=v`
@@ -162,7 +162,7 @@ pub struct EditedRecords {
 }
 
 /// The format of a source's records, as its `:format` has it: `json`, or `name:settings`. It is
-/// printed without the user and the password of a URL in the settings.
+/// printed with the host only of a URL in the settings.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SourceFormat(String);
 
@@ -190,13 +190,13 @@ impl<T: Into<String>> From<T> for SourceFormat {
 
 impl fmt::Display for SourceFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&without_users(&self.0))
+        f.write_str(&hosts_of_urls(&self.0))
     }
 }
 
 impl fmt::Debug for SourceFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", without_users(&self.0))
+        write!(f, "{:?}", hosts_of_urls(&self.0))
     }
 }
 

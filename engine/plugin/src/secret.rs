@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 use crate::options::{Argument, OptionValue, ParseResult};
 use crate::spec::OptionKind;
 
@@ -12,15 +14,18 @@ pub const MASK: &str = "…";
 /// A string that is a secret or may contain one: a password, a private key, a token, the URL of a
 /// server with a login. `{:?}` prints [`MASK`], and there is no `Display`.
 ///
+/// It is erased from memory when it is dropped, so that it is in no memory that is used again. The
+/// text that it was read from may still be there.
+///
 /// As an option, it is any string. It does not identify a stage: after a crash, a run may be
 /// finished with another password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Keeps the string secret.
     pub fn new(secret: impl Into<String>) -> Secret {
-        Secret(secret.into())
+        Secret(Zeroizing::new(secret.into()))
     }
 
     /// The string, to use it, not to print it.
@@ -39,7 +44,7 @@ impl OptionValue for Secret {
     const KIND: OptionKind = OptionKind::String;
 
     fn parse(argument: &Argument<'_>) -> ParseResult<Secret> {
-        argument.scalar().map(Secret)
+        argument.scalar().map(|text: String| Secret::new(text))
     }
 }
 
@@ -70,6 +75,50 @@ pub fn without_users(text: &str) -> Cow<'_, str> {
     } else {
         (shown + rest).into()
     }
+}
+
+/// Masks all of each URL in a string but its scheme, host and port: every message about a URL shows
+/// it like this. The path and the query of `http://` and `https://` can be a secret as a whole, as
+/// those of a webhook; other URLs have a number or a database as their path.
+pub fn hosts_of_urls(text: &str) -> Cow<'_, str> {
+    without_paths(without_users(text))
+}
+
+/// Masks the path and the query of each `http://` or `https://` URL, which may be a secret as a
+/// whole, and the query of other URLs.
+fn without_paths(text: Cow<'_, str>) -> Cow<'_, str> {
+    let mut shown = String::new();
+    let mut rest = &*text;
+    while let Some(start) = rest.find("://").map(|at| at + 3) {
+        let (before, after) = rest.split_at(start);
+        shown.push_str(before);
+        let is_web = before.ends_with("http://") || before.ends_with("https://");
+        let end = after.find(is_end_of_url).unwrap_or(after.len());
+        let (url, after) = after.split_at(end);
+        let is_secret_from = |c: char| {
+            if is_web {
+                matches!(c, '/' | '?' | '#')
+            } else {
+                c == '?'
+            }
+        };
+        match url.find(is_secret_from) {
+            Some(at) if at + 1 < url.len() => {
+                shown.push_str(&url[..=at]);
+                shown.push_str(MASK);
+            }
+            _ => shown.push_str(url),
+        }
+        rest = after;
+    }
+    match shown.is_empty() {
+        true => text,
+        false => (shown + rest).into(),
+    }
+}
+
+fn is_end_of_url(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | ',')
 }
 
 /// Whether a string is exactly one `${…}`.
@@ -133,6 +182,23 @@ mod tests {
             ("json", "json"),
         ] {
             assert_eq!(without_users(url), expected);
+        }
+    }
+
+    #[test]
+    fn only_the_host_of_a_url_is_shown() {
+        for (url, shown) in [
+            ("https://h", "https://h"),
+            (
+                "https://h:8443/services/hidden?x=hidden",
+                "https://h:8443/…",
+            ),
+            ("http://u:hidden@h/x", "http://…@h/…"),
+            ("http://u:hid@den@h:1?a@b", "http://…@h:1?…"),
+            ("http://h?token=hidden", "http://h?…"),
+            ("redis://u:hidden@h:1/0?x=hidden", "redis://…@h:1/0?…"),
+        ] {
+            assert_eq!(hosts_of_urls(url), shown, "{url}");
         }
     }
 }

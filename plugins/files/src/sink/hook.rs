@@ -9,7 +9,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::Reason;
+use pseidon_dsl::conceal::conceal;
 use pseidon_plugin::options::kinds::Properties;
+use pseidon_plugin::secret::{Secret, hosts_of_urls};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process_group};
 use ureq::Agent;
@@ -17,8 +19,10 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 /// How often to check whether a command has exited.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How many bytes of a failed command's standard error are reported, counted from its end.
-const MAX_STDERR_BYTES: u64 = 500;
+/// How many bytes of a failed command's standard error are read, counted from its end.
+const MAX_READ_BYTES: u64 = 64 << 10;
+/// How many of them are reported.
+const MAX_REPORTED_BYTES: usize = 500;
 
 /// The variables of this process that a program gets, and those that begin with `LC_`.
 const KEPT_VARIABLES: &[&str] = &["PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "TMPDIR"];
@@ -40,7 +44,7 @@ pub(super) enum HookTarget {
     /// A program.
     Command(HookCommand),
     /// A POST to this URL.
-    Post(String),
+    Post(Secret),
 }
 
 /// A program that a hook runs.
@@ -79,7 +83,7 @@ impl Hook {
         is_over: &dyn Fn() -> bool,
     ) -> Result<(), Reason> {
         match &self.target {
-            HookTarget::Post(url) => self.post(url, json),
+            HookTarget::Post(url) => self.post(url.expose(), json),
             HookTarget::Command(run) => {
                 // A relative path is resolved against the working directory; a bare name is
                 // searched for in PATH.
@@ -119,11 +123,10 @@ impl Hook {
             return Ok(Ok(()));
         }
         let end = stderr_file.seek(io::SeekFrom::End(0))?;
-        stderr_file.seek(io::SeekFrom::Start(end.saturating_sub(MAX_STDERR_BYTES)))?;
+        stderr_file.seek(io::SeekFrom::Start(end.saturating_sub(MAX_READ_BYTES)))?;
         let mut stderr = Vec::new();
         stderr_file.read_to_end(&mut stderr)?;
-        let stderr = String::from_utf8_lossy(&stderr);
-        let reason = format!("{status}: {}", stderr.trim());
+        let reason = format!("{status}: {}", reported(&stderr));
         Ok(Err(reason.trim_end_matches([':', ' ']).to_owned().into()))
     }
 
@@ -160,22 +163,21 @@ impl Hook {
             .post(url)
             .content_type("application/json")
             .send(json)
-            .map_err(|error| Reason::caused_by(host_of(url).to_owned(), error))?;
+            .map_err(|error| Reason::caused_by(hosts_of_urls(url).into_owned(), error))?;
         match response.status() {
             status if status.is_success() => Ok(()),
-            status => Err(format!("{} answered {status}", host_of(url)).into()),
+            status => Err(format!("{} answered {status}", hosts_of_urls(url)).into()),
         }
     }
 }
 
-/// The scheme and the host of a URL, for messages: the user, the path and the query may be secrets.
-fn host_of(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(user) => &rest[user + 1..end],
-        None => &url[..url.len() - rest.len() + end],
-    }
+/// The end of what a program has written. It can have repeated its arguments and variables: they are
+/// concealed before the text is cut, since a part of one would not be found any more.
+fn reported(stderr: &[u8]) -> String {
+    let stderr = String::from_utf8_lossy(stderr);
+    let stderr = conceal(stderr.trim());
+    let start = stderr.len().saturating_sub(MAX_REPORTED_BYTES);
+    stderr[stderr.ceil_char_boundary(start)..].to_owned()
 }
 
 #[cfg(test)]
@@ -183,15 +185,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_host_of_a_url_is_shown() {
-        for (url, shown) in [
-            ("https://h", "https://h"),
-            ("https://h:8443/services/hidden?x=hidden", "https://h:8443"),
-            ("http://u:hidden@h/x", "h"),
-            ("http://u:hid@den@h:1?a@b", "h:1"),
-            ("http://h?token=hidden", "http://h"),
-        ] {
-            assert_eq!(host_of(url), shown, "{url}");
-        }
+    fn what_a_program_repeats_is_concealed_before_it_is_cut() {
+        let value = "hook-s3cret".repeat(30);
+        pseidon_dsl::conceal::register("${env:HOOK}", &value);
+        let stderr = format!("{value}{}", "x".repeat(480));
+        let shown = reported(stderr.as_bytes());
+        assert_eq!(shown, format!("${{env:HOOK}}{}", "x".repeat(480)));
+        assert_eq!(reported("é".repeat(400).as_bytes()), "é".repeat(250));
     }
 }

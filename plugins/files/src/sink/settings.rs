@@ -11,6 +11,7 @@ use pseidon_plugin::Split;
 use pseidon_plugin::options::kinds::PositiveInteger;
 use pseidon_plugin::options::{SpannedValue, check_local_path};
 use pseidon_plugin::rollover::Rollover;
+use pseidon_plugin::secret::Secret;
 use pseidon_plugin::sink::{RecordShape, SinkInput};
 
 use super::access::{FileMode, OwnerName};
@@ -303,7 +304,7 @@ fn hook(options: &SpannedValue<HookOptions>) -> Result<Hook, Diagnostic> {
                 let expected = "expected http://… or https://…";
                 return Err(post.error("`:post` is not a URL", expected));
             }
-            HookTarget::Post(url.clone())
+            HookTarget::Post(Secret::new(url.clone()))
         }
         _ => {
             return Err(options.error(
