@@ -191,6 +191,9 @@ pub(crate) struct RunArgs {
     /// Do not show the progress line on a terminal.
     #[arg(long)]
     pub(crate) no_progress: bool,
+    /// Allow core dumps and debuggers, which can read passwords in the memory of the process.
+    #[arg(long)]
+    pub(crate) allow_debugging: bool,
 }
 
 /// The arguments of `pseidon produce`.

@@ -17,6 +17,7 @@ mod allocator;
 mod broken_files;
 mod cli;
 mod commands;
+mod core_dumps;
 mod counted;
 #[cfg(test)]
 mod documentation;

@@ -47,7 +47,7 @@ use crate::counted::counted;
 use crate::load::{self, PipelineText};
 use crate::output;
 use crate::progress::{self, ProgressDisplay};
-use crate::{interrupts, state};
+use crate::{core_dumps, interrupts, state};
 
 /// What follows the name of the pipeline in that of its replays.
 const REPLAY: &str = "/replay";
@@ -77,6 +77,7 @@ fn try_replay(args: &ReplayArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit>
         return try_without_writing(args, plan, found);
     }
     raise_open_file_limit();
+    core_dumps::forbid();
     let store = open_state(&plan, &state::folder(&text.base))?;
     let plan = match args.previous {
         true => {

@@ -33,7 +33,7 @@ use crate::progress::ProgressDisplay;
 use crate::stderr_line;
 use crate::supervisor::{self, LogTemplate};
 use crate::systemd::{Notifier, NotifySocket};
-use crate::{fatal, interrupts, last_run, pipeline_file, progress, sandbox, state};
+use crate::{core_dumps, fatal, interrupts, last_run, pipeline_file, progress, sandbox, state};
 
 /// Runs a pipeline until it ends or is stopped. `bar` is the progress line, if there is a terminal.
 pub(crate) fn run(args: &RunArgs, bar: Option<ProgressBar>) -> Exit {
@@ -85,6 +85,9 @@ fn append_panics(plan: &Plan) {
 
 fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
     raise_open_file_limit();
+    if !args.allow_debugging {
+        core_dumps::forbid();
+    }
     let text = load::text(&args.from)?;
     let document = text.document()?;
     // The state of `-e` is temporary: its folder is removed when this function returns.

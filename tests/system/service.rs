@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 use std::time::Duration;
 
@@ -186,6 +187,8 @@ fn slow_clients_take_no_descriptors_from_sinks() {
             .arg(format!("ulimit -n {DESCRIPTORS} && exec \"$0\" \"$@\""))
             .arg(command.get_program())
             .args(command.get_args())
+            // Its descriptors can then be counted by a user who is not root.
+            .arg("--allow-debugging")
             .current_dir(command.get_current_dir().expect("the site's folder"));
         limited
     });
@@ -219,4 +222,46 @@ fn slow_clients_take_no_descriptors_from_sinks() {
     let log = scene.pseidon.log();
     assert!(!log.contains("Too many open files"), "{log}");
     scene.stop();
+}
+
+/// Other processes of the user, and core dumps, would have the passwords of the pipeline.
+#[test]
+fn a_run_has_no_core_dump() {
+    let site = Site::new("core-dumps");
+    let port = free_port();
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:settings {{:monitor-port {port}}}
+                pipeline (-> (generate {{:record {{:n "n"}} :rate 100}}) (drop))}}"#
+        ),
+    );
+    // Another user keeps the state there.
+    let everyone = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(site.path("."), everyone).expect("permissions");
+    for (option, is_allowed) in [("--no-progress", false), ("--allow-debugging", true)] {
+        let mut command = site.command("pipeline.edn");
+        command.arg(option);
+        let mut run = site.start(site.without_privileges(command));
+        wait_until("it answers", 30, || get(port, "/metrics").is_some());
+        let of_process = |name: &str| format!("/proc/{}/{name}", run.id());
+        // What other processes of its user may not read belongs to root.
+        let owner = fs::metadata(of_process("environ")).expect("it runs").uid();
+        assert_eq!(owner != 0, is_allowed, "{option}: {owner}");
+        let limits = fs::read_to_string(of_process("limits")).expect("limits");
+        let cores = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"));
+        let limit = cores.and_then(|line| line.split_whitespace().nth(4));
+        assert!(limit == Some("0") || is_allowed, "{limits}");
+
+        let (_, page) = get(port, "/metrics").expect("a page");
+        let page: serde_json::Value = serde_json::from_str(&page).expect("json");
+        let connections = &page["open-connections"]["tcp-conn"];
+        assert!(
+            connections.as_u64() >= Some(1),
+            "it sees its own sockets: {page}"
+        );
+        run.stop(30);
+    }
 }
