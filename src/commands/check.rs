@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use pseidon_dsl::printable::printable_lines;
+use pseidon_dsl::{Document, Node, NodeKind, Span, joined};
 use pseidon_plan::Plan;
 use pseidon_plan::chain::{Chain, ChainStep, Matcher, Operator, PlannedSource, Policy, columns};
 
@@ -25,9 +26,47 @@ fn try_check(from: &FileArgs) -> Result<Exit, Exit> {
     if !errors.is_empty() {
         return Err(text.show(&errors));
     }
+    for span in secret_arguments(&document) {
+        let place = joined::place(&text.name, &text.text, span);
+        tracing::warn!(
+            place,
+            "all users of this machine can see the arguments of a program; set a variable of its \
+             environment with `:env`"
+        );
+    }
     // An inferred schema has the names of a record's fields.
     let described = describe(&plan, text.kind == TextKind::Flow);
     Ok(output::print(&printable_lines(&described)))
+}
+
+/// The arguments of programs in `:on-close` that have the value of an `${env:NAME}`.
+fn secret_arguments(document: &Document) -> Vec<Span> {
+    let calls = document.calls();
+    let hooks = calls.iter().flat_map(|call| &call.args);
+    let hooks = hooks.filter_map(|options| entry(options, "on-close"));
+    let commands = hooks.filter_map(|hook| entry(hook, "command"));
+    let arguments = commands.flat_map(|command| match &command.kind {
+        NodeKind::Vector(items) => items.as_slice(),
+        _ => &[],
+    });
+    arguments
+        .filter_map(|argument| match &argument.kind {
+            NodeKind::Str(text) => text
+                .without_secrets(0..text.value.len())
+                .map(|_| argument.span),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The value of a keyword in a map.
+fn entry<'n>(map: &'n Node, key: &str) -> Option<&'n Node> {
+    let NodeKind::Map(entries) = &map.kind else {
+        return None;
+    };
+    let is_key = |node: &Node| matches!(&node.kind, NodeKind::Keyword(name) if name.name == key);
+    let found = entries.iter().find(|(name, _)| is_key(name));
+    found.map(|(_, value)| value)
 }
 
 /// Describes a plan. `is_flow` is whether it is the flow of `-e`, whose state is temporary.

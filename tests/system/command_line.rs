@@ -431,3 +431,46 @@ fn parameters_of_a_file_have_values_and_defaults() {
     let (_, text) = run(&["run", "-e", flow, "--set", "from=\") (x", "--log", "error"]);
     assert!(text.contains("file not found"), "{text}");
 }
+
+#[test]
+fn an_argument_with_a_secret_is_a_warning() {
+    let site = Site::new("secret-arguments");
+    let pipeline = |hook: &str| {
+        format!(
+            "{{:name \"a\"\n out (files {{:path \"out\" :on-close {hook}}})\n \
+             pipeline (-> (stdin) out)}}"
+        )
+    };
+    for (hook, places) in [
+        (
+            r#"{:command ["put" "a" "x${env:TOKEN_OF_TEST}"]}"#,
+            &["pipeline.edn:2:57"][..],
+        ),
+        (
+            r#"{:command ["put" "${host:name}"] :env {"TOKEN" "${env:TOKEN_OF_TEST}"}}"#,
+            &[],
+        ),
+        (r#"{:post "http://h/${env:TOKEN_OF_TEST}"}"#, &[]),
+    ] {
+        site.write("pipeline.edn", pipeline(hook));
+        let mut command = site.pseidon();
+        command
+            .args(["check", "pipeline.edn"])
+            .env("TOKEN_OF_TEST", "hunter2hunter2");
+        let output = command.output().expect("the binary can be started");
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).expect("text");
+        assert!(output.status.success(), "{text}");
+        let warnings: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains(" WARN "))
+            .collect();
+        assert_eq!(warnings.len(), places.len(), "{hook}: {text}");
+        for (warning, place) in warnings.iter().zip(places) {
+            assert!(
+                warning.contains(place) && warning.contains("`:env`"),
+                "{warning}"
+            );
+        }
+    }
+}
