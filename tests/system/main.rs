@@ -20,6 +20,7 @@
 //!   [`kafka_topics`]: topics that are deleted, recreated or missing.
 //! - [`flows`], [`edits`], [`parse`], [`unnest`], [`sample`], [`limit`], [`bad_records`],
 //!   [`command_line`]: the output of flows, changed fields, invalid records, and the commands.
+//! - [`canary`]: secrets in each option, which nothing prints.
 //! - [`closed_streams`]: output whose reader has gone, or that cannot be written.
 //! - [`expressions`]: named expressions, in EDN, TOML and included files.
 //! - [`arrow`], [`avro`], [`parquet`]: files of columns that are read, with kills
@@ -52,6 +53,7 @@ mod arrow;
 mod avro;
 mod bad_records;
 mod broken_files;
+mod canary;
 mod changed;
 mod closed_streams;
 mod column_files;
