@@ -52,14 +52,14 @@ impl FilledString {
     /// word with a value, and each value.
     fn words(&self) -> Vec<(String, String)> {
         let value = &self.text.value;
-        let mut ranges = vec![0..value.len()];
-        for filled in &self.text.filled {
+        let of_values = self.text.filled.iter().flat_map(|filled| {
             let (start, end) = (filled.start as usize, filled.end as usize);
             let before = value[..start].trim_end_matches(is_of_word).len();
             let after = value[end..].trim_start_matches(is_of_word);
-            ranges.extend([before..value.len() - after.len(), start..end]);
-        }
-        let shown = ranges.into_iter().map(|range| {
+            [before..value.len() - after.len(), start..end]
+        });
+        let ranges = iter::once(0..value.len()).chain(of_values);
+        let shown = ranges.map(|range| {
             let shown = self.text.unfilled(range.clone()).into_owned();
             (value[range].to_owned(), shown)
         });

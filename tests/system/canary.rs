@@ -151,7 +151,7 @@ impl<'s> Trial<'s> {
             folder,
             port,
             repl_port,
-            json: number % 3 == 0,
+            json: number.is_multiple_of(3),
         }
     }
 
