@@ -367,7 +367,8 @@ pub(crate) struct StagedArgs {
     /// The pipeline file.
     pub(crate) file: PathBuf,
     /// Forget the files on this disk, which is lost. Their records count as delivered and are not
-    /// re-read. If the disk is used again, the files are deleted.
+    /// re-read. If the disk is used again, the files are deleted. `refused` forgets those that
+    /// another program may have written into the state.
     #[arg(long, value_name = "DISK")]
     pub(crate) forget: Option<String>,
     #[command(flatten)]

@@ -81,8 +81,10 @@ fn try_replay(args: &ReplayArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit>
     let store = open_state(&plan, &state::folder(&text.base))?;
     let plan = match args.previous {
         true => {
-            let text = previous(text, &*store)?;
-            planned(&text, &text.document()?)?
+            let previous = previous(&text, &*store)?;
+            let earlier = planned(&previous.text, &previous.text.document()?)?;
+            previous.check(&earlier, &plan)?;
+            earlier
         }
         false => plan,
     };

@@ -178,17 +178,22 @@ fn run_pipeline(
     if text.kind != TextKind::Flow {
         pipeline_file::note_start(&opened, &*store, Path::new(&text.name));
     }
-    let text = if args.previous {
-        previous(text, store.as_ref())?
-    } else {
-        text
+    let previous = match args.previous {
+        true => Some(previous(&text, store.as_ref())?),
+        false => None,
     };
+    let text = previous
+        .as_ref()
+        .map_or(text, |earlier| earlier.text.clone());
     // The pipeline is planned again now that the state is open: it holds the schemas that were
     // inferred by an earlier run, and a restart must use the same types.
     let infer = |stage: &str, source: &dyn Source, format: &dyn Format| {
         infer_once(stage, source, format, &text.base, store.as_ref())
     };
     let plan = Arc::new(text.plan_with(&text.document()?, &infer)?);
+    if let Some(previous) = &previous {
+        previous.check(&plan, &opened)?;
+    }
     let pools = start_pools(&plan)?;
     let runs = Arc::new(RunRegistry::new(plan.clone(), pools.clone(), None));
     let entry = runs.entry(&plan.name);

@@ -1,7 +1,8 @@
 //! `pseidon staged`: the committed files that are not visible because their disk is not mounted.
 //!
 //! Their records count as delivered. If their disk is lost, nothing can publish them any more, and
-//! an operator decides that the state forgets them.
+//! an operator decides that the state forgets them. The same holds for entries that no run publishes,
+//! since another program may have written them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,7 +12,7 @@ use pseidon_delivery::{SinkId, StagedEntry, StagedId, StateStore, StoreError, Wi
 use pseidon_dsl::printable;
 use pseidon_dsl::printable::printable_lines;
 use pseidon_plan::Plan;
-use pseidon_plugin::sink::StagedFile;
+use pseidon_plugin::sink::{StagedFile, StateOrigin};
 
 use crate::cli::{Exit, StagedArgs};
 use crate::counted::counted;
@@ -20,6 +21,8 @@ use crate::{output, stderr_line};
 
 /// The name of the disk of files whose entries do not identify it.
 const UNKNOWN: &str = "unknown";
+/// In place of a disk: entries that no run publishes.
+const REFUSED: &str = "refused";
 /// How many files of a disk are listed.
 const MAX_LISTED: usize = 10;
 
@@ -59,7 +62,10 @@ fn try_staged(args: &StagedArgs) -> Result<String, Exit> {
     }
     let count: usize = on_disk.iter().map(|found| found.files.len()).sum();
     let count = counted(count as u64, "file");
-    Ok(format!("forgot {count} of disk {disk}\n"))
+    Ok(match disk.as_str() {
+        REFUSED => format!("forgot {count} that were refused\n"),
+        disk => format!("forgot {count} of disk {disk}\n"),
+    })
 }
 
 fn print_error(reason: &str) -> Exit {
@@ -81,10 +87,26 @@ struct SinkFiles<'f> {
 impl StagedFiles {
     fn read(plan: &Plan, store: &dyn StateStore) -> Result<StagedFiles, StoreError> {
         let mut files = StagedFiles::default();
+        let store_id = store.identity()?;
         for sink in store.sinks()? {
+            let origin = StateOrigin {
+                pipeline: &plan.name,
+                base: &plan.base,
+                sink: &sink,
+                store: &store_id,
+            };
             for entry in store.staged(&sink)? {
-                let file = describe_entry(plan, &entry);
-                let disk = file.disk.clone().unwrap_or_else(|| UNKNOWN.to_owned());
+                let mut file = describe_entry(plan, &entry);
+                let mut disk = file.disk.clone().unwrap_or_else(|| UNKNOWN.to_owned());
+                if let Some(reason) = refusal(plan, &entry, &origin) {
+                    let path = file.path.display();
+                    file = StagedFile {
+                        path: format!("{path}: {reason}").into(),
+                        is_here: false,
+                        ..file
+                    };
+                    REFUSED.clone_into(&mut disk);
+                }
                 let on_disk = files.0.entry((sink.clone(), disk)).or_default();
                 on_disk.push((entry.id, file));
             }
@@ -98,6 +120,10 @@ impl StagedFiles {
     fn describe(&self, pipeline: &str) -> String {
         let mut text = String::new();
         for ((sink, disk), files) in &self.0 {
+            if disk == REFUSED {
+                text.push_str(&describe_refused(sink, files, pipeline));
+                continue;
+            }
             let is_here = files.iter().any(|(_, file)| file.is_here);
             let machines = machines(files);
             let place = if is_here {
@@ -110,13 +136,7 @@ impl StagedFiles {
                 text,
                 "{sink}: {count} on disk {disk}, written by {machines}, {place}"
             );
-            for (_, file) in files.iter().take(MAX_LISTED) {
-                let path = file.path.to_string_lossy();
-                let _ = writeln!(text, "  {}", printable(&path));
-            }
-            if files.len() > MAX_LISTED {
-                let _ = writeln!(text, "  … and {} more", files.len() - MAX_LISTED);
-            }
+            text.push_str(&list(files));
             let help = if is_here {
                 format!("publish them: pseidon run {pipeline}")
             } else {
@@ -157,6 +177,37 @@ impl StagedFiles {
             )),
         }
     }
+}
+
+/// The first of these files, a line for each.
+fn list(files: &[(StagedId, StagedFile)]) -> String {
+    let mut text = String::new();
+    for (_, file) in files.iter().take(MAX_LISTED) {
+        let path = file.path.to_string_lossy();
+        let _ = writeln!(text, "  {}", printable(&path));
+    }
+    if files.len() > MAX_LISTED {
+        let _ = writeln!(text, "  … and {} more", files.len() - MAX_LISTED);
+    }
+    text
+}
+
+fn describe_refused(sink: &SinkId, files: &[(StagedId, StagedFile)], pipeline: &str) -> String {
+    let count = counted(files.len() as u64, "file");
+    format!(
+        "{sink}: {count} refused, since other programs can write to the state\n{}  help: if the \
+         pipeline wrote the entry before its folders were changed, run it once with the earlier \
+         folders; otherwise another program wrote it, and nothing is lost with \
+         pseidon staged {pipeline} --forget {REFUSED}\n",
+        list(files)
+    )
+}
+
+/// Why the sink does not publish an entry that another program may have written.
+fn refusal(plan: &Plan, entry: &StagedEntry, origin: &StateOrigin<'_>) -> Option<String> {
+    let mut sinks = plan.sinks.iter().filter(|_| !plan.settings.trusts_state());
+    let sink = sinks.find(|sink| sink.id == *origin.sink)?;
+    sink.prepared.refused_entry(&entry.detail, origin)
 }
 
 /// Describes an entry. Several sinks can describe it, each with its own folders. The entry of a

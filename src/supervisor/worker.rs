@@ -20,7 +20,7 @@ use pseidon_plan::Plan;
 use pseidon_service::runs::{EntryState, LiveRun, RunEntry, RunRegistry};
 
 use super::{LogTemplate, stored};
-use crate::commands::run::earlier::{ANOTHER_PLAN, MAX_ROUNDS};
+use crate::commands::run::earlier::{MAX_ROUNDS, check};
 use crate::load::PipelineText;
 use crate::load::kept::KeptPipeline;
 use crate::reload::ReplacedPlans;
@@ -158,7 +158,7 @@ impl LogRun {
                 return self.finish(LogOutcome::of(outcome));
             }
         };
-        let earlier = catch_unwind(AssertUnwindSafe(|| self.earlier_plan(&changed)));
+        let earlier = catch_unwind(AssertUnwindSafe(|| self.earlier_plan(&plan, &changed)));
         match earlier.unwrap_or_else(|panic| Err(failed_by(panic.as_ref()))) {
             Ok(earlier) => self.start_earlier(earlier, changed, plan),
             Err(outcome) => {
@@ -239,7 +239,7 @@ impl LogRun {
     }
 
     /// The plan of the version of the log that has left this work.
-    fn earlier_plan(&self, changed: &PlanChanged) -> Result<Arc<Plan>, LogOutcome> {
+    fn earlier_plan(&self, current: &Plan, changed: &PlanChanged) -> Result<Arc<Plan>, LogOutcome> {
         let rounds = self.found_earlier.iter().filter(|known| *known == changed);
         if rounds.count() >= MAX_ROUNDS {
             return Err(cannot_finish(&RunError::PlanChanged(changed.clone())));
@@ -258,11 +258,9 @@ impl LogRun {
             LogOutcome::InvalidRow(reason) | LogOutcome::Failed(reason) => cannot_finish(&reason),
             other @ (LogOutcome::Ended { .. } | LogOutcome::StateLost(_)) => other,
         })?;
-        if Some(&plan.fingerprint) == changed.plan.as_ref() {
-            Ok(plan)
-        } else {
-            Err(cannot_finish(&ANOTHER_PLAN))
-        }
+        let fingerprint = changed.plan.as_deref().unwrap_or_default();
+        check(&plan, fingerprint, current).map_err(|reason| cannot_finish(&reason))?;
+        Ok(plan)
     }
 
     /// Prepares a run with this plan, and marks the entry as live.

@@ -106,6 +106,7 @@ mod sandbox;
 mod secure;
 mod service;
 mod shared_files;
+mod shared_state;
 mod signed_state;
 mod state;
 mod typed_logs;

@@ -63,6 +63,7 @@ impl SinkOpener {
                 base: self.plan.base.clone(),
                 instance: self.instance.clone(),
                 store: self.store_id.clone(),
+                trusts_state: settings.trusts_state(),
                 keeps_state: self.plan.keeps_state,
                 committer: committer.clone(),
                 memory: self.lanes.clone(),

@@ -13,7 +13,9 @@ use std::task::Waker;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use pseidon_delivery::committer::Positions;
-use pseidon_delivery::{Committer, InstanceId, LaneId, Position, SplitId, StagedEntry, StagedId};
+use pseidon_delivery::{
+    Committer, InstanceId, LaneId, Position, SinkId, SplitId, StagedEntry, StagedId,
+};
 use pseidon_dsl::Diagnostic;
 use pseidon_expr::Scope;
 
@@ -194,6 +196,12 @@ pub trait PreparedSink: Send + Sync {
         None
     }
 
+    /// A digest of what the sink calls for its files: a program with its arguments and environment,
+    /// or a URL. `None` if it calls nothing.
+    fn hook_digest(&self) -> Option<String> {
+        None
+    }
+
     /// Whether the sink writes to standard output, which must then contain nothing else.
     fn writes_to_stdout(&self) -> bool {
         false
@@ -212,9 +220,29 @@ pub trait PreparedSink: Send + Sync {
         None
     }
 
+    /// Why the sink does not publish an entry that another program may have written into the state:
+    /// its [`detail`](StagedEntry::detail) leads out of the folders of the sink. `None` if it does
+    /// publish it, and for an entry of another plugin.
+    fn refused_entry(&self, _detail: &str, _origin: &StateOrigin<'_>) -> Option<String> {
+        None
+    }
+
     /// Opens the sink for a run: discards the unfinished and uncommitted work of earlier runs of
     /// this sink on this machine.
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError>;
+}
+
+/// The state that holds the entries of a sink.
+#[derive(Clone, Copy, Debug)]
+pub struct StateOrigin<'a> {
+    /// The pipeline's name.
+    pub pipeline: &'a str,
+    /// The folder of the pipeline file; relative paths are resolved against it.
+    pub base: &'a Path,
+    /// The sink.
+    pub sink: &'a SinkId,
+    /// The name of the store's content; see [`pseidon_delivery::StateStore::identity`].
+    pub store: &'a str,
 }
 
 /// The context of one run of a sink.
@@ -228,6 +256,9 @@ pub struct SinkSetup {
     pub instance: InstanceId,
     /// The name of the store's content; see [`pseidon_delivery::StateStore::identity`].
     pub store: String,
+    /// Whether only this pipeline can have written what the state holds. If not, an entry of the
+    /// state must not lead out of the folders of the sink.
+    pub trusts_state: bool,
     /// Whether a later run continues where this one ends. If not, a sink leaves nothing on disk but
     /// what it is for.
     pub keeps_state: bool,

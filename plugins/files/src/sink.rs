@@ -14,7 +14,8 @@
 //!   processes that died. The state store holds an [`entry`] for each committed file; [`place`]
 //!   renames the file to its visible name. The [`verdict`] whether that is done already uses the
 //!   identity of the [`disk`]. [`access`] says who may use what is created, and [`below`] keeps to
-//!   the base directory. All of them use the operations of [`file_system`].
+//!   the base directory, and [`permitted`] says which entries are applied. All of them use the
+//!   operations of [`file_system`].
 //! - [`follow_ups`] publishes in the background the files that could not be published at once, and
 //!   does the follow-up work of a published file ([`follow_up`]): [`relocate`] moves it, after a
 //!   check for [`damage`], and [`hook`] reports it. A test can kill the process when a file has
@@ -35,6 +36,7 @@ mod lane;
 mod lane_name;
 mod open_file;
 mod options;
+mod permitted;
 mod place;
 mod projection;
 mod quarantine;
@@ -58,7 +60,7 @@ use pseidon_plugin::lane::{Lane, LaneRules};
 use pseidon_plugin::options::OnError;
 use pseidon_plugin::sink::{
     PreparedSink, Protocol, PublishProgress, RoutedRows, Sink, SinkError, SinkFacts, SinkInput,
-    SinkPlugin, SinkSetup, StagedFile, TakenSplit, TakeoverResult,
+    SinkPlugin, SinkSetup, StagedFile, StateOrigin, TakenSplit, TakeoverResult,
 };
 use pseidon_plugin::spec::PluginSpec;
 
@@ -69,9 +71,10 @@ use self::follow_up::Destination;
 use self::follow_ups::{FollowUps, SinkContext};
 use self::hook::Hook;
 use self::lane::FileLane;
+use self::permitted::{BROKEN, PermittedPlaces, sink_folder};
 use self::place::PublishOutcome;
 use self::settings::{MoveSettings, Settings};
-use self::staging::{HiddenFile, Staging};
+use self::staging::{HiddenFile, Staging, StagingPlaces};
 
 pub use self::options::FilesSinkOptions;
 pub use self::quarantine::quarantine;
@@ -119,6 +122,10 @@ impl PreparedSink for PreparedFilesSink {
         self.settings.nondeterminism.clone()
     }
 
+    fn hook_digest(&self) -> Option<String> {
+        self.settings.hook.as_ref().map(Hook::digest)
+    }
+
     fn example_files(&self, base: &Path, topic: &str) -> Vec<PathBuf> {
         self.settings.example_files(base, topic)
     }
@@ -126,6 +133,13 @@ impl PreparedSink for PreparedFilesSink {
     fn staged_file(&self, detail: &str, base: &Path) -> Option<StagedFile> {
         let bases = self.settings.base_dirs.iter().map(|dir| base.join(dir));
         Move::from_detail(detail).map(|moving| moving.describe(bases))
+    }
+
+    fn refused_entry(&self, detail: &str, origin: &StateOrigin<'_>) -> Option<String> {
+        let moving = Move::from_detail(detail)?;
+        let hidden = sink_folder(origin.pipeline, origin.sink.as_str(), origin.store);
+        let permitted = PermittedPlaces::new(&self.settings, origin.base, hidden).ok()?;
+        permitted.refusal_on_disks(&moving)
     }
 
     fn open(&self, setup: SinkSetup) -> Result<Arc<dyn Sink>, SinkError> {
@@ -148,8 +162,22 @@ impl PreparedSink for PreparedFilesSink {
             None => None,
         };
         let access = Access::new(settings.mode, settings.owner.as_ref())?;
-        let (staging, failed) = Staging::open(&bases, access.clone(), &setup)?;
         let sink = setup.committer.sink().clone();
+        let hidden = sink_folder(&setup.pipeline, sink.as_str(), &setup.store);
+        let permitted = match setup.trusts_state {
+            true => None,
+            false => Some(PermittedPlaces::new(
+                &settings,
+                &setup.base,
+                hidden.clone(),
+            )?),
+        };
+        let places = StagingPlaces {
+            bases: &bases,
+            hidden,
+            permitted,
+        };
+        let (staging, failed) = Staging::open(places, access.clone(), &setup)?;
         let (stage, place) = sink.stage_and_place();
         let (stage, place) = (stage.to_owned(), place.map(str::to_owned));
         let follow_ups = FollowUps::new(SinkContext {
@@ -248,7 +276,7 @@ impl RunContext {
             .map_err(|error| SinkError::Fatal(Reason::of(error)))?;
         let quarantine = move_to.check.then(|| match &move_to.quarantine {
             Some(folder) => folder.clone(),
-            None => hidden.base().join("quarantine"),
+            None => hidden.base().join(BROKEN),
         });
         let folder = below.map_or_else(
             || move_to.folder.clone(),

@@ -1,12 +1,12 @@
 //! Earlier versions of a pipeline: what they have left unfinished is finished before the current
 //! version runs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use pseidon_delivery::unfinished::{SinkRecord, unfinished_work};
 use pseidon_delivery::{
-    CommitRecord, SinkId, SplitId, StateStore, StoreError, UnfinishedSplit, WithCauses,
+    CommitRecord, SinkId, SplitId, StateStore, StoreError, StoredPlan, UnfinishedSplit, WithCauses,
 };
 use pseidon_exec::{Finished, PlanChanged, RunError};
 use pseidon_plan::{Plan, SchemaInference};
@@ -71,10 +71,10 @@ pub(super) fn finish_and_run(
 /// The plan of an earlier version of the pipeline. Errors in its text are printed.
 ///
 /// # Errors
-/// The state does not have its text, or the text makes another plan now: because of a parameter, a
-/// variable of the environment or a table that was too large for the state.
+/// The state does not have its text, or [`check`] refuses the plan.
 pub(super) fn plan(
     text: &PipelineText,
+    current: &Plan,
     changed: &PlanChanged,
     store: &dyn StateStore,
     infer: &SchemaInference<'_>,
@@ -87,17 +87,47 @@ pub(super) fn plan(
     let invalid = |_| "its text is invalid now".to_owned();
     let document = text.document().map_err(invalid)?;
     let plan = text.plan_with(&document, infer).map_err(invalid)?;
-    if plan.fingerprint == fingerprint {
-        Ok(Arc::new(plan))
+    check(&plan, fingerprint, current)?;
+    Ok(Arc::new(plan))
+}
+
+/// Checks a plan that was made from a text in the state: it is the one that the commit records name,
+/// and if other programs can write to the state, it calls nothing that the current plan does not
+/// call. The fingerprint does not cover what is called.
+///
+/// # Errors
+/// Why the plan must not run: another program has written the text, or it makes another plan now,
+/// because of a parameter, a variable of the environment or a table that was too large for the
+/// state.
+pub(crate) fn check(earlier: &Plan, fingerprint: &str, current: &Plan) -> Result<(), String> {
+    if earlier.fingerprint != fingerprint {
+        return Err(ANOTHER_PLAN.to_owned());
+    }
+    if current.settings.trusts_state() {
+        return Ok(());
+    }
+    let hooks = |plan: &Plan| -> BTreeSet<String> {
+        let sinks = plan.sinks.iter();
+        sinks
+            .filter_map(|sink| sink.prepared.hook_digest())
+            .collect()
+    };
+    if hooks(earlier).is_subset(&hooks(current)) {
+        Ok(())
     } else {
-        Err(ANOTHER_PLAN.to_owned())
+        Err(OTHER_HOOK.to_owned())
     }
 }
 
 /// Why the text of an earlier version does not help.
-pub(crate) const ANOTHER_PLAN: &str = "its text makes another plan now; put back the environment \
-                                       variables and parameters that it had, and large tables of \
-                                       `lookup`s, and start again";
+const ANOTHER_PLAN: &str = "its text makes another plan now; put back the environment variables and \
+                            parameters that it had, and large tables of `lookup`s, and start \
+                            again; if all of them are as they were, another program has changed the \
+                            text in the state";
+/// Why the text of an earlier version is not run.
+const OTHER_HOOK: &str = "its `:on-close` calls what the current version does not call, and without \
+                          a `:state-key` another program may have written that; put back the \
+                          `:on-close` that it had, and start again";
 
 fn earlier_text(text: &PipelineText, stored: &str) -> PipelineText {
     let kept = KeptPipeline::read(stored);
@@ -110,12 +140,31 @@ fn earlier_text(text: &PipelineText, stored: &str) -> PipelineText {
 }
 
 /// The version of the pipeline whose run left unfinished work, as it is kept in the state.
+pub(in crate::commands) struct PreviousVersion {
+    /// Its text.
+    pub(in crate::commands) text: PipelineText,
+    /// The fingerprint of its plan, which the commit records name.
+    fingerprint: String,
+}
+
+impl PreviousVersion {
+    /// Checks the plan that its text makes, as [`check`] does.
+    pub(in crate::commands) fn check(&self, plan: &Plan, current: &Plan) -> Result<(), Exit> {
+        check(plan, &self.fingerprint, current)
+            .map_err(|reason| failed(&format!("the previous version cannot run: {reason}")))
+    }
+}
+
+/// The version of the pipeline whose run left unfinished work.
 pub(in crate::commands) fn previous(
-    text: PipelineText,
+    text: &PipelineText,
     store: &dyn StateStore,
-) -> Result<PipelineText, Exit> {
+) -> Result<PreviousVersion, Exit> {
     match unfinished_plan(store).map_err(|error| failed(&WithCauses(&error)))? {
-        Some(stored) => Ok(earlier_text(&text, &stored)),
+        Some(stored) => Ok(PreviousVersion {
+            text: earlier_text(text, &stored.text),
+            fingerprint: stored.fingerprint,
+        }),
         None => Err(failed(&format!(
             "no previous version of {} left unfinished work\n  help: start it without --previous",
             text.name
@@ -123,9 +172,9 @@ pub(in crate::commands) fn previous(
     }
 }
 
-/// The text of a plan that has left a split unfinished, or else staged files, or else a split that
-/// was not released; `None` if there is none.
-fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError> {
+/// A plan that has left a split unfinished, or else staged files, or else a split that was not
+/// released; `None` if there is none.
+fn unfinished_plan(store: &dyn StateStore) -> Result<Option<StoredPlan>, StoreError> {
     let mut sinks = Vec::new();
     for sink in store.sinks()? {
         let records = store.records(&sink)?;
@@ -138,7 +187,11 @@ fn unfinished_plan(store: &dyn StateStore) -> Result<Option<String>, StoreError>
             None => held(&sinks),
         },
     };
-    named.map_or(Ok(None), |plan| store.plan(plan))
+    let Some(fingerprint) = named.map(str::to_owned) else {
+        return Ok(None);
+    };
+    let text = store.plan(&fingerprint)?;
+    Ok(text.map(|text| StoredPlan { fingerprint, text }))
 }
 
 type SinkRecords = (SinkId, Vec<(SplitId, CommitRecord)>);

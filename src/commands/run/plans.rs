@@ -36,8 +36,8 @@ impl PlanSequence<'_> {
     pub(super) fn run(&self, first: Arc<Plan>) -> Result<Finished, RunError> {
         let mut current = first;
         let start = |plan, catch_up| self.start(plan, catch_up);
-        let plan_earlier = |changed: &PlanChanged| self.plan_earlier(changed);
         loop {
+            let plan_earlier = |changed: &PlanChanged| self.plan_earlier(&current, changed);
             let run = || earlier::finish_and_run(&current, &start, &plan_earlier);
             let control = &self.interfaces.control;
             match reload::run_watched(&current, control, self.replan(), run) {
@@ -80,14 +80,14 @@ impl PlanSequence<'_> {
         outcome
     }
 
-    fn plan_earlier(&self, changed: &PlanChanged) -> Result<Arc<Plan>, String> {
+    fn plan_earlier(&self, current: &Plan, changed: &PlanChanged) -> Result<Arc<Plan>, String> {
         if let Some(plan) = self.replaced.borrow().find(changed) {
             return Ok(plan);
         }
         let infer = |stage: &str, source: &dyn Source, format: &dyn Format| {
             infer_once(stage, source, format, &self.text.base, self.store.as_ref())
         };
-        earlier::plan(self.text, changed, self.store.as_ref(), &infer)
+        earlier::plan(self.text, current, changed, self.store.as_ref(), &infer)
     }
 
     /// Makes a plan again, with the tables as they are then.

@@ -24,6 +24,10 @@ fn files() -> StagedFiles {
             vec![("x".into(), file("x", Some("b2"), true))],
         ),
         (
+            group("lake", REFUSED),
+            vec![("z".into(), file("z", None, false))],
+        ),
+        (
             group("other", UNKNOWN),
             vec![("y".into(), file("y", None, false))],
         ),
@@ -41,6 +45,10 @@ fn files_are_listed_by_sink_and_disk() {
          pseidon staged p.edn --forget a1\n\
          lake: 1 file on disk b2, written by etl-1, mounted here\n  /data/x.json\n  \
          help: publish them: pseidon run p.edn\n\
+         lake: 1 file refused, since other programs can write to the state\n  /data/z.json\n  \
+         help: if the pipeline wrote the entry before its folders were changed, run it once with \
+         the earlier folders; otherwise another program wrote it, and nothing is lost with \
+         pseidon staged p.edn --forget refused\n\
          other: 1 file on disk unknown, written by etl-1, not mounted here\n  /data/y.json\n  \
          help: mount the disk and run the pipeline; or, if the disk is lost: \
          pseidon staged p.edn --forget unknown\n"
@@ -54,6 +62,7 @@ fn only_files_of_a_disk_that_is_not_mounted_are_forgotten() {
     let files = files();
     assert_eq!(files.on("a1", "p.edn").unwrap()[0].files.len(), 12);
     assert_eq!(files.on(UNKNOWN, "p.edn").unwrap()[0].files.len(), 1);
+    assert_eq!(files.on(REFUSED, "p.edn").unwrap()[0].files.len(), 1);
     let refused = |disk: &str| files.on(disk, "p.edn").unwrap_err();
     assert!(refused("b2").contains("is mounted here, with /data/x.json"));
     assert!(refused("c3").contains("no committed file waits for disk c3"));

@@ -125,6 +125,7 @@ fn open(
         base,
         instance: owner.clone(),
         store: "simulated".into(),
+        trusts_state: false,
         keeps_state: true,
         committer: committer.clone(),
         memory: FIXTURE.memory.clone(),

@@ -63,6 +63,7 @@ fn open(dir: &TempDir, store: &Arc<EmbeddedStore>) -> Result<Arc<dyn Sink>, Sink
         base: dir.path().into(),
         instance: "one".into(),
         store: store.identity().unwrap(),
+        trusts_state: false,
         keeps_state: true,
         committer: Arc::new(committer),
         memory: LaneMemory::new(1 << 20),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::disk::DiskId;
 use super::follow_up::FollowUp;
 use super::host::Host;
+use super::permitted::BROKEN;
 
 /// A staged entry of the state store: how a file is published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +86,21 @@ impl Move {
                 Some(then) => Some(FollowUp::from_json(then)?),
             },
         })
+    }
+
+    /// The same entry on a disk whose base directory has this path now.
+    pub(super) fn with_base(&self, base: &Path) -> Move {
+        let mut moving = Move {
+            base: base.to_owned(),
+            ..self.clone()
+        };
+        let follow_up = moving.follow_up.as_mut();
+        if let Some(destination) = follow_up.and_then(|follow_up| follow_up.destination.as_mut())
+            && destination.quarantine == Some(self.base.join(BROKEN))
+        {
+            destination.quarantine = Some(base.join(BROKEN));
+        }
+        moving
     }
 
     /// Describes the file for people. `bases` are the base directories of this machine.

@@ -17,6 +17,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
+use super::lane_name;
+
 /// How often to check whether a command has exited.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How many bytes of a failed command's standard error are read, counted from its end.
@@ -74,6 +76,30 @@ fn is_kept(name: &OsStr) -> bool {
 }
 
 impl Hook {
+    /// A digest of what is called.
+    pub(super) fn digest(&self) -> String {
+        // The length of each part keeps two calls with the same letters apart.
+        let parts: Vec<&str> = match &self.target {
+            HookTarget::Post(url) => vec![url],
+            HookTarget::Command(command) => {
+                let args = command.args.iter().map(String::as_str);
+                let env = command.env.0.iter();
+                let env = env.flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+                [command.program.as_str(), "args"]
+                    .into_iter()
+                    .chain(args)
+                    .chain(["env"])
+                    .chain(env)
+                    .collect()
+            }
+        };
+        let text: String = parts
+            .iter()
+            .map(|part| format!("{}:{part}", part.len()))
+            .collect();
+        lane_name::digest(&text, 32)
+    }
+
     /// Calls the hook with this JSON object, which describes the file `path`. Kills a program and
     /// fails as soon as `is_over` returns true. An error is a message without a final period.
     pub(super) fn call(

@@ -232,6 +232,12 @@ impl fmt::Display for ObstacleMessage<'_> {
                  help: restore it from the disk to which it was written",
                 self.moving.hidden
             ),
+            Obstacle::Refused(reason) => write!(
+                out,
+                "{reason}, and other programs may have written this entry of the state. help: if \
+                 the pipeline wrote it before its folders were changed, run it once with the \
+                 earlier folders; `pseidon staged` lists it, and forgets it with `--forget refused`"
+            ),
         }
     }
 }

@@ -29,16 +29,19 @@ use pseidon_plugin::sink::{SinkError, SinkSetup};
 
 pub(super) use self::hidden_file::HiddenFile;
 use super::access::Access;
-use super::disk::OPEN;
 use super::entry::{Move, read_moves};
 use super::folder::{Folder, Label};
 use super::host::Host;
+use super::permitted::{PermittedPlaces, safe_name};
 use super::place::PublishOutcome;
+use super::verdict::Obstacle;
 
 /// The hidden folders of one run of one sink. Dropping it removes those that are empty.
 pub(super) struct Staging {
     folders: Vec<Folder>,
     access: Access,
+    /// What entries of the state may do; `None` if no other program can have written them.
+    permitted: Option<PermittedPlaces>,
     host: Host,
     committer: Arc<Committer>,
     /// Numbers the files in the folders.
@@ -49,6 +52,16 @@ pub(super) struct Staging {
     published: Mutex<HashMap<StagedId, Move>>,
     /// The ids of files that cannot be published here, which is logged once for each.
     not_here: Mutex<HashSet<StagedId>>,
+}
+
+/// Where a sink stages its files.
+pub(super) struct StagingPlaces<'a> {
+    /// The base directories.
+    pub(super) bases: &'a [PathBuf],
+    /// The sink's hidden folder below each of them.
+    pub(super) hidden: String,
+    /// What entries of the state may do; `None` if no other program can have written them.
+    pub(super) permitted: Option<PermittedPlaces>,
 }
 
 /// The result of publishing one committed file.
@@ -65,27 +78,15 @@ impl Staging {
     /// Creates the folders, and cleans up after dead runs. Returns those of their files that could
     /// not be published yet.
     pub(super) fn open(
-        bases: &[PathBuf],
+        places: StagingPlaces<'_>,
         access: Access,
         setup: &SinkSetup,
     ) -> Result<(Staging, Vec<(StagedId, Move)>), SinkError> {
-        let safe = |text: &str| -> String {
-            text.chars()
-                .map(|char| {
-                    if char.is_ascii_alphanumeric() || "-_#".contains(char) {
-                        char
-                    } else {
-                        '_'
-                    }
-                })
-                .collect()
-        };
-        let store: String = safe(&setup.store).chars().take(8).collect();
-        let sink = format!(
-            "{OPEN}/{}.{}.{store}",
-            safe(&setup.pipeline),
-            safe(setup.committer.sink().as_str())
-        );
+        let StagingPlaces {
+            bases,
+            hidden: sink,
+            permitted,
+        } = places;
         let label = Label {
             host: Host::this(),
             owner: Some(setup.instance.clone()),
@@ -93,6 +94,7 @@ impl Staging {
         let mut staging = Staging {
             folders: Vec::new(),
             access,
+            permitted,
             host: label.host.clone(),
             committer: setup.committer.clone(),
             files: AtomicU64::new(0),
@@ -106,7 +108,7 @@ impl Staging {
             cannot_open,
         )?;
         for base in bases {
-            let name = safe(setup.instance.as_str());
+            let name = safe_name(setup.instance.as_str());
             let folder = Folder::create(base, &sink, &name, label.clone(), staging.access.clone());
             staging
                 .folders
@@ -160,6 +162,12 @@ impl Staging {
         moving: &Move,
         changed: &mut BTreeSet<PathBuf>,
     ) -> Publication {
+        let permitted = self.permitted.as_ref();
+        if let Some(reason) = permitted.and_then(|permitted| permitted.refusal(moving)) {
+            let refused = PublishOutcome::NotHere(Obstacle::Refused(reason));
+            self.is_published(id, moving, &refused);
+            return Publication::NotHere;
+        }
         match moving.apply(&self.access, changed) {
             Ok(outcome) if self.is_published(id, moving, &outcome) => {
                 // Another process may have renamed it, and not have synced its folders.

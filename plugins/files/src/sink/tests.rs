@@ -319,6 +319,7 @@ impl World {
             base: self.dir.path().into(),
             instance,
             store: self.store.identity().unwrap(),
+            trusts_state: false,
             keeps_state: true,
             committer,
             memory: LaneMemory::new(32 << 20),

@@ -48,6 +48,9 @@ pub(super) enum Obstacle {
     UnknownDisk,
     /// The hidden file's size differs from the committed size.
     OtherSize { found: u64, committed: u64 },
+    /// Other programs can write to the state, and the entry leads out of the sink's folders, for
+    /// this reason.
+    Refused(String),
 }
 
 /// Decides whether a file of `bytes` bytes in this state is published, has to be published, or

@@ -100,6 +100,7 @@ impl Pipeline {
             base: ".".into(),
             instance: name.clone(),
             store: "store".into(),
+            trusts_state: false,
             keeps_state: true,
             committer: committer.clone(),
             memory: LaneMemory::new(8 << 20),

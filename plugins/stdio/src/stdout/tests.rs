@@ -74,6 +74,7 @@ fn harness(format: OutputFormat, input: &SinkInput) -> Harness {
         base: dir.path().into(),
         instance: "one".into(),
         store: store.identity().unwrap(),
+        trusts_state: false,
         keeps_state: true,
         committer: Arc::new(committer),
         memory: LaneMemory::new(1 << 20),

@@ -55,6 +55,7 @@ impl SinkRun {
             base: dir.path().into(),
             instance: "one".into(),
             store: store.identity().unwrap(),
+            trusts_state: false,
             keeps_state: true,
             committer: committer.clone(),
             memory: LaneMemory::new(1 << 20),

@@ -135,11 +135,11 @@ fn held_at(positions: &[(&str, Position)]) -> (tempfile::TempDir, EmbeddedStore)
 fn the_plan_of_unfinished_work_is_found() {
     let (_folder, store) = held_at(&[("a", 5), ("b", 7)]);
     let found = unfinished_plan(&store).unwrap();
-    assert_eq!(found.as_deref(), Some("text of p"));
+    assert_eq!(found.unwrap().text, "text of p");
     // What is not released may be at different positions in a target.
     let (_folder, store) = held_at(&[("a", 5), ("b", 5)]);
     let found = unfinished_plan(&store).unwrap();
-    assert_eq!(found.as_deref(), Some("text of p"));
+    assert_eq!(found.unwrap().text, "text of p");
     for sink in ["a", "b"] {
         store.release(&sink.into(), &[("s".into(), 1)]).unwrap();
     }

@@ -149,11 +149,7 @@ fn staged_on_disk(
             None => written.base == base,
         };
         if is_on_this_disk || metadata(&base.join(&written.hidden))?.is_some() {
-            let moving = Move {
-                base: base.to_owned(),
-                ..written.clone()
-            };
-            found.push((id.clone(), moving));
+            found.push((id.clone(), written.with_base(base)));
         }
     }
     Ok(found)

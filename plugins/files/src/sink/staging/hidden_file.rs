@@ -13,6 +13,7 @@ use super::super::disk::DiskId;
 use super::super::entry::Move;
 use super::super::folder::Folder;
 use super::super::follow_up::FollowUp;
+use super::super::permitted::HIDDEN_ENDING;
 use super::Staging;
 
 /// A hidden file. Dropping it deletes the file, unless the state store may name it.
@@ -32,7 +33,8 @@ impl Staging {
     /// again.
     pub(in crate::sink) fn create(self: &Arc<Self>) -> io::Result<(File, HiddenFile)> {
         let number = self.turn.fetch_add(1, Ordering::Relaxed) % self.folders.len();
-        let name = format!("{}.open", self.files.fetch_add(1, Ordering::Relaxed) + 1);
+        let number_of_file = self.files.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = format!("{number_of_file}{HIDDEN_ENDING}");
         let folder = &self.folders[number];
         let path = folder.dir().join(&name);
         let file = match self.access.create_file(&path) {

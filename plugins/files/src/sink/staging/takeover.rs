@@ -78,10 +78,7 @@ impl Staging {
             .map(Folder::base)
             .collect();
         match bases.first() {
-            Some(base) if !bases.contains(&moving.base.as_path()) => Move {
-                base: (*base).to_owned(),
-                ..moving
-            },
+            Some(base) if !bases.contains(&moving.base.as_path()) => moving.with_base(base),
             _ => moving,
         }
     }
