@@ -113,3 +113,4 @@ mod typed_logs;
 mod under_load;
 mod unnest;
 mod unreachable;
+mod unwritable;

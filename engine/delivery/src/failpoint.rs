@@ -4,7 +4,10 @@
 //! `PSEIDON_FAIL=published:3` kills the process (SIGKILL, so that nothing can clean up) when the
 //! step `published` is reached for the third time, and `PSEIDON_FREEZE=synced:2` stops it (SIGSTOP)
 //! when `synced` is reached for the second time, until it is resumed (SIGCONT).
-//! `PSEIDON_PANIC=planned` panics there, once.
+//! `PSEIDON_PANIC=planned` panics there, once. `PSEIDON_SPOIL=out:text` panics whenever the
+//! sink `out` encodes a record with this text, as an encoder may.
+
+use crate::SinkId;
 
 /// Marks that the process reaches the step `name`.
 #[cfg(not(feature = "failpoints"))]
@@ -53,5 +56,37 @@ pub fn reach(name: &str) {
     }
     if PANIC.as_ref().is_some_and(|target| target.is_met(name)) {
         panic!("PSEIDON_PANIC is set for `{name}`");
+    }
+}
+
+/// Marks that a sink encodes these records.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn spoil<'r, R: Iterator<Item = &'r [u8]>>(_sink: &SinkId, _records: impl FnOnce() -> R) {}
+
+/// Marks that a sink encodes these records. Panics if the environment says so of one of them.
+#[cfg(feature = "failpoints")]
+pub fn spoil<'r, R: Iterator<Item = &'r [u8]>>(sink: &SinkId, records: impl FnOnce() -> R) {
+    use std::sync::LazyLock;
+
+    static SPOILED: LazyLock<Option<(String, String)>> = LazyLock::new(|| {
+        let variable = std::env::var("PSEIDON_SPOIL").ok()?;
+        let (sink, text) = variable.split_once(':')?;
+        Some((sink.to_owned(), text.to_owned()))
+    });
+
+    let Some((_, text)) = SPOILED
+        .as_ref()
+        .filter(|(spoiled, _)| spoiled == sink.as_str())
+    else {
+        return;
+    };
+    let is_spoiled = |record: &[u8]| {
+        record
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    };
+    if records().any(is_spoiled) {
+        panic!("PSEIDON_SPOIL is set for a record");
     }
 }

@@ -17,7 +17,7 @@ use crate::catch_up::CatchUp;
 use crate::failure::Failures;
 use crate::fields::SeenFields;
 use crate::fields::added::SeenAdditions;
-use crate::lanes::LaneStatuses;
+use crate::lanes::{LaneStatuses, Suspects};
 use crate::limits::Limits;
 use crate::tap::Tap;
 use crate::throttles::Throttles;
@@ -104,6 +104,9 @@ pub(crate) struct AttemptSink {
     pub(crate) only_writer: Option<usize>,
     /// The status of its open lanes, for people.
     pub(crate) shown: LaneStatuses,
+    /// What is known of the records because of which its lanes have failed; `None` for a quarantine,
+    /// which has no error policy for them.
+    pub(crate) suspects: Option<Arc<Suspects>>,
 }
 
 /// Notifies when the last reference to the attempt is dropped: its sinks are closed then.

@@ -8,20 +8,19 @@ use std::time::Instant;
 
 use pseidon_delivery::{LaneId, Position, Reason, SplitId};
 use pseidon_dsl::Span;
-use pseidon_plan::chain::{ChainStep, Operator, PlannedSource, Policy};
+use pseidon_plan::chain::{ChainStep, Operator, PlannedSource};
 use pseidon_plan::{SinkIndex, SourceIndex};
-use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::Chunk;
 use pseidon_plugin::source::Reread;
 
 use crate::attempt::{Attempt, AttemptId};
-use crate::bad_records::{BadRecordExample, RecentBadRecord};
 use crate::blocking::BlockingPool;
+use crate::culprits::{Culprits, without_culprits};
 use crate::dispatch::{BatchOutput, enter};
 use crate::failure::{Failure, guarded};
-use crate::process::{BadRecord, ProcessOutcome, Processor, RowReceiver};
-use crate::quarantined::quarantined;
+use crate::process::{ProcessOutcome, Processor, RowReceiver};
+use crate::quarantined::quarantine_bad;
 use crate::queue::{BatchQueue, PreparedProcessor, QueuedBatch};
 use crate::writers::Writers;
 
@@ -127,8 +126,14 @@ fn handle(
         return Ok(());
     }
     exits.note_passed(unit.source);
-    let mut chunks = exits.chunks;
-    chunks.extend(quarantine_bad(&attempt, source, batch, bad)?);
+    let mut chunks = std::mem::take(&mut exits.chunks);
+    chunks.extend(quarantine_bad(
+        &attempt,
+        source,
+        batch,
+        bad,
+        &exits.culprits,
+    )?);
     Chunk::charge(batch, &mut chunks);
     pass_on(unit, records.end, chunks, workplace)
 }
@@ -308,81 +313,12 @@ fn dispatch(
     Ok(())
 }
 
-/// Converts invalid records to chunks for the quarantine's lanes; dropped ones are only counted.
-fn quarantine_bad(
-    attempt: &Attempt,
-    source: &PlannedSource,
-    batch: &Arc<Batch>,
-    bad: Vec<BadRecord>,
-) -> Result<Vec<(SinkIndex, Chunk)>, Failure> {
-    let mut by_sink: Vec<(SinkIndex, Vec<BadRecord>)> = Vec::new();
-    // Only the last ones would be remembered.
-    for record in bad.iter().rev().take(MAX_NOTED).rev() {
-        let position = batch.first_position(record.number as usize);
-        let (stage, split, reason) = (
-            record.stage.clone(),
-            batch.first_split().clone(),
-            record.reason.clone(),
-        );
-        attempt.bad_records.note(RecentBadRecord {
-            stage,
-            split,
-            position,
-            reason,
-        });
-    }
-    let counted = bad.iter().map(|record| {
-        let (stage, reason) = (record.stage.as_str(), record.reason.as_str());
-        (stage, reason, record.number)
-    });
-    let example = |number| BadRecordExample::of(&source.stage, batch, number);
-    attempt.bad_records.count(counted, example);
-    for record in bad {
-        let Policy::Quarantine(sink) = record.policy else {
-            attempt
-                .metrics
-                .bad_records
-                .with_label_values(&[&record.stage, "dropped"])
-                .inc();
-            continue;
-        };
-        attempt
-            .metrics
-            .bad_records
-            .with_label_values(&[&record.stage, "quarantined"])
-            .inc();
-        match by_sink.iter_mut().find(|(known, _)| *known == sink) {
-            Some((_, records)) => records.push(record),
-            None => by_sink.push((sink, vec![record])),
-        }
-    }
-    let mut chunks = Vec::new();
-    for (sink, records) in by_sink {
-        let broken = |error: arrow::error::ArrowError| {
-            Failure::Fatal(Reason::caused_by(
-                "cannot quarantine invalid records",
-                error,
-            ))
-        };
-        let routed = attempt.sinks[sink]
-            .sink
-            .route(quarantined(attempt, source, batch, &records).map_err(broken)?);
-        if let Some(row) = routed.bad.first() {
-            let what = format!("cannot quarantine an invalid record: {}", row.reason);
-            return Err(Failure::Fatal(what.into()));
-        }
-        chunks.extend(routed.chunks.into_iter().map(|chunk| (sink, chunk)));
-    }
-    Ok(chunks)
-}
-
-/// How many invalid records of a batch are remembered for observers.
-const MAX_NOTED: usize = 20;
-
 /// Collects the chunks of one batch.
 struct ChunkCollector<'a> {
     attempt: &'a Attempt,
     chunks: Vec<(SinkIndex, Chunk)>,
+    /// The records that their lanes cannot write.
+    culprits: Culprits,
     /// How many records have passed the throttles at these places.
     throttled: Vec<(Span, usize)>,
     /// The positions of the records that have reached the limit.
@@ -396,6 +332,7 @@ impl<'a> ChunkCollector<'a> {
         ChunkCollector {
             attempt,
             chunks: Vec::new(),
+            culprits: Culprits::default(),
             throttled: Vec::new(),
             limited: Vec::new(),
             is_at_limit: false,
@@ -450,7 +387,17 @@ impl RowReceiver for ChunkCollector<'_> {
     }
 
     fn arrive(&mut self, sink: SinkIndex, rows: Rows) -> Vec<BadRow> {
-        let routed = self.attempt.sinks[sink].sink.route(rows);
+        let open = &self.attempt.sinks[sink];
+        let routed = match &open.suspects {
+            Some(suspects) if !suspects.is_empty() => {
+                let routed = open.sink.route(rows.clone());
+                let stage = open.committer.sink().stage_and_place().0;
+                without_culprits(routed, &rows, suspects, |number| {
+                    self.culprits.add(stage, number);
+                })
+            }
+            _ => open.sink.route(rows),
+        };
         self.chunks
             .extend(routed.chunks.into_iter().map(|chunk| (sink, chunk)));
         routed.bad

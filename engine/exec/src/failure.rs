@@ -2,7 +2,7 @@
 
 use crossbeam_channel::Sender;
 use pseidon_delivery::committer::CommitterError;
-use pseidon_delivery::{Reason, UnfinishedSplit, UnfinishedWork};
+use pseidon_delivery::{Position, Reason, SplitId, UnfinishedSplit, UnfinishedWork};
 use pseidon_expr::panics;
 use pseidon_plugin::sink::SinkError;
 use pseidon_plugin::source::SourceError;
@@ -47,6 +47,16 @@ pub(crate) enum Failure {
         stage: String,
         /// What was refused and why, in the words of the sink.
         reason: Reason,
+    },
+    /// Records cannot be written, and the next attempt knows more about which: restart from the
+    /// store, at once.
+    Unwritable {
+        /// The stage of the sink.
+        stage: String,
+        /// Why they cannot be written.
+        reason: Reason,
+        /// The record, if it is known now.
+        culprit: Option<(SplitId, Position)>,
     },
     /// A retry may succeed.
     Transient {
@@ -112,7 +122,8 @@ impl Failure {
                 stage: stage.to_owned(),
                 reason,
             },
-            SinkError::Fatal(reason) => {
+            // Its record was searched, and not found.
+            SinkError::Fatal(reason) | SinkError::Unwritable(reason) => {
                 Failure::Fatal(Reason::caused_by(format!("sink `{stage}`"), reason))
             }
         }

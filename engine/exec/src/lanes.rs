@@ -19,12 +19,17 @@
 //! Nothing here waits for a target. Rows that a lane has no room for wait in front of it, in order,
 //! while other lanes continue; they are offered again when the lane's waker is called or a
 //! [`Backoff`] has elapsed. The protocol simulation runs this code too.
+//!
+//! If an encoder panics or refuses its records, the lane has [failed], and the next attempt finds
+//! the record because of which it did ([`suspects`]).
 
 mod backoff;
+mod failed;
 mod flush;
 mod memory;
 mod open_lane;
 mod sealed;
+mod suspects;
 #[cfg(all(test, not(feature = "model")))]
 mod tests;
 
@@ -44,10 +49,14 @@ use pseidon_plugin::rollover::CronAlarm;
 use pseidon_plugin::sink::{Chunk, Sink, SinkError, SinkSetup};
 
 use self::backoff::Backoff;
+use self::failed::without_panic;
 use self::flush::PendingFlush;
 use self::open_lane::OpenLane;
 pub use self::open_lane::{LaneStatus, LaneStatuses};
 use self::sealed::SealedLanes;
+pub(crate) use self::suspects::Finding;
+pub use self::suspects::Suspects;
+use self::suspects::{FailedLane, PositionRange};
 use crate::sync::now;
 
 /// When too many lanes are open, one in this many is sealed in one step.
@@ -71,6 +80,9 @@ pub struct LanesSetup {
     pub waker: Waker,
     /// Where the status of open lanes is shown.
     pub shown: LaneStatuses,
+    /// What is known of records because of which lanes of the sink have failed; `None` if the sink
+    /// has no error policy for them.
+    pub suspects: Option<Arc<Suspects>>,
 }
 
 /// The lanes of one writer. Dropping it discards what is open and what was never passed to a
@@ -91,6 +103,8 @@ pub struct Lanes {
     share: LaneUse,
     /// When the last transaction was committed.
     last_commit: Instant,
+    /// The lane that has failed because of its records, if one has.
+    failed: Option<FailedLane>,
 }
 
 /// Rows that wait for room, with what is held for them.
@@ -121,6 +135,7 @@ impl Lanes {
             memory: 0,
             share: LaneUse::new(&setup.memory),
             last_commit: now(),
+            failed: None,
             setup,
         }
     }
@@ -137,6 +152,7 @@ impl Lanes {
             blocked: setup.metrics.sink_blocked.with_label_values(&[stage]),
             waker: Waker::noop().clone(),
             shown: LaneStatuses::default(),
+            suspects: None,
         })
     }
 
@@ -223,6 +239,7 @@ impl Lanes {
                 open.expect(&rows);
             }
             self.seal_full(&chunk.lane)?;
+            self.seal_other_part(&chunk.lane, &rows)?;
             self.commit_if_many()?;
             if self.sealed.are_stuck() {
                 return Ok(Some(chunk.with_rows(rows)));
@@ -281,7 +298,13 @@ impl Lanes {
         let Some(open) = self.open.get_mut(lane) else {
             return Ok(Room::Full);
         };
-        let room = open.lane.write(rows)?;
+        let room = match without_panic(|| open.lane.write(rows)) {
+            Ok(room) => room,
+            Err(error) => {
+                let accepted = open.ranges();
+                return Err(self.note_failed(lane, accepted, PositionRange::of(rows), error));
+            }
+        };
         self.memory -= open.memory;
         open.memory = open.lane.memory();
         self.memory += open.memory;
@@ -301,7 +324,7 @@ impl Lanes {
     }
 
     /// How many of the rows the lane still accepts, so that it gets no more records than the
-    /// rollover says. Rows of one position stay together.
+    /// rollover says, and those of one part of what has failed. Rows of one position stay together.
     fn fitting(&self, lane: &LaneId, rows: &Rows) -> usize {
         let rollover = &self.rules.rollover;
         let room = self
@@ -311,7 +334,9 @@ impl Lanes {
                 open.room(rollover)
             })
             .max(1);
-        let mut fitting = usize::try_from(room).unwrap_or(usize::MAX).min(rows.len());
+        let mut fitting = usize::try_from(room)
+            .unwrap_or(usize::MAX)
+            .min(self.rows_of_part(lane, rows));
         while fitting < rows.len() && rows.position(fitting) == rows.position(fitting - 1) {
             fitting += 1;
         }
@@ -373,8 +398,11 @@ impl Lanes {
             };
             self.memory -= open.memory;
             self.setup.shown.hide(lane);
+            let accepted = open.ranges();
             let (commit, open) = open.into_commit(lane.clone());
-            match open.seal()? {
+            let sealed = without_panic(|| open.seal())
+                .map_err(|error| self.note_failed(lane, accepted, None, error))?;
+            match sealed {
                 SealOutcome::Durable => self.sealed.push(commit, None),
                 SealOutcome::Pending(completion) => self.sealed.push(commit, Some(completion)),
                 SealOutcome::Transaction(transaction) => {

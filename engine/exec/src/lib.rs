@@ -31,6 +31,7 @@ mod bad_records;
 mod blocking;
 mod catch_up;
 mod control;
+mod culprits;
 pub mod dispatch;
 mod etl;
 mod failure;

@@ -26,6 +26,7 @@ use self::opening::OpeningPhase;
 use self::reporter::{BlockingResult, Reporter};
 use crate::control::Control;
 use crate::failure::Failure;
+use crate::lanes::Suspects;
 use crate::outcome::{Finished, RunError};
 use crate::restarts::Restarts;
 use crate::running::{ReadPositions, RunningAttempt};
@@ -41,6 +42,8 @@ pub(crate) struct RunLifecycle {
     pause: Pause,
     /// What the store has acknowledged, for each sink of the plan.
     acknowledged: PerSink<Arc<AcknowledgedVersions>>,
+    /// What is known of the records because of which lanes have failed, for each sink of the plan.
+    suspects: PerSink<Arc<Suspects>>,
     /// Whether all sinks were opened successfully once.
     was_open: bool,
     /// The deadline of the run after a stop request, or after it has found work of another plan.
@@ -84,6 +87,7 @@ impl RunLifecycle {
     pub(crate) fn new(run: RunSetup, on_end: EndCallback, reporter: Reporter) -> RunLifecycle {
         RunLifecycle {
             acknowledged: run.plan.sinks.iter().map(|_| Arc::default()).collect(),
+            suspects: run.plan.sinks.iter().map(|_| Arc::default()).collect(),
             reporter,
             phase: RunPhase::CheckingState,
             store_id: String::new(),

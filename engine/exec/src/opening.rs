@@ -14,7 +14,7 @@ use pseidon_plugin::waiting::about_to_wait;
 
 use crate::attempt::AttemptSink;
 use crate::failure::Failure;
-use crate::lanes::LaneStatuses;
+use crate::lanes::{LaneStatuses, Suspects};
 
 /// What is needed to open the sinks.
 pub(crate) struct SinkOpener {
@@ -25,6 +25,8 @@ pub(crate) struct SinkOpener {
     pub(crate) accept_changed_plan: bool,
     /// What the store has acknowledged, for each sink of the plan.
     pub(crate) acknowledged: PerSink<Arc<AcknowledgedVersions>>,
+    /// What is known of the records because of which lanes have failed, for each sink of the plan.
+    pub(crate) suspects: PerSink<Arc<Suspects>>,
     /// Whether all sinks were opened successfully once.
     pub(crate) was_open: bool,
     /// Gets the committer of each sink before it is opened.
@@ -39,7 +41,8 @@ impl SinkOpener {
     pub(crate) fn open(&self) -> Result<PerSink<AttemptSink>, Failure> {
         let settings = &self.plan.settings;
         let mut sinks = PerSink::default();
-        for (planned, seen) in self.plan.sinks.iter().zip(&self.acknowledged) {
+        let known = self.acknowledged.iter().zip(&self.suspects);
+        for (planned, (seen, suspects)) in self.plan.sinks.iter().zip(known) {
             let claimant = Claimant {
                 owner: self.instance.clone(),
                 plan: self.plan.fingerprint.clone(),
@@ -87,6 +90,7 @@ impl SinkOpener {
                 committer,
                 only_writer,
                 shown: LaneStatuses::default(),
+                suspects: (!planned.is_quarantine).then(|| suspects.clone()),
             });
         }
         Ok(sinks)

@@ -1,4 +1,4 @@
-//! Invalid records as rows of the quarantine.
+//! Invalid records, which are dropped or become rows of the quarantine.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,16 +7,117 @@ use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, UInt32Array, 
 use arrow::error::ArrowError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pseidon_plan::{PlannedSource, quarantine};
+use pseidon_delivery::Reason;
+use pseidon_plan::chain::Policy;
+use pseidon_plan::{PlannedSource, SinkIndex, quarantine};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::Rows;
+use pseidon_plugin::sink::Chunk;
 
 use crate::attempt::Attempt;
+use crate::bad_records::{BadRecordExample, RecentBadRecord};
+use crate::culprits::Culprits;
+use crate::failure::Failure;
 use crate::process::BadRecord;
+
+/// How many invalid records of a batch are remembered for observers.
+const MAX_NOTED: usize = 20;
+
+/// Converts invalid records to chunks for the quarantine's lanes; dropped ones are only counted. Those
+/// that a lane cannot write are written at once: the quarantine may have passed their positions
+/// when nothing was known of them.
+pub(crate) fn quarantine_bad(
+    attempt: &Attempt,
+    source: &PlannedSource,
+    batch: &Arc<Batch>,
+    bad: Vec<BadRecord>,
+    culprits: &Culprits,
+) -> Result<Vec<(SinkIndex, Chunk)>, Failure> {
+    let mut by_sink: Vec<(SinkIndex, Vec<BadRecord>)> = Vec::new();
+    // Only the last ones would be remembered.
+    for record in bad.iter().rev().take(MAX_NOTED).rev() {
+        let position = batch.first_position(record.number as usize);
+        let (stage, split, reason) = (
+            record.stage.clone(),
+            batch.first_split().clone(),
+            record.reason.clone(),
+        );
+        attempt.bad_records.note(RecentBadRecord {
+            stage,
+            split,
+            position,
+            reason,
+        });
+    }
+    let counted = bad.iter().map(|record| {
+        let (stage, reason) = (record.stage.as_str(), record.reason.as_str());
+        (stage, reason, record.number)
+    });
+    let example = |number| BadRecordExample::of(&source.stage, batch, number);
+    attempt.bad_records.count(counted, example);
+    for record in bad {
+        let Policy::Quarantine(sink) = record.policy else {
+            attempt
+                .metrics
+                .bad_records
+                .with_label_values(&[&record.stage, "dropped"])
+                .inc();
+            continue;
+        };
+        attempt
+            .metrics
+            .bad_records
+            .with_label_values(&[&record.stage, "quarantined"])
+            .inc();
+        if culprits.contain(&record.stage, record.number) {
+            write_single(attempt, source, batch, sink, record)?;
+            continue;
+        }
+        match by_sink.iter_mut().find(|(known, _)| *known == sink) {
+            Some((_, records)) => records.push(record),
+            None => by_sink.push((sink, vec![record])),
+        }
+    }
+    let mut chunks = Vec::new();
+    for (sink, records) in by_sink {
+        let routed = attempt.sinks[sink]
+            .sink
+            .route(quarantined(attempt, source, batch, &records).map_err(broken)?);
+        if let Some(row) = routed.bad.first() {
+            let what = format!("cannot quarantine an invalid record: {}", row.reason);
+            return Err(Failure::Fatal(what.into()));
+        }
+        chunks.extend(routed.chunks.into_iter().map(|chunk| (sink, chunk)));
+    }
+    Ok(chunks)
+}
+
+fn broken(error: ArrowError) -> Failure {
+    Failure::Fatal(Reason::caused_by(
+        "cannot quarantine invalid records",
+        error,
+    ))
+}
+
+/// Quarantines a record that a lane cannot write, before the sink of that lane can pass it.
+fn write_single(
+    attempt: &Attempt,
+    source: &PlannedSource,
+    batch: &Arc<Batch>,
+    quarantine: SinkIndex,
+    record: BadRecord,
+) -> Result<(), Failure> {
+    let (split, position) = (&batch.split.id, batch.positions[record.number as usize]);
+    let id = format!("{} {position} {split}", record.stage);
+    let row = quarantined(attempt, source, batch, &[record]).map_err(broken)?;
+    let open = &attempt.sinks[quarantine];
+    let done = open.sink.write_single(row, &id);
+    done.map_err(|error| Failure::of_sink(&open.stage, error))
+}
 
 /// Converts invalid records to rows of [`quarantine::schema`]. A replayed record keeps the place
 /// where it was read first.
-pub(crate) fn quarantined(
+fn quarantined(
     attempt: &Attempt,
     source: &PlannedSource,
     batch: &Arc<Batch>,

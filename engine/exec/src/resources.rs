@@ -132,5 +132,6 @@ fn written(sink: &AttemptSink, memory: &Arc<LaneMemory>, metrics: &Metrics) -> W
         memory: memory.clone(),
         blocked: metrics.sink_blocked.with_label_values(&[stage]),
         shown: sink.shown.clone(),
+        suspects: sink.suspects.clone(),
     }
 }

@@ -22,10 +22,10 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
-use pseidon_delivery::{Committer, SplitId};
+use pseidon_delivery::{Committer, Reason, SplitId};
 use pseidon_plan::{PerSink, SinkIndex};
 use pseidon_plugin::budget::LaneMemory;
-use pseidon_plugin::sink::{Chunk, Sink};
+use pseidon_plugin::sink::{Chunk, Sink, SinkError};
 
 use self::crew::{Crew, JobId};
 use self::schedule::{DiscardedWriters, Job, NextWakeUp, Schedule, WriterKey};
@@ -33,7 +33,7 @@ use self::task::{CloseNotifier, SharedFlush, Task};
 use crate::answer::{AnswerReceiver, answer};
 use crate::attempt::AttemptId;
 use crate::failure::{Failure, Failures, guarded};
-use crate::lanes::{LaneStatuses, Lanes, LanesSetup};
+use crate::lanes::{Finding, LaneStatuses, Lanes, LanesSetup, Suspects};
 use crate::queue::UnwrittenCharge;
 use crate::sync::{Condvar, JoinHandle, Mutex, has_ended, now, spawn, when_about_to_wait};
 
@@ -64,6 +64,9 @@ pub(crate) struct WriterSink {
     pub(crate) blocked: IntGauge,
     /// Where the status of its open lanes is shown.
     pub(crate) shown: LaneStatuses,
+    /// What is known of the records because of which its lanes have failed; `None` if it has no
+    /// error policy for them.
+    pub(crate) suspects: Option<Arc<Suspects>>,
 }
 
 /// The state that the threads share.
@@ -403,6 +406,7 @@ impl WriterSink {
             blocked: self.blocked.clone(),
             waker,
             shown: self.shown.clone(),
+            suspects: self.suspects.clone(),
         }
     }
 }
@@ -412,11 +416,25 @@ impl SinkWriter {
     fn perform(&mut self, task: Option<Task>) -> Result<NextWakeUp, Failure> {
         if let Some(task) = task {
             task.perform(&mut self.lanes)
-                .map_err(|error| Failure::of_sink(&self.stage, error))?;
+                .map_err(|error| self.failure(error))?;
         }
         Ok(NextWakeUp {
             tick_every: self.lanes.check_every(),
             resume_at: self.lanes.resume_at(),
         })
+    }
+
+    /// The failure of the attempt because of this error.
+    fn failure(&mut self, error: SinkError) -> Failure {
+        let culprit = match self.lanes.search(&error) {
+            Finding::Nothing => return Failure::of_sink(&self.stage, error),
+            Finding::Parts => None,
+            Finding::Culprit(split, position) => Some((split, position)),
+        };
+        Failure::Unwritable {
+            stage: self.stage.clone(),
+            reason: Reason::of(error),
+            culprit,
+        }
     }
 }

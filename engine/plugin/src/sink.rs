@@ -295,6 +295,15 @@ pub trait Sink: Send + Sync {
     /// thread.
     fn route(&self, rows: Rows) -> RoutedRows;
 
+    /// Writes an invalid record, as a row of the quarantine, and makes it visible and durable before
+    /// it returns. It is in no lane; `id` identifies it, and if it was written before, nothing is
+    /// done. Called on an ETL thread, of a quarantine only.
+    fn write_single(&self, _row: Rows, _id: &str) -> Result<(), SinkError> {
+        Err(SinkError::Fatal(
+            "the sink has no place for single records".into(),
+        ))
+    }
+
     /// Opens a lane without touching the target. The lane calls `waker` when it was full, or is
     /// becoming durable, and can continue.
     fn lane(&self, lane: &LaneId, waker: &Waker) -> Result<Box<dyn Lane>, SinkError>;

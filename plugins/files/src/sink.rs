@@ -9,7 +9,7 @@
 //!   bucket's path and name, and [`lane_name`] keeps them inside the base directory. [`projection`]
 //!   selects the columns that are written.
 //! - [`lane`] writes a lane's file ([`open_file`]) and makes it durable; the engine decides when it
-//!   is closed.
+//!   is closed. [`single_record`] writes single records of a quarantine.
 //! - [`staging`] creates the hidden files, each in the [`folder`] of its run, and cleans up after
 //!   processes that died. The state store holds an [`entry`] for each committed file; [`place`]
 //!   renames the file to its visible name. The [`verdict`] whether that is done already uses the
@@ -43,6 +43,7 @@ mod quarantine;
 mod relocate;
 mod route;
 mod settings;
+mod single_record;
 mod staging;
 mod template;
 mod verdict;
@@ -67,11 +68,12 @@ use pseidon_plugin::spec::PluginSpec;
 use self::access::Access;
 use self::entry::{Move, read_moves};
 use self::file_system::{needs_repair, sync_dirs};
-use self::follow_up::Destination;
+use self::follow_up::{BROKEN, Destination};
 use self::follow_ups::{FollowUps, SinkContext};
 use self::hook::Hook;
 use self::lane::FileLane;
-use self::permitted::{BROKEN, PermittedPlaces, sink_folder};
+use self::open_file::CloseContext;
+use self::permitted::{PermittedPlaces, sink_folder};
 use self::place::PublishOutcome;
 use self::settings::{MoveSettings, Settings};
 use self::staging::{HiddenFile, Staging, StagingPlaces};
@@ -258,6 +260,19 @@ struct RunContext {
 }
 
 impl RunContext {
+    /// How files are completed.
+    fn close_context(&self) -> CloseContext<'_> {
+        let name = self.settings.router.name.as_ref();
+        CloseContext {
+            pipeline: &self.setup.pipeline,
+            sink: self.setup.committer.sink().as_str(),
+            place: self.place.as_deref(),
+            has_topic: name.is_some_and(|name| name.has_topic),
+            extension: &self.extension,
+            has_hook: self.settings.hook.is_some(),
+        }
+    }
+
     /// Where a hidden file is moved after it was published; its first record is the first of these
     /// rows.
     fn destination(
@@ -334,6 +349,10 @@ impl Sink for FilesRun {
         settings
             .router
             .route(rows, |rows| settings.codec.check(rows))
+    }
+
+    fn write_single(&self, row: Rows, id: &str) -> Result<(), SinkError> {
+        single_record::write_single(&self.0, self.route(row), id)
     }
 
     fn lane(&self, lane: &LaneId, _waker: &Waker) -> Result<Box<dyn Lane>, SinkError> {

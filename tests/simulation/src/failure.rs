@@ -50,7 +50,9 @@ impl From<SinkError> for Failure {
             SinkError::Transient(reason) | SinkError::Refused(reason) => {
                 Failure::Transient(with_causes(&reason))
             }
-            SinkError::Fatal(reason) => Failure::Evidence(with_causes(&reason)),
+            SinkError::Fatal(reason) | SinkError::Unwritable(reason) => {
+                Failure::Evidence(with_causes(&reason))
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use pseidon_delivery::LaneId;
 use pseidon_plugin::lane::Room;
 use pseidon_plugin::sink::SinkError;
 
+use super::failed::without_panic;
 use super::{Lanes, SEALED_AT_ONCE};
 
 impl Lanes {
@@ -23,7 +24,13 @@ impl Lanes {
             let Some(open) = self.open.get_mut(&lane) else {
                 continue;
             };
-            let room = open.lane.shed()?;
+            let room = match without_panic(|| open.lane.shed()) {
+                Ok(room) => room,
+                Err(error) => {
+                    let accepted = open.ranges();
+                    return Err(self.note_failed(&lane, accepted, None, error));
+                }
+            };
             self.memory -= open.memory;
             open.memory = open.lane.memory();
             self.memory += open.memory;

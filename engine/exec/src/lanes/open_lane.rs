@@ -10,6 +10,7 @@ use pseidon_plugin::Rows;
 use pseidon_plugin::lane::Lane;
 use pseidon_plugin::rollover::Rollover;
 
+use super::suspects::PositionRange;
 use crate::sync::now;
 
 /// A lane that accepts rows.
@@ -29,6 +30,8 @@ pub(super) struct OpenLane {
 /// What a lane holds of a split.
 #[derive(Default)]
 struct SplitInLane {
+    /// The position of the first record.
+    first: Position,
     /// The position after the last record.
     upto: Position,
     /// How many of the last chunks ended with that record's position while more rows of it were to
@@ -70,7 +73,11 @@ impl OpenLane {
         };
         let split = &rows.batch().split.id;
         if !self.held.contains_key(split) {
-            self.held.insert(split.clone(), SplitInLane::default());
+            let held = SplitInLane {
+                first: rows.position(0),
+                ..SplitInLane::default()
+            };
+            self.held.insert(split.clone(), held);
         }
         let Some(held) = self.held.get_mut(split) else {
             return;
@@ -88,6 +95,16 @@ impl OpenLane {
         held.upto = last + 1;
         self.records += rows.len() as u64;
         self.written = now();
+    }
+
+    /// The positions that it holds, a range for each split.
+    pub(super) fn ranges(&self) -> Vec<PositionRange> {
+        let range = |(split, held): (&SplitId, &SplitInLane)| PositionRange {
+            split: split.clone(),
+            first: held.first,
+            upto: held.upto,
+        };
+        self.held.iter().map(range).collect()
     }
 
     /// How many records it may still get; the rows of one position may exceed this only together.

@@ -1,5 +1,7 @@
 //! Lanes over a target that the tests block, with the real committer and store.
 
+mod failed;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -31,6 +33,37 @@ struct Target {
     /// What is visible, as `lane: positions`.
     visible: Vec<String>,
     hidden: HashMap<StagedId, String>,
+    /// Records that cannot be written, and when that is noticed.
+    spoiled: Vec<Position>,
+    noticed: FailurePoint,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum FailurePoint {
+    #[default]
+    WhenWritten,
+    WhenShed,
+    WhenSealed,
+    /// By the encoder, which returns an error.
+    ByEncoder,
+}
+
+impl Target {
+    /// Fails if one of these records is spoiled and that is noticed now.
+    fn encode(&self, positions: &[Position], now: FailurePoint) -> Result<(), SinkError> {
+        if !positions.iter().any(|at| self.spoiled.contains(at)) {
+            return Ok(());
+        }
+        match (self.noticed, now) {
+            (FailurePoint::ByEncoder, FailurePoint::WhenWritten) => {
+                Err(SinkError::Unwritable("as the test demands".into()))
+            }
+            // What is buffered is encoded then at the latest.
+            (FailurePoint::WhenShed, FailurePoint::WhenSealed) => panic!("as the test demands"),
+            (noticed, now) if noticed == now => panic!("as the test demands"),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, Default)]
@@ -102,10 +135,29 @@ impl Lane for TargetLane {
         }
         self.positions
             .extend((0..rows.len()).map(|row| rows.position(row)));
+        target.encode(&self.positions, FailurePoint::WhenWritten)?;
+        Ok(Room::Ready)
+    }
+
+    /// Only where the memory matters to the test.
+    fn memory(&self) -> usize {
+        match self.target.lock().noticed {
+            FailurePoint::WhenShed => 2 << 20,
+            _ => 0,
+        }
+    }
+
+    fn shed(&mut self) -> Result<Room, SinkError> {
+        self.target
+            .lock()
+            .encode(&self.positions, FailurePoint::WhenShed)?;
         Ok(Room::Ready)
     }
 
     fn seal(self: Box<Self>) -> Result<SealOutcome, SinkError> {
+        self.target
+            .lock()
+            .encode(&self.positions, FailurePoint::WhenSealed)?;
         Ok(SealOutcome::Pending(self))
     }
 }
@@ -138,6 +190,11 @@ const SPLITS: [&str; 2] = ["in:0", "in:1"];
 
 impl Bench {
     fn new(records: Option<u64>) -> Bench {
+        Bench::searching(records, Arc::default())
+    }
+
+    /// In an attempt that knows this of records that cannot be written.
+    fn searching(records: Option<u64>, suspects: Arc<Suspects>) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(EmbeddedStore::open(dir.path(), "p").unwrap());
         let claimant = Claimant {
@@ -176,6 +233,7 @@ impl Bench {
             blocked: Metrics::new().sink_blocked.with_label_values(&["out"]),
             waker: Waker::noop().clone(),
             shown: LaneStatuses::default(),
+            suspects: Some(suspects),
         });
         Bench {
             _dir: dir,
@@ -189,6 +247,16 @@ impl Bench {
     /// Writes rows at these positions of a split, all for one lane; the batch covers everything
     /// below `next`.
     fn write(&mut self, split: usize, lane: &str, positions: &[Position], next: Position) {
+        self.try_write(split, lane, positions, next).unwrap();
+    }
+
+    fn try_write(
+        &mut self,
+        split: usize,
+        lane: &str,
+        positions: &[Position],
+        next: Position,
+    ) -> Result<(), SinkError> {
         let split = Arc::new(Split {
             id: SPLITS[split].into(),
             topic: "in".into(),
@@ -209,9 +277,10 @@ impl Bench {
         }
         ledger.advance(&split.id, next, None);
         drop(ledger);
-        if !rows.is_empty() {
-            self.lanes.write(Chunk::new(lane.into(), rows), ()).unwrap();
+        if rows.is_empty() {
+            return Ok(());
         }
+        self.lanes.write(Chunk::new(lane.into(), rows), ())
     }
 
     /// Requests a flush; the result says whether it is answered.

@@ -89,12 +89,8 @@ impl RunLifecycle {
                 )));
                 pause
             }
-            Failure::Refused { stage, reason } => {
-                tracing::warn!(
-                    stage,
-                    reason = WithCauses(&reason).to_string(),
-                    "records were refused; restarting from the committed positions without them"
-                );
+            failure @ (Failure::Refused { .. } | Failure::Unwritable { .. }) => {
+                warn_of_records(&failure);
                 Duration::ZERO
             }
             Failure::Transient { stage, reason } => {
@@ -130,5 +126,39 @@ impl RunLifecycle {
             return Finished::Left;
         }
         Finished::Stopped
+    }
+}
+
+/// Logs that the next attempt treats some records in another way.
+fn warn_of_records(failure: &Failure) {
+    match failure {
+        Failure::Refused { stage, reason } => tracing::warn!(
+            stage,
+            reason = WithCauses(reason).to_string(),
+            "records were refused; restarting from the committed positions without them"
+        ),
+        Failure::Unwritable {
+            stage,
+            reason,
+            culprit: Some((split, position)),
+        } => tracing::warn!(
+            stage,
+            %split,
+            position,
+            reason = WithCauses(reason).to_string(),
+            "found a record that cannot be written; restarting from the committed positions \
+             without it"
+        ),
+        Failure::Unwritable {
+            stage,
+            reason,
+            culprit: None,
+        } => tracing::warn!(
+            stage,
+            reason = WithCauses(reason).to_string(),
+            "records cannot be written; restarting from the committed positions with fewer of \
+             them at once"
+        ),
+        _ => {}
     }
 }

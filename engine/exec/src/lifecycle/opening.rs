@@ -70,6 +70,7 @@ impl RunLifecycle {
             instance: instance.clone(),
             accept_changed_plan: run.accept_changed_plan,
             acknowledged: self.acknowledged.clone(),
+            suspects: self.suspects.clone(),
             was_open: self.was_open,
             committers: Arc::clone(&committers),
             lanes: run.resources.lanes().clone(),

@@ -167,6 +167,7 @@ impl Script {
             memory: LaneMemory::new(1 << 20),
             blocked: Metrics::new().sink_blocked.with_label_values(&[stage]),
             shown: LaneStatuses::default(),
+            suspects: None,
         }
     }
 }

@@ -16,6 +16,11 @@ pub enum SinkError {
     /// not count as a failure of the sink.
     #[error(transparent)]
     Refused(Reason),
+    /// A lane cannot write one of its records, or all of them together. The engine re-reads them from
+    /// the committed positions and writes them in ever smaller units, until it has found the record;
+    /// this goes to the error policy. A panic in a lane means the same.
+    #[error(transparent)]
+    Unwritable(Reason),
     /// A retry may succeed; the run restarts after a backoff.
     #[error(transparent)]
     Transient(Reason),

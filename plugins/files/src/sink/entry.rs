@@ -8,9 +8,8 @@ use pseidon_plugin::sink::{SinkError, StagedFile};
 use serde_json::{Value, json};
 
 use super::disk::DiskId;
-use super::follow_up::FollowUp;
+use super::follow_up::{BROKEN, FollowUp};
 use super::host::Host;
-use super::permitted::BROKEN;
 
 /// A staged entry of the state store: how a file is published.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+/// The folder of broken files below a base directory, unless `:quarantine` names one.
+pub(super) const BROKEN: &str = "quarantine";
+
 /// The work that follows publishing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FollowUp {

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use super::RunContext;
 use super::follow_ups::MAX_WAITING;
 use super::lane_name::folder_and_name;
-use super::open_file::{CloseContext, ClosedFile, ClosingFile, OpenFile};
+use super::open_file::{ClosedFile, ClosingFile, OpenFile};
 use super::place::unusable;
 
 /// An open lane of the sink.
@@ -75,7 +75,7 @@ impl FileLane {
             file,
             hidden,
         )
-        .map_err(cannot_encode)?;
+        .map_err(|error| SinkError::Fatal(Reason::of(error)))?;
         self.file = Some(file);
         shared.open_files.inc();
         failpoint::reach("opened");
@@ -103,6 +103,9 @@ impl Lane for FileLane {
             .router
             .without_carried_columns(rows.clone())
             .map_err(|error| SinkError::Fatal(Reason::of(error)))?;
+        failpoint::spoil(self.shared.setup.committer.sink(), || {
+            (0..rows.len()).filter_map(|row| rows.payload(row))
+        });
         file.write(&rows).map_err(cannot_encode)?;
         failpoint::reach("written");
         Ok(Room::Ready)
@@ -132,20 +135,7 @@ impl Lane for FileLane {
         };
         let shared = self.shared.clone();
         shared.open_files.dec();
-        let context = CloseContext {
-            pipeline: &shared.setup.pipeline,
-            sink: shared.setup.committer.sink().as_str(),
-            place: shared.place.as_deref(),
-            has_topic: shared
-                .settings
-                .router
-                .name
-                .as_ref()
-                .is_some_and(|name| name.has_topic),
-            extension: &shared.extension,
-            has_hook: shared.settings.hook.is_some(),
-        };
-        let closing = file.close(&context).map_err(cannot_encode)?;
+        let closing = file.close(&shared.close_context()).map_err(cannot_encode)?;
         Ok(SealOutcome::Pending(Box::new(FileCompletion(Some(
             closing,
         )))))
@@ -185,7 +175,7 @@ impl Completion for FileCompletion {
 }
 
 /// Makes a file and its hidden name durable.
-fn make_durable(file: &ClosedFile) -> Result<(), SinkError> {
+pub(super) fn make_durable(file: &ClosedFile) -> Result<(), SinkError> {
     let dir = file.hidden().dir();
     // After a failed sync the kernel may have discarded the data, so retrying with this file is
     // useless.
@@ -217,6 +207,7 @@ fn is_open_file_limit(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
+/// The disk is not a reason: the encoder keeps what it does not accept.
 fn cannot_encode(error: EncodeError) -> SinkError {
-    SinkError::Fatal(Reason::of(error))
+    SinkError::Unwritable(Reason::of(error))
 }

@@ -14,6 +14,7 @@ use pseidon_formats::{EncodeError, FileCodec, FileEncoder, RetryWriter};
 use pseidon_plugin::{Rows, Split};
 use serde_json::{Map, Value, json};
 
+use super::access::Access;
 use super::entry::Move;
 use super::follow_up::{Destination, FollowUp};
 use super::lane_name::{NameParts, file_name, folder_and_name};
@@ -232,6 +233,11 @@ impl ClosedFile {
     /// The file under its hidden name.
     pub(super) fn hidden(&self) -> &HiddenFile {
         &self.unpublished.hidden
+    }
+
+    /// Publishes the file without the state store, unless there is a file of its name.
+    pub(super) fn publish_once(self, access: &Access) -> io::Result<()> {
+        self.unpublished.moving.publish_once(access)
     }
 
     /// Hands the file over to the state store before the commit: whether the commit is confirmed,

@@ -14,11 +14,9 @@ use pseidon_plugin::sink::SinkError;
 use super::absolute;
 use super::disk::{DiskId, OPEN};
 use super::entry::Move;
-use super::follow_up::Destination;
+use super::follow_up::{BROKEN, Destination};
 use super::settings::{MoveSettings, Settings};
 
-/// The folder of broken files below a base directory, unless `:quarantine` names one.
-pub(super) const BROKEN: &str = "quarantine";
 /// The end of a hidden file's name.
 pub(super) const HIDDEN_ENDING: &str = ".open";
 

@@ -13,6 +13,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::fsync;
+
 use super::access::Access;
 use super::below::open_below;
 use super::disk::{DiskId, OPEN};
@@ -136,6 +138,24 @@ impl Move {
                 visible.display()
             ),
         ))
+    }
+
+    /// Publishes the file under its visible name, durably, unless there is a file of that name.
+    pub(super) fn publish_once(&self, access: &Access) -> io::Result<()> {
+        let (from, hidden) = folder_and_name_of(&self.hidden);
+        let (to, visible) = folder_and_name_of(&self.visible);
+        let from = open_below(&self.base, from, None)?;
+        let to = open_below(&self.base, to, Some(access))?;
+        let (hidden, visible) = (
+            NameIn::new(from.as_fd(), hidden),
+            NameIn::new(to.as_fd(), visible),
+        );
+        match rename_to_new(hidden, visible) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other?,
+        }
+        // Another process may have renamed it, and not have synced the folder.
+        Ok(fsync(&to)?)
     }
 
     /// The path under which the file was published, if it still exists there. The inode identifies

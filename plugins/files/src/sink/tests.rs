@@ -37,6 +37,7 @@ mod disks;
 mod following;
 mod rolling;
 mod settings;
+mod single_record;
 mod surviving;
 
 /// How the store handles the next commit.

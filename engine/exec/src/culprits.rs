@@ -1,0 +1,70 @@
+//! Records that were found to make a lane fail, as invalid records of its sink.
+
+use pseidon_plugin::rows::{BadRow, Rows};
+use pseidon_plugin::sink::RoutedRows;
+
+use crate::lanes::Suspects;
+
+/// The records of a batch that a lane cannot write.
+#[derive(Debug, Default)]
+pub(crate) struct Culprits(Vec<(String, usize)>);
+
+impl Culprits {
+    /// Adds the record with this number, which a lane of the stage cannot write.
+    pub(crate) fn add(&mut self, stage: &str, number: usize) {
+        self.0.push((stage.to_owned(), number));
+    }
+
+    /// Whether a lane of the stage cannot write the record with this number.
+    pub(crate) fn contain(&self, stage: &str, number: u32) -> bool {
+        let mut known = self.0.iter();
+        known.any(|(of, at)| of == stage && *at == number as usize)
+    }
+}
+
+/// The same without the records that their lanes cannot write, which are invalid; `found` is called
+/// with their numbers. `rows` were routed.
+pub(crate) fn without_culprits(
+    routed: RoutedRows,
+    rows: &Rows,
+    suspects: &Suspects,
+    mut found: impl FnMut(usize),
+) -> RoutedRows {
+    let RoutedRows { chunks, mut bad } = routed;
+    let mut left = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        let split = &chunk.rows.batch().split.id;
+        let reason_of = |row: usize| suspects.culprit(&chunk.lane, split, chunk.rows.position(row));
+        let culprits: Vec<BadRow> = (0..chunk.rows.len())
+            .filter_map(|row| {
+                Some(BadRow {
+                    row: row as u32,
+                    reason: reason_of(row)?,
+                })
+            })
+            .collect();
+        if culprits.is_empty() {
+            left.push(chunk);
+            continue;
+        }
+        let kept = match chunk.rows.without(&culprits) {
+            Ok(kept) => kept,
+            Err(error) => return RoutedRows::all_bad(rows.len(), &error),
+        };
+        for BadRow { row, reason } in culprits {
+            let number = chunk.rows.number(row as usize);
+            found(number);
+            let row = (0..rows.len()).find(|row| rows.number(*row) == number);
+            let row = row.unwrap_or_default() as u32;
+            // A record may have several rows in the lane.
+            if !bad.iter().any(|bad| bad.row == row) {
+                let reason = format!("the sink cannot write the record: {reason}");
+                bad.push(BadRow { row, reason });
+            }
+        }
+        if !kept.is_empty() {
+            left.push(chunk.with_rows(kept));
+        }
+    }
+    RoutedRows { chunks: left, bad }
+}
