@@ -47,7 +47,7 @@ fn no_option_prints_a_secret() {
     });
     assert!(scenes.len() > 300, "{} scenes", scenes.len());
     let queue = Mutex::new(scenes.into_iter().enumerate());
-    let (leaks, searched) = (Mutex::new(Vec::new()), Searched::default());
+    let (leaks, searched) = (Mutex::new(Vec::new()), SearchCounts::default());
     std::thread::scope(|threads| {
         for _ in 0..AT_ONCE {
             threads.spawn(|| {
@@ -109,7 +109,7 @@ fn words_of_the_program_stay() {
 
 /// What there was to be searched.
 #[derive(Default)]
-struct Searched {
+struct SearchCounts {
     /// Pipelines that were run.
     runs: AtomicUsize,
     /// Those whose pages were read.
@@ -156,7 +156,7 @@ impl<'s> Trial<'s> {
     }
 
     /// Where a secret was found, each with the line.
-    fn leaks(&self, searched: &Searched) -> Vec<String> {
+    fn leaks(&self, searched: &SearchCounts) -> Vec<String> {
         let mut found = Vec::new();
         let check = self.start(&["check"], "check");
         let is_valid = check.wait_with_output().expect("it ends").status.success();

@@ -80,7 +80,7 @@ impl Hook {
     pub(super) fn digest(&self) -> String {
         // The length of each part keeps two calls with the same letters apart.
         let parts: Vec<&str> = match &self.target {
-            HookTarget::Post(url) => vec![url],
+            HookTarget::Post(url) => vec![url.expose()],
             HookTarget::Command(command) => {
                 let args = command.args.iter().map(String::as_str);
                 let env = command.env.0.iter();
