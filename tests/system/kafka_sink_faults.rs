@@ -186,6 +186,58 @@ fn a_record_that_only_the_broker_refuses_goes_to_the_error_policy() {
     );
 }
 
+/// The quarantine commits that it has passed a record before the broker refuses it.
+#[test]
+fn a_record_that_the_broker_refuses_late_is_quarantined_once() {
+    let site = Site::new("refused-past");
+    let out = format!("{}-out", site.name);
+    create(&out, &[]);
+    let text = kafka_to_kafka(
+        &site,
+        "",
+        "",
+        r#":key "k" :properties {"linger.ms" 1500} :on-error {:quarantine "quarantine"}"#,
+    );
+    let text = text.replace(r#":age "100ms""#, r#":age "2s""#);
+    site.write("pipeline.edn", text.replace("200ms", "10ms"));
+    let mut pseidon = site.run("pipeline.edn");
+    produce(&site.name, 0, [r#"{"a":1,"k":"x"}"#]);
+    wait_until("the first record is committed", 60, || {
+        output(&site).len() == 1 || !pseidon.is_running()
+    });
+    alter(&out, "cleanup.policy", "compact");
+    for number in 2..6 {
+        let (without, with) = (
+            format!(r#"{{"a":{number}}}"#),
+            format!(r#"{{"a":{number},"k":"x"}}"#),
+        );
+        produce(&site.name, 0, [without, with]);
+    }
+    wait_until("the last record is committed", 90, || {
+        let last = r#"{"a":5,"k":"x"}"#;
+        output(&site).iter().any(|value| value == last) || !pseidon.is_running()
+    });
+    pseidon.stop(40);
+    assert!(
+        pseidon.log().contains("the broker refuses"),
+        "{}",
+        pseidon.log()
+    );
+    let (written, bad) = (output(&site), all_lines(&site.path("quarantine")));
+    for number in 2..6 {
+        let with_key = format!(r#"{{"a":{number},"k":"x"}}"#);
+        assert_eq!(
+            written.iter().filter(|value| **value == with_key).count(),
+            1
+        );
+        let without = format!(r#"{{"a":{number}}}"#);
+        let quoted = without.replace('"', "\\\"");
+        let times = written.iter().filter(|value| **value == without).count()
+            + bad.iter().filter(|line| line.contains(&quoted)).count();
+        assert_eq!(times, 1, "{without}: {written:?} {bad:?}");
+    }
+}
+
 #[test]
 fn positions_that_were_lost_between_two_runs_are_noticed() {
     let site = Site::new("lost-positions");

@@ -1,36 +1,35 @@
-//! Records that were found to make a lane fail, as invalid records of its sink.
+//! Records that a sink cannot write, as was found after they were read before: those that make a lane
+//! fail, and those that the target has refused. They are invalid records of the sink.
 
 use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::RoutedRows;
 
 use crate::lanes::Suspects;
 
-/// The records of a batch that a lane cannot write.
+/// The records of a batch that a sink cannot write.
 #[derive(Debug, Default)]
 pub(crate) struct Culprits(Vec<(String, usize)>);
 
 impl Culprits {
-    /// Adds the record with this number, which a lane of the stage cannot write.
+    /// Adds the record with this number, which the stage cannot write.
     pub(crate) fn add(&mut self, stage: &str, number: usize) {
         self.0.push((stage.to_owned(), number));
     }
 
-    /// Whether a lane of the stage cannot write the record with this number.
+    /// Whether the stage cannot write the record with this number.
     pub(crate) fn contain(&self, stage: &str, number: u32) -> bool {
         let mut known = self.0.iter();
         known.any(|(of, at)| of == stage && *at == number as usize)
     }
 }
 
-/// The same without the records that their lanes cannot write, which are invalid; `found` is called
-/// with their numbers. `rows` were routed.
-pub(crate) fn without_culprits(
-    routed: RoutedRows,
-    rows: &Rows,
-    suspects: &Suspects,
-    mut found: impl FnMut(usize),
-) -> RoutedRows {
-    let RoutedRows { chunks, mut bad } = routed;
+/// The same with the records that their lanes cannot write as refused ones. `rows` were routed.
+pub(crate) fn without_culprits(routed: RoutedRows, rows: &Rows, suspects: &Suspects) -> RoutedRows {
+    let RoutedRows {
+        chunks,
+        bad,
+        mut refused,
+    } = routed;
     let mut left = Vec::with_capacity(chunks.len());
     for chunk in chunks {
         let split = &chunk.rows.batch().split.id;
@@ -53,18 +52,21 @@ pub(crate) fn without_culprits(
         };
         for BadRow { row, reason } in culprits {
             let number = chunk.rows.number(row as usize);
-            found(number);
             let row = (0..rows.len()).find(|row| rows.number(*row) == number);
             let row = row.unwrap_or_default() as u32;
             // A record may have several rows in the lane.
-            if !bad.iter().any(|bad| bad.row == row) {
+            if !bad.iter().chain(&refused).any(|bad| bad.row == row) {
                 let reason = format!("the sink cannot write the record: {reason}");
-                bad.push(BadRow { row, reason });
+                refused.push(BadRow { row, reason });
             }
         }
         if !kept.is_empty() {
             left.push(chunk.with_rows(kept));
         }
     }
-    RoutedRows { chunks: left, bad }
+    RoutedRows {
+        chunks: left,
+        bad,
+        refused,
+    }
 }

@@ -11,7 +11,7 @@ use pseidon_dsl::Span;
 use pseidon_plan::chain::{ChainStep, Operator, PlannedSource};
 use pseidon_plan::{SinkIndex, SourceIndex};
 use pseidon_plugin::rows::{BadRow, Rows};
-use pseidon_plugin::sink::Chunk;
+use pseidon_plugin::sink::{Chunk, RoutedRows};
 use pseidon_plugin::source::Reread;
 
 use crate::attempt::{Attempt, AttemptId};
@@ -317,7 +317,7 @@ fn dispatch(
 struct ChunkCollector<'a> {
     attempt: &'a Attempt,
     chunks: Vec<(SinkIndex, Chunk)>,
-    /// The records that their lanes cannot write.
+    /// The records that a sink cannot write, as was found after they were read before.
     culprits: Culprits,
     /// How many records have passed the throttles at these places.
     throttled: Vec<(Span, usize)>,
@@ -388,19 +388,24 @@ impl RowReceiver for ChunkCollector<'_> {
 
     fn arrive(&mut self, sink: SinkIndex, rows: Rows) -> Vec<BadRow> {
         let open = &self.attempt.sinks[sink];
-        let routed = match &open.suspects {
+        let RoutedRows {
+            chunks,
+            mut bad,
+            refused,
+        } = match &open.suspects {
             Some(suspects) if !suspects.is_empty() => {
-                let routed = open.sink.route(rows.clone());
-                let stage = open.committer.sink().stage_and_place().0;
-                without_culprits(routed, &rows, suspects, |number| {
-                    self.culprits.add(stage, number);
-                })
+                without_culprits(open.sink.route(rows.clone()), &rows, suspects)
             }
-            _ => open.sink.route(rows),
+            _ => open.sink.route(rows.clone()),
         };
+        let stage = open.committer.sink().stage_and_place().0;
+        for row in &refused {
+            self.culprits.add(stage, rows.number(row.row as usize));
+        }
         self.chunks
-            .extend(routed.chunks.into_iter().map(|chunk| (sink, chunk)));
-        routed.bad
+            .extend(chunks.into_iter().map(|chunk| (sink, chunk)));
+        bad.extend(refused);
+        bad
     }
 
     fn passed(&mut self, step: &ChainStep, rows: &Rows) {

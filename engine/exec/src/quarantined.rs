@@ -24,8 +24,8 @@ use crate::process::BadRecord;
 const MAX_NOTED: usize = 20;
 
 /// Converts invalid records to chunks for the quarantine's lanes; dropped ones are only counted. Those
-/// that a lane cannot write are written at once: the quarantine may have passed their positions
-/// when nothing was known of them.
+/// that a sink cannot write, as was found later, are written at once: the quarantine may have passed
+/// their positions when nothing was known of them.
 pub(crate) fn quarantine_bad(
     attempt: &Attempt,
     source: &PlannedSource,
@@ -99,7 +99,7 @@ fn broken(error: ArrowError) -> Failure {
     ))
 }
 
-/// Quarantines a record that a lane cannot write, before the sink of that lane can pass it.
+/// Quarantines a record that a sink cannot write, before that sink can pass it.
 fn write_single(
     attempt: &Attempt,
     source: &PlannedSource,

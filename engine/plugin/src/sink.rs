@@ -383,8 +383,11 @@ pub struct TargetPosition {
 pub struct RoutedRows {
     /// Each lane occurs at most once.
     pub chunks: Vec<Chunk>,
-    /// Rows that belong to no lane.
+    /// Rows that belong to no lane, each time that they are read.
     pub bad: Vec<BadRow>,
+    /// Rows that belong to no lane, although they did when they were read before: the target has
+    /// refused them. The quarantine may be past their positions.
+    pub refused: Vec<BadRow>,
 }
 
 impl RoutedRows {
@@ -395,6 +398,7 @@ impl RoutedRows {
             bad: (0..rows as u32)
                 .map(|row| BadRow::new(row, error))
                 .collect(),
+            refused: Vec::new(),
         }
     }
 }

@@ -189,6 +189,7 @@ impl Sink for OpenGroupSink {
         RoutedRows {
             chunks: chunk.into_iter().collect(),
             bad,
+            ..RoutedRows::default()
         }
     }
 

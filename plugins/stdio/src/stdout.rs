@@ -181,10 +181,12 @@ impl Sink for Stdout {
             Ok(rows) if rows.is_empty() => RoutedRows {
                 chunks: Vec::new(),
                 bad,
+                ..RoutedRows::default()
             },
             Ok(rows) => RoutedRows {
                 chunks: vec![Chunk::new(LANE.into(), rows)],
                 bad,
+                ..RoutedRows::default()
             },
             Err(error) => {
                 let all = (0..rows.len() as u32).map(|row| BadRow {
@@ -194,6 +196,7 @@ impl Sink for Stdout {
                 RoutedRows {
                     chunks: Vec::new(),
                     bad: all.collect(),
+                    ..RoutedRows::default()
                 }
             }
         }

@@ -114,7 +114,7 @@ impl Sink for DropSink {
         };
         RoutedRows {
             chunks,
-            bad: Vec::new(),
+            ..RoutedRows::default()
         }
     }
 

@@ -100,6 +100,7 @@ impl Sink for TargetSink {
         RoutedRows {
             chunks,
             bad: Vec::new(),
+            ..RoutedRows::default()
         }
     }
 

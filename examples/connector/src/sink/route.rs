@@ -42,7 +42,11 @@ impl Router {
             }
         }
         bad.sort_by_key(|bad| bad.row);
-        RoutedRows { chunks, bad }
+        RoutedRows {
+            chunks,
+            bad,
+            ..RoutedRows::default()
+        }
     }
 
     /// The queue of each row, or the reason why it has none.

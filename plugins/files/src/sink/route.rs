@@ -84,6 +84,7 @@ impl Router {
         RoutedRows {
             chunks: routed.chunks,
             bad: bad.into_sorted(),
+            ..RoutedRows::default()
         }
     }
 
@@ -195,7 +196,11 @@ impl Router {
                 }
             }
         }
-        Ok(RoutedRows { chunks, bad })
+        Ok(RoutedRows {
+            chunks,
+            bad,
+            ..RoutedRows::default()
+        })
     }
 
     fn lane(&self, values: &Values, row: usize, number: Option<u32>) -> Result<LaneId, String> {

@@ -140,6 +140,9 @@ impl TransactionLane {
         let undelivered = run.producer.abort();
         let open = self.open.take();
         if let Some(open) = &open {
+            for (split, positions) in open.sent() {
+                run.sink.refusals.note_sent(split, positions);
+            }
             let refusals = open.refusals(&undelivered, run.producer.sends_alone());
             if run.sink.refusals.note(&refusals)
                 && let Some(first) = refusals.first()

@@ -1,6 +1,7 @@
 //! What the topic and the client accept, checked before a record is sent.
 
 use arrow::array::RecordBatch;
+use pseidon_delivery::{Position, SplitId};
 use pseidon_plugin::{BadRow, Rows};
 
 use super::messages::Messages;
@@ -39,6 +40,11 @@ impl RecordLimits<'_> {
                 })
         };
         (0..rows.len()).filter_map(bad).collect()
+    }
+
+    /// Whether a record that is refused was not when it was read before.
+    pub(super) fn is_late(&self, split: &SplitId, position: Position) -> bool {
+        self.refusals.reason(split, position).is_some() || self.refusals.was_sent(split, position)
     }
 
     /// The reason why the record cannot be written, if it cannot.

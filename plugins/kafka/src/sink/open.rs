@@ -15,7 +15,7 @@ use pseidon_plugin::rollover::Rollover;
 use pseidon_plugin::sink::{
     Chunk, RoutedRows, Sink, SinkError, SinkSetup, TakenSplit, TakeoverResult, TargetPositions,
 };
-use pseidon_plugin::{BadRow, Rows, Stop};
+use pseidon_plugin::{Rows, Stop};
 use rdkafka::ClientConfig;
 
 use super::KafkaSink;
@@ -26,6 +26,7 @@ use super::lane::{ProducerRun, TransactionLane};
 use super::limits::RecordLimits;
 use super::positions::PositionKeys;
 use super::producer::{Batching, ProducerSettings};
+use super::record::ConvertedRows;
 use super::rules::TopicRules;
 use super::topic::SinkTopic;
 
@@ -143,7 +144,7 @@ fn lookup(
 }
 
 impl OpenKafkaSink {
-    fn convert(&self, rows: &Rows, rules: &TopicRules) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+    fn convert(&self, rows: &Rows, rules: &TopicRules) -> Result<ConvertedRows, ArrowError> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as i64);
@@ -197,20 +198,28 @@ impl Sink for OpenKafkaSink {
     fn route(&self, rows: Rows) -> RoutedRows {
         let rules = self.topic.rules();
         let mut ready = self.convert(&rows, &rules);
-        if !matches!(&ready, Ok((_, bad)) if bad.is_empty())
+        if !matches!(&ready, Ok(ready) if ready.is_all())
             && let Some(rules) = self.topic.newer_rules(&rules)
         {
             ready = self.convert(&rows, &rules);
         }
         match ready {
-            Ok((ready, bad)) if ready.is_empty() => RoutedRows {
-                chunks: Vec::new(),
+            Ok(ConvertedRows {
+                ready,
                 bad,
-            },
-            Ok((ready, bad)) => RoutedRows {
-                chunks: vec![Chunk::new(self.run.lane.clone(), ready)],
-                bad,
-            },
+                refused,
+            }) => {
+                let chunk = |rows| Chunk::new(self.run.lane.clone(), rows);
+                RoutedRows {
+                    chunks: (!ready.is_empty())
+                        .then_some(ready)
+                        .map(chunk)
+                        .into_iter()
+                        .collect(),
+                    bad,
+                    refused,
+                }
+            }
             Err(error) => RoutedRows::all_bad(rows.len(), &error),
         }
     }

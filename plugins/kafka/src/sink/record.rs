@@ -3,6 +3,7 @@
 //! ETL threads do this work while rows are routed; the writer receives rows whose columns are
 //! replaced by encoded bytes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -12,6 +13,7 @@ use arrow::array::{
 use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
+use pseidon_delivery::Position;
 use pseidon_dsl::Diagnostic;
 use pseidon_expr::{CompiledExpr, Scope, compile};
 use pseidon_formats::{OutputFormat, RecordEncoder};
@@ -24,6 +26,23 @@ use pseidon_plugin::{BadRow, Rows};
 use super::KafkaSinkOptions;
 use super::limits::RecordLimits;
 use super::messages;
+
+/// Rows for [`Messages`](super::messages::Messages), and those that cannot be written, with their
+/// numbers among the rows that were converted.
+pub(super) struct ConvertedRows {
+    pub(super) ready: Rows,
+    /// Those that cannot be written, each time that they are read.
+    pub(super) bad: Vec<BadRow>,
+    /// Those that are refused, although they were not when they were read before.
+    pub(super) refused: Vec<BadRow>,
+}
+
+impl ConvertedRows {
+    /// Whether all rows can be written.
+    pub(super) fn is_all(&self) -> bool {
+        self.bad.is_empty() && self.refused.is_empty()
+    }
+}
 
 /// The parts of an unchanged record that are copied because no option replaces them.
 #[derive(Clone, Copy, Debug)]
@@ -183,13 +202,12 @@ impl RecordPlan {
         self.encoder.is_none()
     }
 
-    /// Converts rows for [`Messages`](super::messages::Messages). Rows that cannot be written are left out and returned with
-    /// their numbers among `rows`.
+    /// Converts rows.
     pub(super) fn convert(
         &self,
         rows: &Rows,
         limits: &RecordLimits<'_>,
-    ) -> Result<(Rows, Vec<BadRow>), ArrowError> {
+    ) -> Result<ConvertedRows, ArrowError> {
         let mut bad = BadRows::new(rows.len());
         let invalid = match &self.encoder {
             Some(encoder) => encoder.check(rows),
@@ -213,8 +231,20 @@ impl RecordPlan {
             Some(_) => good.with_record(columns),
         };
         let ready = ready.without(&refused)?;
+        let split = &rows.batch().split.id;
+        let late: HashSet<Position> = refused
+            .iter()
+            .map(|bad| good.position(bad.row as usize))
+            .filter(|position| limits.is_late(split, *position))
+            .collect();
         bad.add(refused);
-        Ok((ready, bad.into_sorted()))
+        let is_late = |bad: &BadRow| late.contains(&rows.position(bad.row as usize));
+        let (refused, bad) = bad.into_sorted().into_iter().partition(is_late);
+        Ok(ConvertedRows {
+            ready,
+            bad,
+            refused,
+        })
     }
 
     fn columns(&self, rows: &Rows) -> Result<RecordBatch, ArrowError> {

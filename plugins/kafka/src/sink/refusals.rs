@@ -6,11 +6,16 @@
 //! sending it. These refusals therefore outlive an attempt. A process that restarts has lost them,
 //! sends the record, and learns of the refusal again.
 //!
+//! The quarantine can be past such a record: it commits the positions of what was read, and until the
+//! refusal this record was none of its own. The same holds for a record that was sent and that
+//! the rules of the topic, which have changed, exclude when it is read again. So the engine is told
+//! of both ([`RoutedRows::refused`](pseidon_plugin::sink::RoutedRows::refused)).
+//!
 //! The broker judges batches. Most brokers name the records of a batch that they refuse; if one
 //! does not, all records of the batch are **suspects**, and the next attempt sends each record in a
 //! batch of its own until the suspects are judged.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -41,6 +46,8 @@ struct KnownRefusals {
     refused: HashMap<SplitId, BTreeMap<Position, String>>,
     /// The last suspect of each split.
     suspects: HashMap<SplitId, Position>,
+    /// The positions of the records that were sent in transactions that failed.
+    sent: HashMap<SplitId, BTreeSet<Position>>,
 }
 
 impl Refusals {
@@ -75,6 +82,28 @@ impl Refusals {
         is_new
     }
 
+    /// Records that these records of a split were sent, and that their transaction has failed.
+    pub(super) fn note_sent(&self, split: &SplitId, positions: &[Position]) {
+        let mut known = self.known.lock();
+        known
+            .sent
+            .entry(split.clone())
+            .or_default()
+            .extend(positions);
+        self.some.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a record was sent before, in a transaction that has failed: no rule of the topic
+    /// excluded it then.
+    pub(super) fn was_sent(&self, split: &SplitId, position: Position) -> bool {
+        if !self.some.load(Ordering::Relaxed) {
+            return false;
+        }
+        let known = self.known.lock();
+        let sent = known.sent.get(split);
+        sent.is_some_and(|sent| sent.contains(&position))
+    }
+
     /// Why a record was refused, if it was. Cheap if no record was.
     pub(super) fn reason(&self, split: &SplitId, position: Position) -> Option<String> {
         if !self.some.load(Ordering::Relaxed) {
@@ -103,6 +132,14 @@ impl Refusals {
         known
             .suspects
             .retain(|split, last| low(split).map_or(!others, |low| low <= *last));
+        known.sent.retain(|split, positions| {
+            match low(split) {
+                Some(low) => *positions = positions.split_off(&low),
+                None if others => positions.clear(),
+                None => {}
+            }
+            !positions.is_empty()
+        });
         known.refused.retain(|split, positions| {
             if let Some(low) = low(split) {
                 positions.retain(|position, _| *position >= low);
@@ -110,7 +147,7 @@ impl Refusals {
             !positions.is_empty()
         });
         self.some.store(
-            !known.suspects.is_empty() || !known.refused.is_empty(),
+            !known.suspects.is_empty() || !known.refused.is_empty() || !known.sent.is_empty(),
             Ordering::Relaxed,
         );
     }
@@ -143,7 +180,11 @@ mod tests {
             (refusals.reason(&a, 3), refusals.reason(&a, 4)),
             (Some("no 3".to_owned()), None)
         );
+        refusals.note_sent(&a, &[2, 8, 10]);
+        let was_sent = |position| refusals.was_sent(&a, position);
+        assert!(was_sent(8) && !was_sent(9) && !refusals.was_sent(&b, 8));
         refusals.forget_below(|split| (*split == a).then_some(9), false);
+        assert!(!was_sent(8) && was_sent(10));
         assert_eq!(
             (refusals.reason(&a, 3), refusals.reason(&a, 9)),
             (None, Some("no 9".to_owned()))

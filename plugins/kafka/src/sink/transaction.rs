@@ -57,6 +57,12 @@ impl TransactionContent {
         });
     }
 
+    /// The positions of its records, by split.
+    pub(super) fn sent(&self) -> impl Iterator<Item = (&SplitId, &[Position])> {
+        let sent = self.sent.iter();
+        sent.map(|chunk| (&chunk.split, chunk.positions.as_slice()))
+    }
+
     /// The refusals of its records; `alone` means that each record was in a batch of its own.
     pub(super) fn refusals(&self, undelivered: &UndeliveredRecords, alone: bool) -> Vec<Refusal> {
         let refusal = |refused: &super::reports::RefusedRecord| {

@@ -105,7 +105,7 @@ impl Harness {
     fn put(&mut self, rows: Rows) -> Vec<BadRow> {
         let split = rows.batch().split.id.clone();
         let next = rows.batch().next;
-        let RoutedRows { chunks, bad } = self.sink.route(rows);
+        let RoutedRows { chunks, bad, .. } = self.sink.route(rows);
         for chunk in chunks {
             let (first, last) = (
                 chunk.rows.position(0),
