@@ -8,8 +8,8 @@
 //!
 //! The quarantine can be past such a record: it commits the positions of what was read, and until the
 //! refusal this record was none of its own. The same holds for a record that was sent and that
-//! the rules of the topic, which have changed, exclude when it is read again. So the engine is told
-//! of both ([`RoutedRows::refused`](pseidon_plugin::sink::RoutedRows::refused)).
+//! the rules of the topic, which have changed, exclude when it is read again. So the sink reports both
+//! to the engine ([`RoutedRows::refused`](pseidon_plugin::sink::RoutedRows::refused)).
 //!
 //! The broker judges batches. Most brokers name the records of a batch that they refuse; if one
 //! does not, all records of the batch are **suspects**, and the next attempt sends each record in a
