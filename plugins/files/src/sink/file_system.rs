@@ -3,14 +3,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, OFlags, RenameFlags, Stat, linkat, renameat_with, statat, unlinkat,
+    AtFlags, CWD, OFlags, RenameFlags, Stat, fsync, linkat, renameat_with, statat, unlinkat,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::geteuid;
 
 use super::access::{Access, OTHERS, PRIVATE_FILE, PRIVATE_FOLDER};
@@ -193,10 +193,15 @@ pub(super) fn needs_repair(error: &io::Error) -> bool {
 
 /// Makes the names in a folder durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    match File::open(dir).and_then(|dir| dir.sync_all()) {
+    sync_open_dir(&File::open(dir)?)
+}
+
+/// Makes the names in an open folder durable.
+pub(super) fn sync_open_dir(dir: impl AsFd) -> io::Result<()> {
+    match retry_on_intr(|| fsync(&dir)) {
         // Some file systems cannot, and need not, sync a folder.
-        Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
-        other => other,
+        Err(Errno::INVAL) => Ok(()),
+        other => Ok(other?),
     }
 }
 

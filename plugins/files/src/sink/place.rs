@@ -13,13 +13,11 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::fsync;
-
 use super::access::Access;
 use super::below::open_below;
 use super::disk::{DiskId, OPEN};
 use super::entry::Move;
-use super::file_system::{NameIn, has_inode, metadata, rename_to_new};
+use super::file_system::{NameIn, has_inode, metadata, rename_to_new, sync_open_dir};
 use super::verdict::{DiskMatch, DiskState, Obstacle, Verdict, decide};
 
 /// How many names are tried when the preferred name is taken.
@@ -155,7 +153,7 @@ impl Move {
             other => other?,
         }
         // Another process may have renamed it, and not have synced the folder.
-        Ok(fsync(&to)?)
+        sync_open_dir(&to)
     }
 
     /// The path under which the file was published, if it still exists there. The inode identifies
