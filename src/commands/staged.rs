@@ -197,7 +197,7 @@ fn describe_refused(sink: &SinkId, files: &[(StagedId, StagedFile)], pipeline: &
     format!(
         "{sink}: {count} refused, since other programs can write to the state\n{}  help: if the \
          pipeline wrote the entry before its folders were changed, run it once with the earlier \
-         folders; otherwise another program wrote it, and nothing is lost with \
+         folders; if another program wrote it, forget it: \
          pseidon staged {pipeline} --forget {REFUSED}\n",
         list(files)
     )

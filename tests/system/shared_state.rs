@@ -57,21 +57,32 @@ fn a_staged_entry_of_another_program_moves_no_file() {
     let refused = "committed file cannot be published here";
     assert_eq!(log.matches(refused).count(), entries.len(), "{log}");
     assert!(
-        log.contains("is not a base directory of this sink") && log.contains("--forget refused"),
+        log.contains("is not a base directory of this sink")
+            && log.contains("`pseidon staged` lists it"),
         "{log}"
     );
     for victim in ["victim", "out/victim"] {
         let content = std::fs::read_to_string(site.path(victim));
         assert_eq!(content.unwrap(), "mine", "{victim}");
     }
-    std::fs::remove_file(site.path("out/victim")).unwrap();
-    assert_eq!(all_lines(&site.path("out")), [r#"{"n":1}"#, r#"{"n":2}"#]);
 
+    // A file of another machine, which has folders of its own.
+    let disk = "0123456789abcdef0123456789abcdef";
+    let theirs = format!(
+        r#"{{"host":"vm 1","disk":"{disk}","base":"/theirs","hidden":"h","visible":"v","extension":""}}"#
+    );
+    redis.cli(&["hset", STAGED, "x/theirs.open", &theirs]);
     let listed = staged(&site, &[]);
     assert!(listed.contains("files: 5 files refused"), "{listed}");
     let forgotten = staged(&site, &["--forget", "refused"]);
     assert_eq!(forgotten, "forgot 5 files that were refused\n");
-    assert_eq!(staged(&site, &[]), "every committed file is visible\n");
+    let left = staged(&site, &[]);
+    let expected = format!("files: 1 file on disk {disk}, written by vm, not mounted here");
+    assert!(left.starts_with(&expected), "{left}");
+    assert_eq!(left.matches("files: ").count(), 1, "{left}");
+
+    std::fs::remove_file(site.path("out/victim")).unwrap();
+    assert_eq!(all_lines(&site.path("out")), [r#"{"n":1}"#, r#"{"n":2}"#]);
 }
 
 /// A file that waits for a folder that the pipeline file does not name any more: it is published by

@@ -222,7 +222,7 @@ pub trait PreparedSink: Send + Sync {
 
     /// Why the sink does not publish an entry that another program may have written into the state:
     /// its [`detail`](StagedEntry::detail) leads out of the folders of the sink. `None` if it does
-    /// publish it, and for an entry of another plugin.
+    /// publish it, if its file is not here, and for an entry of another plugin.
     fn refused_entry(&self, _detail: &str, _origin: &StateOrigin<'_>) -> Option<String> {
         None
     }

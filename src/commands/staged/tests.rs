@@ -47,7 +47,7 @@ fn files_are_listed_by_sink_and_disk() {
          help: publish them: pseidon run p.edn\n\
          lake: 1 file refused, since other programs can write to the state\n  /data/z.json\n  \
          help: if the pipeline wrote the entry before its folders were changed, run it once with \
-         the earlier folders; otherwise another program wrote it, and nothing is lost with \
+         the earlier folders; if another program wrote it, forget it: \
          pseidon staged p.edn --forget refused\n\
          other: 1 file on disk unknown, written by etl-1, not mounted here\n  /data/y.json\n  \
          help: mount the disk and run the pipeline; or, if the disk is lost: \

@@ -15,6 +15,7 @@ use super::absolute;
 use super::disk::{DiskId, OPEN};
 use super::entry::Move;
 use super::follow_up::{BROKEN, Destination};
+use super::host::Host;
 use super::settings::{MoveSettings, Settings};
 
 /// The end of a hidden file's name.
@@ -68,8 +69,12 @@ impl PermittedPlaces {
         self.refused_destination(destination)
     }
 
-    /// The same, if the base directory on the file's disk may have another path now.
+    /// The same, if the base directory on the file's disk may have another path now. `None` if the
+    /// file is not here: another machine, which has other folders, may have written the entry.
     pub(super) fn refusal_on_disks(&self, moving: &Move) -> Option<String> {
+        if !self.is_here(moving) {
+            return None;
+        }
         let is_on = |base: &&PathBuf| DiskId::of(base).ok().flatten() == moving.disk;
         let base = moving.disk.as_ref().and(self.bases.iter().find(is_on));
         match base {
@@ -78,6 +83,17 @@ impl PermittedPlaces {
             }
             _ => self.refusal(moving),
         }
+    }
+
+    /// Whether the disk of the file is mounted here; without a disk, whether this machine has written
+    /// the file, or sees it.
+    fn is_here(&self, moving: &Move) -> bool {
+        let Some(disk) = &moving.disk else {
+            return moving.host.shares_locks_with(&Host::this())
+                || moving.base.join(&moving.hidden).exists();
+        };
+        let mut bases = self.bases.iter().chain([&moving.base]);
+        bases.any(|base| DiskId::of(base).ok().flatten().as_ref() == Some(disk))
     }
 
     /// Whether this is the name of a file in the hidden folder of one of the sink's runs.

@@ -253,8 +253,9 @@ impl fmt::Display for ObstacleMessage<'_> {
             Obstacle::Refused(reason) => write!(
                 out,
                 "{reason}, and other programs may have written this entry of the state. help: if \
-                 the pipeline wrote it before its folders were changed, run it once with the \
-                 earlier folders; `pseidon staged` lists it, and forgets it with `--forget refused`"
+                 another machine wrote it, that machine publishes it; if the pipeline wrote it \
+                 before its folders were changed, run it once with the earlier folders; `pseidon \
+                 staged` lists it"
             ),
         }
     }

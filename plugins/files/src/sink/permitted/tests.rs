@@ -1,7 +1,7 @@
 use serde_json::{Map, json};
 
+use super::super::access::Access;
 use super::super::follow_up::FollowUp;
-use super::super::host::Host;
 use super::*;
 
 const HIDDEN: &str = ".pseidon-open/p.lake.0123abcd";
@@ -214,5 +214,53 @@ fn another_way_to_the_same_folder_is_permitted() {
     ] {
         let refusal = places.refusal(&moving(folder, quarantine));
         assert_eq!(refusal.is_none(), is_permitted, "{folder}: {refusal:?}");
+    }
+}
+
+/// With shared state, each machine sees the entries of all, also those of its own folders.
+#[test]
+fn an_entry_of_another_machine_is_not_refused() {
+    let (own, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let disk_of = |dir: &tempfile::TempDir| {
+        let access = Access::of_mode("0640");
+        Some(DiskId::of_or_new(dir.path(), &access).unwrap())
+    };
+    let places = PermittedPlaces {
+        bases: vec![own.path().to_owned()],
+        ..places()
+    };
+    let theirs = Move {
+        host: Host::from_text("etl-2 another-boot"),
+        disk: DiskId::from_text("0123456789abcdef0123456789abcdef"),
+        ..entry()
+    };
+    assert!(theirs.disk.is_some());
+    let without_disk = |moving: &Move| Move {
+        disk: None,
+        ..moving.clone()
+    };
+    for moving in [theirs.clone(), without_disk(&theirs)] {
+        assert!(places.refusal(&moving).is_some(), "it is not applied here");
+        assert_eq!(places.refusal_on_disks(&moving), None, "{moving:?}");
+    }
+    let elsewhere = Move {
+        base: other.path().to_owned(),
+        ..theirs
+    };
+    let mounted = Move {
+        disk: disk_of(&other),
+        ..elsewhere.clone()
+    };
+    let outside = Move {
+        disk: disk_of(&own),
+        visible: "../stolen".to_owned(),
+        ..elsewhere.clone()
+    };
+    let of_this_host = Move {
+        host: Host::this(),
+        ..without_disk(&elsewhere)
+    };
+    for moving in [mounted, outside, of_this_host] {
+        assert!(places.refusal_on_disks(&moving).is_some(), "{moving:?}");
     }
 }
