@@ -92,8 +92,9 @@ pub(super) fn plan(
 }
 
 /// Checks a plan that was made from a text in the state: it is the one that the commit records name,
-/// and if other programs can write to the state, it calls nothing that the current plan does not
-/// call. The fingerprint does not cover what is called.
+/// and if other programs can write to the state, it does not trust the state either, and calls
+/// nothing that the current plan does not call. The fingerprint covers neither the settings nor what
+/// is called.
 ///
 /// # Errors
 /// Why the plan must not run: another program has written the text, or it makes another plan now,
@@ -105,6 +106,9 @@ pub(crate) fn check(earlier: &Plan, fingerprint: &str, current: &Plan) -> Result
     }
     if current.settings.trusts_state() {
         return Ok(());
+    }
+    if earlier.settings.trusts_state() {
+        return Err(TRUSTS_STATE.to_owned());
     }
     let hooks = |plan: &Plan| -> BTreeSet<String> {
         let sinks = plan.sinks.iter();
@@ -125,6 +129,11 @@ const ANOTHER_PLAN: &str = "its text makes another plan now; put back the enviro
                             again; if all of them are as they were, another program has changed the \
                             text in the state";
 /// Why the text of an earlier version is not run.
+const TRUSTS_STATE: &str = "its `:settings` have the state signed, or in a file, and those of the \
+                            current version do not, so another program may have written it; put \
+                            back the `:state` and the `:state-key` that it had, without \
+                            `:accept-unsigned-state`, and start again";
+/// The same.
 const OTHER_HOOK: &str = "its `:on-close` calls what the current version does not call, and without \
                           a `:state-key` another program may have written that; put back the \
                           `:on-close` that it had, and start again";

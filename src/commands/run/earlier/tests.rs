@@ -147,3 +147,30 @@ fn the_plan_of_unfinished_work_is_found() {
     let (_folder, store) = held_at(&[]);
     assert_eq!(unfinished_plan(&store).unwrap(), None);
 }
+
+/// The text in the state has settings too.
+#[test]
+fn a_stored_plan_does_not_decide_that_the_state_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = |settings: &str| {
+        let flow = "in (files \"in/*.json\") pipeline (-> in (files {:path \"out\" :codec :json}))";
+        plan_in(
+            folder.path(),
+            &format!("{{:settings {{{settings}}} {flow}}}"),
+        )
+    };
+    let redis = r#":state "redis://localhost""#;
+    let key = r#":state-key "0123456789abcdef0123456789abcdef""#;
+    let unsigned = plan(redis);
+    let trusted = [plan(""), plan(&format!("{redis} {key}"))];
+    let of = |earlier: &Plan, current: &Plan| check(earlier, &earlier.fingerprint, current);
+    for trusting in &trusted {
+        let reason = of(trusting, &unsigned).unwrap_err();
+        assert!(reason.contains("put back the `:state`"), "{reason}");
+        assert_eq!(of(&unsigned, trusting), Ok(()));
+        assert_eq!(of(trusting, trusting), Ok(()));
+    }
+    let accepting = plan(&format!("{redis} {key} :accept-unsigned-state true"));
+    assert!(of(&trusted[1], &accepting).is_err());
+    assert_eq!(of(&accepting, &unsigned), Ok(()));
+}
