@@ -13,6 +13,7 @@ use pseidon_plan::{PlannedSource, SinkIndex, quarantine};
 use pseidon_plugin::batch::Batch;
 use pseidon_plugin::rows::Rows;
 use pseidon_plugin::sink::Chunk;
+use sha2::{Digest, Sha256};
 
 use crate::attempt::Attempt;
 use crate::bad_records::{BadRecordExample, RecentBadRecord};
@@ -107,12 +108,23 @@ fn write_single(
     quarantine: SinkIndex,
     record: BadRecord,
 ) -> Result<(), Failure> {
-    let (split, position) = (&batch.split.id, batch.positions[record.number as usize]);
-    let id = format!("{} {position} {split}", record.stage);
+    let id = single_id(&record, batch).map_err(broken)?;
     let row = quarantined(attempt, source, batch, &[record]).map_err(broken)?;
     let open = &attempt.sinks[quarantine];
     let done = open.sink.write_single(row, &id);
     done.map_err(|error| Failure::of_sink(&open.stage, error))
+}
+
+/// What identifies a record in the quarantine. After a topic was recreated or a reset, another record
+/// may have its position, so the content is a part of it.
+fn single_id(record: &BadRecord, batch: &Batch) -> Result<String, ArrowError> {
+    let row = record.number as usize;
+    let (split, position) = (&batch.split.id, batch.positions[row]);
+    let content = match batch.payloads.printed(row)? {
+        Some(payload) => format!("{:x}", Sha256::digest(&payload)),
+        None => "none".to_owned(),
+    };
+    Ok(format!("{} {position} {split} {content}", record.stage))
 }
 
 /// Converts invalid records to rows of [`quarantine::schema`]. A replayed record keeps the place
@@ -157,4 +169,47 @@ fn quarantined(
     let numbers = UInt32Array::from_iter_values(records.iter().map(|record| record.number));
     let columns = RecordBatch::try_new(quarantine::schema(), columns)?;
     Ok(Rows::derived(batch.clone(), numbers, columns))
+}
+
+#[cfg(test)]
+mod tests {
+    use pseidon_plugin::batch::{BatchBuilder, RecordMeta, Split, WantedMetadata};
+
+    use super::*;
+
+    /// The id of the record at position 7.
+    fn id(stage: &str, split: &str, payload: Option<&[u8]>) -> String {
+        let split = Arc::new(Split {
+            id: split.into(),
+            topic: "in".into(),
+            partition: 0,
+        });
+        let mut batch = BatchBuilder::new(split, WantedMetadata::default(), 64);
+        batch.push(7, payload, RecordMeta::default());
+        let record = BadRecord {
+            stage: stage.to_owned(),
+            policy: Policy::Noop,
+            number: 0,
+            reason: "why".to_owned(),
+        };
+        single_id(&record, &batch.finish(8)).unwrap()
+    }
+
+    /// A topic that was recreated has other records at the same positions; the file of one must not
+    /// stand for the other.
+    #[test]
+    fn records_at_one_position_are_told_apart() {
+        let one = id("out", "s", Some(b"one"));
+        assert_eq!(one, id("out", "s", Some(b"one")), "it is written once");
+        for other in [
+            id("out", "s", Some(b"two")),
+            id("out", "s", Some(b"")),
+            id("out", "s", None),
+            id("other", "s", Some(b"one")),
+            id("out", "t", Some(b"one")),
+        ] {
+            assert_ne!(one, other);
+        }
+        assert_ne!(id("out", "s", Some(b"")), id("out", "s", None));
+    }
 }
