@@ -6,6 +6,8 @@ use std::time::Duration;
 /// The waits after temporary failures: the first, doubled each time up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// How many restarts in a row search for records that cannot be written without a pause.
+const QUICK_SEARCHES: u64 = 20;
 /// An attempt that lasted this long counts as a success: the next failure waits the shortest time
 /// again.
 const STEADY: Duration = Duration::from_secs(60);
@@ -19,6 +21,7 @@ pub(crate) struct Restarts {
     wait: Duration,
     failures: u64,
     fences: u64,
+    searches: u64,
     steady_after: Duration,
 }
 
@@ -28,6 +31,7 @@ impl Restarts {
             wait: FIRST_WAIT,
             failures: 0,
             fences: 0,
+            searches: 0,
             steady_after: MIN_STEADY,
         }
     }
@@ -42,6 +46,7 @@ impl Restarts {
         self.steady_after = (lasted * 2).clamp(MIN_STEADY, STEADY);
         if lasted > STEADY {
             (self.wait, self.failures, self.fences) = (FIRST_WAIT, 0, 0);
+            self.searches = 0;
         }
     }
 
@@ -62,6 +67,16 @@ impl Restarts {
             with_jitter(self.next_wait())
         };
         (self.fences, pause)
+    }
+
+    /// Records cannot be written, and the next attempt searches for them. The pause does not grow,
+    /// since each restart comes nearer to the records. Returns the number of times in a row, and
+    /// the pause, which the first ones do not have.
+    pub(crate) fn searched(&mut self) -> (u64, Duration) {
+        self.searches += 1;
+        let is_quick = self.searches <= QUICK_SEARCHES;
+        let pause = if is_quick { Duration::ZERO } else { FIRST_WAIT };
+        (self.searches, pause)
     }
 
     /// A part of the engine has ended. The pause keeps an internal error from becoming a busy loop.
@@ -147,6 +162,15 @@ mod tests {
         );
     }
 
+    /// A few records are found at once, and an encoder that fails often is no busy loop.
+    #[test]
+    fn a_long_search_has_pauses() {
+        let quick = QUICK_SEARCHES as usize;
+        let pauses = pauses(quick + 3, |restarts| restarts.searched().1);
+        assert_eq!(pauses[..quick], vec![Duration::ZERO; quick]);
+        assert_eq!(pauses[quick..], [FIRST_WAIT; 3]);
+    }
+
     #[test]
     fn an_attempt_that_lasted_is_a_success() {
         let mut restarts = Restarts::new();
@@ -154,10 +178,12 @@ mod tests {
             restarts.attempt_lasted(SHORT);
             restarts.failed();
             restarts.fenced();
+            restarts.searched();
         }
         restarts.attempt_lasted(STEADY + SHORT);
         assert_eq!(restarts.failed(), (1, FIRST_WAIT));
         assert_eq!(restarts.fenced(), (1, Duration::ZERO));
+        assert_eq!(restarts.searched(), (1, Duration::ZERO));
     }
 
     /// `/health` reports a failure until an attempt has lasted longer than those that failed.

@@ -89,9 +89,13 @@ impl RunLifecycle {
                 )));
                 pause
             }
-            failure @ (Failure::Refused { .. } | Failure::Unwritable { .. }) => {
+            failure @ Failure::Refused { .. } => {
                 warn_of_records(&failure);
                 Duration::ZERO
+            }
+            failure @ Failure::Unwritable { .. } => {
+                warn_of_records(&failure);
+                self.search_pause(&failure)
             }
             Failure::Transient { stage, reason } => {
                 let (failures, wait) = self.restarts.failed();
@@ -114,6 +118,21 @@ impl RunLifecycle {
             then: NextPhase::Attempt,
         };
         None
+    }
+
+    /// How long the run pauses before it searches on for records that cannot be written. A long
+    /// search is shown.
+    fn search_pause(&mut self, failure: &Failure) -> Duration {
+        let (restarts, pause) = self.restarts.searched();
+        if let Failure::Unwritable { stage, reason, .. } = failure
+            && !pause.is_zero()
+        {
+            let reason = WithCauses(reason);
+            self.run.metrics.set_run_trouble(Some(format!(
+                "restarted {restarts} times to find records that `{stage}` cannot write: {reason}"
+            )));
+        }
+        pause
     }
 
     /// How the run ends if it is stopped while nothing of it is open.
