@@ -1,6 +1,7 @@
 //! Records that a sink cannot write, as was found after they were read before: those that make a lane
 //! fail, and those that the target has refused. They are invalid records of the sink.
 
+use pseidon_delivery::Committer;
 use pseidon_plugin::rows::{BadRow, Rows};
 use pseidon_plugin::sink::RoutedRows;
 
@@ -23,8 +24,25 @@ impl Culprits {
     }
 }
 
+/// Those of the refused records that the sink has not passed. The others are with the error policy
+/// already, or in the target.
+pub(crate) fn not_passed(refused: Vec<BadRow>, rows: &Rows, committer: &Committer) -> Vec<BadRow> {
+    let low = committer.ledger().low(&rows.batch().split.id);
+    let mut left = refused;
+    left.retain(|bad| low.is_none_or(|low| rows.position(bad.row as usize) >= low));
+    left
+}
+
 /// The same with the records that their lanes cannot write as refused ones. `rows` were routed.
-pub(crate) fn without_culprits(routed: RoutedRows, rows: &Rows, suspects: &Suspects) -> RoutedRows {
+///
+/// A record that the sink has passed stays in its chunk, which drops it: it is with the error policy
+/// already, and a reader may have taken it from there.
+pub(crate) fn without_culprits(
+    routed: RoutedRows,
+    rows: &Rows,
+    suspects: &Suspects,
+    committer: &Committer,
+) -> RoutedRows {
     let RoutedRows {
         chunks,
         bad,
@@ -33,7 +51,20 @@ pub(crate) fn without_culprits(routed: RoutedRows, rows: &Rows, suspects: &Suspe
     let mut left = Vec::with_capacity(chunks.len());
     for chunk in chunks {
         let split = &chunk.rows.batch().split.id;
-        let reason_of = |row: usize| suspects.culprit(&chunk.lane, split, chunk.rows.position(row));
+        let mut known = suspects.culprits(&chunk.lane, split);
+        if !known.is_empty() {
+            let held = committer.ledger().already_held(split, &chunk.lane);
+            known.retain(|(at, _)| *at >= held);
+        }
+        if known.is_empty() {
+            left.push(chunk);
+            continue;
+        }
+        let reason_of = |row: usize| {
+            let at = chunk.rows.position(row);
+            let mut known = known.iter().filter(|(culprit, _)| *culprit == at);
+            known.next().map(|(_, reason)| reason.clone())
+        };
         let culprits: Vec<BadRow> = (0..chunk.rows.len())
             .filter_map(|row| {
                 Some(BadRow {

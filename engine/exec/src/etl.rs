@@ -16,7 +16,7 @@ use pseidon_plugin::source::Reread;
 
 use crate::attempt::{Attempt, AttemptId};
 use crate::blocking::BlockingPool;
-use crate::culprits::{Culprits, without_culprits};
+use crate::culprits::{Culprits, not_passed, without_culprits};
 use crate::dispatch::{BatchOutput, enter};
 use crate::failure::{Failure, guarded};
 use crate::process::{ProcessOutcome, Processor, RowReceiver};
@@ -388,16 +388,18 @@ impl RowReceiver for ChunkCollector<'_> {
 
     fn arrive(&mut self, sink: SinkIndex, rows: Rows) -> Vec<BadRow> {
         let open = &self.attempt.sinks[sink];
+        let mut routed = open.sink.route(rows.clone());
+        if !routed.refused.is_empty() {
+            routed.refused = not_passed(routed.refused, &rows, &open.committer);
+        }
+        if let Some(suspects) = open.suspects.as_ref().filter(|known| !known.is_empty()) {
+            routed = without_culprits(routed, &rows, suspects, &open.committer);
+        }
         let RoutedRows {
             chunks,
             mut bad,
             refused,
-        } = match &open.suspects {
-            Some(suspects) if !suspects.is_empty() => {
-                without_culprits(open.sink.route(rows.clone()), &rows, suspects)
-            }
-            _ => open.sink.route(rows.clone()),
-        };
+        } = routed;
         let stage = open.committer.sink().stage_and_place().0;
         for row in &refused {
             self.culprits.add(stage, rows.number(row.row as usize));

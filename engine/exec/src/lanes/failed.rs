@@ -26,7 +26,8 @@ impl Lanes {
     pub(crate) fn search(&mut self, error: &SinkError) -> Finding {
         match (self.failed.take(), &self.setup.suspects) {
             (Some(failed), Some(suspects)) => {
-                suspects.note(&failed, &WithCauses(error).to_string())
+                let lows = self.setup.committer.ledger().lows();
+                suspects.note(&failed, &WithCauses(error).to_string(), &lows)
             }
             _ => Finding::Nothing,
         }

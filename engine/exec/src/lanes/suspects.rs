@@ -2,14 +2,15 @@
 //!
 //! What a failed lane held is not committed, and is read again by the next attempt. There, the lane
 //! is sealed at more positions, so that no unit has records of two *parts* of what has failed. The
-//! part that fails again is divided once more, while the others are committed. When a unit fails
-//! that has only one position, its record is the *culprit*: from then on it does not reach the lane,
-//! but the error policy of the sink.
+//! part that fails again is divided once more, while the others are committed. When a unit that has
+//! only one position fails twice, its record is the *culprit*: from then on it does not reach the
+//! lane, but the error policy of the sink.
 //!
 //! Sealing a lane earlier changes nothing about delivery. So nothing of this has to be kept: a
-//! process that starts again finds the culprit again, if it fails each time.
+//! process that starts again finds the culprit again, if it fails each time. And what the sink has
+//! passed is forgotten, since it does not reach the lane again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -18,7 +19,8 @@ use pseidon_plugin::Rows;
 
 /// How many parts what has failed is divided into.
 const PARTS: u64 = 16;
-/// How many records of a lane are searched. If more of them fail, the encoder is at fault.
+/// How many culprits a sink may have that it has not passed. If there are more, the encoder is at
+/// fault.
 const MAX_CULPRITS: usize = 100;
 
 /// Positions of a split, from the first up to another one, which is exclusive.
@@ -74,18 +76,32 @@ pub struct Suspects {
 struct LaneSuspects {
     /// The parts of each split: where each begins, and where it ends.
     parts: HashMap<SplitId, BTreeMap<Position, Position>>,
+    /// The records that have failed alone, once.
+    failed_once: HashSet<(SplitId, Position)>,
     /// The reasons why records cannot be written.
     culprits: HashMap<(SplitId, Position), String>,
 }
 
 impl Suspects {
-    /// Notes that a lane has failed, for this reason.
-    pub(super) fn note(&self, failed: &FailedLane, reason: &str) -> Finding {
+    /// Notes that a lane has failed, for this reason. `lows` are the positions up to which the sink
+    /// has passed its splits.
+    pub(super) fn note(
+        &self,
+        failed: &FailedLane,
+        reason: &str,
+        lows: &[(SplitId, Position)],
+    ) -> Finding {
         let mut lanes = self.lanes.lock();
+        lanes.retain(|_, known| {
+            known.forget_below(lows);
+            !known.is_empty()
+        });
+        let culprits: usize = lanes.values().map(|known| known.culprits.len()).sum();
         let known = lanes.entry(failed.lane.clone()).or_default();
         self.is_used.store(true, Ordering::Release);
         match failed.only_position() {
-            Some(culprit) => known.add_culprit(culprit, reason),
+            Some(_) if culprits >= MAX_CULPRITS => Finding::Nothing,
+            Some(at) => known.failed_alone(at, reason),
             None => known.divide(&failed.parts()),
         }
     }
@@ -95,20 +111,17 @@ impl Suspects {
         !self.is_used.load(Ordering::Acquire)
     }
 
-    /// The reason why the record at this position cannot be written to the lane.
-    pub(crate) fn culprit(
-        &self,
-        lane: &LaneId,
-        split: &SplitId,
-        position: Position,
-    ) -> Option<String> {
-        self.look(lane, |known| {
-            // The culprits of a lane are few.
-            let mut culprits = known.culprits.iter();
-            culprits
-                .find(|((of, at), _)| of == split && *at == position)
-                .map(|(_, reason)| reason.clone())
-        })
+    /// The records of a split that cannot be written to the lane, each with the reason.
+    pub(crate) fn culprits(&self, lane: &LaneId, split: &SplitId) -> Vec<(Position, String)> {
+        let culprits = self.look(lane, |known| {
+            let culprits = known.culprits.iter().filter(|((of, _), _)| of == split);
+            Some(
+                culprits
+                    .map(|((_, at), reason)| (*at, reason.clone()))
+                    .collect(),
+            )
+        });
+        culprits.unwrap_or_default()
     }
 
     /// Where the part begins that contains this position; `None` if no part does.
@@ -198,17 +211,39 @@ impl LaneSuspects {
         (position < *upto).then_some(*first)
     }
 
-    /// What is behind the culprit may be written as before.
-    fn add_culprit(&mut self, culprit: (SplitId, Position), reason: &str) -> Finding {
-        let (split, position) = culprit.clone();
-        if self.culprits.len() >= MAX_CULPRITS {
+    /// Notes that the record at this position has failed alone. Once is not enough: it may have been
+    /// something else. What is behind a culprit may be written as before.
+    fn failed_alone(&mut self, at: (SplitId, Position), reason: &str) -> Finding {
+        if self.culprits.contains_key(&at) {
             return Finding::Nothing;
         }
-        if self.culprits.insert(culprit, reason.to_owned()).is_some() {
-            return Finding::Nothing;
+        let (split, position) = at.clone();
+        if self.failed_once.insert(at.clone()) {
+            // So that it is alone the next time.
+            let (first, upto) = (position, position + 1);
+            self.divide(&[PositionRange { split, first, upto }]);
+            return Finding::Parts;
         }
+        self.failed_once.remove(&at);
+        self.culprits.insert(at, reason.to_owned());
         self.parts.clear();
         Finding::Culprit(split, position)
+    }
+
+    /// Forgets what is below the positions that the sink has passed.
+    fn forget_below(&mut self, lows: &[(SplitId, Position)]) {
+        for (split, low) in lows {
+            self.culprits.retain(|(of, at), _| of != split || at >= low);
+            self.failed_once.retain(|(of, at)| of != split || at >= low);
+            if let Some(parts) = self.parts.get_mut(split) {
+                parts.retain(|_, upto| *upto > *low);
+            }
+        }
+        self.parts.retain(|_, parts| !parts.is_empty());
+    }
+
+    fn is_empty(&self) -> bool {
+        self.parts.is_empty() && self.failed_once.is_empty() && self.culprits.is_empty()
     }
 
     fn divide(&mut self, parts: &[PositionRange]) -> Finding {
@@ -279,6 +314,10 @@ mod tests {
         }
     }
 
+    fn note(suspects: &Suspects, lane: &FailedLane) -> Finding {
+        suspects.note(lane, "why", &[])
+    }
+
     /// The parts of a split as `first..upto`, in order.
     fn parts(suspects: &Suspects, split: &str) -> Vec<(Position, Position)> {
         let lanes = suspects.lanes.lock();
@@ -292,53 +331,93 @@ mod tests {
     fn what_was_offered_is_a_part_of_its_own_and_then_divided() {
         let suspects = Suspects::default();
         let lane = failed(&[range("s", 0, 100)], Some(range("s", 100, 132)));
-        assert_eq!(suspects.note(&lane, "why"), Finding::Parts);
+        assert_eq!(note(&suspects, &lane), Finding::Parts);
         assert_eq!(parts(&suspects, "s"), [(0, 100), (100, 132)]);
         let lane = failed(&[], Some(range("s", 100, 132)));
-        assert_eq!(suspects.note(&lane, "why"), Finding::Parts);
+        assert_eq!(note(&suspects, &lane), Finding::Parts);
         assert_eq!(parts(&suspects, "s").len(), 17);
         assert_eq!(suspects.part(&"a".into(), &"s".into(), 103), Some(102));
         assert_eq!(suspects.next_part(&"a".into(), &"s".into(), 103), Some(104));
         assert_eq!(suspects.part(&"a".into(), &"s".into(), 132), None);
         assert_eq!(suspects.part(&"b".into(), &"s".into(), 103), None);
         let lane = failed(&[], Some(range("s", 102, 104)));
-        assert_eq!(suspects.note(&lane, "why"), Finding::Parts);
+        assert_eq!(note(&suspects, &lane), Finding::Parts);
         let lane = failed(&[range("s", 103, 104)], None);
+        assert_eq!(note(&suspects, &lane), Finding::Parts);
         let culprit = Finding::Culprit("s".into(), 103);
-        assert_eq!(suspects.note(&lane, "why"), culprit);
-        let reason = |at| suspects.culprit(&"a".into(), &"s".into(), at);
-        assert_eq!((reason(102), reason(103)), (None, Some("why".to_owned())));
+        assert_eq!(note(&suspects, &lane), culprit);
+        let culprits = suspects.culprits(&"a".into(), &"s".into());
+        assert_eq!(culprits, [(103, "why".to_owned())]);
         assert_eq!(
             parts(&suspects, "s"),
             [],
             "the others are written as before"
         );
-        assert_eq!(suspects.note(&lane, "why"), Finding::Nothing);
+        assert_eq!(note(&suspects, &lane), Finding::Nothing);
     }
 
     #[test]
     fn each_split_is_a_part() {
         let suspects = Suspects::default();
         let lane = failed(&[range("s", 5, 9), range("t", 0, 1)], None);
-        assert_eq!(suspects.note(&lane, "why"), Finding::Parts);
+        assert_eq!(note(&suspects, &lane), Finding::Parts);
         assert_eq!(parts(&suspects, "s"), [(5, 9)]);
         assert_eq!(parts(&suspects, "t"), [(0, 1)]);
         assert_eq!(
-            suspects.note(&lane, "why"),
+            note(&suspects, &lane),
             Finding::Nothing,
             "they could not be separated"
         );
     }
 
+    /// It may have been something else, such as a lack of memory.
+    #[test]
+    fn a_record_that_has_failed_once_is_no_culprit() {
+        let suspects = Suspects::default();
+        let of = |at| failed(&[], Some(range("s", at, at + 1)));
+        for at in [7, 8] {
+            assert_eq!(note(&suspects, &of(at)), Finding::Parts);
+        }
+        assert_eq!(suspects.culprits(&"a".into(), &"s".into()), []);
+        assert_eq!(parts(&suspects, "s"), [(7, 8), (8, 9)], "alone again");
+        assert_eq!(note(&suspects, &of(7)), Finding::Culprit("s".into(), 7));
+    }
+
+    /// A run of months meets more of them than a broken encoder at once.
+    #[test]
+    fn what_the_sink_has_passed_is_forgotten() {
+        let suspects = Suspects::default();
+        let of = |at| failed(&[], Some(range("s", at, at + 1)));
+        let fail = |at, low| suspects.note(&of(at), "why", &[("s".into(), low)]);
+        assert_eq!(fail(5, 0), Finding::Parts);
+        for at in 10..10 + 2 * MAX_CULPRITS as Position {
+            assert_eq!(fail(at, at), Finding::Parts);
+            assert_eq!(fail(at, at), Finding::Culprit("s".into(), at));
+            assert_eq!(suspects.culprits(&"a".into(), &"s".into()).len(), 1);
+        }
+        assert_eq!(fail(5, 6), Finding::Parts, "it has failed once");
+        let lane = failed(&[range("s", 990, 1000)], Some(range("s", 1000, 1010)));
+        assert_eq!(suspects.note(&lane, "why", &[]), Finding::Parts);
+        let lows = [("s".into(), 1000), ("t".into(), 0)];
+        let lane = failed(&[range("t", 0, 5)], Some(range("t", 5, 6)));
+        assert_eq!(suspects.note(&lane, "why", &lows), Finding::Parts);
+        assert_eq!(parts(&suspects, "s"), [(1000, 1010)]);
+        assert_eq!(parts(&suspects, "t"), [(0, 5), (5, 6)]);
+    }
+
     #[test]
     fn an_encoder_that_fails_for_very_many_records_is_at_fault() {
         let suspects = Suspects::default();
-        let of = |position| failed(&[], Some(range("s", position, position + 1)));
+        let of = |position: Position| FailedLane {
+            lane: format!("{}", position % 3).as_str().into(),
+            ..failed(&[], Some(range("s", position, position + 1)))
+        };
         for position in 0..MAX_CULPRITS as Position {
-            let found = suspects.note(&of(position), "why");
+            assert_eq!(note(&suspects, &of(position)), Finding::Parts);
+            let found = note(&suspects, &of(position));
             assert_eq!(found, Finding::Culprit("s".into(), position));
         }
-        let found = suspects.note(&of(1000), "why");
+        let found = note(&suspects, &of(1000));
         assert_eq!(found, Finding::Nothing);
     }
 
@@ -347,11 +426,12 @@ mod tests {
     fn a_position_is_never_divided() {
         let suspects = Suspects::default();
         let lane = failed(&[range("s", 0, 8)], Some(range("s", 7, 20)));
-        assert_eq!(suspects.note(&lane, "why"), Finding::Parts);
+        assert_eq!(note(&suspects, &lane), Finding::Parts);
         assert_eq!(parts(&suspects, "s"), [(0, 7), (7, 20)]);
         let lane = failed(&[range("s", 7, 8)], Some(range("s", 7, 8)));
+        assert_eq!(note(&suspects, &lane), Finding::Parts);
         let culprit = Finding::Culprit("s".into(), 7);
-        assert_eq!(suspects.note(&lane, "why"), culprit);
+        assert_eq!(note(&suspects, &lane), culprit);
     }
 
     proptest! {
@@ -393,7 +473,7 @@ mod tests {
                         of(&file[begin..file.len().min(begin + batch)]),
                     ),
                 };
-                match suspects.note(&lane, "why") {
+                match note(&suspects, &lane) {
                     Finding::Parts => {}
                     Finding::Culprit(_, position) => found.push(position),
                     Finding::Nothing => prop_assert!(false, "{lane:?}"),

@@ -188,6 +188,23 @@ struct Bench {
 
 const SPLITS: [&str; 2] = ["in:0", "in:1"];
 
+/// Rows at these positions of a split; their batch covers everything below `next`.
+fn rows(split: usize, positions: &[Position], next: Position) -> Rows {
+    let split = Arc::new(Split {
+        id: SPLITS[split].into(),
+        topic: "in".into(),
+        partition: 0,
+    });
+    let mut batch = BatchBuilder::new(split, WantedMetadata::default(), 64);
+    positions
+        .iter()
+        .for_each(|position| batch.push(*position, Some(b"{}"), RecordMeta::default()));
+    let options = RecordBatchOptions::new().with_row_count(Some(positions.len()));
+    let columns =
+        RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
+    Rows::new(Arc::new(batch.finish(next)), columns.unwrap())
+}
+
 impl Bench {
     fn new(records: Option<u64>) -> Bench {
         Bench::searching(records, Arc::default())
@@ -257,20 +274,8 @@ impl Bench {
         positions: &[Position],
         next: Position,
     ) -> Result<(), SinkError> {
-        let split = Arc::new(Split {
-            id: SPLITS[split].into(),
-            topic: "in".into(),
-            partition: 0,
-        });
-        let mut batch = BatchBuilder::new(split.clone(), WantedMetadata::default(), 64);
-        positions
-            .iter()
-            .for_each(|position| batch.push(*position, Some(b"{}"), RecordMeta::default()));
-        let options = RecordBatchOptions::new().with_row_count(Some(positions.len()));
-        let columns =
-            RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)
-                .unwrap();
-        let rows = Rows::new(Arc::new(batch.finish(next)), columns);
+        let rows = rows(split, positions, next);
+        let split = rows.batch().split.clone();
         let mut ledger = self.committer.ledger();
         if let (Some(first), Some(last)) = (positions.first(), positions.last()) {
             ledger.dispatch(&split.id, &lane.into(), *first, *last);
