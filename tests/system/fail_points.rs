@@ -27,6 +27,8 @@ pub(crate) const STEPS_TO_FILES: &[&str] = &[
     "renamed",
     "published",
 ];
+/// The steps of the `files` sink as a quarantine of records that a sink cannot write.
+pub(crate) const STEPS_OF_SINGLE_RECORDS: &[&str] = &["single-synced", "single-published"];
 /// The steps after a file is published, if the sink has `:move-to` and `:on-close`.
 const STEPS_AFTER_FILES: &[&str] = &["moved", "hooked"];
 /// The steps of the Kafka sink.
@@ -61,6 +63,7 @@ fn every_step_in_the_code_is_tested() {
     }
     let tried: BTreeSet<String> = [
         STEPS_TO_FILES,
+        STEPS_OF_SINGLE_RECORDS,
         STEPS_AFTER_FILES,
         STEPS_TO_KAFKA,
         STEPS_OF_STATE_FILES,

@@ -3,7 +3,7 @@
 //! The name of the file depends on the record alone, and no file is replaced. So the record can be
 //! written any number of times, by any process, and is in the folder once.
 
-use pseidon_delivery::Reason;
+use pseidon_delivery::{Reason, failpoint};
 use pseidon_plugin::sink::{Chunk, RoutedRows, SinkError};
 
 use super::RunContext;
@@ -51,5 +51,8 @@ fn write(shared: &RunContext, chunk: Chunk, id: &str) -> Result<(), SinkError> {
         SinkError::Transient("cannot quarantine a record: the disk accepts nothing".into())
     })?;
     make_durable(&closed)?;
-    closed.publish_once(&shared.access).map_err(cannot_write)
+    failpoint::reach("single-synced");
+    closed.publish_once(&shared.access).map_err(cannot_write)?;
+    failpoint::reach("single-published");
+    Ok(())
 }
