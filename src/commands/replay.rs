@@ -47,7 +47,7 @@ use crate::counted::counted;
 use crate::load::{self, PipelineText};
 use crate::output;
 use crate::progress::{self, ProgressDisplay};
-use crate::{core_dumps, interrupts, state};
+use crate::{core_dumps, interrupts, sandbox, state};
 
 /// What follows the name of the pipeline in that of its replays.
 const REPLAY: &str = "/replay";
@@ -71,6 +71,10 @@ fn try_replay(args: &ReplayArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit>
             &"the quarantined records of a template cannot be replayed",
         ));
     }
+    let state_folder = state::folder(&text.base);
+    if !args.dry_run {
+        sandbox::enter(&document, &text.base, &state_folder)?;
+    }
     let plan = planned(&text, &document)?;
     let found = find(args, &plan)?;
     if args.dry_run {
@@ -78,7 +82,7 @@ fn try_replay(args: &ReplayArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit>
     }
     raise_open_file_limit();
     core_dumps::forbid();
-    let store = open_state(&plan, &state::folder(&text.base))?;
+    let store = open_state(&plan, &state_folder)?;
     let plan = match args.previous {
         true => {
             let previous = previous(&text, &*store)?;

@@ -132,3 +132,41 @@ fn a_folder_that_does_not_exist_is_an_error() {
     );
     assert!(all_lines(&site.path("out")).is_empty());
 }
+
+/// What a program in the sandbox is answered to system calls that create a namespace, directly or in
+/// the x32 ABI of an x86-64 kernel: 1 is EPERM, 38 is ENOSYS.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn no_other_way_leads_to_a_refused_call() {
+    const CALLS: &str = r#"
+        my ($clone, $clone3, $unshare, $x32) = (56, 435, 272, 0x40000000);
+        my ($user, $net, $child) = (0x10000000, 0x40000000, 17);
+        for ([$clone, $user | $child], [$clone, $net | $child], [$x32 | $clone, $user | $child],
+             [$x32 | $unshare, $user], [$x32 | 521, 0], [$clone3, 0], [$x32 | $clone3, 0]) {
+            my $answer = syscall($_->[0], $_->[1], 0, 0, 0, 0);
+            exit if $answer == 0;
+            print $answer == -1 ? $! + 0 : "done", " ";
+        }"#;
+    let site = site(
+        "sandbox-calls",
+        r#":writable ["out"] :programs true"#,
+        &on_close("perl calls.pl > out/answers && mv out/answers out/ran"),
+    );
+    site.write("calls.pl", CALLS);
+    site.run("pipeline.edn").expect_exit(0, 60);
+    let answers = fs::read_to_string(site.path("out/ran")).expect("the program is executed");
+    assert_eq!(answers, "1 1 1 1 1 38 38 ");
+}
+
+#[test]
+fn a_replay_is_in_the_sandbox() {
+    let site = site("sandbox-replay", r#":writable ["gone"]"#, r#":path "out""#);
+    let output = site
+        .pseidon()
+        .args(["replay", "pipeline.edn", "out"])
+        .output()
+        .expect("the binary starts");
+    let log = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("cannot enter the sandbox"), "{log}");
+}
