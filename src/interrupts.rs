@@ -87,6 +87,12 @@ pub(crate) fn flag() -> io::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// SIGHUP does not end the process from now on. Until [`on_hangup`] handles it, nothing has to be
+/// done for it: the files have not been read yet.
+pub(crate) fn outlive_hangups() -> io::Result<()> {
+    signal_hook::flag::register(SIGHUP, Arc::default()).map(drop)
+}
+
 /// Calls `work` for each SIGHUP from now on. Signals that arrive during a call are one.
 pub(crate) fn on_hangup(work: impl Fn() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP])?;

@@ -71,6 +71,12 @@ impl ServiceConfig {
         has_port || self.monitor_socket.is_some() || self.repl_socket.is_some()
     }
 
+    /// Whether the service has files that are read again while it runs.
+    pub fn has_files(&self) -> bool {
+        let has_tokens = matches!(self.tokens, TokenSource::File(_));
+        self.is_enabled() && (has_tokens || self.tls.is_some())
+    }
+
     /// The configuration in the `:settings` of a pipeline, whose file is in the folder `base`.
     /// `socket` is the path of the REPL's socket if none is set.
     pub fn of(settings: &Settings, base: &Path, socket: PathBuf) -> ServiceConfig {

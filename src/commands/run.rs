@@ -5,7 +5,7 @@ mod plans;
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -16,7 +16,7 @@ use pseidon_delivery::{GroupCommit, StateStore, WithCauses};
 use pseidon_dsl::Document;
 use pseidon_exec::{Control, Finished, Pools, RunError};
 use pseidon_formats::json_lines;
-use pseidon_plan::Plan;
+use pseidon_plan::{Plan, Settings};
 use pseidon_plugin::format::Format;
 use pseidon_plugin::options::{print_schema, read_schema};
 use pseidon_plugin::source::Source;
@@ -90,6 +90,7 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
     }
     let text = load::text(&args.from)?;
     let document = text.document()?;
+    outlive_hangups(&document, &text.base)?;
     // The state of `-e` is temporary: its folder is removed when this function returns.
     let temporary = (text.kind == TextKind::Flow)
         .then(tempfile::tempdir)
@@ -104,6 +105,20 @@ fn try_run(args: &RunArgs, bar: Option<ProgressBar>) -> Result<Exit, Exit> {
         return run_template(args, bar, text, &document, &state_folder);
     }
     run_pipeline(args, bar, text, &document, &state_folder)
+}
+
+/// From now on SIGHUP does not end a process whose service has files that it will read again: it may
+/// wait for the state for long. What is wrong with the settings is reported when the pipeline is
+/// planned.
+fn outlive_hangups(document: &Document, base: &Path) -> Result<(), Exit> {
+    let Ok(settings) = Settings::from_document(document) else {
+        return Ok(());
+    };
+    // Whatever the path of a socket is.
+    match ServiceConfig::of(&settings, base, PathBuf::new()).has_files() {
+        true => interrupts::outlive_hangups().map_err(|error| failed(&error)),
+        false => Ok(()),
+    }
 }
 
 /// Starts the service, if the plan has a port or a socket for it. Its files are read again on

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
+use crate::harness::redis::Redis;
 use crate::harness::servers::{ReplClient, free_port, get, get_with, post};
 use crate::harness::{Pseidon, Site, wait_until};
 
@@ -120,6 +121,35 @@ fn tokens_are_read_again_on_sighup() {
     wait_until("the new token is valid", 30, || status(DEPLOY) == Some(200));
     assert_eq!(status(VIEWER), Some(401));
     scene.pseidon.stop(30);
+}
+
+#[test]
+fn a_hangup_does_not_end_a_process_that_is_starting() {
+    let site = Site::new("tokens-early-hangup");
+    let (mut redis, port) = (Redis::down(), free_port());
+    write_tokens(&site, &format!("viewer read {VIEWER}\n"));
+    let settings = format!(
+        r#":state "{}" :monitor-port {port} :token-file "tokens""#,
+        redis.url()
+    );
+    site.write(
+        "pipeline.edn",
+        format!(
+            r#"{{:settings {{{settings}}}
+                in (generate {{:record {{:n "n"}} :rate 100}})
+                pipeline (-> in (drop))}}"#
+        ),
+    );
+    let mut pseidon = site.run("pipeline.edn");
+    wait_until("it waits for the state", 30, || {
+        pseidon.log().contains("state store does not answer")
+    });
+    pseidon.hang_up();
+    redis.up(&site);
+    wait_until("the service has started", 60, || {
+        get_with(port, "/config", VIEWER).is_some_and(|(status, _)| status == 200)
+    });
+    pseidon.stop(30);
 }
 
 /// Writes a certificate that signs itself, and its key.
