@@ -154,8 +154,9 @@ mod tests {
 
     #[test]
     fn a_value_that_was_filled_in_is_in_no_field() {
-        pseidon_dsl::conceal::register("${env:LOG_PW}", "log-s3cret");
-        pseidon_dsl::conceal::register("${env:LOG_WORD}", "message");
+        pseidon_dsl::conceal::register("${env:LOG_PW}", "log-s3cret").expect("it is short");
+        pseidon_dsl::conceal::register("${env:LOG_WORD}", "message").expect("it is short");
+        pseidon_dsl::conceal::register("${env:LOG_PIN}", "271828").expect("it is short");
         let event = || {
             tracing::warn!(
                 url = "http://log-s3cret@h",
@@ -164,7 +165,8 @@ mod tests {
         };
         assert_eq!(
             written(false, false, event),
-            " WARN cannot reach ${env:LOG_PW}: ${env:LOG_WORD} url=\"http://${env:LOG_PW}@h\"\n"
+            " WARN cannot reach ${env:LOG_PW}: ${env:LOG_WORD} url=\"http://${env:LOG_PW}@h\" \
+             pin=\"${env:LOG_PIN}\" number=271828\n"
         );
         let json = r#"{"level":"message","message":"no log-s3cret"}"#;
         assert_eq!(

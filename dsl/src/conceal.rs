@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, MatchKind};
 use percent_encoding::{
     AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode,
 };
@@ -58,24 +58,30 @@ static NET: RwLock<Option<Arc<Net>>> = RwLock::new(None);
 
 /// Registers the value of a placeholder such as `${env:NAME}`. From now on, [`conceal`] replaces it.
 /// If several placeholders have this value, the first one is shown.
-pub fn register(placeholder: &str, value: &str) {
+///
+/// # Errors
+/// Together with the earlier values, which remain concealed, it is too long: it must not be used.
+pub fn register(placeholder: &str, value: &str) -> Result<(), String> {
     let placeholder = shown_placeholder(placeholder);
     let mut values = VALUES.lock().unwrap_or_else(PoisonError::into_inner);
     if values.contains_key(value) {
-        return;
+        return Ok(());
     }
-    let known = values.len();
+    let mut all = values.clone();
     for form in forms(value) {
-        values.entry(form).or_insert_with(|| placeholder.clone());
+        all.entry(form).or_insert_with(|| placeholder.clone());
     }
-    if values.len() > known {
-        // A text that is concealed twice stays the same.
-        values
-            .entry(placeholder.clone())
-            .or_insert_with(|| placeholder);
-        let net = Net::new(&values).map(Arc::new);
-        *NET.write().unwrap_or_else(PoisonError::into_inner) = net;
+    if all.len() == values.len() {
+        return Ok(());
     }
+    // A text that is concealed twice stays the same.
+    all.entry(placeholder.clone())
+        .or_insert_with(|| placeholder.clone());
+    let net = Net::new(&all)
+        .map_err(|error| format!("the value is too long to be concealed in messages: {error}"))?;
+    *NET.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(net));
+    *values = all;
+    Ok(())
 }
 
 /// The text with all registered values replaced by their placeholders; of values that overlap, the
@@ -95,15 +101,18 @@ struct Net {
 }
 
 impl Net {
-    /// `None` if there are more values than can be searched for, which are billions.
-    fn new(values: &BTreeMap<String, String>) -> Option<Net> {
+    /// An error if there are more values than can be searched for, which are billions of bytes.
+    fn new(values: &BTreeMap<String, String>) -> Result<Net, BuildError> {
         let search = AhoCorasick::builder()
+            // A DFA, which is the default for few values, takes a hundred times the memory if they
+            // are long.
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
             .match_kind(MatchKind::LeftmostLongest)
             // Libraries change the case of a host, and of the digits in `%3a`.
             .ascii_case_insensitive(true)
-            .build(values.keys());
-        Some(Net {
-            search: search.ok()?,
+            .build(values.keys())?;
+        Ok(Net {
+            search,
             placeholders: values.values().cloned().collect(),
         })
     }
@@ -156,8 +165,8 @@ fn forms(value: &str) -> Vec<String> {
     forms
 }
 
-/// The parts of a value that are secrets of their own: the value, the password and the query of a
-/// URL, the lines of a file such as a private key. Long ones are divided.
+/// The parts of a value that are secrets of their own: the value, those of a URL, the lines of a file
+/// such as a private key. Long ones are divided.
 fn parts(value: &str) -> Vec<String> {
     let value = &value[..value.floor_char_boundary(LARGEST)];
     let mut parts = vec![value.to_owned()];
@@ -165,15 +174,8 @@ fn parts(value: &str) -> Vec<String> {
     // Every key begins with the same line.
     let own = lines.filter(|line| *line != value && !line.starts_with("-----"));
     parts.extend(own.map(str::to_owned));
-    if let Some((_, rest)) = value.split_once("://") {
-        let (servers, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let passwords = servers.split(',').filter_map(|server| {
-            let server = server.split_once("://").map_or(server, |(_, rest)| rest);
-            // A password can have a `/` or an `@`.
-            let (login, _) = server.rsplit_once('@')?;
-            Some(login.split_once(':')?.1)
-        });
-        for secret in passwords.chain([query]) {
+    if let Some((scheme, rest)) = value.split_once("//") {
+        for secret in parts_of_url(scheme, rest) {
             parts.push(percent_decode_str(secret).decode_utf8_lossy().into_owned());
             parts.push(secret.to_owned());
         }
@@ -181,8 +183,34 @@ fn parts(value: &str) -> Vec<String> {
     let pieces = parts.iter().flat_map(|part| pieces(part));
     pieces
         .filter(|piece| piece.chars().nth(SHORTEST - 1).is_some())
+        // A common name of users, databases and folders, which is in many messages.
+        .filter(|piece| !piece.eq_ignore_ascii_case("pseidon"))
         .map(str::to_owned)
         .collect()
+}
+
+/// The parts of a URL that may be secrets, which is divided at its `//`: passwords, a login that is
+/// a token, the query and the value of each parameter, and the path of a webhook. In a JDBC URL,
+/// parameters follow a `;`.
+fn parts_of_url<'v>(scheme: &str, rest: &'v str) -> impl Iterator<Item = &'v str> {
+    let (servers, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let logins = servers.split(',').filter_map(|server| {
+        let server = server.split_once("://").map_or(server, |(_, rest)| rest);
+        // A password can have a `/` or an `@`.
+        let (login, _) = server.rsplit_once('@')?;
+        Some(
+            login
+                .split_once(':')
+                .map_or(login, |(_, password)| password),
+        )
+    });
+    let parameters = rest.split(['?', '&', ';']).skip(1);
+    let values = parameters.filter_map(|parameter| Some(parameter.split_once('=')?.1));
+    let is_web = ["http:", "https:"].contains(&scheme.to_ascii_lowercase().as_str());
+    let host = servers.rfind('@').map_or(0, |at| at + 1);
+    let path = servers[host..].find('/').map(|at| &servers[host + at..]);
+    let path = path.filter(|_| is_web);
+    logins.chain([query]).chain(values).chain(path)
 }
 
 /// The pieces of a text: the text, unless it is long.
@@ -268,6 +296,34 @@ mod tests {
                 "GET /x?token=abcdef",
                 "GET /x?${env:X}",
             ),
+            (
+                "jdbc:hive2://h:1/db;user=u;password=S3cret;x=y",
+                "db user=u password S3cret is wrong",
+                "db user=u password ${env:X} is wrong",
+            ),
+            (
+                "redis://h/0?password=s3%3Dcr%26et&x=y",
+                "no s3=cr&et, no s3%3Dcr%26et",
+                "no ${env:X}, no ${env:X}",
+            ),
+            ("//h/db?password=s3cret", "no s3cret", "no ${env:X}"),
+            (
+                "https://t0ken-1@h/x",
+                "no t0ken-1 of h/x",
+                "no ${env:X} of h/x",
+            ),
+            (
+                "https://u:s3cret@h/services/T1/B2",
+                "POST /services/T1/B2 to h: s3cret",
+                "POST ${env:X} to h: ${env:X}",
+            ),
+            ("redis://h/databases/0", "/databases/0", "/databases/0"),
+            (
+                "mysql://pseidon@h/pseidon",
+                "pseidon.pseidon",
+                "pseidon.pseidon",
+            ),
+            ("Pseidon", "pseidon", "pseidon"),
             ("abcde", "abcde", "abcde"),
             (
                 "abcdef",
@@ -277,6 +333,14 @@ mod tests {
         ] {
             assert_eq!(net(&[("${env:X}", value)]).conceal(text), shown, "{value}");
         }
+    }
+
+    #[test]
+    fn a_net_of_long_values_is_small() {
+        let value: String = (0..LARGEST / 6).map(|n| format!("{n:05};")).collect();
+        let net = net(&[("${env:X}", &value)]);
+        let bytes = net.search.memory_usage();
+        assert!(bytes < 100 * LARGEST, "{bytes} bytes");
     }
 
     #[test]
@@ -311,9 +375,9 @@ mod tests {
     #[test]
     fn registered_values_are_replaced_and_placeholders_stay() {
         assert_eq!(conceal("of no-variable"), "of no-variable");
-        register("${env:FIRST_OF_TEST}", "value-of-this-test");
-        register("${env:SECOND_OF_TEST}", "value-of-this-test");
-        register("${env:THIRD_OF_TEST}", "FIRST_OF_TEST");
+        register("${env:FIRST_OF_TEST}", "value-of-this-test").expect("it is short");
+        register("${env:SECOND_OF_TEST}", "value-of-this-test").expect("it is short");
+        register("${env:THIRD_OF_TEST}", "FIRST_OF_TEST").expect("it is short");
         let once = conceal("<value-of-this-test>").into_owned();
         assert_eq!(once, "<${env:FIRST_OF_TEST}>");
         assert_eq!(conceal(&once), once);

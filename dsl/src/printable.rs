@@ -197,8 +197,8 @@ mod tests {
 
     #[test]
     fn only_strings_of_json_are_concealed() {
-        crate::conceal::register("${env:OF_JSON}", "n0-secret");
-        crate::conceal::register("${env:WORD_OF_JSON}", "walking");
+        crate::conceal::register("${env:OF_JSON}", "n0-secret").expect("it is short");
+        crate::conceal::register("${env:WORD_OF_JSON}", "walking").expect("it is short");
         let json = r#"{"state": "walking", "n0-secret" : ["n0-secret", "a\\n0-secret", "\n0-secret",
             "\\\"n0-secret\\"], "text": "walking", "n": 1}"#;
         let shown = r#"{"state": "walking", "n0-secret" : ["${env:OF_JSON}", "a\\${env:OF_JSON}", "\n0-secret",
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_value_is_concealed_before_a_text_is_cut() {
         let value = "s3cret".repeat(100);
-        crate::conceal::register("${env:LONG}", &value);
+        crate::conceal::register("${env:LONG}", &value).expect("it is short");
         assert_eq!(printable(&value), "${env:LONG}");
         assert_eq!(printable_lines(&format!("a\n{value}")), "a\n${env:LONG}");
         assert_eq!(beginning(&value, 20), "${env:LONG}");

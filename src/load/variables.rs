@@ -44,7 +44,8 @@ impl<'a> Variables<'a> {
     pub(super) fn look_up(&mut self, kind: &str, name: &str) -> Result<String, LookupError> {
         let value = self.value(kind, name)?;
         if let "env" | "file" = kind {
-            conceal::register(&format!("${{{kind}:{name}}}"), &value);
+            conceal::register(&format!("${{{kind}:{name}}}"), &value)
+                .map_err(|reason| LookupError::Failed(format!("`{kind}:{name}`: {reason}")))?;
         }
         Ok(value)
     }

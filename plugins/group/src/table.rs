@@ -431,7 +431,7 @@ mod tests {
     fn the_description_has_no_secret() {
         let description = |value: &str| format!("first by concat('{value}', n)");
         for value in ["grouped-s3cret", "other-s3cret"] {
-            pseidon_dsl::conceal::register("${env:GROUPED}", value);
+            pseidon_dsl::conceal::register("${env:GROUPED}", value).expect("it is short");
         }
         let known = |table: &GroupTable| {
             let transaction = table.database.begin_read().unwrap();
@@ -456,7 +456,7 @@ mod tests {
         );
 
         // An earlier version kept the description as it is.
-        pseidon_dsl::conceal::register("${env:GROUPED}", "earlier-a");
+        pseidon_dsl::conceal::register("${env:GROUPED}", "earlier-a").expect("it is short");
         let table = stored_as(THIS_VERSION, true, "earlier-a").unwrap();
         assert_eq!(table.begin("earlier-a", false).unwrap(), None);
         assert!(known(&table).starts_with("${env:GROUPED} ("));
