@@ -11,11 +11,11 @@ use std::io::{self, Write};
 use indicatif::ProgressBar;
 use pseidon_dsl::printable;
 use pseidon_dsl::printable::printable_json;
-use tracing::field::Field;
+use tracing::field::{Field, Visit};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FormatFields, MakeWriter};
 
 /// Starts logging. `filter` is a level or a list as in `RUST_LOG`; an error says why it is invalid.
 /// Lines are colored on a terminal unless `NO_COLOR` is set.
@@ -31,25 +31,78 @@ pub(crate) fn start(filter: &str, json: bool, bar: Option<ProgressBar>) -> Resul
     if json {
         builder.json().flatten_event(true).init()
     } else {
-        let fields = debug_fn(write_field).delimited(" ");
-        builder.with_ansi(color).fmt_fields(fields).init()
+        builder.with_ansi(color).fmt_fields(PlainFields).init()
     }
     Ok(())
 }
 
-/// Writes a field of a plain line: `name=value`, or the message alone.
-fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
-    let value = format!("{value:?}");
-    let value = printable(&value);
-    match (field.name(), writer.has_ansi_escapes()) {
-        ("message", _) => write!(writer, "{value}"),
-        (name, true) => write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}"),
-        (name, false) => write!(writer, "{name}={value}"),
+/// The fields of a plain line: `name=value`, or the message alone.
+struct PlainFields;
+
+impl<'w> FormatFields<'w> for PlainFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
+        let mut visitor = FieldWriter {
+            writer,
+            is_first: true,
+            written: Ok(()),
+        };
+        fields.record(&mut visitor);
+        visitor.written
+    }
+}
+
+/// Writes the fields of a line. A text has no value that was filled in; a number is one of the
+/// program's, whatever value it is equal to.
+struct FieldWriter<'w> {
+    writer: Writer<'w>,
+    is_first: bool,
+    written: fmt::Result,
+}
+
+impl FieldWriter<'_> {
+    fn write(&mut self, field: &Field, value: &str) {
+        if self.written.is_err() {
+            return;
+        }
+        let space = if self.is_first { "" } else { " " };
+        self.is_first = false;
+        let has_color = self.writer.has_ansi_escapes();
+        let writer = &mut self.writer;
+        self.written = match (field.name(), has_color) {
+            ("message", _) => write!(writer, "{space}{value}"),
+            (name, true) => write!(
+                writer,
+                "{space}\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}"
+            ),
+            (name, false) => write!(writer, "{space}{name}={value}"),
+        };
+    }
+}
+
+impl Visit for FieldWriter<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.write(field, &printable(&format!("{value:?}")));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.write(field, &format!("{value:?}"));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.write(field, &value.to_string());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.write(field, &value.to_string());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.write(field, &value.to_string());
     }
 }
 
 /// The fields of a line in JSON whose values are not from outside.
-const OWN_WORDS: &[&str] = &["timestamp", "level"];
+const OWN_WORDS: &[&str] = &["timestamp", "level", "target"];
 
 /// Standard error, with the progress line hidden while a line is written.
 struct Stderr {
@@ -113,8 +166,7 @@ mod tests {
                 .finish();
             tracing::subscriber::with_default(subscriber, log);
         } else {
-            let fields = debug_fn(write_field).delimited(" ");
-            let builder = builder.with_ansi(color).fmt_fields(fields);
+            let builder = builder.with_ansi(color).fmt_fields(PlainFields);
             tracing::subscriber::with_default(builder.with_writer(writer).finish(), log);
         }
         let bytes = lines.lock().unwrap().clone();
@@ -160,6 +212,8 @@ mod tests {
         let event = || {
             tracing::warn!(
                 url = "http://log-s3cret@h",
+                pin = "271828",
+                number = 271_828,
                 "cannot reach log-s3cret: message"
             )
         };
@@ -168,10 +222,10 @@ mod tests {
             " WARN cannot reach ${env:LOG_PW}: ${env:LOG_WORD} url=\"http://${env:LOG_PW}@h\" \
              pin=\"${env:LOG_PIN}\" number=271828\n"
         );
-        let json = r#"{"level":"message","message":"no log-s3cret"}"#;
+        let json = r#"{"level":"message","target":"message","message":"no log-s3cret"}"#;
         assert_eq!(
             printable_json(json, OWN_WORDS),
-            r#"{"level":"message","message":"no ${env:LOG_PW}"}"#
+            r#"{"level":"message","target":"message","message":"no ${env:LOG_PW}"}"#
         );
     }
 }
