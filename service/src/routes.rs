@@ -10,6 +10,7 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use pseidon_dsl::printable;
+use pseidon_dsl::printable::printable_json;
 use serde_json::json;
 use url::form_urlencoded;
 
@@ -212,7 +213,7 @@ fn execute(
         "logs": done.logs,
         "not-running": done.not_running,
     });
-    Ok(format!("{body}\n"))
+    Ok(printable_json(&format!("{body}\n"), &["action", "logs", "not-running"]).into_owned())
 }
 
 /// The log in the query `log=NAME`. Any other parameter is an error: with a mistyped one, the

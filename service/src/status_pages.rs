@@ -306,8 +306,8 @@ fn mean(records: u64, time: Duration) -> f64 {
     }
 }
 
-/// The keys whose values are words of the program.
-const OWN_WORDS: &[&str] = &["state", "version"];
+/// The keys whose values are words of the program, or the name of a log, which clients send back.
+const OWN_WORDS: &[&str] = &["log", "state", "version"];
 
 fn body(value: &Value) -> Bytes {
     let text = format!("{value:#}\n");

@@ -70,6 +70,26 @@ fn metrics_have_the_documented_names_and_current_values() {
 }
 
 #[test]
+fn a_log_can_be_named_as_it_is_shown() {
+    // An escape sequence, and a name that is also the value of a variable.
+    let name = "\u{9b}31m-n4me-0f-log";
+    pseidon_dsl::conceal::register("${env:NAME_OF_LOG}", "n4me-0f-log").expect("it is short");
+    let served = serve(&[name], true, None);
+    let shown = served.get("/logs");
+    assert!(shown.body.contains("\\u009b31m"), "{}", shown.body);
+    assert_eq!(shown.json()[0]["log"], name);
+    let query = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("log", name)
+        .finish();
+    let done = served.post(&format!("/reset-errors?{query}"));
+    assert_eq!(
+        done.json(),
+        json!({ "action": "reset-errors", "logs": [name], "not-running": [] })
+    );
+    assert!(done.body.contains("\\u009b31m"), "{}", done.body);
+}
+
+#[test]
 fn prometheus_format_is_served_on_request() {
     let served = serve(&["a", "b"], true, None);
     served
