@@ -222,7 +222,11 @@ impl RunRegistry {
                 _ => None,
             };
             let of_state = of_state.map(str::to_owned);
-            let of_entry = entry.metrics.troubles().into_iter().chain(of_state);
+            let of_entry = entry
+                .metrics
+                .troubles(shows_records)
+                .into_iter()
+                .chain(of_state);
             of_entry.for_each(|trouble| {
                 by_trouble
                     .entry(trouble)

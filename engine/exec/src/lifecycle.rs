@@ -191,11 +191,12 @@ impl RunLifecycle {
         metrics.store_unreachable.set(i64::from(unreachable));
         let grace = self.run.plan.settings.shutdown_grace;
         if let Some(since) = self.reloading_since.filter(|since| since.elapsed() > grace) {
-            metrics.set_run_trouble(Some(format!(
+            let what = format!(
                 "a changed table is not used yet: what was read before it has not been committed \
                  for {} s",
                 since.elapsed().as_secs()
-            )));
+            );
+            metrics.set_run_trouble(Some(what.into()));
         }
         running.wake();
     }

@@ -46,7 +46,7 @@ pub struct Metrics {
     pub memory_used: IntGauge,
     /// Why sources cannot read, by stage.
     source_troubles: Arc<Mutex<BTreeMap<String, String>>>,
-    run_trouble: Arc<Mutex<Option<String>>>,
+    run_trouble: Arc<Mutex<Option<RunTrouble>>>,
     /// The names of [`Metrics::broken_files`].
     broken_file_names: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
     /// By sink.
@@ -186,13 +186,19 @@ impl Metrics {
     }
 
     /// Sets why the run restarts; `None` when it is stable again.
-    pub fn set_run_trouble(&self, trouble: Option<String>) {
+    pub fn set_run_trouble(&self, trouble: Option<RunTrouble>) {
         *self.run_trouble.lock() = trouble;
     }
 
-    /// What keeps the run from making progress now, as sentences; empty if nothing does.
-    pub fn troubles(&self) -> Vec<String> {
-        let mut troubles: Vec<String> = self.run_trouble.lock().iter().cloned().collect();
+    /// What keeps the run from making progress now, as sentences; empty if nothing does. Values of
+    /// records are in them only with `shows_records`.
+    pub fn troubles(&self, shows_records: bool) -> Vec<String> {
+        let of_run = self.run_trouble.lock().clone();
+        let of_run = of_run.map(|trouble| match trouble.reason {
+            Some(reason) if shows_records => format!("{}: {reason}", trouble.what),
+            _ => trouble.what,
+        });
+        let mut troubles: Vec<String> = of_run.into_iter().collect();
         if self.store_unreachable.get() != 0 {
             troubles.push(
                 "the state store does not answer: nothing is committed until it does".to_owned(),
@@ -247,6 +253,21 @@ impl Registration {
             .register(Box::new(metric.clone()))
             .expect("each name is registered once");
         metric
+    }
+}
+
+/// Why a run restarts.
+#[derive(Clone, Debug)]
+pub struct RunTrouble {
+    /// What has happened, without values of records.
+    pub what: String,
+    /// The reason, which may quote a record.
+    pub reason: Option<String>,
+}
+
+impl From<String> for RunTrouble {
+    fn from(what: String) -> RunTrouble {
+        RunTrouble { what, reason: None }
     }
 }
 

@@ -331,7 +331,7 @@ fn errors(entry: &RunEntry, shows_records: bool) -> Vec<String> {
     lines.extend(
         entry
             .metrics
-            .troubles()
+            .troubles(shows_records)
             .iter()
             .map(|trouble| one_line(trouble)),
     );

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use pseidon_plan::settings::TokenFor;
+use pseidon_plugin::metrics::RunTrouble;
 use tempfile::TempDir;
 
 use super::repl::{ReplClient, bencode};
@@ -163,6 +164,25 @@ fn values_of_records_need_their_role() {
     }
     for text in shown("records-token-0003") {
         assert!(!text.contains(VALUE), "without the role read: {text}");
+    }
+
+    entry.set_state(EntryState::Running);
+    entry.metrics.set_run_trouble(Some(RunTrouble {
+        what: "restarting because `in` failed".to_owned(),
+        reason: Some(format!("cannot cast {VALUE}")),
+    }));
+    let troubles = |token: &str| {
+        let mut client = served.repl_as(token);
+        let health = served.request_as(token, "GET", "/health").1;
+        [health, client.send("errors").join("\n") + "\n"]
+    };
+    let with_reason = format!("restarting because `in` failed: cannot cast {VALUE}\n");
+    let without = "restarting because `in` failed\n";
+    for text in troubles("powerful-token-004") {
+        assert!(text.ends_with(&with_reason), "{text}");
+    }
+    for text in troubles("reading-token-0001") {
+        assert!(text.ends_with(without), "{text}");
     }
 }
 

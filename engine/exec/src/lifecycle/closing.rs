@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pseidon_delivery::WithCauses;
+use pseidon_plugin::metrics::RunTrouble;
 
 use super::ending::{RunEnd, WRONG_PHASE, internal_error};
 use super::reporter::BlockingResult;
@@ -63,9 +64,8 @@ impl RunLifecycle {
             Failure::Fenced(reason) => {
                 let (fences, pause) = self.restarts.fenced();
                 if fences > 1 {
-                    metrics.set_run_trouble(Some(format!(
-                        "restarted {fences} times, most recently because {reason}"
-                    )));
+                    let what = format!("restarted {fences} times, most recently because {reason}");
+                    metrics.set_run_trouble(Some(what.into()));
                 }
                 tracing::warn!(
                     reason,
@@ -84,9 +84,8 @@ impl RunLifecycle {
                     reason,
                     "internal error; restarting from the committed positions in {pause:?}"
                 );
-                metrics.set_run_trouble(Some(format!(
-                    "restarting after an internal error: {reason}"
-                )));
+                let what = format!("restarting after an internal error: {reason}");
+                metrics.set_run_trouble(Some(what.into()));
                 pause
             }
             failure @ Failure::Refused { .. } => {
@@ -104,9 +103,10 @@ impl RunLifecycle {
                     Ok(pause) => pause,
                     Err(error) => return Some(Err(error)),
                 };
-                metrics.set_run_trouble(Some(format!(
-                    "restarting because `{stage}` failed: {shown}"
-                )));
+                metrics.set_run_trouble(Some(RunTrouble {
+                    what: format!("restarting because `{stage}` failed"),
+                    reason: Some(shown),
+                }));
                 pause
             }
         };

@@ -254,13 +254,13 @@ fn a_partition_without_a_leader_stops_no_other() {
     let metrics = half.setup.metrics.clone();
     eventually("the problem is reported", || {
         metrics
-            .troubles()
+            .troubles(true)
             .iter()
             .any(|problem| problem.contains("half/1") && problem.contains("leads"))
     });
     whole.stop().unwrap();
     cluster.partition_leader("half", 1, Some(1)).unwrap();
     half.wait_for(100);
-    eventually("the problem is gone", || metrics.troubles().is_empty());
+    eventually("the problem is gone", || metrics.troubles(true).is_empty());
     half.stop().unwrap();
 }

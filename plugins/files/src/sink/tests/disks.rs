@@ -205,7 +205,7 @@ fn a_committed_file_that_cannot_be_published_does_not_block_the_start() {
         .with_label_values(&["lake"]);
     assert_eq!(gauge.get(), 1);
     assert_eq!(
-        run.setup.metrics.troubles(),
+        run.setup.metrics.troubles(true),
         ["the sink `lake` cannot publish committed files and is retrying"]
     );
     assert_eq!(
