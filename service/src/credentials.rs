@@ -61,7 +61,7 @@ fn weakness(file: &Metadata, user: u32) -> Option<String> {
 fn weakness_of(owner: u32, mode: u32, user: u32) -> Option<String> {
     let mode = mode & 0o777;
     let (allowed, expected) = match owner {
-        0 if user != 0 => (0o740, "0640"),
+        0 => (0o740, "0640"),
         owner if owner == user => (0o700, "0600"),
         _ => {
             return Some(format!(
@@ -91,7 +91,9 @@ mod tests {
             (root, 0o440, user, None),
             (root, 0o644, user, Some("mode 0644")),
             (root, 0o660, user, Some("expected at most 0640")),
-            (root, 0o640, root, Some("expected at most 0600")),
+            (root, 0o640, root, None),
+            (root, 0o440, root, None),
+            (root, 0o660, root, Some("expected at most 0640")),
             (root, 0o600, root, None),
             (other, 0o600, user, Some("uid 1001")),
             (other, 0o600, root, Some("uid 1001")),
