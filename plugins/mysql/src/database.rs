@@ -5,7 +5,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder, ServerError, SslOpts, Value};
+use mysql_async::{
+    Conn, DriverError, Error, IoError, Opts, OptsBuilder, ServerError, SslOpts, Value,
+};
 use parking_lot::Mutex;
 use pseidon_delivery::Reason;
 use pseidon_plugin::unchecked::{CERTIFICATE, warn_unchecked};
@@ -67,7 +69,7 @@ impl Database {
             .map_err(|reason| TableError::Refused(reason.into()))?;
         let mode = address.encryption.mode;
         if mode != SslMode::Disabled && !address.encryption.checks_certificate() {
-            warn_unchecked(&address.place, "sslMode", CERTIFICATE);
+            warn_unchecked(&address.place, "sslMode or useSSL", CERTIFICATE);
         }
         let without_tls = || OptsBuilder::from_opts(address.opts.clone()).ssl_opts(None::<SslOpts>);
         let runtime = Builder::new_current_thread()
@@ -254,6 +256,8 @@ impl StatementError {
             Error::Server(server) => {
                 format!("{what}: {} (error {})", server.message, server.code).into()
             }
+            Error::Io(io @ IoError::Tls(_)) => Reason::caused_by(what, io)
+                .followed_by("; `sslMode=DISABLED` in the URL connects without TLS"),
             Error::Io(io) => Reason::caused_by(what, io),
             Error::Driver(driver) => Reason::caused_by(what, driver),
             other => Reason::caused_by(what, other),

@@ -40,7 +40,7 @@ const NAMES: [(&str, SslMode); 9] = [
 #[derive(Default)]
 pub(crate) struct SslParameters {
     mode: Option<SslMode>,
-    use_ssl: bool,
+    use_ssl: Option<bool>,
     require_ssl: bool,
     verify_certificate: bool,
     ca: Option<PathBuf>,
@@ -65,7 +65,7 @@ impl SslParameters {
         };
         match name.to_lowercase().replace(['-', '_'], "").as_str() {
             "sslmode" => self.mode = Some(mode(value)?),
-            "usessl" => self.use_ssl = flag()?,
+            "usessl" => self.use_ssl = Some(flag()?),
             "requiressl" => self.require_ssl = flag()?,
             "verifyservercertificate" => self.verify_certificate = flag()?,
             "sslca" | "serversslcert" => {
@@ -85,9 +85,11 @@ impl SslParameters {
     pub(crate) fn encryption(self) -> Result<Encryption, String> {
         let mode = match self.mode {
             Some(mode) => mode,
-            None if self.use_ssl && self.verify_certificate => SslMode::VerifyCa,
+            // As in the drivers, the others count only with TLS.
+            None if self.use_ssl == Some(false) => SslMode::Disabled,
+            None if self.use_ssl == Some(true) && self.verify_certificate => SslMode::VerifyCa,
             None if self.require_ssl => SslMode::Required,
-            None if self.use_ssl => SslMode::Preferred,
+            None if self.use_ssl == Some(true) => SslMode::Preferred,
             None => SslMode::Disabled,
         };
         let checks = matches!(mode, SslMode::VerifyCa | SslMode::VerifyIdentity);
@@ -157,6 +159,12 @@ mod tests {
             ("", SslMode::Disabled),
             ("useUnicode=true", SslMode::Disabled),
             ("useSSL=false", SslMode::Disabled),
+            ("useSSL=false&requireSSL=true", SslMode::Disabled),
+            (
+                "requireSSL=true&verifyServerCertificate=true&useSSL=false",
+                SslMode::Disabled,
+            ),
+            ("sslMode=REQUIRED&useSSL=false", SslMode::Required),
             ("useSSL=true", SslMode::Preferred),
             ("usessl=true&requireSSL=true", SslMode::Required),
             ("requireSSL=true", SslMode::Required),
