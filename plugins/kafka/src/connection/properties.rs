@@ -39,8 +39,16 @@ fn unchecked(config: &ClientConfig) -> Vec<(&'static str, &'static str)> {
     let mut found = Vec::new();
     let has_tls = is("security.protocol", "ssl") || is("security.protocol", "sasl_ssl");
     let any_certificate = is("enable.ssl.certificate.verification", "false");
-    if has_tls && (any_certificate || is("ssl.endpoint.identification.algorithm", "none")) {
-        found.push((":tls {:verify false}", CERTIFICATE));
+    let any_host = is("ssl.endpoint.identification.algorithm", "none");
+    let setting = match (any_certificate, any_host) {
+        // `:tls` sets both.
+        (true, true) => Some(":tls {:verify false}"),
+        (true, false) => Some("enable.ssl.certificate.verification"),
+        (false, true) => Some("ssl.endpoint.identification.algorithm"),
+        (false, false) => None,
+    };
+    if let Some(setting) = setting.filter(|_| has_tls) {
+        found.push((setting, CERTIFICATE));
     }
     if is("enable.sasl.oauthbearer.unsecure.jwt", "true") {
         let consequence = "the token is not signed, so that anyone can log in with such a token";
@@ -59,7 +67,7 @@ mod tests {
             &'static [(&'static str, &'static str)],
             &'static [&'static str],
         );
-        let cases: [Case; 5] = [
+        let cases: [Case; 6] = [
             (&[("security.protocol", "ssl")], &[]),
             (&[("ssl.endpoint.identification.algorithm", "none")], &[]),
             (
@@ -67,13 +75,21 @@ mod tests {
                     ("security.protocol", "SSL"),
                     ("ssl.endpoint.identification.algorithm", "none"),
                 ],
-                &[":tls {:verify false}"],
+                &["ssl.endpoint.identification.algorithm"],
             ),
             (
                 &[
                     ("security.protocol", "sasl_ssl"),
                     ("sasl.mechanism", "PLAIN"),
                     ("enable.ssl.certificate.verification", "false"),
+                ],
+                &["enable.ssl.certificate.verification"],
+            ),
+            (
+                &[
+                    ("security.protocol", "ssl"),
+                    ("enable.ssl.certificate.verification", "false"),
+                    ("ssl.endpoint.identification.algorithm", "none"),
                 ],
                 &[":tls {:verify false}"],
             ),
