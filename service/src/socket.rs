@@ -113,6 +113,7 @@ async fn clear(path: &Path) -> Result<(), Reason> {
             fs::remove_file(path).map_err(Reason::of)
         }
         // Too many clients may be waiting for it.
+        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(Reason::of(error)),
         _ => Err("a process listens on it already".into()),
     }
 }

@@ -3,16 +3,16 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use pseidon_delivery::WithCauses;
+use pseidon_delivery::{Reason, WithCauses};
 use tempfile::TempDir;
 
 use super::{HttpResponse, TestService, registry, serve_with};
 use crate::limits::Limits;
 use crate::runs::EntryState;
-use crate::start;
+use crate::{Service, start};
 
 /// A service with a socket for HTTP and one for the REPL, and the folder of both.
 fn serve_sockets(token: Option<&str>, change: impl FnOnce(&mut Limits)) -> (TestService, TempDir) {
@@ -94,15 +94,20 @@ fn connections_of_a_socket_are_limited_and_not_those_of_a_port() {
     served.runs.entry("a").set_state(EntryState::Running);
 }
 
-/// Why a service does not start with a socket at this path.
-fn refusal(path: &Path) -> Option<String> {
+/// A service with a socket for the REPL at this path.
+fn started(path: &Path) -> Result<Service, Reason> {
     let base = tempfile::tempdir().unwrap();
     let (runs, _) = registry(base.path(), &[], false);
     let mut config = super::config(None);
     config.repl_socket = Some(path.to_owned());
     let json = pseidon_formats::json_lines;
-    let started = start(&config, runs, Limits::of_process(), json);
-    started.err().map(|error| WithCauses(&error).to_string())
+    start(&config, runs, Limits::of_process(), json)
+}
+
+/// Why a service does not start with a socket at this path.
+fn refusal(path: &Path) -> Option<String> {
+    let refused = started(path).err();
+    refused.map(|error| WithCauses(&error).to_string())
 }
 
 /// A socket that accepts no further client, and the one that waits for it.
@@ -123,11 +128,14 @@ fn only_the_socket_of_a_dead_process_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     drop(UnixListener::bind(path("dead")).unwrap());
-    assert_eq!(refusal(&path("dead")), None);
+    let service = started(&path("dead")).unwrap();
+    assert_eq!(replies(&path("dead"), "quit\n"), "\n");
+    drop(service);
     assert!(!path("dead").exists());
 
     let living = UnixListener::bind(path("living")).unwrap();
     let (_busy, _waiting) = busy(&path("busy"));
+    let _other_kind = UnixDatagram::bind(path("other-kind")).unwrap();
     fs::write(path("file"), "content").unwrap();
     fs::create_dir(path("folder")).unwrap();
     symlink(path("dead"), path("dangling")).unwrap();
@@ -135,6 +143,7 @@ fn only_the_socket_of_a_dead_process_is_replaced() {
     for (name, expected) in [
         ("living", "a process listens on it already"),
         ("busy", "a process listens on it already"),
+        ("other-kind", "wrong type for socket"),
         ("file", "something else than a socket"),
         ("folder", "something else than a socket"),
         ("dangling", "something else than a socket"),
