@@ -131,7 +131,7 @@ async fn authorize(
     let refused = refuse(
         StatusCode::UNAUTHORIZED,
         "missing or invalid token; expected the header `Authorization: Bearer TOKEN` with \
-         the :token of the pipeline",
+         the :token of the pipeline, or one of its :token-file",
     );
     Err(([(header::WWW_AUTHENTICATE, "Bearer")], refused).into_response())
 }

@@ -152,7 +152,7 @@ fn access(config: &ServiceConfig, tls: Option<&Tls>) -> Result<Access, Reason> {
     match &tokens {
         None if !is_guarded => tracing::warn!(
             host = %config.host,
-            "no :token set: anyone who can reach this host can control the pipeline"
+            "no :token or :token-file set: anyone who can reach this host can control the pipeline"
         ),
         Some(tokens) if tokens.has_short() => {
             tracing::warn!("the :token has fewer than 16 characters and can be guessed");

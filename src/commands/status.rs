@@ -42,9 +42,10 @@ fn help(reason: &Reason) -> Option<&'static str> {
              address, run `pseidon status http://HOST:PORT`, and with :monitor-socket `pseidon \
              status unix:PATH`",
         ),
-        ureq::Error::StatusCode(401) => {
-            Some("set the environment variable PSEIDON_TOKEN to the :token of the pipeline")
-        }
+        ureq::Error::StatusCode(401) => Some(
+            "set the environment variable PSEIDON_TOKEN to the :token of the pipeline, or to one \
+                 of its :token-file",
+        ),
         ureq::Error::StatusCode(403) => Some(
             "use a token with the role `read`, and the IP address of the host or one of its \
              :monitor-names",
