@@ -348,6 +348,10 @@ mod tests {
             "{:key-password \"${env:PWD}\"}",
         ),
         (
+            "{:key-password \"${env:PWD:-hidden}\"}",
+            "{:key-password \"…\"}",
+        ),
+        (
             "{:sasl {:mechanism :PLAIN :username \"u\" :password \"hidden\"}}",
             "{:sasl {:mechanism :PLAIN, :username \"u\", :password \"…\"}}",
         ),

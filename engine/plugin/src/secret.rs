@@ -121,11 +121,11 @@ fn is_end_of_url(c: char) -> bool {
     c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | ',')
 }
 
-/// Whether a string is exactly one `${…}`.
+/// Whether a string is exactly one `${…}` without a default, which may be a secret.
 pub fn is_placeholder(text: &str) -> bool {
     text.strip_prefix("${")
         .and_then(|rest| rest.strip_suffix('}'))
-        .is_some_and(|inner| !inner.contains(['{', '}']))
+        .is_some_and(|inner| !inner.contains(['{', '}']) && !inner.contains(":-"))
 }
 
 #[cfg(test)]
@@ -175,6 +175,7 @@ mod tests {
             ("http://u:hidden@host/x", "http://…@host/x"),
             ("http://:hid@den@host", "http://…@host"),
             ("http://${env:USER}@host", "http://${env:USER}@host"),
+            ("http://${env:USER:-u:hidden}@host", "http://…@host"),
             (
                 "thrift://u:hidden@a:1,thrift://u:hidden@b:2",
                 "thrift://…@a:1,thrift://…@b:2",
