@@ -135,7 +135,7 @@ pub(crate) fn enter(document: &Document, base: &Path, state: &Path) -> Result<()
 }
 
 /// A folder or a file, and what may be done in it.
-type Allowed = (PathBuf, BitFlags<AccessFs>);
+type WritablePath = (PathBuf, BitFlags<AccessFs>);
 
 /// The folders and files that may be written to. Those of the state, of sockets and of fatal errors
 /// are created if they do not exist, since a folder that does not exist cannot be named to the
@@ -145,11 +145,11 @@ fn writable(
     options: &SandboxOptions,
     base: &Path,
     state: &Path,
-) -> Result<Vec<Allowed>, Reason> {
+) -> Result<Vec<WritablePath>, Reason> {
     let writes = AccessFs::from_write(LANDLOCK);
     let of_file = writes & AccessFs::from_file(LANDLOCK);
     let devices = DEVICES.iter().map(|device| (device.into(), of_file));
-    let mut allowed: Vec<Allowed> = devices.collect();
+    let mut allowed: Vec<WritablePath> = devices.collect();
     for folder in &options.writable {
         let folder = base.join(folder);
         if !folder.is_dir() {
@@ -205,7 +205,7 @@ fn cannot_create(path: &Path, error: io::Error) -> Reason {
     Reason::caused_by(format!("cannot create {}", path.display()), error)
 }
 
-fn restrict_files(writable: Vec<Allowed>) -> Result<(), Reason> {
+fn restrict_files(writable: Vec<WritablePath>) -> Result<(), Reason> {
     let refused = |error: RulesetError| Reason::caused_by("Landlock", error);
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_write(LANDLOCK))
@@ -324,7 +324,7 @@ mod tests {
                 .collect();
             let paths: Vec<_> = found.iter().map(|(path, _)| path.clone()).collect();
             assert_eq!(paths, expected, "{sockets}");
-            let is_for_sockets = |(_, allowed): &&Allowed| {
+            let is_for_sockets = |(_, allowed): &&WritablePath| {
                 allowed.contains(AccessFs::MakeSock | AccessFs::RemoveFile)
                     && !allowed.contains(AccessFs::WriteFile)
             };
