@@ -237,8 +237,8 @@ fn restrict_calls(programs: bool) -> Result<(), Reason> {
     // The flags of `clone3` are in memory, which a filter cannot read. The C library uses `clone`
     // on a kernel that does not know `clone3`.
     let unknown = with_x32([(libc::SYS_clone3, Vec::new())]);
-    let filters = refused_calls(programs)
-        .and_then(|refused| Ok([(refused, libc::EPERM), (unknown, libc::ENOSYS)]));
+    let filters =
+        refused_calls(programs).map(|refused| [(refused, libc::EPERM), (unknown, libc::ENOSYS)]);
     let filters = filters.map_err(|error| Reason::caused_by("seccomp", error))?;
     for (rules, error) in filters {
         let program = filter(rules, error).map_err(|error| Reason::caused_by("seccomp", error))?;

@@ -127,10 +127,12 @@ impl RunLifecycle {
         if let Failure::Unwritable { stage, reason, .. } = failure
             && !pause.is_zero()
         {
-            let reason = WithCauses(reason);
-            self.run.metrics.set_run_trouble(Some(format!(
-                "restarted {restarts} times to find records that `{stage}` cannot write: {reason}"
-            )));
+            self.run.metrics.set_run_trouble(Some(RunTrouble {
+                what: format!(
+                    "restarted {restarts} times to find records that `{stage}` cannot write"
+                ),
+                reason: Some(WithCauses(reason).to_string()),
+            }));
         }
         pause
     }
