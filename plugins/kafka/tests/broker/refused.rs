@@ -175,6 +175,7 @@ fn records_that_only_the_broker_refuses_are_bad_in_the_next_attempt() {
     assert_eq!(instance.take(&at), 0);
     let bad = instance.write(rows).unwrap();
     assert_eq!(rows_of(&bad), [1, 4]);
+    assert_eq!(instance.late, [1, 4], "the quarantine may be past them");
     assert!(
         bad[0].reason.contains("the broker refuses the record"),
         "{bad:?}"
@@ -291,6 +292,7 @@ fn a_record_that_is_too_large_after_compression_is_bad() {
         rows_of(&bad) == [1] && bad[0].reason.contains("after compression"),
         "{bad:?}"
     );
+    assert_eq!(instance.late, [], "it was never sent");
     drop(instance);
     // The size after this compression is left to the broker.
     let prepared = pipeline.prepare(

@@ -115,6 +115,7 @@ impl Pipeline {
             sink,
             committer,
             lanes,
+            late: Vec::new(),
         })
     }
 
@@ -131,6 +132,9 @@ pub(crate) struct Instance {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) committer: Arc<Committer>,
     pub(crate) lanes: Lanes,
+    /// The rows of the last batch that are refused, although they were not when they were read
+    /// before.
+    pub(crate) late: Vec<u32>,
 }
 
 impl Instance {
@@ -197,7 +201,10 @@ impl Instance {
             self.lanes.write(chunk, ())?;
         }
         self.committer.ledger().advance(&split, next, None);
-        Ok(routed.bad)
+        self.late = routed.refused.iter().map(|bad| bad.row).collect();
+        let mut bad = [routed.bad, routed.refused].concat();
+        bad.sort_by_key(|bad| bad.row);
+        Ok(bad)
     }
 
     pub(crate) fn flush(&mut self) -> Result<(), SinkError> {
