@@ -20,7 +20,7 @@ use landlock::{
     ABI, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetError, RulesetStatus,
 };
-use pseidon_delivery::Reason;
+use pseidon_delivery::{Reason, WithCauses};
 use pseidon_dsl::Document;
 use pseidon_plan::Settings;
 use pseidon_plan::settings::SandboxOptions;
@@ -128,7 +128,7 @@ pub(crate) fn enter(document: &Document, base: &Path, state: &Path) -> Result<()
         .and_then(restrict_files)
         .and_then(|()| restrict_calls(options.programs));
     entered.map_err(|reason| {
-        let reason = pseidon_delivery::WithCauses(&reason);
+        let reason = WithCauses(&reason);
         stderr_line!("error: cannot enter the sandbox (`:sandbox`): {reason}");
         Exit::Failed
     })
@@ -154,7 +154,7 @@ fn writable(
         let folder = base.join(folder);
         if !folder.is_dir() {
             let what = format!(
-                "{} of `:writable` is no folder; create it before the start",
+                "{} of `:writable` is not a folder; create it before the start",
                 folder.display()
             );
             return Err(what.into());

@@ -301,7 +301,7 @@ impl ReplSession {
         let Some(grant) = self.grant() else {
             self.refused(None, "no token");
             return Reply::last(if self.token.is_some() {
-                "error: the token is no longer valid".to_owned()
+                "error: the token was revoked".to_owned()
             } else {
                 "error: not authenticated; send: auth TOKEN".to_owned()
             });

@@ -125,7 +125,7 @@ impl Tokens {
             tokens.push((line, token));
         }
         if tokens.is_empty() {
-            return Err("there is no token in it; expected lines `NAME ROLES TOKEN`".to_owned());
+            return Err("it has no tokens; expected lines `NAME ROLES TOKEN`".to_owned());
         }
         Ok(Tokens(tokens.into_iter().map(|(_, token)| token).collect()))
     }
@@ -251,7 +251,7 @@ mod tests {
         }
         for empty in ["", "\n# a read S3CRET-of-the-line\n"] {
             let error = Tokens::parse(empty).err().unwrap();
-            assert!(error.contains("there is no token"), "{error}");
+            assert!(error.contains("it has no tokens"), "{error}");
         }
     }
 

@@ -23,26 +23,19 @@ fn site(test: &str, sandbox: &str, sink: &str) -> Site {
     site
 }
 
-/// The shell command whose file is created if the system calls for it are allowed.
+/// The options of a sink that calls a shell with this script.
 fn on_close(script: &str) -> String {
     format!(r#":path "out/data" :on-close {{:command ["/bin/sh" "-c" "{script}"]}}"#)
 }
 
 #[test]
 fn a_pipeline_runs_in_its_sandbox() {
-    let site = site(
-        "sandbox-runs",
-        r#":writable ["out"]"#,
-        r#":path "out/data""#,
-    );
-    let followed = fs::read_to_string(site.path("pipeline.edn")).expect("read");
-    let followed = followed.replace(r#"(files "in"#, r#"(files {:follow true :path "in"#);
-    let followed = followed.replace(r#"ndjson")"#, r#"ndjson"})"#);
-    let followed = followed.replace(
-        r#":path "out/data""#,
-        r#":path "out/data" :rollover {:idle "100ms"}"#,
-    );
-    site.write("pipeline.edn", followed);
+    let sandbox = r#":writable ["out"]"#;
+    let sink = r#":path "out/data" :rollover {:idle "100ms"}"#;
+    let site = site("sandbox-runs", sandbox, sink);
+    let once = r#"(files "in/*.ndjson")"#;
+    let followed = r#"(files {:path "in/*.ndjson" :follow true})"#;
+    site.write("pipeline.edn", text(sandbox, sink).replace(once, followed));
     let mut pseidon = site.run("pipeline.edn");
     wait_until("the record is published", 60, || {
         all_lines(&site.path("out/data")).len() == 1
@@ -60,8 +53,7 @@ fn a_pipeline_runs_in_its_sandbox() {
     pseidon.stop(40);
     // The state was created, and is found again.
     site.write("in/2.ndjson", "{\"n\":2}\n");
-    let text = text(r#":writable ["out"]"#, r#":path "out/data""#);
-    site.write("pipeline.edn", text);
+    site.write("pipeline.edn", text(sandbox, sink));
     site.run("pipeline.edn").expect_exit(0, 60);
     assert_eq!(all_lines(&site.path("out/data")).len(), 2);
 }
@@ -80,7 +72,7 @@ fn nothing_is_written_in_other_folders() {
     assert!(log.contains("Permission denied"), "{log}");
     assert_eq!(fs::read_dir(site.path("other")).expect("read").count(), 0);
 
-    // Nothing was lost: without the sandbox, the record is read.
+    // Nothing was lost: with the folder in the list, the record is written.
     site.write(
         "pipeline.edn",
         text(r#":writable ["out" "other"]"#, r#":path "other/data""#),
@@ -127,7 +119,7 @@ fn a_folder_that_does_not_exist_is_an_error() {
     let log = pseidon.log();
     assert!(
         log.contains("cannot enter the sandbox (`:sandbox`)")
-            && log.contains("gone of `:writable` is no folder; create it before the start"),
+            && log.contains("gone of `:writable` is not a folder; create it before the start"),
         "{log}"
     );
     assert!(all_lines(&site.path("out")).is_empty());

@@ -118,7 +118,7 @@ fn connector(ca: Option<&Path>) -> Result<TlsConnector, Reason> {
         let certificates = Certificate::stack_from_pem(&pem)
             .map_err(|error| Reason::caused_by(invalid(), error))?;
         if certificates.is_empty() {
-            return Err(format!("{}: it is no PEM file", invalid()).into());
+            return Err(format!("{}: it is not a PEM file", invalid()).into());
         }
         builder.disable_built_in_roots(true);
         for certificate in certificates {

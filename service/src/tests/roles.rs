@@ -228,10 +228,7 @@ fn the_file_is_read_again() {
         served.request_as("another-token-0005", "GET", "/logs").0,
         200
     );
-    assert_eq!(
-        revoked.send("logs"),
-        ["error: the token is no longer valid"]
-    );
+    assert_eq!(revoked.send("logs"), ["error: the token was revoked"]);
     assert!(revoked.is_closed());
     let refused = ["error: the token does not have the role `read`"];
     assert_eq!(kept.send("logs"), refused, "its roles have changed");
